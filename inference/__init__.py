@@ -1,0 +1,48 @@
+"""The inference methods: each a function `method(problem, *, seed, context, ...) -> Fit`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+METHODS = {
+    "nuts": "nuts:nuts",
+    "svi": "svi:svi",
+    "laplace": "laplace:laplace",
+    "map": "point:map_",
+    "mle": "point:mle",
+    "exact": "exact:exact",
+    "prior": "prior:prior",
+}
+
+
+def method(name: str) -> Callable:
+    """The function of a method; its module is imported now."""
+    module, _, function = METHODS[name].partition(":")
+    return getattr(import_module(f".{module}", __package__), function)
+
+
+def title(name: str) -> str:
+    """First line of the method's docstring, read from the source."""
+    module, _, function = METHODS[name].partition(":")
+    return _titles(module)[function]
+
+
+def guide_titles() -> dict[str, str]:
+    """Name to first docstring line of the shared guides, read from the source."""
+    titles = _titles("guides")
+    for node in _tree("guides").body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "GUIDES":
+            return {k.value: titles[v.id] for k, v in zip(node.value.keys, node.value.values)}
+    raise LookupError("inference/guides.py has no table GUIDES")
+
+
+def _tree(module: str) -> ast.Module:
+    return ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+
+
+def _titles(module: str) -> dict[str, str]:
+    functions = [node for node in _tree(module).body if isinstance(node, ast.FunctionDef)]
+    return {f.name: (ast.get_docstring(f) or "").partition("\n")[0] for f in functions}

@@ -1,0 +1,120 @@
+"""What a method takes and returns: `Problem`, `Context`, `Guide`, `Fit`, `Finding`, faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Level = Literal["note", "warn", "fail"]
+
+
+class Fault(RuntimeError):
+    """The run itself failed; told to the user in one line. `exit_code` ends the command line."""
+
+    exit_code = 70
+
+
+class Refused(Fault):
+    """The method has no answer for this problem, or the model excludes the data; says why."""
+
+    exit_code = 65
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is to be inferred.
+
+    Attributes:
+        model: Pyro function with its options bound, called with `tensors` as keywords.
+        tensors: data key to tensor or plain number, in the run's dtype.
+        latent_keys: data keys that were not given; their sites are latent, their values in
+            `tensors` mere placeholders.
+        rows: name of the row plate and the keys indexed by it; None without rows.
+        guides: name to Pyro function of the model's own guides, options bound.
+        exact: gives the `Exact` truth, or None; None where the model states none.
+        dims: site to the names of its event dimensions.
+        coords: labels of named dimensions.
+    """
+
+    model: Callable[..., Any]
+    tensors: Mapping[str, Tensor | int | float]
+    latent_keys: tuple[str, ...] = ()
+    rows: tuple[str, tuple[str, ...]] | None = None
+    guides: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    exact: Callable[[], Any] | None = None
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    coords: Mapping[str, Sequence] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int | None:
+        """Number of rows; None without rows."""
+        return None if self.rows is None else len(self.tensors[self.rows[1][0]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Where and how a method runs: nothing here changes its draws."""
+
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A Pyro guide and the objective by which it is trained.
+
+    Attributes:
+        guide: Pyro function of the data keys.
+        objective: `objective(model, guide, batch)` gives a scalar tensor to be maximised, whose
+            gradient trains guide and model; None means the ELBO.
+    """
+
+    guide: Callable[..., Any]
+    objective: Callable[[Callable, Callable, Mapping], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something a user should know of a result, and what to do about it."""
+
+    level: Level
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.mend}" if self.mend else self.what
+
+
+@dataclass(kw_only=True)
+class Fit:
+    """What a method returns.
+
+    Attributes:
+        draws: site (deterministic ones included) to tensor (chain, draw, *shape).
+        kind: `chains` of a Markov chain (R-hat applies), `independent` draws, a `point` estimate
+            (1 chain, 1 draw), or the `prior`.
+        stats: sampler statistic to tensor (chain, draw).
+        log_p: log joint density of data and draws in the constrained space (chain, draw), nats.
+        log_q: log density of the approximation at the draws (chain, draw), nats.
+        params: learned parameters.
+        trace: the objective per step of an optimiser, nats.
+        metrics: numbers that only the method knows (`log_evidence`).
+        point: site to the value that the method stands on: the mode of `map` and `laplace`.
+        exact: the closed form, where the method used it.
+        findings: borders, refusals of a part, fallbacks, failures to converge.
+    """
+
+    draws: dict[str, Tensor]
+    kind: Literal["chains", "independent", "point", "prior"]
+    stats: dict[str, Tensor] = field(default_factory=dict)
+    log_p: Tensor | None = None
+    log_q: Tensor | None = None
+    params: dict[str, Tensor] = field(default_factory=dict)
+    trace: Tensor | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    point: dict[str, Tensor] = field(default_factory=dict)
+    exact: Any = None
+    findings: list[Finding] = field(default_factory=list)

@@ -1,0 +1,92 @@
+"""Laplace's approximation: a Gaussian at the mode of the *unconstrained* density."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from ._problem import Context, Fit, Problem, Refused
+from .chains import DISCRETE, DRAWS, FIT, seeded
+from .point import Mode, limits, maximise
+from .program import Program, over_draws
+
+
+def laplace(
+    problem: Problem,
+    *,
+    seed: int,
+    context: Context,
+    draws: Annotated[int, ">= 2"] = 4000,
+    starts: Annotated[int, ">= 1"] = 4,
+) -> Fit:
+    """Gaussian at the mode of the unconstrained density, with its exact Hessian.
+
+    The mode of the density of `u = T^-1(x)` differs from that of x (`map`) by the Jacobian of T;
+    with log evidence = log p(u*) + d/2 log 2 pi - log det(-H)/2 (MacKay 2003, eq. 27.7).
+
+    Args:
+        problem: model and data; discrete latents are summed out, then recovered.
+        seed: seed of starting points and draws.
+        context: unused, there is nothing to show.
+        draws: independent draws from the Gaussian, mapped to the constrained space.
+        starts: number of random starting points; the best mode is taken.
+
+    Raises:
+        Refused: no mode in the interior, or a Hessian there that is not negative definite.
+    """
+    program = Program(problem)
+    if not program.size:
+        raise Refused("laplace needs a continuous latent, the model has none; use exact or nuts")
+    with seeded(seed, FIT):
+        mode = maximise(
+            program.log_density, [program.start() for _ in range(starts)], limits(program)
+        )
+    root = _root(mode)
+    with seeded(seed, DRAWS):
+        noise = torch.randn(draws, program.size)
+    u = mode.u + noise @ root.T
+    half_log_det = root.diagonal().log().sum()
+    log_normal = -0.5 * (noise**2).sum(1) - 0.5 * program.size * math.log(2 * math.pi)
+    log_q_u = log_normal - half_log_det
+    log_p_u, values = _at_draws(program, u)
+    with torch.no_grad():
+        log_p = over_draws(program.log_joint, values)
+    with seeded(seed, DISCRETE):
+        values = program.complete(values)
+    evidence = mode.value + 0.5 * program.size * math.log(2 * math.pi) + half_log_det
+    return Fit(
+        draws={name: value[None] for name, value in values.items()},
+        kind="independent",
+        log_p=log_p[None],
+        # log q(x) = log q(u) - log|dT/du|, and that Jacobian is log p(u) - log p(x).
+        log_q=(log_q_u - (log_p_u - log_p))[None],
+        params={"loc": mode.u, "scale_tril": root},
+        metrics={"log_evidence": evidence.item()},
+        point=program.constrain(mode.u),
+    )
+
+
+def _root(mode: Mode) -> Tensor:
+    """Lower-triangular root of the covariance (-H)^-1, (d, d)."""
+    if mode.escaped.any() or not mode.converged:
+        raise Refused(
+            "the unconstrained density has no mode that the optimiser can reach (it runs to "
+            "infinity or does not converge); use nuts, or a proper prior"
+        )
+    try:
+        precision = torch.linalg.cholesky(-mode.hessian)
+        return torch.linalg.cholesky(torch.cholesky_inverse(precision))
+    except torch.linalg.LinAlgError:
+        raise Refused(
+            "the Hessian at the mode is not negative definite, so the Gaussian does not exist; "
+            "use nuts, or reparameterise what is redundant"
+        ) from None
+
+
+def _at_draws(program: Program, u: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log density of u (S,) and the constrained values (S, *shape)."""
+    log_p = over_draws(lambda one: program.log_density(one["u"]), {"u": u})
+    return log_p, over_draws(lambda one: program.constrain(one["u"]), {"u": u})

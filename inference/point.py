@@ -1,0 +1,275 @@
+"""Point estimates: maximum likelihood and the posterior mode, polished by Newton's method.
+
+Three ends of an optimisation are told apart, never a number in place of a refusal:
+
+- interior: the gradient vanishes, the Hessian is negative definite, Newton steps shrink to zero;
+- border: a coordinate runs to infinity in the unconstrained space while the density tends to a
+  finite limit there, and the support is closed off by a bound (a coin with only heads);
+- none: the density grows without bound, or its maximiser is at infinity (separable classes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+from pyro.distributions import constraints
+from scipy import optimize
+from torch import Tensor
+
+from ._problem import Context, Finding, Fit, Problem, Refused
+from .chains import FIT, seeded
+from .program import Program, value_and_grad
+
+# Newton steps below this (relative to 1 + |u|) mean the mode is found to double precision.
+_STEP_TOLERANCE = 1e-10
+# Smallest eigenvalue of the scaled information below which it counts as singular.
+_SINGULAR = 1e-10
+# |u| at which a value is within 1e-11 (relative) of a bound, and floating point still resolves it.
+_FAR = 25.0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """Where a maximisation of a function of `u` ended.
+
+    Attributes:
+        u: maximiser in the unconstrained space, (d,).
+        value: the maximum, nats.
+        hessian: second derivatives at `u`, (d, d).
+        step: Newton's step from `u`, (d,).
+        escaped: the coordinates that run to infinity, (d,) of bool; none in an interior end.
+        converged: Newton's step is below tolerance.
+    """
+
+    u: Tensor
+    value: float
+    hessian: Tensor
+    step: Tensor
+    escaped: Tensor
+    converged: bool
+
+
+def mle(
+    problem: Problem,
+    *,
+    seed: int,
+    context: Context,
+    starts: Annotated[int, ">= 1"] = 4,
+) -> Fit:
+    """Maximum likelihood: the peak of p(data given continuous latents), priors dropped.
+
+    Args:
+        problem: model and data; discrete latents are summed out with their priors.
+        seed: seed of the starting points.
+        context: unused, there is nothing to show.
+        starts: number of random starting points; the best end is taken.
+
+    Raises:
+        Refused: nothing is observed, the information is singular, or there is no maximiser.
+    """
+    program = Program(problem)
+    if not program.of("observed"):
+        raise Refused("mle needs observations, nothing is observed; give data, or use map")
+    return _estimate(program, seed, starts, prior=False)
+
+
+def map_(
+    problem: Problem,
+    *,
+    seed: int,
+    context: Context,
+    starts: Annotated[int, ">= 1"] = 4,
+) -> Fit:
+    """Posterior mode of the density in the constrained space; equals mle under flat priors.
+
+    Args:
+        problem: model and data; discrete latents are summed out.
+        seed: seed of the starting points.
+        context: unused, there is nothing to show.
+        starts: number of random starting points; the best end is taken.
+
+    Raises:
+        Refused: the density is unbounded, or its maximiser is at infinity.
+    """
+    return _estimate(Program(problem), seed, starts, prior=True)
+
+
+def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
+    def density(u: Tensor) -> Tensor:
+        return program.log_density(u, jacobian=False, prior=prior)
+
+    name = "the posterior density" if prior else "the likelihood"
+    with seeded(seed, FIT):
+        mode = maximise(density, [program.start() for _ in range(starts)], limits(program))
+    if mode.escaped.any():
+        values, findings = _border(program, density, mode, name)
+    else:
+        values, findings = program.constrain(mode.u), _interior(program, mode, name)
+    draws = {k: v[None] for k, v in values.items()}
+    if program.of("deterministic") and not program.of("discrete"):
+        draws = program.complete(draws)
+    return Fit(
+        draws={k: v[None] for k, v in draws.items()},
+        kind="point",
+        metrics={"log_joint" if prior else "log_likelihood": mode.value},
+        point=values,
+        findings=findings,
+    )
+
+
+def limits(program: Program) -> Tensor:
+    """How far |u| may go, (d,): to where bounded supports are a rounding error from the bound."""
+    limit = torch.full((program.size,), torch.inf)
+    for name, (part, _) in program.layout.items():
+        if program.sites[name].fn.support is not constraints.real:
+            limit[part] = _FAR
+    return limit
+
+
+def maximise(function: Callable[[Tensor], Tensor], starts: list[Tensor], limit: Tensor) -> Mode:
+    """The best local maximum of a function of `u` over several starting points.
+
+    L-BFGS-B from each start (Byrd et al. 1995), then Newton steps with the exact Hessian.
+    """
+    best = max((_climb(function, u, limit) for u in starts), key=lambda end: end[1])
+    return _polish(function, best[0], limit)
+
+
+def _climb(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> tuple[Tensor, float]:
+    def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = value_and_grad(function, torch.as_tensor(x, dtype=u.dtype))
+        if not (value.isfinite() and gradient.isfinite().all()):
+            return np.inf, np.zeros_like(x)
+        return -value.item(), -gradient.numpy().astype(float)
+
+    if not len(u):
+        return u, function(u).item()
+    found = optimize.minimize(
+        negative,
+        u.numpy().astype(float),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-bound, bound) for bound in limit.tolist()],
+        options={"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9},
+    )
+    return torch.as_tensor(found.x, dtype=u.dtype), -float(found.fun)
+
+
+def hessian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    """Exact second derivatives at `u`, (d, d), symmetrised."""
+    matrix = torch.autograd.functional.hessian(function, u)
+    return (matrix + matrix.T) / 2
+
+
+def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:
+    """Newton's method; its step tells an interior mode (it shrinks) from an escape (it does not).
+
+    Where the density levels off exponentially towards infinity, Newton's step is constant.
+    """
+    value, gradient = value_and_grad(function, u)
+    matrix = hessian(function, u)
+    step = first = _newton(matrix, gradient)
+    for _ in range(8):
+        if _size(step, u) < _STEP_TOLERANCE or ((u + step).abs() > limit).any():
+            break
+        new, new_gradient = value_and_grad(function, u + step)
+        if not new >= value - 1e-9 * (1 + value.abs()):
+            break
+        u, value, gradient = u + step, new, new_gradient
+        matrix = hessian(function, u)
+        step = _newton(matrix, gradient)
+    converged = _size(step, u) < _STEP_TOLERANCE
+    running = _size(step, u) > 0.3 * _size(first, u) and not converged
+    escaped = (u.abs() >= limit - 1) | (running & (step.abs() > 1e-3 * (1 + u.abs())))
+    return Mode(u, value.item(), matrix, step, escaped, converged)
+
+
+def _newton(matrix: Tensor, gradient: Tensor) -> Tensor:
+    """Newton's step; along flat directions, where the information is nil, the gradient's sign."""
+    scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
+    scaled = matrix / scale[:, None] / scale
+    step = torch.linalg.lstsq(-scaled, (gradient / scale)[:, None], driver="gelsd").solution
+    return step[:, 0] / scale
+
+
+def _size(step: Tensor, u: Tensor) -> float:
+    return (step.abs() / (1 + u.abs())).max().item() if len(u) else 0.0
+
+
+def _interior(program: Program, mode: Mode, name: str) -> list[Finding]:
+    if not program.size:
+        return []
+    information = -mode.hessian
+    scale = information.diagonal().abs().sqrt()
+    if (scale == 0).any():
+        raise Refused(f"{name} is flat in {_at(program, scale == 0)}: its information is singular")
+    eigenvalues, vectors = torch.linalg.eigh(information / scale[:, None] / scale)
+    if eigenvalues[0] < _SINGULAR:
+        worst = vectors[:, 0].abs() > 0.1
+        raise Refused(
+            f"{name} has no unique maximum, its information is singular in "
+            f"{_at(program, worst)}; drop what is redundant, or use a proper prior"
+        )
+    if not mode.converged:
+        gradient = "the last Newton step was not below tolerance"
+        return [Finding("fail", f"the optimiser has not converged ({gradient})", "rescale data")]
+    return []
+
+
+def _at(program: Program, which: Tensor) -> str:
+    """The sites that own the marked coordinates of `u`, in words."""
+    names = [n for n, (part, _) in program.layout.items() if which[part].any()]
+    return ", ".join(names)
+
+
+def _border(
+    program: Program, function: Callable[[Tensor], Tensor], mode: Mode, name: str
+) -> tuple[dict[str, Tensor], list[Finding]]:
+    """An escape judged: a finite density at a bound of the support, or no maximiser at all."""
+    where = _at(program, mode.escaped)
+    direction = torch.where(mode.escaped, mode.step, torch.zeros_like(mode.u))
+    if not direction.isfinite().all() or not direction.any():
+        direction = torch.where(mode.escaped, mode.u.sign(), torch.zeros_like(mode.u))
+    direction = direction / direction.abs().max()
+    _, slope = value_and_grad(function, mode.u)
+    if (slope * direction).sum() > 1e-4 or not slope.isfinite().all():
+        raise Refused(
+            f"{name} is unbounded as {where} nears the border of its support, so it has no "
+            "maximum; use a prior that is bounded there, or a method that integrates"
+        )
+    values = program.constrain(mode.u + 15 * direction)
+    snapped = {k: _snap(values[k], program.sites[k].fn.support) for k in where.split(", ")}
+    if any(on_bound is None for on_bound in snapped.values()):
+        raise Refused(
+            f"{name} has no finite maximiser ({where} runs to infinity, improper posterior); "
+            "use a proper prior"
+        )
+    spots = ", ".join(f"{k} = {_text(v)}" for k, v in snapped.items())
+    finding = Finding(
+        "warn",
+        f"the maximum lies at the border of the support ({spots})",
+        "it is over-confident and has no standard error; compare with nuts or exact",
+    )
+    return values | snapped, [finding]
+
+
+def _snap(value: Tensor, support: object) -> Tensor | None:
+    """The value with what is within rounding of a bound put on it; None if nothing is."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    simplex = support is constraints.simplex
+    bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
+    snapped = value
+    for limit in [0.0] if simplex else [bound for bound in bounds if bound is not None]:
+        limit = torch.as_tensor(limit, dtype=value.dtype)
+        close = (snapped - limit).abs() < 1e-9 * (1 + limit.abs())
+        snapped = torch.where(close, limit, snapped)
+    return None if torch.equal(snapped, value) else snapped
+
+
+def _text(value: Tensor) -> str:
+    return f"{value.item():g}" if value.numel() == 1 else str(value.tolist())

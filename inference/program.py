@@ -1,0 +1,503 @@
+"""A Pyro model with its data as plain tensor functions; the only place that runs effect handlers.
+
+Continuous latents are packed into one unconstrained vector `u` of length d, site by site in the
+order of the model: `x = T(u)` with T the bijection onto the site's support. The support is read at
+each evaluation, so that it may depend on other latents (`Uniform(0, sigma)`), which Pyro's own
+`initialize_model` freezes at its first value. Discrete latents are summed out (`discrete.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+from torch.distributions import biject_to
+
+from . import discrete
+from ._problem import Fault, Problem, Refused
+from .sampling import Sampling
+
+# Elements of a batched evaluation over draws that are held in memory at once.
+_CHUNK_ELEMENTS = 10_000_000
+
+
+class Plate(NamedTuple):
+    """A vectorised plate around a site; `dim` counts from the right of the batch shape."""
+
+    name: str
+    dim: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is static about a sample site."""
+
+    name: str
+    role: Literal["latent", "discrete", "observed", "deterministic"]
+    fn: Any
+    shape: tuple[int, ...]
+    event_dim: int
+    plates: tuple[Plate, ...]
+    value: Tensor
+
+    @property
+    def unconstrained_shape(self) -> tuple[int, ...]:
+        """Shape of the site's part of the unconstrained vector."""
+        return tuple(biject_to(self.fn.support).inverse_shape(self.shape))
+
+    @property
+    def base(self) -> Any:
+        """The distribution without `to_event`, `expand` and `mask` around it."""
+        fn = self.fn
+        while isinstance(
+            fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
+        ):
+            fn = fn.base_dist
+        return fn
+
+
+class _Free(Messenger):
+    """Turns the named observed sites into latent ones; all of them when `names` is None."""
+
+    def __init__(self, names: tuple[str, ...] | None = None):
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if not msg["is_observed"] or _is_deterministic(msg):
+            return
+        if self.names is None or msg["name"] in self.names:
+            msg.update(is_observed=False, value=None, done=False)
+
+
+class _Assign(Messenger):
+    """Gives each latent its part of the vector `u` and adds up log |dT/du|."""
+
+    def __init__(self, u: Tensor, layout: Mapping[str, tuple[slice, tuple[int, ...]]]):
+        super().__init__()
+        self.u, self.layout = u, layout
+        self.log_jacobian = u.new_zeros(())
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] not in self.layout:
+            return
+        part, shape = self.layout[msg["name"]]
+        u = self.u[part].reshape(shape)
+        transform = biject_to(msg["fn"].support)
+        msg["value"] = transform(u)
+        msg["done"] = True
+        self.log_jacobian = (
+            self.log_jacobian + transform.log_abs_det_jacobian(u, msg["value"]).sum()
+        )
+
+
+class _WithoutPrior(Messenger):
+    """Drops the log density of the named sites, and keeps that of all others."""
+
+    def __init__(self, names: Mapping[str, Any]):
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.names:
+            msg["mask"] = False
+
+
+class _Start(Messenger):
+    """Starts continuous latents uniformly in (-2, 2) of the unconstrained space, as Stan does."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        fn = msg["fn"]
+        if msg["is_observed"] or msg["value"] is not None or isinstance(fn, _Subsample):
+            return
+        if not fn.support.is_discrete and not isinstance(fn, dist.Delta):
+            msg["value"] = start_value(msg)
+            msg["done"] = True
+
+
+def start_value(site: Mapping[str, Any]) -> Tensor:
+    """A random value inside the support of a site, also where the prior cannot be sampled."""
+    transform = biject_to(site["fn"].support)
+    shape = transform.inverse_shape(site["fn"].shape())
+    return transform(torch.rand(shape) * 4 - 2)
+
+
+def _is_deterministic(msg: Mapping[str, Any]) -> bool:
+    return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], dist.Delta)
+
+
+def _role(node: Mapping[str, Any]) -> str:
+    if _is_deterministic(node):
+        return "deterministic"
+    if node["is_observed"]:
+        return "observed"
+    return "discrete" if node["fn"].support.is_discrete else "latent"
+
+
+def _sites(trace: poutine.Trace) -> dict[str, Site]:
+    sites = {}
+    for name, node in trace.nodes.items():
+        if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
+            continue
+        if isinstance(node["fn"], dist.Unit):  # pyro.factor: a term of the density, no quantity
+            continue
+        frames = [f for f in node["cond_indep_stack"] if f.vectorized]
+        sites[name] = Site(
+            name=name,
+            role=_role(node),
+            fn=node["fn"],
+            shape=tuple(node["value"].shape),
+            event_dim=node["fn"].event_dim,
+            plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
+            value=node["value"],
+        )
+    return sites
+
+
+def _by_dim(frame: Any) -> int:
+    return frame.dim
+
+
+class Program:
+    """The log density of a problem and what can be computed at its draws.
+
+    Attributes:
+        sites: every sample site by name, in the order of the model.
+        layout: continuous latent to its slice of the unconstrained vector and its shape there.
+        size: d, the number of unconstrained dimensions.
+    """
+
+    def __init__(self, problem: Problem):
+        self.problem = problem
+        self.model = _Free(problem.latent_keys)(problem.model)
+        with torch.random.fork_rng(), poutine.block():
+            torch.manual_seed(0)
+            trace = run(self.model, problem.tensors, _Start())
+        self.sites = _sites(trace)
+        self.own_params = [n for n, node in trace.nodes.items() if node["type"] == "param"]
+        self.layout, self.size = {}, 0
+        for site in self.of("latent"):
+            shape = site.unconstrained_shape
+            part = slice(self.size, self.size + math.prod(shape))
+            self.layout[site.name] = (part, shape)
+            self.size = part.stop
+
+    def of(self, *roles: str) -> list[Site]:
+        """The sites of the given roles."""
+        return [site for site in self.sites.values() if site.role in roles]
+
+    @cached_property
+    def max_plate_nesting(self) -> int:
+        """Number of batch dimensions taken by plates, to the left of which enumeration begins."""
+        return max((-p.dim for site in self.sites.values() for p in site.plates), default=0)
+
+    @cached_property
+    def _summed(self) -> discrete.Summed | None:
+        latents = self.of("discrete")
+        return discrete.Summed(self.model, latents, self.max_plate_nesting) if latents else None
+
+    # -- densities ---------------------------------------------------------------------------
+
+    def log_density(self, u: Tensor, *, jacobian: bool = True, prior: bool = True) -> Tensor:
+        """Log density at the unconstrained vector `u` (d,), nats, discrete latents summed out.
+
+        Args:
+            u: unconstrained vector, shape (d,).
+            jacobian: with log |dT/du|, the density of u; without, that of the constrained values.
+            prior: without, the priors of the continuous latents are dropped (the likelihood).
+        """
+        assign = _Assign(u, self.layout)
+        handlers = [assign] if prior else [assign, _WithoutPrior(self.layout)]
+        total = self._log_prob(*handlers)
+        return total + assign.log_jacobian if jacobian else total
+
+    def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Log joint density of the data and the continuous latents, discrete ones summed out."""
+        return self._log_prob(poutine.condition(data=self.continuous(values)))
+
+    def _log_prob(self, *handlers: Any) -> Tensor:
+        if self._summed is not None:
+            return self._summed.log_prob(self.problem.tensors, *handlers)
+        trace = run(self.model, self.problem.tensors, *handlers)
+        return sum(
+            (f["log_prob"].sum() for f in discrete.factors(trace).values()), torch.zeros(())
+        )
+
+    def continuous(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of the continuous latents alone."""
+        return {name: values[name] for name in self.layout}
+
+    def constrain(self, u: Tensor) -> dict[str, Tensor]:
+        """Unconstrained vector (d,) to continuous latent name and value."""
+        trace = run(self.model, self.problem.tensors, _Assign(u, self.layout))
+        return {name: trace.nodes[name]["value"] for name in self.layout}
+
+    def start(self, tries: int = 100) -> Tensor:
+        """A random unconstrained vector (d,) at which density and gradient are finite.
+
+        Raises:
+            Fault: none of `tries` points had a finite log density.
+        """
+        for _ in range(tries):
+            u = torch.rand(self.size) * 4 - 2
+            value, gradient = value_and_grad(self.log_density, u)
+            if value.isfinite() and gradient.isfinite().all():
+                return u
+        raise Fault(
+            f"none of {tries} random starting points has a finite log density; "
+            "check the supports of the priors against the data"
+        )
+
+    # -- at draws ----------------------------------------------------------------------------
+
+    def complete(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Continuous draws (S, *shape) with discrete latents recovered and deterministics added.
+
+        Discrete latents are drawn from their exact posterior given the continuous ones, from
+        torch's current random state.
+        """
+        draws = dict(draws)
+        if self._summed is not None:
+            draws |= over_draws(self._recover, draws)
+        if self.of("deterministic"):
+            draws |= over_draws(self._deterministic, draws)
+        return {name: draws[name] for name in self.sites if name in draws}
+
+    def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self._summed.sample(self.problem.tensors, self.continuous(values))
+
+    def _deterministic(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        trace = run(self.model, self.problem.tensors, poutine.condition(data=dict(values)))
+        return {site.name: trace.nodes[site.name]["value"] for site in self.of("deterministic")}
+
+    def log_likelihood(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Log likelihood of each observation, observed site to tensor (plates), nats.
+
+        Discrete latents of the rows are summed out, others are taken at their drawn values.
+        """
+        if self._summed is not None and self._summed.by_row(self.of("observed")):
+            observed = [site.name for site in self.of("observed")]
+            return self._summed.log_likelihood(
+                self.problem.tensors, self.continuous(values), observed
+            )
+        trace = run(self.model, self.problem.tensors, poutine.condition(data=dict(values)))
+        scored = discrete.factors(trace)
+        return {
+            site.name: scored[site.name]["log_prob"].expand(batch_shape(site))
+            for site in self.of("observed")
+        }
+
+    def predictive(
+        self, values: Mapping[str, Tensor], *, new_rows: bool = False
+    ) -> dict[str, Tensor]:
+        """New observations given one draw of the latents.
+
+        Labels of rows are drawn afresh; with `new_rows` so is every latent of the row plate.
+        """
+        kept = {name: values[name] for name in values if not self._fresh(name, new_rows)}
+        trace = run(_Free()(self.model), self.problem.tensors, poutine.condition(data=kept))
+        return {site.name: trace.nodes[site.name]["value"] for site in self.of("observed")}
+
+    def _fresh(self, name: str, new_rows: bool) -> bool:
+        """Whether a site is drawn anew (or recomputed) for new observations."""
+        site = self.sites[name]
+        rows = self.problem.rows
+        in_rows = rows is not None and any(plate.name == rows[0] for plate in site.plates)
+        if site.role in ("deterministic", "observed"):
+            return True
+        return (site.role == "discrete" and bool(site.plates)) or (new_rows and in_rows)
+
+    def prior(self, _: Any = None) -> dict[str, Tensor]:
+        """One joint draw of all latents, deterministics and observations from the prior."""
+        trace = run(_Free()(self.model), self.problem.tensors)
+        return {name: trace.nodes[name]["value"] for name in self.sites}
+
+    def improper(self) -> list[str]:
+        """The latents whose prior cannot be sampled."""
+        return [s.name for s in self.of("latent") if isinstance(s.base, dist.ImproperUniform)]
+
+
+def run(model: Callable, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
+    """One traced run of a model under handlers, the first innermost, validation off."""
+    for handler in (*handlers, Sampling()):
+        model = handler(model)
+    with pyro.validation_enabled(False):
+        return poutine.trace(model).get_trace(**tensors)
+
+
+def batch_shape(site: Site) -> tuple[int, ...]:
+    """Shape of a site's value without its event dimensions."""
+    return site.shape[: len(site.shape) - site.event_dim]
+
+
+def value_and_grad(function: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and gradient of a scalar function at `u`, both detached."""
+    u = u.detach().requires_grad_()
+    value = function(u)
+    (gradient,) = torch.autograd.grad(value, u)
+    return value.detach(), gradient
+
+
+def over_draws(
+    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor], size: int = 1
+) -> Any:
+    """A function of one draw at all draws (S, *shape), vectorised where the model allows.
+
+    `torch.func.vmap` shows the model shapes without the draw dimension, so that models need not
+    broadcast; what it cannot do (a branch on a value, some samplers) is done draw by draw.
+
+    Args:
+        function: gives a tensor or a dictionary of tensors.
+        draws: name to tensor with the draws first.
+        size: elements that one evaluation holds, to bound the memory of a chunk.
+    """
+    n = len(next(iter(draws.values())))
+    chunk = max(1, min(n, _CHUNK_ELEMENTS // max(size, 1)))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        try:
+            return torch.func.vmap(function, randomness="different", chunk_size=chunk)(dict(draws))
+        except (RuntimeError, ValueError, NotImplementedError, TypeError):
+            each = [function({k: v[i] for k, v in draws.items()}) for i in range(n)]
+    if isinstance(each[0], Mapping):
+        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    return torch.stack(each)
+
+
+# -- a problem from a model, its options and its data ------------------------------------------
+
+
+def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
+    """The problem with its data in the run's dtype and its rows known, checked against the model.
+
+    Integer arrays stay integers, unless the model cannot run on them or an observed site's
+    distribution wants floats.
+
+    Args:
+        problem: with its data as they came in.
+        dtype: of all floating-point data.
+        checked: whether the observed values are held against shapes and supports.
+
+    Raises:
+        Refused: the model cannot run on the data, nothing is observed, shapes do not match the
+            plates, or a value lies outside the support of its distribution.
+    """
+    problem = replace(problem, tensors={k: _float(v, dtype) for k, v in problem.tensors.items()})
+    try:
+        sites = _prototype(problem)
+    except Refused:
+        floats = {k: _float(v, dtype, integers=True) for k, v in problem.tensors.items()}
+        try:
+            sites = _prototype(replace(problem, tensors=floats))
+        except Refused:
+            sites = None
+        if sites is None:
+            raise
+        problem = replace(problem, tensors=floats)
+    keys = _observed_keys(sites, problem.tensors)
+    floats = {
+        key: _float(problem.tensors[key], dtype, integers=True)
+        for name, key in keys.items()
+        if not isinstance(sites[name].base, dist.Categorical)
+    }
+    problem = replace(problem, tensors={**problem.tensors, **floats})
+    if problem.rows is None:
+        problem = replace(problem, rows=_rows(sites, problem.tensors))
+    sites = _prototype(problem)
+    for site in sites.values():
+        if site.role == "observed" and checked:
+            _check_observed(site, keys.get(site.name, site.name))
+        if site.role == "discrete":
+            discrete.check(site)
+    return problem
+
+
+def _float(value: Any, dtype: torch.dtype, *, integers: bool = False) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(dtype) if value.is_floating_point() or integers else value
+
+
+def _prototype(problem: Problem) -> dict[str, Site]:
+    try:
+        return Program(problem).sites
+    except Fault:
+        raise
+    except Exception as error:
+        shapes = ", ".join(
+            f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}"
+            for k, v in problem.tensors.items()
+        )
+        message = str(error).partition("\n")[0]
+        raise Refused(
+            f"the model cannot run on these data ({type(error).__name__}: {message}), "
+            f"{_where(error, problem.model)}; data: {shapes}"
+        ) from error
+
+
+def _where(error: BaseException, model: Callable) -> str:
+    """File and line of the model in which an error arose."""
+    code = getattr(getattr(model, "func", model), "__code__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if code and f.filename == code.co_filename]
+    return f"{code.co_filename}, line {lines[-1]}" if lines else "in Pyro"
+
+
+def _observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Observed site to the data key it observes: that of its name, or of the same tensor."""
+    keys = {}
+    for site in sites.values():
+        if site.role == "observed":
+            same = [k for k, v in tensors.items() if v is site.value]
+            key = site.name if site.name in tensors else next(iter(same), None)
+            keys |= {site.name: key} if key and isinstance(tensors[key], Tensor) else {}
+    return keys
+
+
+def _rows(
+    sites: Mapping[str, Site], tensors: Mapping[str, Any]
+) -> tuple[str, tuple[str, ...]] | None:
+    """The rightmost plate of the first observed site, and the keys as long as it."""
+    for site in sites.values():
+        plates = [p for p in site.plates if p.dim == -1]
+        if site.role == "observed" and plates:
+            keys = [
+                k
+                for k, v in tensors.items()
+                if isinstance(v, Tensor) and v.ndim and len(v) == plates[0].size
+            ]
+            return (plates[0].name, tuple(keys)) if keys else None
+    return None
+
+
+def _check_observed(site: Site, key: str) -> None:
+    expected = tuple(site.fn.shape())
+    if site.shape != expected:
+        raise Refused(
+            f"{key} has shape {site.shape}, its distribution {type(site.base).__name__} has "
+            f"{expected}; give {key} that shape (broadcasting would be silently wrong)"
+        )
+    inside = site.fn.support.check(site.value)
+    if not inside.all():
+        row = torch.nonzero(~inside.reshape(-1))[0].item() if inside.ndim else 0
+        value = site.value.reshape(inside.numel(), -1)[row]
+        shown = value.item() if value.numel() == 1 else value.tolist()
+        raise Refused(
+            f"{key} is {shown:g} in row {row + 1}, outside the support of "
+            f"{type(site.base).__name__}; correct the data or the model"
+            if value.numel() == 1
+            else f"{key} is {shown} in row {row + 1}, outside the support; correct the data"
+        )

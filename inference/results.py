@@ -1,0 +1,305 @@
+"""Fit -> InferenceData: every method's result with the same groups, labels and meaning."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import arviz as az
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ._problem import Fit, Problem, Refused
+from .chains import PREDICTIVE, seeded
+from .prior import sample as prior_sample
+from .program import Program, Site, batch_shape, over_draws
+
+HDI_PROB = 0.94
+# Replicated data sets that stand behind a point estimate's predictive distribution.
+_PLUG_IN_DRAWS = 1000
+# Elements of a group of predictive draws; more rows than that get fewer draws.
+_GROUP_ELEMENTS = 20_000_000
+
+
+def to_inference_data(
+    problem: Problem, fit: Fit, *, seed: int, prior_draws: int = 1000, **attrs: Any
+) -> az.InferenceData:
+    """All groups that the fit and the model give.
+
+    posterior, sample_stats (with log_p and log_q where they exist), log_likelihood (discrete
+    latents summed out), posterior_predictive, prior and prior_predictive (proper priors only),
+    observed_data, constant_data; for the method `prior` the two prior groups alone.
+
+    Args:
+        problem: what was inferred.
+        fit: what a method returned.
+        seed: seed of predictive and prior draws.
+        prior_draws: prior draws to lay beside the posterior; 0 for none.
+        attrs: recorded as attributes of the posterior; JSON-encoded where not plain.
+    """
+    program = Program(problem)
+    groups: dict[str, Mapping[str, np.ndarray]] = {}
+    if fit.kind == "prior":
+        groups |= _prior_groups(program, {k: v[0] for k, v in fit.draws.items()})
+    else:
+        groups |= _posterior_groups(program, fit, seed)
+        if prior_draws and not program.improper():
+            groups |= _prior_groups(program, prior_sample(program, seed, prior_draws))
+    groups |= _data_groups(program)
+    labels = {**_labels(program), **_key_labels(problem)}
+    plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
+    return az.from_dict(
+        **{name: group for name, group in groups.items() if group},
+        coords={dim: list(values) for dim, values in problem.coords.items()},
+        dims=labels,
+        attrs=plain,
+    )
+
+
+def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
+    draws = {k: v.flatten(0, 1) for k, v in fit.draws.items()}
+    shape = next(iter(fit.draws.values())).shape[:2] if fit.draws else (1, 0)
+    stats = dict(fit.stats)
+    for name in ("log_p", "log_q"):
+        if getattr(fit, name) is not None:
+            stats[name] = getattr(fit, name)
+    groups = {"posterior": _arrays(fit.draws), "sample_stats": _arrays(stats)}
+    if program.of("observed") and draws:
+        elements = sum(site.value.numel() for site in program.of("observed"))
+        likelihood = over_draws(program.log_likelihood, draws, elements)
+        groups["log_likelihood"] = _arrays(_unflatten(likelihood, shape))
+        groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
+    return groups
+
+
+def predictive(
+    program: Program,
+    draws: Mapping[str, Tensor],
+    shape: tuple[int, int],
+    seed: int,
+    *,
+    new_rows: bool = False,
+) -> dict[str, Tensor]:
+    """New observations at the draws, (chain, draw, *shape); a point estimate gets many."""
+
+    def one(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return program.predictive(values, new_rows=new_rows)
+
+    elements = max(1, sum(site.value.numel() for site in program.of("observed")))
+    n = shape[0] * shape[1]
+    if n == 1:
+        draws = {k: v.expand(_PLUG_IN_DRAWS, *v.shape[1:]) for k, v in draws.items()}
+        shape = (1, _PLUG_IN_DRAWS)
+    every = max(1, -(-n * elements // _GROUP_ELEMENTS))
+    thinned = {k: v.unflatten(0, shape)[:, ::every].flatten(0, 1) for k, v in draws.items()}
+    shape = (shape[0], -(-shape[1] // every))
+    with seeded(seed, PREDICTIVE):
+        return _unflatten(over_draws(one, thinned, elements), shape)
+
+
+def _prior_groups(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+    observed = {site.name for site in program.of("observed")}
+    named = _arrays({name: value[None] for name, value in draws.items()})
+    return {
+        "prior": {name: value for name, value in named.items() if name not in observed},
+        "prior_predictive": {name: value for name, value in named.items() if name in observed},
+    }
+
+
+def _data_groups(program: Program) -> dict[str, Any]:
+    problem = program.problem
+    observed = {site.name: site.value for site in program.of("observed")}
+    rest = {
+        key: torch.as_tensor(value)
+        for key, value in problem.tensors.items()
+        if key not in observed and key not in problem.latent_keys
+    }
+    rest = {k: v for k, v in rest.items() if not any(v is o for o in observed.values())}
+    return {"observed_data": _arrays(observed), "constant_data": _arrays(rest)}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _unflatten(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> dict[str, Tensor]:
+    return {name: tensor.unflatten(0, shape) for name, tensor in tensors.items()}
+
+
+def _labels(program: Program) -> dict[str, list[str]]:
+    """Site to dimension names: plates by their own name, event dimensions by the data's."""
+    labels = {name: _site_labels(program, site) for name, site in program.sites.items()}
+    observed = [site.name for site in program.of("observed")]
+    if len(observed) > 1:
+        labels["+".join(observed)] = [p.name for p in program.sites[observed[0]].plates]
+    return {name: dims for name, dims in labels.items() if dims}
+
+
+def _site_labels(program: Program, site: Site) -> list[str]:
+    plates = {plate.dim: plate.name for plate in site.plates}
+    batch = len(batch_shape(site))
+    names = [plates.get(i - batch, f"{site.name}_dim_{i}") for i in range(batch)]
+    events = list(program.problem.dims.get(site.name, ()))
+    unnamed = [f"{site.name}_dim_{batch + i}" for i in range(site.event_dim)]
+    return names + (events if len(events) == site.event_dim else unnamed)
+
+
+def _key_labels(problem: Problem) -> dict[str, list[str]]:
+    """Data key to dimension names, for keys of the rows."""
+    if problem.rows is None:
+        return {}
+    plate, keys = problem.rows
+    labels = {}
+    for key in keys:
+        events = list(problem.dims.get(key, ()))
+        extra = problem.tensors[key].ndim - 1
+        names = events if len(events) == extra else [f"{key}_dim_{i + 1}" for i in range(extra)]
+        labels[key] = [plate, *names]
+    return labels
+
+
+def summary(idata: az.InferenceData) -> pd.DataFrame:
+    """One row per scalar: mean, sd, HDI (94 %), Monte Carlo errors, ESS, R-hat; what applies.
+
+    R-hat is for chains, ESS and Monte Carlo errors for draws; a point estimate has its value.
+    """
+    group = "posterior" if "posterior" in idata.groups() else "prior"
+    if not len(idata[group].data_vars):
+        return pd.DataFrame(columns=["mean"])
+    many = idata[group].sizes["draw"] > 1
+    kind = "all" if many else "stats"
+    with _quiet():
+        table = az.summary(idata, group=group, hdi_prob=HDI_PROB, round_to="none", kind=kind)
+    table.columns = [_SUMMARY_NAMES.get(name, name) for name in table.columns]
+    if not many:
+        return table[["mean"]]
+    return (
+        table.dropna(axis="columns", how="all")
+        if idata[group].sizes["chain"] > 1
+        else (table.drop(columns=[c for c in ("r_hat",) if c in table]))
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """ArviZ says aloud that one chain has no R-hat; the column is left out instead."""
+    logger = logging.getLogger("arviz")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def with_truth(table: pd.DataFrame, exact: Any) -> pd.DataFrame:
+    """The summary of exact draws with what is known without draws in place of their averages."""
+    table = table.copy()
+    for name in table.index.intersection(list(exact.marginals)):
+        truth = exact.marginals[name]
+        low, high = _hdi(truth)
+        known = {"mean": truth.mean(), "sd": truth.std(), "hdi_low": low, "hdi_high": high}
+        table.loc[name, list(known)] = [float(value) for value in known.values()]
+        table.loc[name, ["mcse_mean", "mcse_sd"]] = 0.0
+    return table
+
+
+def _hdi(truth: Any) -> tuple[float, float]:
+    """The shortest interval that holds HDI_PROB of a distribution given by its quantiles."""
+    lower = np.linspace(0, 1 - HDI_PROB, 2001)
+    low, high = truth.ppf(lower), truth.ppf(lower + HDI_PROB)
+    best = int(np.argmin(high - low))
+    return float(low[best]), float(high[best])
+
+
+def predictive_table(values: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Mean, sd and HDI of each new observation; indexed as `y[0]`, `y[1]` and so on."""
+    idata = az.from_dict(posterior=_arrays(values))
+    table = az.summary(idata, hdi_prob=HDI_PROB, round_to="none", kind="stats")
+    return table.rename(columns=_SUMMARY_NAMES)
+
+
+_SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
+
+
+def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
+    """The numbers of DESIGN's names that apply: log_evidence, elbo, khat, elpd_loo and its kin."""
+    found = dict(fit.metrics)
+    if fit.log_q is not None:
+        ratio = (fit.log_p - fit.log_q).flatten().numpy()
+        found["elbo"] = float(ratio.mean())
+        found["elbo_se"] = float(ratio.std(ddof=1) / np.sqrt(len(ratio)))
+        found["khat"] = float(az.psislw(ratio)[1])
+    if fit.kind in ("chains", "independent") and "log_likelihood" in idata.groups():
+        found |= _loo(fit, idata, found.get("khat"))
+    return found
+
+
+def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, float]:
+    """PSIS-LOO (Vehtari, Gelman and Gabry 2017); a guide's draws carry log p - log q too."""
+    rows = pointwise(idata)  # (rows, draws)
+    if len(rows) < 2 or (khat is not None and not khat < 0.7):
+        return {}
+    weights = -rows
+    if fit.log_q is not None:
+        weights = weights + (fit.log_p - fit.log_q).flatten().numpy()
+    smoothed, tails = az.psislw(weights)
+    each = _log_mean_weighted(rows, smoothed)
+    full = _log_mean_weighted(rows, None if fit.log_q is None else weights + rows)
+    return {
+        "elpd_loo": float(each.sum()),
+        "elpd_loo_se": float(np.sqrt(len(each) * each.var())),
+        "p_loo": float((full - each).sum()),
+        "loo_khat_max": float(np.max(tails)),
+    }
+
+
+def _log_mean_weighted(rows: np.ndarray, log_weights: np.ndarray | None) -> np.ndarray:
+    """log of the weighted mean likelihood of each row; equal weights when None."""
+    from scipy.special import logsumexp
+
+    if log_weights is None:
+        return logsumexp(rows, axis=1) - np.log(rows.shape[1])
+    return logsumexp(rows + log_weights, axis=1) - logsumexp(log_weights, axis=1)
+
+
+def pointwise(idata: az.InferenceData) -> np.ndarray:
+    """Log likelihood by observation, (rows, draws); sites of equal shape summed by row."""
+    parts = [
+        np.moveaxis(v.values.reshape(v.shape[0] * v.shape[1], -1), 0, 1)
+        for v in idata["log_likelihood"].data_vars.values()
+    ]
+    alike = {v.shape for v in idata["log_likelihood"].data_vars.values()}
+    return sum(parts) if len(alike) == 1 else np.concatenate(parts)
+
+
+def draws_of(idata: az.InferenceData) -> dict[str, np.ndarray]:
+    """Posterior draws by site, (draws, *shape)."""
+    return {
+        str(name): value.values.reshape(-1, *value.shape[2:])
+        for name, value in idata["posterior"].data_vars.items()
+    }
+
+
+def write(idata: az.InferenceData, path: Path) -> None:
+    """Save as compressed netCDF."""
+    idata.to_netcdf(str(path), engine="h5netcdf", compress=True)
+
+
+def read(path: Path) -> az.InferenceData:
+    """Read what `write` saved, into memory.
+
+    Raises:
+        Refused: not a file of InferenceData.
+    """
+    try:
+        idata = az.from_netcdf(str(path), engine="h5netcdf")
+        return idata.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise Refused(f"{path} is no readable InferenceData ({error}); run it again") from None

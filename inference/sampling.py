@@ -1,0 +1,104 @@
+"""Sampling that `torch.func.vmap` can batch.
+
+Some of torch's samplers fill a tensor in place or go through an autograd function, which vmap
+cannot batch; those of the common distributions are written here out of place. The distributions
+are the same, and so are the gradients (implicit ones for the gamma family).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+
+class Sampling(Messenger):
+    """Draws every site that no other handler has given a value."""
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["value"] is None and not msg["done"] and type(_base(msg["fn"])) in _SAMPLERS:
+            msg["value"] = _sample(msg["fn"])
+            msg["done"] = True
+
+
+def _base(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        fn = fn.base_dist
+    return fn
+
+
+def _sample(fn: dist.TorchDistribution) -> Tensor:
+    base = _base(fn)
+    # Wrappers only add batch dimensions on the left or rename them: their shape is the wanted one.
+    shape = fn.shape()[: len(fn.shape()) - len(base.event_shape)]
+    return _SAMPLERS[type(base)](base, shape)
+
+
+def _normal(fn: dist.Normal, shape: torch.Size) -> Tensor:
+    return fn.loc + fn.scale * torch.randn(shape, dtype=fn.loc.dtype, device=fn.loc.device)
+
+
+def _multivariate_normal(fn: dist.MultivariateNormal, shape: torch.Size) -> Tensor:
+    noise = torch.randn(shape + fn.event_shape, dtype=fn.loc.dtype, device=fn.loc.device)
+    return fn.loc + (fn._unbroadcasted_scale_tril @ noise[..., None])[..., 0]
+
+
+def _gamma(concentration: Tensor, shape: torch.Size) -> Tensor:
+    drawn = torch._standard_gamma(concentration.expand(shape))
+    return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)
+
+
+def _beta(fn: dist.Beta, shape: torch.Size) -> Tensor:
+    ones, zeros = _gamma(fn.concentration1, shape), _gamma(fn.concentration0, shape)
+    return ones / (ones + zeros)
+
+
+def _dirichlet(fn: dist.Dirichlet, shape: torch.Size) -> Tensor:
+    parts = _gamma(fn.concentration, shape + fn.event_shape)
+    return parts / parts.sum(-1, keepdim=True)
+
+
+def _exponential(fn: dist.Exponential, shape: torch.Size) -> Tensor:
+    return -torch.log1p(-_uniform(fn.rate, shape)) / fn.rate
+
+
+def _cauchy(fn: dist.Cauchy, shape: torch.Size) -> Tensor:
+    return fn.loc + fn.scale * torch.tan(torch.pi * (_uniform(fn.loc, shape) - 0.5))
+
+
+def _student(fn: dist.StudentT, shape: torch.Size) -> Tensor:
+    noise = torch.randn(shape, dtype=fn.loc.dtype, device=fn.loc.device)
+    return fn.loc + fn.scale * noise * (0.5 * fn.df / _gamma(0.5 * fn.df, shape)).sqrt()
+
+
+def _uniform(like: Tensor, shape: torch.Size) -> Tensor:
+    return torch.rand(shape, dtype=like.dtype, device=like.device)
+
+
+def _half_normal(fn: dist.HalfNormal, shape: torch.Size) -> Tensor:
+    return fn.scale * torch.randn(shape, dtype=fn.scale.dtype, device=fn.scale.device).abs()
+
+
+def _half_cauchy(fn: dist.HalfCauchy, shape: torch.Size) -> Tensor:
+    return fn.scale * torch.tan(0.5 * torch.pi * _uniform(fn.scale, shape))
+
+
+def _log_normal(fn: dist.LogNormal, shape: torch.Size) -> Tensor:
+    return _normal(fn, shape).exp()
+
+
+_SAMPLERS: dict[type, Callable[..., Tensor]] = {
+    dist.Normal: _normal,
+    dist.MultivariateNormal: _multivariate_normal,
+    dist.Beta: _beta,
+    dist.Dirichlet: _dirichlet,
+    dist.Exponential: _exponential,
+    dist.Cauchy: _cauchy,
+    dist.StudentT: _student,
+    dist.HalfNormal: _half_normal,
+    dist.HalfCauchy: _half_cauchy,
+    dist.LogNormal: _log_normal,
+}

@@ -1,0 +1,145 @@
+"""What every model file imports from the zoo: `Entry`, `Data`, `Rows`, `Exact`, and faults."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    Value = Tensor | int | float
+
+
+class Fault(ValueError):
+    """An error of a model file or its data, told to the user in one line.
+
+    `exit_code` is what the command line ends with.
+    """
+
+    exit_code = 65
+
+
+class MissingInput(Fault):
+    """A file or data set that is not there."""
+
+    exit_code = 66
+
+
+class BadSetting(Fault):
+    """An option out of its range."""
+
+    exit_code = 78
+
+
+class Rows(NamedTuple):
+    """The row plate of a model and the data keys indexed by it (first dimension)."""
+
+    plate: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set, as keyword arguments of model and guide.
+
+    Attributes:
+        tensors: data key to tensor or plain number; a key of the model that is missing here is
+            a quantity to infer.
+        rows: the row plate and its keys; None when the model has no rows.
+        test: the same keys held out, if any.
+        coords: labels of named dimensions, for ArviZ.
+        dims: site or key to the names of its *event* dimensions; plates name the others.
+        source: where the data came from, as the user would say it.
+        notes: what was done to the data, or is odd about them, in plain words.
+    """
+
+    tensors: Mapping[str, Value]
+    rows: Rows | None = None
+    test: Mapping[str, Value] | None = None
+    coords: Mapping[str, tuple] = field(default_factory=dict)
+    dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int | None:
+        """Number of rows; None when the data have no rows."""
+        return None if self.rows is None else len(self.tensors[self.rows.keys[0]])
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of names, types, shapes and values; the same data give the same hash."""
+        import numpy as np
+
+        digest = hashlib.sha256()
+        for key in sorted(self.tensors):
+            value = np.ascontiguousarray(self.tensors[key])
+            digest.update(f"{key}:{value.dtype.str}:{value.shape};".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exact:
+    """The true posterior, as far as it is known in closed form.
+
+    Attributes:
+        sample: `sample(n, rng)` gives site to array (n, *shape) of independent posterior draws.
+        marginals: scalar name as in the summary (`pi`, `w[bmi]`) to a frozen scipy distribution.
+        log_evidence: log p(data), nats; None where nothing is observed makes it meaningless.
+        predictive: observed site to a frozen scipy distribution of one new observation.
+    """
+
+    sample: Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
+    marginals: Mapping[str, Any] = field(default_factory=dict)
+    log_evidence: float | None = None
+    predictive: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _never(method: str, options: Mapping[str, Any], data: Data) -> None:
+    """The default of `Entry.refuses`: every method is welcome."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model of the zoo: a record of functions.
+
+    Attributes:
+        model: Pyro function; positional parameters are data keys, keyword-only ones options.
+        data: `data(source, *, ...)`; `source=None` is the default data set. No rows at all (n = 0)
+            mean the prior.
+        guides: own guides beside the shared ones, name to Pyro function of the data keys (and
+            of those options that it names as keyword-only parameters).
+        free: data keys that may be left out, and are then inferred.
+        exact: `exact(data, *, options)` gives an `Exact`, or None where it is not known.
+        settings: method to the settings that this model needs instead of the defaults.
+        refuses: `refuses(method, options, data)` gives the reason in words, or None.
+        refused: method to reason on the *default* data, for `list`; a test holds it to the truth.
+        metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
+            site to an array (draws, *shape), `exact` is the truth if the method used it.
+        figures: name to `figure(data, *, options)`, which gives a matplotlib `Figure`.
+    """
+
+    model: Callable
+    data: Callable[..., Data]
+    guides: Mapping[str, Callable] = field(default_factory=dict)
+    free: tuple[str, ...] = ()
+    exact: Callable[..., Exact] | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    refuses: Callable[[str, Mapping[str, Any], Data], str | None] = _never
+    refused: Mapping[str, str] = field(default_factory=dict)
+    metrics: Callable[..., Mapping[str, float]] | None = None
+    figures: Mapping[str, Callable] = field(default_factory=dict)
+
+
+def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
+    """The data keys of a model: its positional parameters."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model).parameters
+    return {name: p for name, p in parameters.items() if p.kind in positional}

@@ -1,0 +1,151 @@
+"""A user's own model: any Python file with a Pyro function named `model` (or a whole `ENTRY`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import traceback
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ._data import check_finite, nearest, read_columns
+from ._entry import Data, Entry, Fault, MissingInput, data_keys
+
+
+def load_file(name: str) -> Entry:
+    """The entry of a user's model file.
+
+    Args:
+        name: path of a Python file that defines `model`, and optionally `guide` or `ENTRY`.
+
+    Raises:
+        MissingInput: there is no such file.
+        Fault: a syntax error or another error on import, with file and line; no `model`.
+    """
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise MissingInput(f"there is no model file {name}; check the path")
+    module = _import(path)
+    if isinstance(getattr(module, "ENTRY", None), Entry):
+        return module.ENTRY
+    model = getattr(module, "model", None)
+    if not inspect.isfunction(model):
+        raise Fault(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
+    guide = getattr(module, "guide", None)
+    guides = {"own": guide} if inspect.isfunction(guide) else {}
+    return entry_of(model, guides=guides)
+
+
+def entry_of(model: Callable, guides: dict[str, Callable] | None = None) -> Entry:
+    """The entry of a plain Pyro function: its data are read by parameter name."""
+    return Entry(model=model, data=_reader(model), guides=guides or {})
+
+
+def _import(path: Path) -> ModuleType:
+    # The module stays known by a name of its own, so that what it defines can be found again.
+    name = f"zoo_user_{path.stem}_{zlib.crc32(bytes(path)):08x}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None:
+        raise Fault(f"{path} is no Python file; give a file that ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        where = f"{error.filename}, line {error.lineno}"
+        raise Fault(f"syntax error ({error.msg}), {where}; correct the file") from None
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        raise Fault(f"{type(error).__name__} ({error}), {where}; correct the file") from error
+    return module
+
+
+def _reader(model: Callable) -> Callable[..., Data]:
+    """The data function of a user's model: values by parameter name, untouched but for types."""
+    keys = data_keys(model)
+
+    def data(
+        source: Any = None, *, target: str | None = None, features: str | None = None
+    ) -> Data:
+        """Values by parameter name from a file or a mapping."""
+        if source is None:
+            values, said = {}, "none"
+        elif isinstance(source, str | Path):
+            values, said = read_columns(source), str(source)
+        else:
+            values, said = dict(source), "given in Python"
+        if said.endswith(".csv"):
+            values = _columns_to_keys(values, keys, target, features)
+        _check_names(values, keys, said)
+        tensors = {name: as_tensor(name, value) for name, value in values.items()}
+        return Data(tensors=tensors, source=said, notes=_wild_scales(tensors))
+
+    return data
+
+
+def _columns_to_keys(
+    table: dict[str, Any], keys: dict, target: str | None, features: str | None
+) -> dict[str, Any]:
+    """Columns of a CSV file as data: by name; else y is the target and x the numeric others."""
+    values = {name: table[name] for name in keys if name in table}
+    if target is not None:
+        if target not in table:
+            raise Fault(f"there is no column '{target}'; {nearest(target, table)}")
+        values["y"] = table[target]
+    if "x" in keys and "x" not in values:
+        rest = [name for name in table if name not in values and name != target]
+        wanted = features.split(",") if features else rest
+        for name in wanted:
+            if name not in table:
+                raise Fault(f"there is no column '{name}'; {nearest(name, table)}")
+        numeric = [table[name] for name in wanted if np.asarray(table[name]).dtype.kind in "iufb"]
+        if numeric:
+            values["x"] = np.column_stack(numeric)
+    return values
+
+
+def _check_names(values: dict[str, Any], keys: dict[str, Any], source: str) -> None:
+    for name in values:
+        if name not in keys:
+            raise Fault(f"the model takes no '{name}' ({source}); {nearest(name, keys)}")
+
+
+def as_tensor(name: str, value: Any) -> Any:
+    """A plain number as it is, anything else as a tensor in its own number type.
+
+    Raises:
+        Fault: not numbers, or not finite, naming key and row.
+    """
+    if isinstance(value, bool | int):
+        return int(value)
+    if isinstance(value, float):
+        check_finite(name, np.asarray(value))
+        return value
+    array = value.numpy(force=True) if isinstance(value, torch.Tensor) else np.asarray(value)
+    if array.dtype.kind not in "iufb":
+        check_finite(name, array)
+        raise Fault(f"{name} holds {array.ravel()[0]!r}, not numbers; give numbers")
+    return torch.as_tensor(check_finite(name, array).copy())
+
+
+def _wild_scales(tensors: dict[str, Any]) -> tuple[str, ...]:
+    """A word on columns whose scale will trouble any sampler that starts near one."""
+    notes = []
+    for name, value in tensors.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 1:
+            size = float(value.abs().max())
+            if size and not 1e-4 < size < 1e4:
+                notes.append(
+                    f"{name} has values up to {size:.3g}; rescale it, samplers start near 1"
+                )
+    return tuple(notes)

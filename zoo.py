@@ -1,0 +1,767 @@
+"""Bayes Zoo: models of Bayesian deep learning, every inference on every model, one result type.
+
+The same verbs in Python and on the command line:
+
+    import zoo
+    run = zoo.run("coin", method="nuts", data="HH")
+    run.verdict, run.summary(), run.idata, run.predict(), run.plot("marginals")
+
+    python zoo.py run coin --method nuts --data HH
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import inference
+import models
+
+if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
+    raise ImportError(
+        f"`models` was found in {Path(models.__file__).parent}, not beside zoo.py: another folder "
+        "of that name shadows it; leave that folder, or rename it"
+    )
+
+from inference import settings as _settings
+from inference._problem import Context, Finding, Problem
+from inference._problem import Fault as _InferenceFault
+
+if TYPE_CHECKING:
+    import arviz as az
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from inference.diagnostics import Verdict
+
+__all__ = ["Run", "load", "main", "run"]
+
+_DEFAULT_METHOD = "nuts"
+
+
+class UsageError(ValueError):
+    """A name or an argument that does not exist."""
+
+    exit_code = 2
+
+
+# -- the verbs in Python ----------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A finished run: the result, the verdict, and what is needed to predict and to draw.
+
+    Attributes:
+        record: what run.json holds: command, settings, data, versions, timing, metrics.
+        idata: the result as ArviZ InferenceData.
+        verdict: `pass`, `warn` or `fail`, with reasons.
+        params: learned parameters, if any.
+        entry: the model.
+    """
+
+    record: dict[str, Any]
+    idata: az.InferenceData
+    verdict: Verdict
+    params: dict[str, Any] = field(default_factory=dict)
+    entry: models.Entry
+    _data: Any = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Metric name to value; what does not apply is absent."""
+        return self.record["metrics"]
+
+    @property
+    def path(self) -> Path | None:
+        """The run's folder; None if it was not saved."""
+        return Path(self.record["run"]) if self.record.get("run") else None
+
+    @cached_property
+    def data(self) -> Any:
+        """The data set; read again from its source for a run that was loaded."""
+        if self._data is not None:
+            return self._data
+        asked = self.record["data"]["asked"]
+        return self.entry.data(asked["source"], **asked["options"])
+
+    def summary(self) -> pd.DataFrame:
+        """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
+        from inference import results
+
+        table = results.summary(self.idata)
+        return results.with_truth(table, self.exact) if self._is_exact else table
+
+    @property
+    def _is_exact(self) -> bool:
+        return self.record["method"] == "exact"
+
+    @cached_property
+    def exact(self) -> Any:
+        """The exact truth of this problem, or None."""
+        if self.entry.exact is None or "posterior" not in self.idata.groups():
+            return None
+        return self.entry.exact(self.data, **self.record["options"])
+
+    def plots(self) -> list[str]:
+        """The kinds that `plot` can draw for this run."""
+        from inference import plots
+
+        return [*plots.available(self.idata), *self.entry.figures]
+
+    def plot(self, kind: str) -> Figure:
+        """A figure: one of `plots()`.
+
+        Raises:
+            UsageError: no such figure, or one that this result cannot fill.
+        """
+        from inference import plots
+
+        if kind not in self.plots():
+            raise UsageError(f"there is no plot '{kind}' here; {_nearest(kind, self.plots())}")
+        if kind in self.entry.figures:
+            return self.entry.figures[kind](self.data, **self.record["options"])
+        return plots.PLOTS[kind][0](self.idata, self.exact)
+
+    def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
+        """Predictions for new rows: mean, sd and 94 % interval of each new observation.
+
+        Args:
+            data: as for `run`, without what is to be predicted (if given, it is not looked at).
+            rows: number of new rows, for models whose only data is what they predict.
+
+        Returns:
+            A table with the columns site, row, mean, sd, hdi_low, hdi_high.
+        """
+        return _predict(self, data, rows)
+
+    def save(self, out: str | Path = "runs") -> Path:
+        """Write the run's folder under `out`; returns it."""
+        from inference import store
+
+        figures = {kind: self.plot(kind) for kind in self.plots()}
+        self.record.pop("run", None)
+        path = store.save(
+            Path(out),
+            self.record["name"],
+            self.record,
+            idata=self.idata,
+            params=self.params,
+            figures=figures,
+        )
+        self.record["run"] = str(path)
+        return path
+
+    def to_json(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        kept = ("model", "method", "guide", "seed", "run", "verdict", "metrics", "timing")
+        kept += ("point", "options", "settings")
+        data = {key: self.record["data"][key] for key in ("source", "n", "sha256", "notes")}
+        record = {key: self.record.get(key) for key in kept}
+        return {**record, "data": data, "summary": _rows_of(self.summary())}
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        reasons = "".join(f"<li>{escape(r)}</li>" for r in self.verdict.reasons)
+        title = escape(f"{self.record['model']} {self.record['method']}")
+        head = f"<p><b>{title}: {self.verdict.status}</b></p><ul>{reasons}</ul>"
+        return head + self.summary().to_html(float_format="{:.4g}".format)
+
+
+def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    return {str(k): {c: float(v) for c, v in row.items()} for k, row in table.iterrows()}
+
+
+def run(
+    model: str | Path | Callable | models.Entry,
+    *,
+    method: str | None = None,
+    guide: str | Callable | None = None,
+    data: Any = None,
+    target: str | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Run:
+    """Infer a model by a method.
+
+    Args:
+        model: a model's name, the path of a file with a Pyro function `model`, or such a function.
+        method: one of `inference.METHODS`; default nuts, or svi where a guide is given.
+        guide: a guide's name, or a Pyro function, for svi.
+        data: a data set's name, a file, or a mapping of data keys to values; default the model's.
+        target: column of a file that is the target.
+        features: columns of a file that are the features, separated by commas.
+        seed: seed of all that is random, except the data.
+        out: folder to save the run in; None does not save.
+        progress: whether to show a progress bar.
+        settings: model options, data options and method settings by name.
+
+    Raises:
+        UsageError: an unknown model, method or guide. Fault (of models or inference): bad data,
+        bad settings, a refusal or a failure, in one line with what to do.
+    """
+    started = time.perf_counter()
+    entry, name = _entry(model)
+    method = method or ("svi" if guide is not None else _DEFAULT_METHOD)
+    function = _method(method)
+    shares = _share_out(entry, method, function, settings)
+    columns = {k: v for k, v in (("target", target), ("features", features)) if v is not None}
+    asked = {"source": data, "options": {**shares["data"], **columns}}
+    given = _data(entry, data, asked["options"])
+    reason = entry.refuses(method, shares["model"], given)
+    if reason:
+        from inference._problem import Refused
+
+        raise Refused(f"{method} is refused for {name}: {reason}")
+    if "guide" in _settings.declared(function):
+        shares["method"]["guide"] = _guide(entry, guide)
+    elif guide is not None:
+        raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
+    with _numbers():
+        result = _infer(entry, name, method, function, shares, given, asked, seed, progress)
+    result.record["timing"]["total_s"] = time.perf_counter() - started
+    if out is not None:
+        result.save(out)
+    return result
+
+
+def load(folder: str | Path) -> Run:
+    """A saved run.
+
+    Raises:
+        Fault: no run there, or one that is damaged.
+    """
+    from inference import results, store
+    from inference.diagnostics import Verdict
+
+    folder = Path(folder)
+    record = store.record(folder)
+    record["run"] = str(folder)
+    findings = [Finding(**finding) for finding in record["findings"]]
+    entry, _ = _entry(record["model"])
+    return Run(
+        record=record,
+        idata=results.read(folder / "idata.nc"),
+        verdict=Verdict(record["verdict"]["status"], tuple(findings)),
+        params=store.read_params(folder),
+        entry=entry,
+    )
+
+
+# -- from what was asked to a result ----------------------------------------------------------
+
+
+def _entry(model: str | Path | Callable | models.Entry) -> tuple[models.Entry, str]:
+    if isinstance(model, models.Entry):
+        return model, Path(model.model.__code__.co_filename).stem
+    if callable(model):
+        return models.wrap(model), model.__name__
+    name = str(model)
+    if name not in models.names() and not name.endswith(".py"):
+        known = _nearest(name, models.names())
+        raise UsageError(f"there is no model '{name}'; {known} (a file of yours ends in .py)")
+    return models.load(name), name
+
+
+def _method(name: str) -> Callable:
+    if name not in inference.METHODS:
+        raise UsageError(f"there is no method '{name}'; {_nearest(name, inference.METHODS)}")
+    return inference.method(name)
+
+
+def _guide(entry: models.Entry, guide: str | Callable | None) -> str | Callable:
+    known = [*entry.guides, *inference.guide_titles()]
+    if guide is None:
+        return known[0]
+    if isinstance(guide, str) and guide not in known:
+        raise UsageError(f"there is no guide '{guide}' here; {_nearest(guide, known)}")
+    return guide
+
+
+def _nearest(name: str, known: Any) -> str:
+    return _settings.nearest(name, known)
+
+
+def _homes(entry: models.Entry, function: Callable) -> dict[str, dict[str, Any]]:
+    """Where a setting may belong: the model's options, the data's, the method's."""
+    homes = {
+        "model": _settings.declared(entry.model),
+        "data": _settings.declared(entry.data),
+        "method": _settings.declared(function),
+    }
+    apart = {"data": ("target", "features"), "method": ("guide",)}
+    return {
+        home: {k: v for k, v in declared.items() if k not in apart.get(home, ())}
+        for home, declared in homes.items()
+    }
+
+
+def _share_out(
+    entry: models.Entry, method: str, function: Callable, given: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    homes = _homes(entry, function)
+    shares = _settings.share_out(given, homes)
+    shares["model"] = {k: s.default for k, s in homes["model"].items()} | shares["model"]
+    defaults = {k: s.default for k, s in homes["method"].items()}
+    shares["method"] = defaults | dict(entry.settings.get(method, {})) | shares["method"]
+    return shares
+
+
+def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
+    known = _settings.declared(entry.data)
+    for name in options:
+        if name not in known:
+            raise UsageError(f"this model's data take no --{name}; leave it out")
+    data = entry.data(source, **options)
+    keys = models.data_keys(entry.model)
+    required = [k for k, p in keys.items() if p.default is p.empty and k not in entry.free]
+    missing = [key for key in required if key not in data.tensors]
+    if missing:
+        raise models.Fault(
+            f"the model needs {', '.join(missing)}, the data ({data.source}) have "
+            f"{', '.join(data.tensors) or 'nothing'}; add it (--data)"
+        )
+    return data
+
+
+def _problem(
+    entry: models.Entry, options: Mapping[str, Any], data: Any, *, checked: bool = True
+) -> Problem:
+    """The problem as inference sees it: what was not given, or has no rows, is latent."""
+    import torch
+
+    from inference import program
+
+    tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
+    tensors |= {key: torch.zeros(()) for key in free}
+    if data.n == 0:
+        free = [*free, *data.rows.keys]
+        tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
+    problem = Problem(
+        model=partial(entry.model, **options),
+        tensors=tensors,
+        latent_keys=tuple(free),
+        rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
+        guides={name: _bound(guide, options) for name, guide in entry.guides.items()},
+        exact=partial(entry.exact, data, **options) if entry.exact else None,
+        dims=data.dims,
+        coords=data.coords,
+    )
+    return program.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
+
+
+def _bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
+    named = _settings.declared(guide)
+    return partial(guide, **{k: v for k, v in options.items() if k in named})
+
+
+def _infer(
+    entry: models.Entry,
+    name: str,
+    method: str,
+    function: Callable,
+    shares: Mapping[str, dict[str, Any]],
+    data: Any,
+    asked: Mapping[str, Any],
+    seed: int,
+    progress: bool,
+) -> Run:
+    from inference import diagnostics, results
+
+    problem = _problem(entry, shares["model"], data)
+    began = time.perf_counter()
+    fit = function(problem, seed=seed, context=Context(progress=progress), **shares["method"])
+    fit_s = time.perf_counter() - began
+    if data.n == 0:
+        fit.findings.append(Finding("note", "there are no data, so this is the prior"))
+    guide = shares["method"].get("guide")
+    guide = guide if isinstance(guide, str | None) else guide.__name__
+    idata = results.to_inference_data(
+        problem, fit, seed=seed, model=name, method=method, guide=guide or "", seed_of_run=seed
+    )
+    metrics = results.metrics(fit, idata)
+    verdict = diagnostics.verdict(fit, idata, metrics)
+    if entry.metrics is not None and fit.kind != "prior":
+        metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **shares["model"])
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    record = {
+        "name": "-".join([Path(name).stem, method, *([guide] if guide else []), str(seed), stamp]),
+        "model": name if name in models.names() else str(Path(name).resolve()),
+        "method": method,
+        "guide": guide,
+        "seed": seed,
+        "status": "done",
+        "options": shares["model"],
+        "settings": {k: v for k, v in shares["method"].items() if k != "guide"},
+        "data": _data_record(data, problem, asked),
+        "latent_keys": list(problem.latent_keys),
+        "verdict": {"status": verdict.status, "reasons": verdict.reasons},
+        "findings": [vars(finding) for finding in verdict.findings],
+        "metrics": metrics,
+        "point": {k: v.tolist() for k, v in fit.point.items()},
+        "timing": {"fit_s": fit_s},
+        "versions": _versions(),
+        "command": sys.argv,
+    }
+    return Run(
+        record=record, idata=idata, verdict=verdict, params=fit.params, entry=entry, _data=data
+    )
+
+
+def _data_record(data: Any, problem: Problem, asked: Mapping[str, Any]) -> dict[str, Any]:
+    shapes = {k: list(getattr(v, "shape", ())) for k, v in problem.tensors.items()}
+    source = asked["source"]
+    if isinstance(source, str | Path) and Path(source).is_file():
+        source = str(Path(source).resolve())
+    return {
+        "source": data.source,
+        "n": data.n if data.n is not None else problem.n,
+        "sha256": data.sha256,
+        "notes": list(data.notes),
+        "asked": {
+            "source": source if isinstance(source, str | None) else str(source),
+            "options": asked["options"],
+        },
+        "rows": problem.rows,
+        "shapes": shapes,
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "pyro-ppl", "arviz", "numpy", "scipy")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
+
+
+@contextmanager
+def _numbers():
+    """float64 on one thread while a run computes; the caller's settings are put back after."""
+    import torch
+
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
+def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
+    """The predictive distribution of new rows, summarised."""
+    import torch
+
+    from inference import results
+    from inference.program import Program, prepare
+
+    record = run.record["data"]
+    plate, keys = record["rows"] or (None, ())
+    with _numbers():
+        tensors = {k: v for k, v in run.data.tensors.items() if k not in keys}
+        if source is not None:
+            tensors |= run.entry.data(source, **record["asked"]["options"]).tensors
+        given = [key for key in keys if key in tensors]
+        n = len(tensors[given[0]]) if given else rows
+        for key, shape in record["shapes"].items():
+            if key not in tensors:
+                tensors[key] = torch.zeros([n, *shape[1:]] if key in keys else shape)
+        problem = Problem(
+            model=partial(run.entry.model, **run.record["options"]),
+            tensors=tensors,
+            latent_keys=tuple(key for key in run.record["latent_keys"] if key not in keys),
+            rows=(plate, tuple(keys)) if plate else None,
+        )
+        program = Program(prepare(problem, dtype=torch.get_default_dtype(), checked=False))
+        if not program.of("observed"):
+            raise UsageError("nothing was observed in this run, so there is nothing to predict")
+        posterior = run.idata["posterior"]
+        draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
+        shape = (posterior.sizes["chain"], posterior.sizes["draw"])
+        seed = run.record["seed"]
+        values = results.predictive(program, draws, shape, seed, new_rows=True)
+    return results.predictive_table(values)
+
+
+# -- the command line -------------------------------------------------------------------------
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments) or 0
+    except (models.Fault, _InferenceFault, UsageError) as fault:
+        return _fail(str(fault), fault.exit_code, arguments.verbose)
+    except KeyboardInterrupt:
+        return _fail("interrupted, nothing was saved; run it again", 130, arguments.verbose)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return _fail(f"{what}; run with -v for the traceback", 70, arguments.verbose)
+
+
+def _fail(message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        import traceback
+
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="zoo", description="Models of Bayesian deep learning, every inference on every model."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    one = _command(commands, "list", _list, "what there is: models, methods, guides, data, runs")
+    kinds = ("models", "methods", "guides", "data", "runs")
+    one.add_argument("what", nargs="?", choices=kinds, default="models")
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder of runs")
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    one = _command(commands, "show", _show, "a model's maths, options and methods, or a saved run")
+    one.add_argument("name", metavar="MODEL|RUN")
+
+    one = _command(commands, "run", _run, "infer a model by a method")
+    one.add_argument("model", metavar="MODEL", help="a name (see list) or a file of yours (.py)")
+    one.add_argument(
+        "--method", metavar="M", help=f"{', '.join(inference.METHODS)} (default nuts)"
+    )
+    one.add_argument("--guide", metavar="G", help="guide of svi (see list guides)")
+    one.add_argument("--data", metavar="D", help="a data set of the model, or a file")
+    one.add_argument("--target", metavar="COL", help="column of a file that is the target")
+    one.add_argument("--features", metavar="A,B", help="columns of a file that are features")
+    one.add_argument("--seed", type=_seed, default=0, metavar="S", help="default 0")
+    one.add_argument(
+        "--set",
+        dest="settings",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of model, data and method (see show MODEL)",
+    )
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder for the run's folder")
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    one.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
+
+    one = _command(commands, "predict", _predict_command, "new rows under a saved run")
+    one.add_argument("run", metavar="RUN", help="the run's folder")
+    one.add_argument("--data", metavar="D", help="a file with the new rows")
+    one.add_argument("--rows", type=int, default=1, metavar="N", help="new rows, if no data say")
+    one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    one = _command(commands, "new", _new, "a model file and its test from a template")
+    one.add_argument("name", metavar="NAME", help="name of a model of the zoo, or FOLDER/NAME.py")
+    return parser
+
+
+def _command(commands: Any, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(command=function)
+    command.add_argument("-v", "--verbose", action="store_true", help="traceback of an error")
+    return command
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text} is no seed; give a whole number from 0 up")
+    return int(text)
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    """`key=value` words, also several in one word divided by commas, as a dictionary."""
+    pairs = {}
+    for word in words:
+        for pair in re.split(r",(?=\s*\w+=)", word.strip().rstrip(",")):
+            name, equals, value = pair.strip().partition("=")
+            if not equals:
+                raise UsageError(f"--set {word} has no '='; write --set {name}=VALUE")
+            pairs[name] = value
+    return pairs
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    result = run(
+        arguments.model,
+        method=arguments.method,
+        guide=arguments.guide,
+        data=arguments.data,
+        target=arguments.target,
+        features=arguments.features,
+        seed=arguments.seed,
+        out=arguments.out,
+        progress=not arguments.quiet and sys.stderr.isatty(),
+        **_pairs(arguments.settings),
+    )
+    if arguments.json:
+        print(json.dumps(result.to_json()))
+    else:
+        from inference import report
+
+        if arguments.method is None:
+            print(f"no --method given: {result.record['method']}", file=sys.stderr)
+        report.show_run(result.record, result.summary())
+    return 3 if arguments.strict and result.verdict.status == "fail" else 0
+
+
+def _predict_command(arguments: argparse.Namespace) -> None:
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise UsageError(f"--out {out} is neither .csv nor .json; name it so")
+    table = load(arguments.run).predict(arguments.data, rows=arguments.rows)
+    if out is not None:
+        from inference import store
+
+        text = table.to_csv() if out.suffix == ".csv" else json.dumps(_rows_of(table), indent=1)
+        store.write_text(out, text)
+    if arguments.json:
+        print(json.dumps(_rows_of(table)))
+    else:
+        from inference import report
+
+        report.show_table(report.console(), table)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    rows = {
+        "models": _list_models,
+        "methods": lambda _: {m: {"title": inference.title(m)} for m in inference.METHODS},
+        "guides": lambda _: {g: {"title": t} for g, t in _guide_rows().items()},
+        "data": lambda _: {n: {"title": models.paragraph(n, "Data:")} for n in models.names()},
+        "runs": _list_runs,
+    }[arguments.what](arguments)
+    if arguments.json:
+        print(json.dumps(rows))
+    elif arguments.what == "models":
+        _print_models(rows)
+    else:
+        width = max(map(len, rows), default=0)
+        for name, row in rows.items():
+            print(f"{name:{width}}  {row['title']}".rstrip())
+        if not rows:
+            print(f"no {arguments.what} yet")
+
+
+def _guide_rows() -> dict[str, str]:
+    own = {n: models.own_guides(n) for n in models.names()}
+    rows = inference.guide_titles()
+    for model, names in own.items():
+        rows |= {f"{name} ({model})": "the model's own guide" for name in names}
+    return rows
+
+
+def _list_models(_: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    return {
+        name: {"title": models.title(name), "methods": _methods_of(name)}
+        for name in models.names()
+    }
+
+
+def _methods_of(name: str) -> dict[str, str | None]:
+    """Method to None where it runs on the default data, else to the reason."""
+    reasons = dict(models.refused(name))
+    if not models.has_exact(name):
+        reasons["exact"] = "no exact posterior is known"
+    return {method: reasons.get(method) for method in inference.METHODS}
+
+
+def _print_models(rows: Mapping[str, dict[str, Any]]) -> None:
+    width = max(map(len, rows))
+    print(" " * width, *(f"{m:^7}" for m in inference.METHODS))
+    notes = []
+    for name, row in rows.items():
+        marks = []
+        for method, reason in row["methods"].items():
+            notes += [f"{name} {method}: {reason}"] if reason else []
+            marks.append(f"{'no' if reason else 'yes':^7}")
+        print(f"{name:{width}}", *marks, row["title"])
+    print(*(f"\n{note}" for note in notes), sep="")
+
+
+def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
+    from inference import store
+
+    rows = {}
+    for record in store.runs(Path(arguments.out)):
+        status = record.get("verdict", {}).get("status", record.get("status", "damaged"))
+        rows[record["run"]] = {"title": status}
+    return rows
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from inference import report
+
+    if (Path(arguments.name) / "run.json").is_file():
+        result = load(arguments.name)
+        report.show_run(result.record, result.summary())
+        return
+    entry, name = _entry(arguments.name)
+    known = name in models.names()
+    print(models.card(name) if known else (sys.modules[entry.model.__module__].__doc__ or name))
+    print(f"\nSource: {entry.model.__code__.co_filename}")
+    _show_settings("Options of the model", _settings.declared(entry.model))
+    _show_settings("Options of the data", _settings.declared(entry.data))
+    print(f"\nData keys: {', '.join(models.data_keys(entry.model))}")
+    if known:
+        _show_sites(entry)
+        print("\nMethods (on the default data)")
+        for method, reason in _methods_of(name).items():
+            text = f"refused: {reason}" if reason else inference.title(method)
+            print(f"  {method:8} {text}")
+    print("\nGuides for svi")
+    for guide in entry.guides:
+        print(f"  {guide:8} the model's own (default)")
+    for guide, text in inference.guide_titles().items():
+        print(f"  {guide:8} {text}")
+
+
+def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
+    if declared:
+        print(f"\n{title} (--set name=value)")
+    for name, setting in declared.items():
+        print(f"  {name:12} default {setting.default!s:10} {setting.range}".rstrip())
+
+
+def _show_sites(entry: models.Entry) -> None:
+    from inference.program import Program
+
+    options = {k: s.default for k, s in _settings.declared(entry.model).items()}
+    with _numbers():
+        sites = Program(_problem(entry, options, entry.data())).sites
+    print("\nSites (default data)")
+    for site in sites.values():
+        plates = f" in {', '.join(p.name for p in site.plates)}" if site.plates else ""
+        print(f"  {site.name:8} {site.role:8} {type(site.base).__name__}{plates} {site.shape}")
+
+
+def _new(arguments: argparse.Namespace) -> None:
+    from models import _template
+
+    for path in _template.write(arguments.name):
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
