@@ -99,6 +99,8 @@ class Fit:
         stats: sampler statistic to tensor (chain, draw).
         log_p: log joint density of data and draws in the constrained space (chain, draw), nats.
         log_q: log density of the approximation at the draws (chain, draw), nats.
+        log_ratios: log p - log q at further draws (many,), for the ELBO and k-hat: k-hat from a
+            few thousand draws misses one bad guide in four (true k 0.85, bound 0.7).
         params: learned parameters.
         trace: the objective per step of an optimiser, nats.
         metrics: numbers that only the method knows (`log_evidence`).
@@ -112,6 +114,7 @@ class Fit:
     stats: dict[str, Tensor] = field(default_factory=dict)
     log_p: Tensor | None = None
     log_q: Tensor | None = None
+    log_ratios: Tensor | None = None
     params: dict[str, Tensor] = field(default_factory=dict)
     trace: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)

@@ -42,7 +42,7 @@ def verdict(fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]) -> 
     if fit.kind == "chains" and not findings:
         findings += _mixing(idata) + _divergences(idata) + _energy(idata)
     if "khat" in metrics:
-        findings += _khat(metrics["khat"], fit.log_q.numel())
+        findings += _khat(metrics["khat"], len(fit.log_ratios))
     if metrics.get("loo_khat_max", 0) > KHAT_MAX:
         k = metrics["loo_khat_max"]
         what = f"PSIS-LOO leans on single rows (k-hat up to {k:.2f})"

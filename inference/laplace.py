@@ -11,7 +11,7 @@ from torch import Tensor
 from ._problem import Context, Fit, Problem, Refused
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .point import Mode, limits, maximise
-from .program import Program, over_draws
+from .program import Program, further_draws, over_draws
 
 
 def laplace(
@@ -46,27 +46,44 @@ def laplace(
         )
     root = _root(mode)
     with seeded(seed, DRAWS):
-        noise = torch.randn(draws, program.size)
-    u = mode.u + noise @ root.T
-    half_log_det = root.diagonal().log().sum()
-    log_normal = -0.5 * (noise**2).sum(1) - 0.5 * program.size * math.log(2 * math.pi)
-    log_q_u = log_normal - half_log_det
-    log_p_u, values = _at_draws(program, u)
-    with torch.no_grad():
-        log_p = over_draws(program.log_joint, values)
+        values, log_p, log_q = _draw(program, mode, root, draws)
+        more = further_draws(program, program.log_joint, values)
+        log_ratios = log_p - log_q
+        if more > draws:
+            _, log_p_more, log_q_more = _draw(program, mode, root, more)
+            log_ratios = log_p_more - log_q_more
     with seeded(seed, DISCRETE):
         values = program.complete(values)
-    evidence = mode.value + 0.5 * program.size * math.log(2 * math.pi) + half_log_det
+    evidence = mode.value + program.size * _HALF_LOG_2_PI + root.diagonal().log().sum()
     return Fit(
         draws={name: value[None] for name, value in values.items()},
         kind="independent",
         log_p=log_p[None],
-        # log q(x) = log q(u) - log|dT/du|, and that Jacobian is log p(u) - log p(x).
-        log_q=(log_q_u - (log_p_u - log_p))[None],
+        log_q=log_q[None],
+        log_ratios=log_ratios,
         params={"loc": mode.u, "scale_tril": root},
         metrics={"log_evidence": evidence.item()},
         point=program.constrain(mode.u),
     )
+
+
+_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+
+
+def _draw(
+    program: Program, mode: Mode, root: Tensor, draws: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Constrained draws (S, *shape), and log p and log q there (S,)."""
+    noise = torch.randn(draws, program.size)
+    u = {"u": mode.u + noise @ root.T}
+    log_q_u = -0.5 * (noise**2).sum(1) - program.size * _HALF_LOG_2_PI
+    log_q_u = log_q_u - root.diagonal().log().sum()
+    elements = sum(site.value.numel() for site in program.sites.values())
+    values = over_draws(lambda one: program.constrain(one["u"]), u, elements)
+    log_p = over_draws(program.log_joint, values, elements)
+    log_p_u = over_draws(lambda one: program.log_density(one["u"]), u, elements)
+    # log q(x) = log q(u) - log|dT/du|, and that Jacobian is log p(u) - log p(x).
+    return values, log_p, log_q_u - (log_p_u - log_p)
 
 
 def _root(mode: Mode) -> Tensor:
@@ -84,9 +101,3 @@ def _root(mode: Mode) -> Tensor:
             "the Hessian at the mode is not negative definite, so the Gaussian does not exist; "
             "use nuts, or reparameterise what is redundant"
         ) from None
-
-
-def _at_draws(program: Program, u: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Log density of u (S,) and the constrained values (S, *shape)."""
-    log_p = over_draws(lambda one: program.log_density(one["u"]), {"u": u})
-    return log_p, over_draws(lambda one: program.constrain(one["u"]), {"u": u})

@@ -31,6 +31,8 @@ from .sampling import Sampling
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
+# What vmap raises for a model that it cannot batch; such a model runs draw by draw.
+_NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
 
 
 class Plate(NamedTuple):
@@ -370,11 +372,27 @@ def over_draws(
         warnings.filterwarnings("ignore", "There is a performance drop")
         try:
             return torch.func.vmap(function, randomness="different", chunk_size=chunk)(dict(draws))
-        except (RuntimeError, ValueError, NotImplementedError, TypeError):
+        except _NOT_VECTORISED:
             each = [function({k: v[i] for k, v in draws.items()}) for i in range(n)]
     if isinstance(each[0], Mapping):
         return {name: torch.stack([one[name] for one in each]) for name in each[0]}
     return torch.stack(each)
+
+
+def further_draws(program: Program, function: Callable, draws: Mapping[str, Tensor]) -> int:
+    """How many draws k-hat is estimated from: 100,000 where `function` is quick to evaluate.
+
+    That is, where it vectorises over the few `draws` given and the model's data are small.
+    """
+    few = {name: value[:2] for name, value in draws.items()}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        try:
+            torch.func.vmap(function, randomness="different")(few)
+        except _NOT_VECTORISED:
+            return len(next(iter(draws.values())))
+    elements = sum(site.value.numel() for site in program.sites.values())
+    return max(4000, min(100_000, 200_000_000 // max(elements, 1)))
 
 
 # -- a problem from a model, its options and its data ------------------------------------------

@@ -52,7 +52,7 @@ def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
     status = verdict["status"]
     out.print(Text(status.upper(), style=_COLOURS[status]))
     for reason in verdict["reasons"]:
-        out.print(Text(f"  - {reason}"))
+        out.print(Text(f"  - {reason}"), soft_wrap=True)
 
 
 def show_table(out: Console, table: pd.DataFrame) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import arviz as az
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from torch import Tensor
 
 from ._problem import Fit, Problem, Refused
@@ -169,33 +168,23 @@ def summary(idata: az.InferenceData) -> pd.DataFrame:
 
     R-hat is for chains, ESS and Monte Carlo errors for draws; a point estimate has its value.
     """
-    group = "posterior" if "posterior" in idata.groups() else "prior"
-    if not len(idata[group].data_vars):
+    dataset = idata["posterior" if "posterior" in idata.groups() else "prior"]
+    options = {"hdi_prob": HDI_PROB, "round_to": "none"}
+    if not len(dataset.data_vars):
         return pd.DataFrame(columns=["mean"])
-    many = idata[group].sizes["draw"] > 1
-    kind = "all" if many else "stats"
-    with _quiet():
-        table = az.summary(idata, group=group, hdi_prob=HDI_PROB, round_to="none", kind=kind)
-    table.columns = [_SUMMARY_NAMES.get(name, name) for name in table.columns]
-    if not many:
-        return table[["mean"]]
-    return (
-        table.dropna(axis="columns", how="all")
-        if idata[group].sizes["chain"] > 1
-        else (table.drop(columns=[c for c in ("r_hat",) if c in table]))
-    )
+    if dataset.sizes["draw"] == 1:
+        return az.summary(dataset, stat_funcs={"mean": np.mean}, extend=False, **options)
+    single = dataset.sizes["chain"] == 1
+    table = az.summary(_in_halves(dataset) if single else dataset, **options)
+    return table.rename(columns=_SUMMARY_NAMES).drop(columns=["r_hat"] if single else [])
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """ArviZ says aloud that one chain has no R-hat; the column is left out instead."""
-    logger = logging.getLogger("arviz")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _in_halves(dataset: xr.Dataset) -> xr.Dataset:
+    """One chain as two: ArviZ's statistics want two, and independent draws have no order."""
+    half = dataset.sizes["draw"] // 2
+    parts = [dataset.isel(draw=slice(i * half, (i + 1) * half)) for i in (0, 1)]
+    halves = [part.assign_coords(draw=range(half), chain=[i]) for i, part in enumerate(parts)]
+    return xr.concat(halves, dim="chain")
 
 
 def with_truth(table: pd.DataFrame, exact: Any) -> pd.DataFrame:
@@ -206,8 +195,9 @@ def with_truth(table: pd.DataFrame, exact: Any) -> pd.DataFrame:
         low, high = _hdi(truth)
         known = {"mean": truth.mean(), "sd": truth.std(), "hdi_low": low, "hdi_high": high}
         table.loc[name, list(known)] = [float(value) for value in known.values()]
-        table.loc[name, ["mcse_mean", "mcse_sd"]] = 0.0
-    return table
+    # Error-free numbers have no Monte Carlo error and need no effective draws.
+    all_known = set(table.index) <= set(exact.marginals)
+    return table[["mean", "sd", "hdi_low", "hdi_high"]] if all_known else table
 
 
 def _hdi(truth: Any) -> tuple[float, float]:
@@ -231,11 +221,11 @@ _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
 def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
     """The numbers of DESIGN's names that apply: log_evidence, elbo, khat, elpd_loo and its kin."""
     found = dict(fit.metrics)
-    if fit.log_q is not None:
-        ratio = (fit.log_p - fit.log_q).flatten().numpy()
-        found["elbo"] = float(ratio.mean())
-        found["elbo_se"] = float(ratio.std(ddof=1) / np.sqrt(len(ratio)))
-        found["khat"] = float(az.psislw(ratio)[1])
+    if fit.log_ratios is not None:
+        ratios = fit.log_ratios.numpy()
+        found["elbo"] = float(ratios.mean())
+        found["elbo_se"] = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
+        found["khat"] = float(az.psislw(ratios)[1])
     if fit.kind in ("chains", "independent") and "log_likelihood" in idata.groups():
         found |= _loo(fit, idata, found.get("khat"))
     return found

@@ -17,7 +17,7 @@ from . import guides
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .discrete import factors
-from .program import Program, over_draws, run
+from .program import Program, further_draws, over_draws, run
 
 # The learning rate falls by this factor at each plateau of the objective, so many times.
 _DECAY, _PHASES = 0.3, 5
@@ -66,7 +66,9 @@ def svi(
             trace, converged = _ascend(objective, params, steps, lr, window, context)
         with seeded(seed, DRAWS):
             values, log_q = _draw(program, chosen.guide, draws)
-        log_p = over_draws(program.log_joint, values)
+            log_p = over_draws(program.log_joint, values)
+            more = further_draws(program, program.log_joint, values)
+            log_ratios = log_p - log_q if more <= draws else _log_ratios(program, chosen, more)
         with seeded(seed, DISCRETE):
             values = program.complete(values)
         learned = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
@@ -75,6 +77,7 @@ def svi(
         kind="independent",
         log_p=log_p[None],
         log_q=log_q[None],
+        log_ratios=log_ratios,
         params=learned,
         trace=trace,
         findings=[] if converged else [_not_level(steps)],
@@ -167,6 +170,12 @@ def _check_sites(program: Program, trace: poutine.Trace) -> None:
         auxiliary = node.get("infer", {}).get("is_auxiliary")
         if node["type"] == "sample" and name not in program.sites and not auxiliary:
             raise Refused(f"the guide's site '{name}' is not in the model: {_names(program)}")
+
+
+def _log_ratios(program: Program, chosen: Guide, draws: int) -> Tensor:
+    values, log_q = _draw(program, chosen.guide, draws)
+    elements = sum(site.value.numel() for site in program.sites.values())
+    return over_draws(program.log_joint, values, elements) - log_q
 
 
 def _names(program: Program) -> str:

@@ -45,8 +45,8 @@ def model(y, *, scale: Annotated[float, "> 0"] = 10.0):
 
 def data(source: str | None = None, *, target: str | None = None) -> Data:
     """Five numbers, or a column of a file."""
-    values = [0.3, 1.2, 0.8, -0.4, 1.1] if source is None else column(source, target, hint="a file")
-    y = torch.as_tensor(np.asarray(values, dtype=float))
+    five = np.array([0.3, 1.2, 0.8, -0.4, 1.1])
+    y = torch.as_tensor(five if source is None else column(source, target, hint="a file"))
     return Data(tensors={{"y": y}}, rows=Rows("row", ("y",)), source=source or "five numbers")
 
 
