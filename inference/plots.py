@@ -185,7 +185,7 @@ def _shares(ax: Axes, draws: np.ndarray, observed: np.ndarray) -> None:
     low, high = np.percentile(shares, [3, 97], axis=1)
     mean = shares.mean(axis=1)
     ax.bar(levels, mean, width=0.6, color=SKY, alpha=0.6, label="predicted")
-    ax.errorbar(levels, mean, yerr=[mean - low, high - mean], fmt="none", ecolor=BLUE, capsize=3)
+    ax.vlines(levels, low, high, color=BLUE, lw=2)
     seen = [(observed == level).mean() for level in levels]
     ax.plot(levels, seen, "D", color=RED, label="observed")
     ax.set(xticks=levels, ylabel="share of the data")

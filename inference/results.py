@@ -175,7 +175,8 @@ def summary(idata: az.InferenceData) -> pd.DataFrame:
     if dataset.sizes["draw"] == 1:
         return az.summary(dataset, stat_funcs={"mean": np.mean}, extend=False, **options)
     single = dataset.sizes["chain"] == 1
-    table = az.summary(_in_halves(dataset) if single else dataset, **options)
+    with np.errstate(invalid="ignore"):  # a site that never moves has no R-hat
+        table = az.summary(_in_halves(dataset) if single else dataset, **options)
     return table.rename(columns=_SUMMARY_NAMES).drop(columns=["r_hat"] if single else [])
 
 
