@@ -17,7 +17,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442",
 )  # fmt: skip
 _CHAINS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW)
-_MOST_PANELS = 12
+_MOST_PANELS = 9
 
 
 def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
@@ -44,7 +44,7 @@ def marginals(idata: az.InferenceData, exact: Any = None) -> Figure:
             ax.plot(grid, known[name].pdf(grid), color=RED, lw=1.6, ls="--", label="exact")
             ax.set_xlim(grid[0], grid[-1])
         ax.set(xlabel=name, yticks=[], ylim=(0, None))
-    _legend(figure, axes[0])
+    _legend(axes[0])
     caption = "Posterior marginals"
     caption += ": filled is this fit, dashed the truth; they should coincide." if known else "."
     return _captioned(figure, caption, idata)
@@ -56,10 +56,14 @@ def prior_posterior(idata: az.InferenceData, exact: Any = None) -> Figure:
     figure, axes = _grid(panels)
     for ax, (name, values) in zip(axes, panels.items()):
         if name in before:
-            _density(ax, before[name].ravel(), ORANGE, "prior")
+            # A heavy-tailed prior would squeeze the posterior into a line: show its middle.
+            low, high = np.percentile(before[name], [2, 98])
+            low, high = min(low, values.min()), max(high, values.max())
+            shown = before[name][(before[name] >= low) & (before[name] <= high)]
+            _density(ax, shown, ORANGE, "prior (middle 96 %)")
         _density(ax, values.ravel(), BLUE, "posterior")
         ax.set(xlabel=name, yticks=[], ylim=(0, None))
-    _legend(figure, axes[0])
+    _legend(axes[0])
     return _captioned(figure, "Prior against posterior: the data moved one to the other.", idata)
 
 
@@ -78,7 +82,7 @@ def predictive(idata: az.InferenceData, exact: Any = None) -> Figure:
             _density(ax, draws.ravel(), SKY, "predicted")
             _density(ax, observed.ravel(), RED, "observed", fill=False)
         ax.set(xlabel=name, ylim=(0, None))
-    _legend(figure, axes[0])
+    _legend(axes[0])
     caption = "New data as the fit predicts them, against the data it saw."
     return _captioned(figure, caption, idata)
 
@@ -98,7 +102,7 @@ def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
     spread = max(high - low, 1e-3)
     top = max(high, evidence if evidence is not None else high)
     ax.set(xlabel="step", ylabel="ELBO (nats)", ylim=(low - spread, top + 0.3 * spread))
-    _legend(figure, ax)
+    ax.legend(frameon=False, fontsize=8, loc="lower right")
     return _captioned(figure, "The ELBO rises, then stays level: the fit has converged.", idata)
 
 
@@ -113,20 +117,20 @@ PLOTS: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
 
 
 def available(idata: az.InferenceData) -> list[str]:
-    """The plots that this result can fill: a density needs more than one draw."""
+    """The plots that this result can fill: a density wants draws, a trace wants chains."""
     groups = set(idata.groups())
     many = "posterior" in groups and idata["posterior"].sizes.get("draw", 1) > 1
-    single = ("predictive", "objective")
-    named = bool(_scalars(idata["posterior"])) if many else False
-    return [
-        k for k, (_, needs) in PLOTS.items() if groups >= set(needs) and (named or k in single)
-    ]
+    filled = many and bool(_scalars(idata["posterior"]))
+    chains = "sample_stats" in groups and "diverging" in idata["sample_stats"]
+    wanted = {"trace": chains and filled, "marginals": filled, "prior_posterior": filled}
+    return [k for k, (_, needs) in PLOTS.items() if groups >= set(needs) and wanted.get(k, True)]
 
 
 def _scalars(dataset: Any) -> dict[str, np.ndarray]:
     """Scalar name as in the summary to draws (chain, draw); at most a page of them."""
     panels: dict[str, np.ndarray] = {}
-    for name, array in dataset.data_vars.items():
+    continuous = {k: v for k, v in dataset.data_vars.items() if v.dtype.kind == "f"}
+    for name, array in continuous.items():
         for index in np.ndindex(array.shape[2:]):
             labels = [str(array[d].values[i]) for d, i in zip(array.dims[2:], index)]
             panels[f"{name}[{', '.join(labels)}]" if labels else str(name)] = array.values[
@@ -191,14 +195,14 @@ def _shares(ax: Axes, draws: np.ndarray, observed: np.ndarray) -> None:
     ax.set(xticks=levels, ylabel="share of the data")
 
 
-def _legend(figure: Figure, ax: Axes) -> None:
+def _legend(ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         ax.legend(handles, labels, frameon=False, fontsize=8)
 
 
 def _captioned(figure: Figure, caption: str, idata: az.InferenceData) -> Figure:
-    attrs = idata["posterior"].attrs if "posterior" in idata.groups() else {}
+    attrs = idata.attrs
     who = " ".join(str(attrs[k]) for k in ("model", "method", "guide") if attrs.get(k))
     figure.suptitle(f"{who}: {caption}" if who else caption, fontsize=9, x=0.01, ha="left")
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,23 @@ def to_inference_data(
     groups |= _data_groups(program)
     labels = {**_labels(program), **_key_labels(problem)}
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
-    return az.from_dict(
+    idata = az.from_dict(
         **{name: group for name, group in groups.items() if group},
         coords={dim: list(values) for dim, values in problem.coords.items()},
         dims=labels,
         attrs=plain,
     )
+    if fit.trace is not None:
+        _add_objective(idata, fit.trace)
+    return idata
+
+
+def _add_objective(idata: az.InferenceData, trace: Tensor) -> None:
+    """The optimiser's objective as a group `objective`, variable `value` (step)."""
+    with warnings.catch_warnings():
+        # ArviZ has no name for such a group, and keeps it all the same.
+        warnings.filterwarnings("ignore", "The group objective is not defined")
+        idata.add_groups({"objective": xr.Dataset({"value": ("step", trace.numpy())})})
 
 
 def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""What every model of the zoo keeps, by name: data, guides, densities, methods, seeds, settings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from conftest import QUIET, problem_of
+
+import inference
+import models
+import zoo
+from inference import guides, svi
+from inference._problem import Refused
+from inference.program import Program, over_draws, run, value_and_grad
+from inference.settings import BadSetting, declared
+
+SHORT = {
+    "nuts": {"chains": 1, "draws": 5, "warmup": 10},
+    "svi": {"steps": 5, "particles": 2, "draws": 5},
+    "laplace": {"draws": 5},
+    "exact": {"draws": 5},
+    "prior": {"draws": 5},
+    "map": {},
+    "mle": {},
+}
+
+every_model = pytest.mark.parametrize("name", models.names())
+every_method = pytest.mark.parametrize("method", inference.METHODS)
+
+
+@every_model
+def test_data_are_deterministic_and_do_not_depend_on_the_seed(name):
+    entry = models.load(name)
+    first, second = entry.data(), entry.data()
+    assert first.sha256 == second.sha256
+    assert first.tensors.keys() == second.tensors.keys()
+
+
+@every_model
+def test_data_keys_are_those_of_the_model_and_observed_sites_bear_their_names(name):
+    entry = models.load(name)
+    keys = set(models.data_keys(entry.model))
+    assert set(entry.data().tensors) <= keys
+    assert {site.name for site in Program(problem_of(name)).of("observed")} <= keys
+
+
+@every_model
+def test_no_name_is_declared_in_two_homes(name):
+    entry = models.load(name)
+    for method in inference.METHODS:
+        homes = zoo._homes(entry, inference.method(method))
+        names = [key for home in homes.values() for key in home]
+        assert len(names) == len(set(names)), f"{method}: {names}"
+
+
+@every_model
+def test_guides_have_the_sites_and_shapes_of_the_latents(name):
+    program = Program(problem_of(name))
+    for guide in [*program.problem.guides, *guides.GUIDES]:
+        with pyro.get_param_store().scope():
+            pyro.clear_param_store()
+            chosen = svi.resolve(guide, program).guide
+            run(chosen, program.problem.tensors)  # shared guides make their parameters now
+            values, log_q = svi._draw(program, chosen, 3)
+        assert {k: tuple(v.shape[1:]) for k, v in values.items()} == {
+            site.name: site.shape for site in program.of("latent")
+        }
+        assert log_q.shape == (3,)
+        assert log_q.isfinite().all()
+
+
+@every_model
+def test_density_and_gradient_are_finite_and_right_at_prior_draws(name):
+    program = Program(problem_of(name))
+    torch.manual_seed(0)
+    for _ in range(5):
+        u = program.start()
+        value, gradient = value_and_grad(program.log_density, u)
+        assert value.isfinite()
+        step = 1e-5 * torch.eye(program.size)
+        central = torch.stack(
+            [program.log_density(u + s) - program.log_density(u - s) for s in step]
+        )
+        np.testing.assert_allclose(gradient, central / 2e-5, rtol=1e-6, atol=1e-7)
+
+
+@every_model
+def test_the_joint_at_prior_draws_is_finite(name):
+    program = Program(problem_of(name))
+    draws = over_draws(program.prior, {"draw": torch.arange(20)})
+    assert over_draws(program.log_joint, draws).isfinite().all()
+
+
+@every_model
+@every_method
+def test_every_method_runs_or_refuses_as_the_entry_says(name, method):
+    refused = models.refused(name)
+    if not models.has_exact(name):
+        refused["exact"] = "no exact"
+    if method in refused:
+        with pytest.raises(Refused):
+            zoo.run(name, method=method, **SHORT[method])
+        return
+    done = zoo.run(name, method=method, **SHORT[method])
+    group = "prior" if method == "prior" else "posterior"
+    assert done.idata[group].sizes["draw"] == (1 if method in ("map", "mle") else 5)
+    assert all(np.isfinite(v).all() for v in done.idata[group].data_vars.values())
+    assert done.verdict.status in ("pass", "warn", "fail")
+
+
+@every_model
+def test_predictions_have_the_shape_of_the_data(name):
+    program = Program(problem_of(name))
+    for site in program.of("observed"):
+        done = zoo.run(name, method="laplace", draws=7)
+        predicted = done.idata["posterior_predictive"][site.name]
+        assert predicted.shape == (1, 7, *site.shape)
+
+
+@every_model
+@pytest.mark.parametrize("method", ["nuts", "svi", "laplace"])
+def test_same_seed_same_draws_other_seed_other_draws(name, method):
+    problem = problem_of(name)
+    fits = [
+        inference.method(method)(problem, seed=seed, context=QUIET, **SHORT[method])
+        for seed in (3, 3, 4)
+    ]
+    for site in fits[0].draws:
+        assert torch.equal(fits[0].draws[site], fits[1].draws[site])
+        assert not torch.equal(fits[0].draws[site], fits[2].draws[site])
+
+
+@every_model
+def test_a_fit_leaves_nothing_behind(name):
+    pyro.clear_param_store()
+    state = torch.get_rng_state()
+    zoo.run(name, method="svi", guide="normal", **SHORT["svi"])
+    assert len(pyro.get_param_store()) == 0
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@every_model
+def test_an_unknown_setting_is_an_error_naming_the_nearest(name):
+    with pytest.raises(BadSetting, match="did you mean 'draws'"):
+        zoo.run(name, method="nuts", drwas=5)
+
+
+@every_model
+def test_the_card_teaches(name):
+    card = models.card(name)
+    for word in ("Data:", "Priors:", "Exact:", "Known failure:", "References:", "~"):
+        assert word in card
+
+
+@every_method
+def test_methods_declare_a_range_for_every_number(method):
+    for setting in declared(inference.method(method)).values():
+        numeric = isinstance(setting.default, int | float)
+        assert setting.bounds or not numeric, setting.name
