@@ -363,6 +363,19 @@ def _problem(
     return program.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
 
 
+def _must_observe(entry: models.Entry, problem: Problem) -> None:
+    """A user's model that observes none of its data is a mistake, not a prior."""
+    from inference.program import Program
+
+    if entry.free or problem.latent_keys or Program(problem).of("observed"):
+        return
+    code = entry.model.__code__
+    raise models.Fault(
+        f"the model observes nothing, {code.co_filename}, line {code.co_firstlineno}; "
+        "give a sample statement obs=..., or run --method prior"
+    )
+
+
 def _bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
     named = _settings.declared(guide)
     return partial(guide, **{k: v for k, v in options.items() if k in named})
@@ -382,6 +395,7 @@ def _infer(
     from inference import diagnostics, results
 
     problem = _problem(entry, shares["model"], data)
+    _must_observe(entry, problem)
     began = time.perf_counter()
     fit = function(problem, seed=seed, context=Context(progress=progress), **shares["method"])
     fit_s = time.perf_counter() - began

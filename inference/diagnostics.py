@@ -60,7 +60,8 @@ def _finite(fit: Fit) -> list[Finding]:
 def _mixing(idata: az.InferenceData) -> list[Finding]:
     posterior = idata["posterior"]
     moving = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
-    r_hat, findings = _by_name(az.rhat(moving)), []
+    with np.errstate(invalid="ignore"):  # what never moves has no R-hat
+        r_hat, findings = _by_name(az.rhat(moving)), []
     if r_hat:
         worst = max(r_hat, key=r_hat.get)
         over = np.mean([value > R_HAT_MAX for value in r_hat.values()])

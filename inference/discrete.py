@@ -17,6 +17,7 @@ import torch
 from pyro import poutine
 from pyro.infer import config_enumerate, infer_discrete
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ._problem import Refused
@@ -38,6 +39,25 @@ def check(site: Site) -> None:
         )
 
 
+class _AllValues(Messenger):
+    """Gives each discrete latent all its values, along a dimension of its own.
+
+    What Pyro's `enum` handler does, without reading values, which `torch.func.vmap` forbids.
+    """
+
+    def __init__(self, axes: Mapping[str, int]):
+        super().__init__()
+        self.axes = axes
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.axes:
+            fn = msg["fn"]
+            values = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
+            ones = (1,) * (-self.axes[msg["name"]] - 1)
+            msg["value"] = values.reshape(-1, *ones, *fn.event_shape)
+            msg["done"] = True
+
+
 class Summed:
     """A model whose discrete latents are summed out.
 
@@ -47,16 +67,22 @@ class Summed:
 
     def __init__(self, model: Callable, latents: Sequence[Site], max_plate_nesting: int):
         self.latents = {site.name: site for site in latents}
+        self.model = model
         self.marked = config_enumerate(model, default="parallel")
         self.nesting = max_plate_nesting
         self.plate_dims = {plate.dim for plate in latents[0].plates}
         self._evaluator: TraceEinsumEvaluator | None = None
+        # Each latent has a dimension of its own, to the left of the plates.
+        self._axes = {name: -1 - self.nesting - i for i, name in enumerate(self.latents)}
 
     def _trace(self, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
-        model = self.marked
+        model = self.model if self.tabular else self.marked
         for handler in handlers:
             model = handler(model)
-        model = poutine.enum(model, first_available_dim=-1 - self.nesting)
+        if self.tabular:
+            model = _AllValues(self._axes)(model)
+        else:
+            model = poutine.enum(model, first_available_dim=-1 - self.nesting)
         with pyro.validation_enabled(False):
             return poutine.trace(model).get_trace(**tensors)
 
@@ -150,7 +176,7 @@ class Summed:
         index = dict(zip(range(len(sizes)), torch.unravel_index(cell, sizes)))
         draws = {}
         for name, site in self.latents.items():
-            axis = table.ndim + trace.nodes[name]["infer"]["_enumerate_dim"]
+            axis = table.ndim + self._axes[name]
             chosen = index[axis].reshape(site.shape[: len(site.shape) - site.event_dim])
             draws[name] = _values(site)[chosen]
         return draws

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -125,7 +125,7 @@ def limits(program: Program) -> Tensor:
     """How far |u| may go, (d,): to where bounded supports are a rounding error from the bound."""
     limit = torch.full((program.size,), torch.inf)
     for name, (part, _) in program.layout.items():
-        if program.sites[name].fn.support is not constraints.real:
+        if _elementwise(program.sites[name].fn.support) is not constraints.real:
             limit[part] = _FAR
     return limit
 
@@ -257,10 +257,16 @@ def _border(
     return values | snapped, [finding]
 
 
-def _snap(value: Tensor, support: object) -> Tensor | None:
-    """The value with what is within rounding of a bound put on it; None if nothing is."""
-    while hasattr(support, "base_constraint"):
+def _elementwise(support: Any) -> Any:
+    """The constraint on single elements, out of its `independent` wrappers."""
+    while isinstance(support, constraints.independent):
         support = support.base_constraint
+    return support
+
+
+def _snap(value: Tensor, support: Any) -> Tensor | None:
+    """The value with what is within rounding of a bound put on it; None if nothing is."""
+    support = _elementwise(support)
     simplex = support is constraints.simplex
     bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
     snapped = value

@@ -162,7 +162,8 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
             role=_role(node),
             fn=node["fn"],
             shape=tuple(node["value"].shape),
-            event_dim=node["fn"].event_dim,
+            # `pyro.deterministic` calls every dimension an event; its plates know better.
+            event_dim=0 if _is_deterministic(node) else node["fn"].event_dim,
             plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
             value=node["value"],
         )

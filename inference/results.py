@@ -80,7 +80,9 @@ def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
     for name in ("log_p", "log_q"):
         if getattr(fit, name) is not None:
             stats[name] = getattr(fit, name)
-    groups = {"posterior": _arrays(fit.draws), "sample_stats": _arrays(stats)}
+    whole = {site.name for site in program.of("discrete")}
+    posterior = {k: v.long() if k in whole else v for k, v in fit.draws.items()}
+    groups = {"posterior": _arrays(posterior), "sample_stats": _arrays(stats)}
     if program.of("observed") and draws:
         elements = sum(site.value.numel() for site in program.of("observed"))
         likelihood = over_draws(program.log_likelihood, draws, elements)

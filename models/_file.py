@@ -134,7 +134,7 @@ def as_tensor(name: str, value: Any) -> Any:
     array = value.numpy(force=True) if isinstance(value, torch.Tensor) else np.asarray(value)
     if array.dtype.kind not in "iufb":
         check_finite(name, array)
-        raise Fault(f"{name} holds {array.ravel()[0]!r}, not numbers; give numbers")
+        raise Fault(f"{name} holds '{array.ravel()[0]}', not numbers; give numbers")
     return torch.as_tensor(check_finite(name, array).copy())
 
 

@@ -17,51 +17,32 @@ import numpy as np
 from ._data import nearest, read_columns, simulated_rng
 from ._entry import BadSetting, Fault, MissingInput
 
-_MISSING = set("|NA|na|N/A|n/a|#N/A|<NA>|NaN|nan|NAN|null|NULL|Null|?".split("|"))
-_TRUTH = {"false": False, "true": True}
+_MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
 _MAX_LEVELS, _MAX_CLASSES = 50, 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coding:
-    """How raw columns become numbers: what new rows need to be encoded alike.
+    """How raw columns become numbers: what new rows need to be encoded alike."""
 
-    Attributes:
-        columns: raw feature columns in order.
-        levels: text column to its levels, sorted; the first is the reference and has no column.
-        target: name of the target.
-        classes: class labels in the order of their codes 0, 1, ...; None for regression.
-    """
-
-    columns: tuple[str, ...]
-    levels: Mapping[str, tuple[str, ...]]
+    columns: tuple[str, ...]  # raw features in order
+    levels: Mapping[str, tuple[str, ...]]  # of text columns; the first is the reference
     target: str
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...] | None  # labels in the order of their codes; None for regression
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Features and target as numbers, in the user's units.
+    """Features and target as numbers, in the user's units."""
 
-    Attributes:
-        x: features after one-hot coding, shape (n, k).
-        y: target, shape (n,); class codes for classification.
-        names: feature names after one-hot coding, `bmi` or `city[Paris]`.
-        target: name of the target.
-        classes: class labels in the order of their codes; None for regression.
-        coding: how the raw columns became `x` and `y`.
-        source: where the table came from, as the user would say it.
-        notes: what was done to the table, or is odd about it, in plain words.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    names: tuple[str, ...]
+    x: np.ndarray  # (n, k) after one-hot coding
+    y: np.ndarray  # (n,); class codes 0, 1, ... for classification
+    names: tuple[str, ...]  # of the columns of x: `bmi` or `city[Paris]`
     target: str
     classes: tuple[str, ...] | None
     coding: Coding
     source: str
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # what was done to the table or is odd about it, in plain words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +58,9 @@ class Scaling:
 def read_table(
     source: str | Path, *, target: str | None, features: str | None, classes: bool
 ) -> Table:
-    """The table of a file; see `read_cells` for the file and `from_columns` for the rest."""
-    columns = read_cells(source)
-    return from_columns(
-        columns, target=target, features=features, classes=classes, source=str(source)
-    )
+    """The table of a file: `read_cells`, then `from_columns`."""
+    options = {"target": target, "features": features, "classes": classes}
+    return from_columns(read_cells(source), source=str(source), **options)
 
 
 def read_cells(source: str | Path) -> dict[str, Any]:
@@ -112,7 +91,7 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
         raise Fault(f"{path} is empty; give a table with a header and rows")
     names = [f"column_{i + 1}" for i in range(len(rows[0]))]
     if _is_header(rows[0], rows[1] if len(rows) > 1 else []):
-        names = [name or unnamed for name, unnamed in zip(rows.pop(0), names)]
+        names = [" ".join(name.split()) or other for name, other in zip(rows.pop(0), names)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise Fault(f"several columns are called {_listed(twice)}, {path}; rename them")
@@ -123,33 +102,32 @@ def _read_csv(path: Path) -> dict[str, np.ndarray]:
 def _records(text: str, path: Path) -> list[list[str]]:
     """The rows of a CSV text, stripped and without blank lines; all of them equally long."""
     text = re.sub(r'" +(?=[,;\t\n]|$)', '"', text)
-    options = {"delimiter": _delimiter(text), "skipinitialspace": True}
-    reader = csv.reader(io.StringIO(text), strict=True, **options)
     rows, line = [], 1
     try:
+        reader = _reader(text, _delimiter(text), strict=True)
         for row in reader:
             if len(row) > 1 or "".join(row).strip():
                 rows.append([cell.strip() for cell in row])
                 if len(row) != len(rows[0]):
-                    raise Fault(
-                        f"{len(row)} fields instead of {len(rows[0])}, {path} line {line}; "
-                        "correct the line (text that holds the separator needs quotes)"
-                    )
+                    found = f"{len(row)} fields instead of {len(rows[0])}, {path} line {line}"
+                    raise Fault(f"{found}; correct it (text that holds the separator in quotes)")
             line = reader.line_num + 1
     except csv.Error as error:
         raise Fault(f"broken CSV ({error}), {path} line {line}; correct the quotes") from None
     return rows
 
 
-def _delimiter(text: str) -> str:
-    """What separates the fields: it cuts the first rows equally; a decimal comma does not win.
+def _reader(text: str, delimiter: str, *, strict: bool) -> Any:
+    lines = io.StringIO(text)
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
 
-    Better than `csv.Sniffer`, which prefers the commas of `1,5;2,5`.
-    """
+
+def _delimiter(text: str) -> str:
+    """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`."""
     widths = {}
     for mark in "\t;,":
-        rows = csv.reader(io.StringIO(text), delimiter=mark, skipinitialspace=True)
-        widths[mark] = [len(row) for row in islice(filter(None, rows), 20)] or [1]
+        rows = islice(filter(any, _reader(text, mark, strict=False)), 20)
+        widths[mark] = [len(row) for row in rows] or [1]
         if len(set(widths[mark])) == 1 and widths[mark][0] > 1:
             return mark
     return max(",;\t", key=lambda mark: widths[mark][0])
@@ -164,10 +142,11 @@ def _is_header(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def _number(cell: str) -> float | None:
+    """The number that a text is, true and false included; None if it is none."""
     try:
         return None if "_" in cell else float(cell)
     except ValueError:
-        return None
+        return {"false": 0.0, "true": 1.0}.get(cell.lower())
 
 
 def from_columns(
@@ -206,13 +185,13 @@ def from_columns(
         target=chosen,
         classes=_classes(chosen, values[chosen], source) if classes else None,
     )
-    x, y = _features_as_numbers(values, coding, source), _target_as_numbers(values, coding, source)
-    names = _names(coding)
+    x, names = _x(values, coding, source), _names(coding)
+    y = _y(values, coding, source)
     if not names:
         raise Fault(f"no feature takes two values, {source}; add a column that varies")
-    last = target is None and chosen.lower() not in ("y", "target")
-    notes = [f"the target is the last column, '{chosen}'"] if last else []
-    notes += [*_coding_notes(coding, y), *_feature_notes(x, names)]
+    notes = _coding_notes(coding, y) + _feature_notes(x, names)
+    if target is None and chosen.lower() not in ("y", "target"):
+        notes.insert(0, f"the target is the last column, '{chosen}'")
     return Table(
         x=x, y=y, names=names, target=chosen, classes=coding.classes,
         coding=coding, source=source, notes=tuple(notes),
@@ -228,18 +207,16 @@ def encode(
         Fault: a column is not there, a level or class is new, a value is missing or no number.
     """
     columns = _flat(columns)
-    for name in coding.columns:
-        if name not in columns:
-            raise Fault(f"there is no column '{name}', {source}; {nearest(name, columns)}")
-    has_target = coding.target in columns
-    used = (*coding.columns, *([coding.target] if has_target else []))
-    values = _vectors(columns, used, source)
+    used = [*coding.columns, *([coding.target] if coding.target in columns else [])]
+    for name in used:
+        _check_known(name, columns, source)
     labelled = {*coding.levels, *([coding.target] if coding.classes else [])}
+    values = _vectors(columns, used, source)
     for name, value in values.items():
         values[name] = _cells(value) if name in labelled else _typed(value)
     _check_values(values, source)
-    x = _features_as_numbers(values, coding, source)
-    return x, _target_as_numbers(values, coding, source) if has_target else None
+    y = _y(values, coding, source) if coding.target in values else None
+    return _x(values, coding, source), y
 
 
 def scaling(table_x: np.ndarray, table_y: np.ndarray, *, target_too: bool) -> Scaling:
@@ -295,15 +272,19 @@ def _flat(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return flat
 
 
+def _check_known(name: str, columns: Mapping[str, np.ndarray], source: str) -> None:
+    if name not in columns:
+        raise Fault(f"there is no column '{name}', {source}; {nearest(name, columns)}")
+
+
 def _target(columns: Mapping[str, np.ndarray], target: str | None, source: str) -> str:
     if not columns:
         raise Fault(f"there are no columns, {source}; give features and a target")
-    if target is None:
-        usual = [name for name in columns if name.lower() in ("y", "target")]
-        return usual[0] if usual else list(columns)[-1]
-    if target not in columns:
-        raise Fault(f"there is no column '{target}', {source}; {nearest(target, columns)}")
-    return target
+    if target is not None:
+        _check_known(target, columns, source)
+        return target
+    usual = [name for name in columns if name.lower() in ("y", "target")]
+    return usual[0] if usual else list(columns)[-1]
 
 
 def _features(
@@ -313,8 +294,7 @@ def _features(
     if features is not None:
         names = [n.strip() for n in next(csv.reader([features], skipinitialspace=True), [])]
     for name in names:
-        if name not in columns:
-            raise Fault(f"there is no column '{name}', {source}; {nearest(name, columns)}")
+        _check_known(name, columns, source)
     if target in names:
         raise Fault(f"'{target}' is target and feature, {source}; choose another --target")
     if not names:
@@ -332,7 +312,7 @@ def _vectors(
     for name in names:
         value = columns[name]
         vector = value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
-        if vector.ndim != 1 or vector.dtype.kind in "cmMV":
+        if vector.ndim != 1 or vector.dtype.kind in "cmMSV":
             found = f"has shape {value.shape} and type {value.dtype}"
             raise Fault(f"'{name}' {found}, {source}; give one number or word per row")
         vectors[name] = vector
@@ -347,99 +327,72 @@ def _vectors(
 
 
 def _cells(values: np.ndarray) -> np.ndarray:
-    """Values as stripped text, None where one is missing."""
-    if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8")
-    texts = [str(value).strip() for value in values.tolist()]
-    absent = {"None", "NaT"} if values.dtype == object else set()
-    cells = np.empty(len(texts), dtype=object)
-    for row, (text, value) in enumerate(zip(texts, values.tolist())):
-        gone = text in _MISSING or (text in absent and not isinstance(value, str))
-        cells[row] = None if gone else text
-    return cells
+    """Values as text with single spaces (messages are one line), None where one is missing."""
+    texts = ["" if value is None else " ".join(str(value).split()) for value in values.tolist()]
+    return np.array([None if text in _MISSING else text for text in texts], dtype=object)
 
 
 def _typed(values: np.ndarray) -> np.ndarray:
-    """Values as bool or float64 where all of them are, else as text, None where missing."""
+    """Values as float64 if all of them are numbers, else as text, None where missing."""
     if values.dtype.kind in "biuf":
-        return values if values.dtype == bool else values.astype(float)
+        return values.astype(float)
     cells = _cells(values)
-    if None in cells:
-        return cells
-    if all(cell.lower() in _TRUTH for cell in cells):
-        return np.array([_TRUTH[cell.lower()] for cell in cells], dtype=bool)
-    numbers = [_number(cell) for cell in cells]
+    numbers = [None if cell is None else _number(cell) for cell in cells]
     return cells if None in numbers else np.array(numbers)
 
 
 def _check_values(columns: Mapping[str, np.ndarray], source: str) -> None:
     """No value is missing or infinite, or a Fault names the column and the first such row."""
-    absent = {
-        name: np.equal(values, None) if values.dtype == object else np.isnan(values)
-        for name, values in columns.items()
-    }
-    total = sum(int(mask.sum()) for mask in absent.values())
-    for name, mask in absent.items():
+    masks = {name: _not_finite(values) for name, values in columns.items()}
+    total = sum(mask.sum() for mask in masks.values())
+    for name, mask in masks.items():
         if mask.any():
+            row = mask.argmax()
+            state = "infinite" if columns[name][row] in (np.inf, -np.inf) else "missing"
             raise Fault(
-                f"'{name}' is missing in row {mask.argmax() + 1} ({mask.sum()} missing in this "
-                f"column, {total} in all), {source}; drop or fill the rows yourself or leave the "
-                "column out by --features, the zoo never imputes"
+                f"'{name}' is {state} in row {row + 1} ({mask.sum()} in this column, {total} in "
+                f"all), {source}; drop or fill the rows yourself, or leave the column out by "
+                "--features; the zoo never imputes"
             )
-    for name, values in columns.items():
-        mask = np.isinf(values) if values.dtype != object else np.zeros(1, dtype=bool)
-        if mask.any():
-            raise Fault(
-                f"'{name}' is infinite in row {mask.argmax() + 1} ({mask.sum()} in this column), "
-                f"{source}; correct or drop the rows"
-            )
+
+
+def _not_finite(values: np.ndarray) -> np.ndarray:
+    return np.equal(values, None) if values.dtype == object else ~np.isfinite(values)
 
 
 def _levels(name: str, cells: np.ndarray, source: str) -> tuple[str, ...]:
     """The levels of a text column, sorted, if it looks like a category."""
-    _check_commas(name, cells, source)
     levels, n = tuple(sorted(set(cells))), len(cells)
+    row = next(row for row, cell in enumerate(cells) if _number(cell) is None)
+    found = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"
+    if all(_number(cell.replace(",", "")) is not None for cell in cells):
+        raise Fault(f"{found}, {source}; write numbers without commas, as 1234.5")
     if len(levels) > _MAX_LEVELS or 1 < n == len(levels):
-        row = next(row for row, cell in enumerate(cells) if _number(cell) is None)
         raise Fault(
-            f"'{name}' is text ('{cells[row]}' in row {row + 1}) with {len(levels)} levels in "
-            f"{n} rows, {source}; leave it out by --features, or make it numbers"
+            f"{found} with {len(levels)} levels in {n} rows, {source}; "
+            "leave it out by --features, or make it numbers"
         )
     return levels
 
 
-def _check_commas(name: str, cells: np.ndarray, source: str) -> None:
-    if all(_number(cell.replace(",", "")) is not None for cell in cells):
-        row = next(row for row, cell in enumerate(cells) if "," in cell)
-        found = f"'{name}' has a comma in its numbers ('{cells[row]}' in row {row + 1})"
-        raise Fault(f"{found}, {source}; write them as 1234.5")
-
-
 def _classes(name: str, values: np.ndarray, source: str) -> tuple[str, ...]:
     """The labels in the order of their codes: sorted, numbers by size; 0 and 1 always both."""
-    if values.dtype == bool:
-        return ("False", "True")
     if values.dtype == object:
-        _check_commas(name, values, source)
         labels = sorted(set(values))
     else:
-        broken = values != np.floor(values)
-        if broken.any():
-            row = broken.argmax()
+        for row in np.flatnonzero(values != np.floor(values)):
             found = f"the target '{name}' is {values[row]:g} in row {row + 1}, which is no class"
             raise Fault(f"{found}, {source}; give whole numbers or words")
         numbers = {int(value) for value in np.unique(values)}
-        labels = [str(value) for value in sorted({0, 1} if numbers <= {0, 1} else numbers)]
+        labels = [str(number) for number in sorted({0, 1} if numbers <= {0, 1} else numbers)]
     if len(labels) > _MAX_CLASSES:
         found = f"the target '{name}' has {len(labels)} classes, {source}"
         raise Fault(f"{found}; {_MAX_CLASSES} are the most, choose another --target")
     return tuple(labels)
 
 
-def _features_as_numbers(
-    values: Mapping[str, np.ndarray], coding: Coding, source: str
-) -> np.ndarray:
-    """The matrix x: numbers as they are, text by an indicator per level but the first."""
+def _x(values: Mapping[str, np.ndarray], coding: Coding, source: str) -> np.ndarray:
+    """The feature matrix: numbers as they are, text by an indicator per level but the first."""
     parts = []
     for name in coding.columns:
         if name in coding.levels:
@@ -447,25 +400,24 @@ def _features_as_numbers(
             codes = _codes(name, values[name], levels, source)
             parts.append(codes[:, None] == np.arange(1, len(levels)))  # (n, levels - 1)
         else:
-            parts.append(_numbers(f"'{name}'", values[name], source)[:, None])  # (n, 1)
+            parts.append(_numbers(name, values[name], source)[:, None])  # (n, 1)
     return np.hstack(parts).astype(float)
 
 
-def _target_as_numbers(
-    values: Mapping[str, np.ndarray], coding: Coding, source: str
-) -> np.ndarray:
+def _y(values: Mapping[str, np.ndarray], coding: Coding, source: str) -> np.ndarray:
+    """The target: numbers, or codes of the classes."""
     name = coding.target
     if coding.classes is None:
-        return _numbers(f"the target '{name}'", values[name], source)
+        return _numbers(name, values[name], source)
     return _codes(name, values[name], coding.classes, source).astype(float)
 
 
-def _numbers(what: str, values: np.ndarray, source: str) -> np.ndarray:
-    if values.dtype != object:
-        return values.astype(float)
-    row = next(row for row, cell in enumerate(values) if _number(cell) is None)
-    found = f"{what} is text in row {row + 1} ('{values[row]}') where numbers are needed"
-    raise Fault(f"{found}, {source}; correct it or choose another column")
+def _numbers(name: str, values: np.ndarray, source: str) -> np.ndarray:
+    if values.dtype == object:
+        row = next(row for row, cell in enumerate(values) if _number(cell) is None)
+        found = f"'{name}' is text in row {row + 1} ({values[row]!r:.40}) where numbers are needed"
+        raise Fault(f"{found}, {source}; correct it or choose another column")
+    return values
 
 
 def _codes(name: str, values: np.ndarray, known: Sequence[str], source: str) -> np.ndarray:
@@ -476,18 +428,16 @@ def _codes(name: str, values: np.ndarray, known: Sequence[str], source: str) -> 
         label = str(value)
         code = place.get(label, place.get(_plain(label)))
         if code is None:
-            found = f"'{name}' is '{label}' in row {row + 1}, {source}, which the table never had"
-            raise Fault(f"{found}; known: {', '.join(known)}")
+            found = f"'{name}' is {label!r:.40} in row {row + 1}, which the table never had"
+            raise Fault(f"{found}, {source}; known: {_listed(known)}")
         codes[row] = code
     return codes
 
 
 def _plain(label: str) -> str:
-    """A bool or whole number in the one spelling that labels have: `True`, `3`."""
+    """A whole number in the one spelling that labels have: `3` for `3.0`, `1` for `True`."""
     number = _number(label)
-    if number is not None and number.is_integer():
-        return str(int(number))
-    return label.capitalize() if label.lower() in _TRUTH else label
+    return str(int(number)) if number is not None and number.is_integer() else label
 
 
 def _names(coding: Coding) -> tuple[str, ...]:
@@ -504,15 +454,15 @@ def _coding_notes(coding: Coding, y: np.ndarray) -> list[str]:
     for name, (reference, *others) in coding.levels.items():
         words = [f"{reference} (reference)", *others]
         notes.append(f"{name}: {_listed(words)}" if others else f"'{name}' left out: constant")
-    if coding.classes is not None and not all(c.lstrip("-").isdigit() for c in coding.classes):
-        codes = [f"{label} = {code}" for code, label in enumerate(coding.classes)]
+    classes = coding.classes or ()
+    if any(label != str(code) for code, label in enumerate(classes)):
+        codes = [f"{label} = {code}" for code, label in enumerate(classes)]
         notes.append(f"{coding.target}: {_listed(codes)}")
     if len(y) == 1:
         notes.append("there is one row only")
     elif (y == y[0]).all():
-        constant = coding.classes is None
-        one = "is constant" if constant else f"has one class only, {coding.classes[int(y[0])]}"
-        notes.append(f"the target '{coding.target}' {one}")
+        state = f"has one class only, {classes[int(y[0])]}" if classes else "is constant"
+        notes.append(f"the target '{coding.target}' {state}")
     return notes
 
 
@@ -532,29 +482,23 @@ def _feature_notes(x: np.ndarray, names: Sequence[str]) -> list[str]:
             notes.append(f"'{names[j]}' repeats '{names[first]}'")
         if len(names) > 1 and n > 2 and x[0, j] in (0, 1) and (np.diff(x[:, j]) == 1).all():
             notes.append(f"'{names[j]}' counts the rows; if it is no feature, leave it out")
-    loc, scale = _loc_scale(x[:, rest])
-    linear = _dependent((x[:, rest] - loc) / scale)
-    if linear and len(rest) >= n:
+    linear = [f"'{names[rest[j]]}'" for j in _collinear(x[:, rest])] if len(rest) < n else []
+    if len(rest) >= n:
         notes.append(f"{len(rest)} features are too many for {n} rows to tell apart (collinear)")
     elif linear:
-        words = _listed([f"'{names[rest[j]]}'" for j in linear])
-        notes.append(f"collinear, each a sum of multiples of columns before it: {words}")
+        notes.append(f"collinear, each follows from others of them: {_listed(linear)}")
     return notes
 
 
-def _dependent(z: np.ndarray) -> list[int]:
-    """Columns of a standardised matrix that are linear in those before them."""
-    r = np.linalg.qr(z, mode="r") / np.sqrt(len(z))  # columns of length 1, same dependences
-    basis, dependent = np.empty((len(r), 0)), []
-    for j in range(r.shape[1]):
-        rest = r[:, j] - basis @ (basis.T @ r[:, j])
-        rest -= basis @ (basis.T @ rest)  # twice is enough (Kahan and Parlett)
-        length = np.linalg.norm(rest)
-        if length < 1e-9:
-            dependent.append(j)
-        else:
-            basis = np.column_stack([basis, rest / length])
-    return dependent
+def _collinear(x: np.ndarray) -> np.ndarray:
+    """Columns in some linear relation: those that occur in the null space of standardised x."""
+    if x.shape[1] == 0:
+        return np.arange(0)
+    loc, scale = _loc_scale(x)
+    r = np.linalg.qr((x - loc) / scale, mode="r")  # (k, k), the same null space
+    _, sizes, rows = np.linalg.svd(r)
+    null = rows[sizes < 1e-10 * sizes[0]]  # (k - rank, k)
+    return np.flatnonzero((np.abs(null) > 1e-6).any(axis=0))
 
 
 def _listed(words: Sequence[str]) -> str:

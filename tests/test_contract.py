@@ -1,4 +1,4 @@
-"""What every model of the zoo keeps, by name: data, guides, densities, methods, seeds, settings."""
+"""What every model of the zoo keeps, by name: data, guides, densities, methods, seeds."""
 
 from __future__ import annotations
 

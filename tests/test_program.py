@@ -14,7 +14,7 @@ from scipy import stats
 from inference._problem import Fault, Refused
 from inference.program import Program, over_draws, traced, value_and_grad
 
-Y = torch.tensor([0.5, -1.0, 2.0])
+Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 
 
 def regression(y):

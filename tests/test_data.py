@@ -1,0 +1,80 @@
+"""Files and words as data: every format, every fault named with its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models import _data
+from models._entry import Fault, MissingInput
+
+
+def test_the_three_formats_give_the_same_columns(tmp_path):
+    (tmp_path / "d.csv").write_text("a,b\n1,0.5\n2,1.5\n")
+    (tmp_path / "d.json").write_text('{"a": [1, 2], "b": [0.5, 1.5]}')
+    np.savez(tmp_path / "d.npz", a=np.array([1, 2]), b=np.array([0.5, 1.5]))
+    for suffix in ("csv", "json", "npz"):
+        columns = _data.read_columns(tmp_path / f"d.{suffix}")
+        assert {k: v.tolist() for k, v in columns.items()} == {"a": [1, 2], "b": [0.5, 1.5]}
+        assert columns["a"].dtype.kind == "i"
+
+
+def test_a_csv_without_header_and_plain_numbers_in_json(tmp_path):
+    (tmp_path / "d.csv").write_text("1,2\n3,4\n")
+    assert list(_data.read_columns(tmp_path / "d.csv")) == ["column_1", "column_2"]
+    (tmp_path / "d.json").write_text('{"n": 3, "flag": true, "rate": 0.5}')
+    found = _data.read_columns(tmp_path / "d.json")
+    assert found == {"n": 3, "flag": 1, "rate": 0.5}
+    assert type(found["flag"]) is int
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("d.json", '{"a": [1', "broken JSON.*line 1"),
+        ("d.json", "[1, 2]", "no JSON object"),
+        ("d.json", '{"a": [[1], [1, 2]]}', "rows of a .* differ in length"),
+        ("d.json", '{"a": "text"}', 'a in .* is "text"'),
+        ("d.csv", "", "no readable CSV"),
+        ("d.csv", "a,b\n1,2\n3\n4,5,6\n", "no readable CSV"),
+        ("d.npz", "no zip", "no readable NPZ"),
+        ("d.txt", "1", "is none of"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(Fault, match=message):
+        _data.read_columns(tmp_path / name)
+
+
+def test_a_pickle_in_an_npz_is_not_run(tmp_path):
+    np.savez(tmp_path / "d.npz", a=np.array([{"planted": 1}], dtype=object))
+    with pytest.raises(Fault, match="plain arrays"):
+        _data.read_columns(tmp_path / "d.npz")
+
+
+def test_missing_files_and_columns(tmp_path):
+    with pytest.raises(MissingInput, match="no file"):
+        _data.read_columns(tmp_path / "gone.csv")
+    (tmp_path / "d.csv").write_text("flip,day\n1,0\n")
+    path = str(tmp_path / "d.csv")
+    with pytest.raises(Fault, match=r"2 columns.*--target"):
+        _data.column(path, hint="")
+    with pytest.raises(Fault, match="did you mean 'flip'"):
+        _data.column(path, "flop", hint="")
+    assert _data.column(path, "flip", hint="").tolist() == [1]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_named_with_their_row(bad):
+    with pytest.raises(Fault, match=r"speed is not finite in row 2 \(.*never imputes"):
+        _data.check_finite("speed", np.array([1.0, bad, bad]))
+    assert _data.check_finite("speed", np.array([1, 2])).tolist() == [1, 2]
+
+
+def test_assignments():
+    assert _data.assignments("y=1.5", keys=("x", "y"))["y"].item() == 1.5
+    with pytest.raises(Fault, match="did you mean 'y'"):
+        _data.assignments("yy=1", keys=("x", "y"))
+    with pytest.raises(Fault, match="must be one number"):
+        _data.assignments("y=much", keys=("x", "y"))

@@ -1,0 +1,92 @@
+"""The verdict: each rule passes what is sound and catches what is planted."""
+
+from __future__ import annotations
+
+import arviz as az
+import numpy as np
+import pytest
+import torch
+
+from inference._problem import Finding, Fit
+from inference.diagnostics import verdict
+
+RNG = np.random.default_rng(0)
+
+
+def judge(draws, *, energy=None, diverging=None, metrics=None, **fields):
+    """The verdict on draws (chain, draw) of one site."""
+    shape = draws.shape[:2]
+    energy = RNG.normal(size=shape) if energy is None else energy
+    diverging = np.zeros(shape, bool) if diverging is None else diverging
+    idata = az.from_dict(
+        posterior={"x": draws}, sample_stats={"energy": energy, "diverging": diverging}
+    )
+    fit = Fit(draws={"x": torch.as_tensor(draws)}, kind=fields.pop("kind", "chains"), **fields)
+    return verdict(fit, idata, metrics or {})
+
+
+GOOD = RNG.normal(size=(4, 1000))
+
+
+def test_good_chains_pass():
+    assert judge(GOOD).status == "pass"
+    assert judge(GOOD).reasons == []
+
+
+def few_divergences(n):
+    flags = np.zeros((4, 1000), bool)
+    flags[0, :n] = True
+    return flags
+
+
+def slow(shape, factor):
+    return np.cumsum(RNG.normal(size=shape), axis=1) * factor
+
+
+@pytest.mark.parametrize(
+    ("planted", "status", "words"),
+    [
+        ({"draws": GOOD + np.arange(4)[:, None]}, "fail", "chains disagree"),
+        ({"draws": GOOD[:, :60]}, "fail", "too few effective draws"),
+        ({"draws": GOOD, "energy": slow((4, 1000), 1.0)}, "fail", "E-BFMI"),
+        ({"draws": GOOD, "diverging": few_divergences(2)}, "warn", "2 of 4000 draws diverged"),
+        ({"draws": GOOD, "diverging": few_divergences(40)}, "fail", "40 of 4000"),
+        ({"draws": np.where(GOOD > 3, np.nan, GOOD)}, "fail", "not finite"),
+    ],
+)
+def test_faults_of_chains_are_caught(planted, status, words):
+    found = judge(**planted)
+    assert found.status == status
+    assert words in found.reasons[0]
+    assert "; " in found.reasons[0], "a reason says what to do"
+
+
+def test_many_quantities_get_a_wider_bound():
+    draws = RNG.normal(size=(4, 1000, 40))
+    draws[:, :, 0] += 0.13 * np.arange(4)[:, None]
+    one = judge(draws)
+    r_hat = float(az.rhat(draws[:, :, 0]))
+    assert 1.01 < r_hat < 1.02
+    assert one.status == "pass"
+    assert judge(draws[:, :, 0]).status == "fail"
+
+
+def test_an_approximation_is_judged_by_k_hat_not_by_r_hat():
+    sound = judge(
+        GOOD[:1], kind="independent", log_ratios=torch.zeros(5000), metrics={"khat": 0.4}
+    )
+    assert sound.status == "pass"
+    off = judge(GOOD[:1], kind="independent", log_ratios=torch.zeros(5000), metrics={"khat": 0.7})
+    assert off.status == "warn" and "do not trust" in off.reasons[0]
+    few = judge(GOOD[:1], kind="independent", log_ratios=torch.zeros(100), metrics={"khat": 0.55})
+    assert few.status == "warn"  # 1 - 1 / log10(100) = 0.5
+
+
+def test_findings_of_the_method_count_the_gravest_first():
+    findings = [Finding("note", "a"), Finding("fail", "b", "do c"), Finding("warn", "d")]
+    found = judge(GOOD, findings=findings)
+    assert found.status == "fail"
+    assert found.reasons == ["b; do c", "d", "a"]
+    assert str(found).splitlines()[0] == "fail"
+    assert judge(GOOD, findings=[Finding("note", "a")]).status == "pass"
+    assert judge(GOOD, metrics={"loo_khat_max": 0.9}).status == "pass"

@@ -1,0 +1,65 @@
+"""A user's file as an entry: parameters are data, values keep their type, columns find a place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import models
+from models import _file, _template
+
+
+def model(x, y, n=3, *, scale=1.0):
+    """Only its signature is read here."""
+
+
+def read(source, **options):
+    return _file.entry_of(model).data(source, **options)
+
+
+def test_values_keep_their_types():
+    tensors = read({"x": [[1, 2], [3, 4]], "y": [0.5, 1.5], "n": 7}).tensors
+    assert tensors["x"].dtype == torch.int64
+    assert tensors["y"].dtype == torch.float64
+    assert tensors["n"] == 7 and type(tensors["n"]) is int
+    assert read({"y": torch.ones(2)}).tensors["y"].tolist() == [1, 1]
+
+
+def test_columns_of_a_csv_by_name_or_as_x_and_y(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("age,city,weight,speed\n1,A,2.5,7\n2,B,3.5,8\n")
+    tensors = read(path, target="speed").tensors
+    assert tensors["y"].tolist() == [7, 8]
+    np.testing.assert_array_equal(tensors["x"], [[1, 2.5], [2, 3.5]])
+    chosen = read(path, target="speed", features="weight").tensors
+    assert chosen["x"].tolist() == [[2.5], [3.5]]
+    with pytest.raises(models.Fault, match="did you mean 'speed'"):
+        read(path, target="sped")
+    path.write_text("x,y\n1,2\n3,4\n")
+    assert read(path).tensors["x"].tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"y": ["a", "b"]}, "y holds 'a', not numbers"),
+        ({"y": [1.0, float("nan")]}, "y is not finite in row 2"),
+        ({"z": [1.0]}, "takes no 'z'"),
+        ({"n": float("inf")}, "n is not finite"),
+    ],
+)
+def test_values_that_cannot_be_data(values, message):
+    with pytest.raises(models.Fault, match=message):
+        read(values)
+
+
+def test_a_wild_scale_is_noted():
+    assert "rescale" in read({"y": [1e8, 2e8]}).notes[0]
+    assert read({"y": [1.0, 20.0]}).notes == ()
+
+
+def test_an_entry_of_its_own_is_taken_whole(tmp_path):
+    path = tmp_path / "mine.py"
+    _template.write(str(path))
+    assert models.load(str(path)).exact is not None

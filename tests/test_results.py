@@ -1,0 +1,112 @@
+"""InferenceData of every method: groups, labels, log densities, leave-one-out."""
+
+from __future__ import annotations
+
+import arviz as az
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import stats
+
+import zoo
+from inference import results
+
+POSTERIOR = {
+    "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive",
+    "observed_data",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs():
+    settings = {"nuts": {"draws": 200}, "svi": {"steps": 300}, "prior": {"draws": 500}}
+    methods = ("nuts", "svi", "laplace", "map", "exact", "prior")
+    return {m: zoo.run("coin", method=m, data="HHT", **settings.get(m, {})) for m in methods}
+
+
+def test_groups_of_each_method(runs):
+    groups = {method: set(run.idata.groups()) for method, run in runs.items()}
+    assert groups["nuts"] == groups["laplace"] == POSTERIOR | {"sample_stats"}
+    assert groups["svi"] == POSTERIOR | {"sample_stats", "objective"}
+    assert groups["map"] == groups["exact"] == POSTERIOR
+    assert groups["prior"] == {"prior", "prior_predictive", "observed_data"}
+    assert {"log_p", "log_q"} <= set(runs["laplace"].idata["sample_stats"].data_vars)
+
+
+def test_labels_and_values(runs):
+    idata = runs["nuts"].idata
+    assert idata["posterior"]["pi"].dims == ("chain", "draw")
+    assert idata["log_likelihood"]["x"].dims == ("chain", "draw", "flip")
+    pi = idata["posterior"]["pi"].values[..., None]
+    expected = stats.bernoulli.logpmf([1, 1, 0], pi)
+    np.testing.assert_allclose(idata["log_likelihood"]["x"], expected, rtol=1e-12)
+    assert idata["observed_data"]["x"].values.tolist() == [1, 1, 0]
+    assert idata.attrs["method"] == "nuts"
+
+
+def test_log_p_and_log_q_of_the_guide_are_densities(runs):
+    idata = runs["svi"].idata
+    pi = idata["posterior"]["pi"].values
+    joint = 2 * np.log(pi) + np.log1p(-pi)
+    np.testing.assert_allclose(idata["sample_stats"]["log_p"], joint, rtol=1e-10)
+    a, b = (runs["svi"].params[name].item() for name in ("concentration1", "concentration0"))
+    expected = stats.beta.logpdf(pi, a, b)
+    np.testing.assert_allclose(idata["sample_stats"]["log_q"], expected, rtol=1e-8)
+
+
+def test_predictions_follow_the_posterior(runs):
+    predicted = runs["exact"].idata["posterior_predictive"]["x"].values
+    assert predicted.mean() == pytest.approx(3 / 5, abs=5 * np.sqrt(0.25 / predicted.size) + 0.02)
+    assert runs["map"].idata["posterior_predictive"].sizes["draw"] == 1000
+    assert runs["map"].idata["posterior_predictive"]["x"].values.mean() == (
+        pytest.approx(2 / 3, abs=0.05)
+    )
+
+
+def test_leave_one_out_equals_arviz_and_the_closed_form(runs):
+    run = runs["nuts"]
+    loo = az.loo(run.idata)
+    assert run.metrics["elpd_loo"] == pytest.approx(loo.elpd_loo, abs=0.02)
+    heads, tails = 2, 1
+    exact = heads * np.log(heads / (heads + tails + 1)) + np.log(1 / 4)
+    for method in ("exact", "svi", "nuts"):
+        assert runs[method].metrics["elpd_loo"] == pytest.approx(exact, abs=0.25), method
+    assert "elpd_loo" not in runs["map"].metrics
+
+
+def test_summaries_hold_what_applies(runs):
+    columns = {method: set(run.summary().columns) for method, run in runs.items()}
+    assert columns["map"] == {"mean"}
+    assert columns["exact"] == {"mean", "sd", "hdi_low", "hdi_high"}
+    assert "r_hat" in columns["nuts"] and "r_hat" not in columns["svi"]
+    assert {"ess_bulk", "ess_tail", "mcse_mean", "mcse_sd"} <= columns["svi"]
+
+
+def test_the_shortest_interval():
+    low, high = results._hdi(stats.beta(3, 1))
+    assert high == pytest.approx(1)
+    assert low == pytest.approx(0.06 ** (1 / 3), rel=1e-3)
+    assert results._hdi(stats.norm()) == pytest.approx((-1.8808, 1.8808), abs=2e-3)
+
+
+def test_files_keep_every_bit_and_labels(runs, tmp_path):
+    path = tmp_path / "idata.nc"
+    results.write(runs["svi"].idata, path)
+    again = results.read(path)
+    assert again.groups() == runs["svi"].idata.groups()
+    for group in again.groups():
+        xr.testing.assert_identical(
+            again[group].drop_attrs(), runs["svi"].idata[group].drop_attrs()
+        )
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(results.Refused, match="no readable InferenceData"):
+        results.read(path)
+
+
+def test_rows_of_several_sites_are_summed_where_they_match():
+    groups = {"a": np.ones((1, 2, 3)), "b": 2 * np.ones((1, 2, 3))}
+    idata = az.from_dict(posterior={"m": np.zeros((1, 2))}, log_likelihood=groups)
+    np.testing.assert_array_equal(results.pointwise(idata), np.full((3, 2), 3.0))
+    groups["b"] = np.ones((1, 2, 5))
+    idata = az.from_dict(posterior={"m": np.zeros((1, 2))}, log_likelihood=groups)
+    assert results.pointwise(idata).shape == (8, 2)

@@ -1,0 +1,135 @@
+"""SVI: closed-form optima, objectives, guides of the user's own, faults of guide and optimiser."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import QUIET, problem_from
+from pyro.distributions import constraints
+
+from inference import svi as module
+from inference._problem import Fault, Guide, Refused
+from inference.svi import svi
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(25, 2)) @ np.array([[1.0, 0.8], [0.0, 0.6]])
+Y = X @ [1.0, -1.0] + 0.5 * RNG.normal(size=25)
+DATA = {"x": torch.as_tensor(X), "y": torch.as_tensor(Y)}
+PRECISION = X.T @ X / 0.25 + np.eye(2) / 4
+MEAN = np.linalg.solve(PRECISION, X.T @ Y / 0.25)
+
+
+def regression(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(x @ w, 0.5), obs=y)
+
+
+def test_mean_field_scales_are_those_of_the_precision_diagonal():
+    fit = svi(problem_from(regression, DATA), seed=0, context=QUIET, guide="normal")
+    scales = 1 / np.sqrt(np.diag(PRECISION))
+    np.testing.assert_allclose(fit.params["AutoNormal.scales.w"], scales, rtol=0.05)
+    np.testing.assert_allclose(fit.params["AutoNormal.locs.w"], MEAN, atol=0.1 * scales.max())
+    assert fit.findings == []
+
+
+def test_the_elbo_is_below_the_evidence():
+    problem = problem_from(regression, DATA)
+    from inference.laplace import laplace
+
+    evidence = laplace(problem, seed=0, context=QUIET).metrics["log_evidence"]
+    fits = {g: svi(problem, seed=0, context=QUIET, guide=g) for g in ("normal", "mvn")}
+    gaps = {g: evidence - fit.log_ratios.mean().item() for g, fit in fits.items()}
+    correlation = PRECISION / np.sqrt(np.outer(np.diag(PRECISION), np.diag(PRECISION)))
+    exact_gap = -0.5 * np.log(np.linalg.det(correlation))
+    assert gaps["normal"] == pytest.approx(exact_gap, abs=0.03)
+    assert 0 <= gaps["mvn"] < 0.01
+
+
+def test_an_objective_of_the_guide_replaces_the_elbo():
+    def point(x, y):
+        loc = pyro.param("loc", torch.zeros(2))
+        pyro.sample("w", dist.Delta(loc).to_event(1))
+
+    def log_joint(model, guide, batch):
+        trace = pyro.poutine.trace(guide).get_trace(**batch)
+        return (
+            pyro.poutine.trace(pyro.poutine.replay(model, trace)).get_trace(**batch).log_prob_sum()
+        )
+
+    fit = svi(problem_from(regression, DATA), seed=0, context=QUIET, guide=Guide(point, log_joint))
+    np.testing.assert_allclose(fit.params["loc"], MEAN, atol=1e-3)
+
+
+def test_a_guide_without_reparameterisation_is_trained_by_its_score():
+    class Fixed(dist.Normal):
+        has_rsample = False
+
+        def rsample(self, sample_shape=()):
+            raise NotImplementedError
+
+    def model():
+        pyro.sample("z", dist.Normal(2.0, 1.0))
+
+    def guide():
+        loc = pyro.param("loc", torch.tensor(0.0))
+        pyro.sample("z", Fixed(loc, 1.0))
+
+    fit = svi(problem_from(model), seed=0, context=QUIET, guide=guide, window=20)
+    assert fit.params["loc"].item() == pytest.approx(2.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("guide", "message"),
+    [
+        (lambda x, y: pyro.param("a", torch.zeros(1)) and None, "no site 'w'"),
+        (
+            lambda x, y: pyro.sample("w", dist.Normal(pyro.param("a", torch.zeros(3)), 1.0)),
+            r"has shape \(3,\), the model's \(2,\)",
+        ),
+        (
+            lambda x, y: pyro.sample("w", dist.Normal(torch.zeros(2), 1.0)),
+            "no parameters to learn",
+        ),
+    ],
+)
+def test_a_guide_that_does_not_fit_the_model_is_told(guide, message):
+    with pytest.raises(Refused, match=message):
+        svi(problem_from(regression, DATA), seed=0, context=QUIET, guide=guide)
+
+
+def test_too_few_steps_are_a_failure_and_a_wild_rate_is_told_with_its_step():
+    fit = svi(problem_from(regression, DATA), seed=0, context=QUIET, steps=50, draws=10)
+    assert [f.level for f in fit.findings] == ["fail"]
+    with pytest.raises(Fault, match=r"not finite in step \d+"):
+        svi(problem_from(regression, DATA), seed=0, context=QUIET, lr=1e6)
+
+
+def test_the_models_own_parameters_are_fitted_too():
+    def model(y):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        z = pyro.sample("z", dist.Normal(loc, 1.0))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    fit = svi(problem_from(model, {"y": DATA["y"]}), seed=0, context=QUIET)
+    # The evidence is largest where the prior mean is the data's.
+    assert fit.params["loc"].item() == pytest.approx(Y.mean(), abs=0.1)
+
+
+def test_parameters_with_constraints_stay_inside():
+    def guide(x, y):
+        scale = pyro.param("scale", torch.ones(2), constraints.positive)
+        pyro.sample("w", dist.Normal(torch.zeros(2), scale).to_event(1))
+
+    fit = svi(problem_from(regression, DATA), seed=0, context=QUIET, guide=guide, draws=10)
+    assert (fit.params["scale"] > 0).all()
+
+
+def test_a_plateau_is_seen_and_a_rise_is_not_one():
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(0))
+    assert module._level(noise - noise[:100].mean() * 0)  # level
+    assert not module._level(noise + torch.linspace(0, 5, 200))

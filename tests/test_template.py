@@ -1,0 +1,23 @@
+"""`new`: names, places, and never over what is there."""
+
+import pytest
+
+from models import _template
+from models._entry import BadSetting
+
+
+def test_two_files_that_name_the_model(tmp_path):
+    source, test = _template.write(str(tmp_path / "my_model.py"))
+    assert source.read_text().startswith('"""My model: one line')
+    assert test.name == "test_my_model.py"
+    assert str(source) in test.read_text()
+    with pytest.raises(BadSetting, match="there already"):
+        _template.write(str(source))
+
+
+@pytest.mark.parametrize("name", ["1x.py", "a-b.py", "class.py", "_hidden", "../up", "coin"])
+def test_names_that_cannot_be(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadSetting):
+        _template.write(name)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,180 @@
+"""The command line as a user meets it: output, exit codes, one line an error, files."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from conftest import HOUSE
+
+import zoo
+
+
+def test_nuts_on_the_coin_prints_the_verdict_first(command):
+    done = command("run", "coin", "--method", "nuts", "--set", "draws=500")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("coin nuts seed 0")
+    assert lines[1] == "PASS"
+    assert any(line.startswith("pi ") for line in lines)
+    assert "p_heads" in done.stdout
+
+
+def test_json_is_one_object_with_all_that_is_promised(command, tmp_path):
+    done = command("run", "coin", "--method", "exact", "--json", "--seed", "7")
+    out = json.loads(done.stdout)
+    promised = {"model", "method", "guide", "seed", "run", "data", "verdict", "summary"}
+    assert promised | {"metrics", "timing"} <= out.keys()
+    assert out["data"]["n"] == 2 and len(out["data"]["sha256"]) == 64
+    assert out["seed"] == 7
+    assert out["summary"]["pi"]["mean"] == pytest.approx(0.75)
+    assert out["metrics"]["log_evidence"] == pytest.approx(np.log(1 / 3))
+    folder = tmp_path / out["run"]
+    assert {p.name for p in folder.iterdir()} == {
+        "run.json", "idata.nc", "metrics.json", "figures",
+    }  # fmt: skip
+    assert (folder / "figures" / "updating.png").stat().st_size > 10_000
+
+
+FAULTS = [
+    (["run", "con"], 2, "did you mean 'coin'"),
+    (["run", "coin", "--method", "nutz"], 2, "did you mean 'nuts'"),
+    (["run", "coin", "--guide", "nrmal"], 2, "did you mean 'normal'"),
+    (["run", "coin", "--method", "nuts", "--guide", "normal"], 2, "nuts takes no guide"),
+    (["run", "coin", "--features", "a"], 2, "take no --features"),
+    (["run", "coin", "--set", "alpha"], 2, "has no '='"),
+    (["run", "coin", "--set", "alpah=2"], 78, "did you mean 'alpha'"),
+    (["run", "coin", "--set", "alpha=-1"], 78, "alpha=-1 is out of range"),
+    (["run", "coin", "--set", "alpha=nan"], 78, "alpha=nan is out of range"),
+    (["run", "coin", "--set", "draws=2.5"], 78, "a whole number >= 4"),
+    (["run", "coin", "--data", "gone.csv"], 66, "there is no file gone.csv"),
+    (["run", "coin", "--data", "gone"], 66, "no data set or file 'gone'"),
+    (["run", "gone.py"], 66, "there is no model file gone.py"),
+    (["run", "coin", "--data", "broken.json"], 65, "broken JSON"),
+    (["run", "coin", "--data", "two.json"], 65, "row 3 is 2"),
+    (["run", "coin", "--data", "missing.csv"], 65, "row 2"),
+    (["run", "syntax.py"], 65, "syntax error"),
+    (["run", "coin", "--method", "map", "--set", "alpha=0.5", "beta=0.5"], 65, "unbounded"),
+    (["run", "gaussian", "--method", "mle"], 65, "nothing is observed"),
+    (["run", "coin", "--method", "exact", "--out", "/proc/nowhere"], 73, "cannot write"),
+    (["show", "nothing"], 2, "there is no model 'nothing'"),
+    (["predict", "nothing"], 66, "there is no run in nothing"),
+    (["new", "coin"], 78, "is there already"),
+    (["new", "1x"], 78, "no name for a Python file"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    FAULTS,
+    ids=lambda v: " ".join(map(str, v)) if isinstance(v, list) else None,
+)
+def test_faults_get_their_code_and_one_line(words, code, message, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.json").write_text('{"x": [1, 0')
+    (tmp_path / "two.json").write_text('{"x": [1, 0, 2]}')
+    (tmp_path / "missing.csv").write_text("1\n\nNA\n0\n")
+    (tmp_path / "syntax.py").write_text("def model(:\n")
+    monkeypatch.chdir(tmp_path)
+    assert zoo.main(words) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert len([line for line in lines if line.startswith("error: ")]) == 1
+    assert lines[-1].startswith("error: ") and message in lines[-1]
+    assert "; " in lines[-1], "an error says what to do"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_traceback_comes_with_v_alone(command):
+    assert "Traceback" not in command("run", "coin", "--data", "gone.csv").stderr
+    assert "Traceback" in command("run", "coin", "--data", "gone.csv", "-v").stderr
+
+
+def test_strict_fails_where_the_verdict_does(command):
+    short = ("run", "coin", "--method", "nuts", "--set", "draws=50", "--strict", "-q")
+    done = command(*short)
+    assert done.returncode == 3
+    assert "FAIL" in done.stdout and "ESS" in done.stdout
+
+
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["run", "--help"]])
+def test_looking_around_is_instant(command, words):
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert command(*words).returncode == 0
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.4  # 0.2 on a quiet machine; tests may share theirs
+
+
+@pytest.mark.parametrize("what", ["models", "methods", "guides", "data", "runs"])
+def test_lists_read_well_and_as_json(what, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert zoo.main(["list", what]) == 0
+    text = capsys.readouterr().out
+    assert zoo.main(["list", what, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert all(name in text for name in rows)
+    assert (what == "runs") == (rows == {})
+
+
+def test_show_teaches(capsys):
+    assert zoo.main(["show", "coin"]) == 0
+    text = capsys.readouterr().out
+    for word in ("pi  ~ Beta(alpha, beta)", "default 1.0", "> 0", "Data keys: x", "Bernoulli"):
+        assert word in text
+    for method in zoo.inference.METHODS:
+        assert f"  {method} " in text
+    assert str(HOUSE / "models" / "coin.py") in text
+
+
+def test_a_saved_run_is_read_shown_and_predicts_alike(tmp_path, capsys):
+    run = zoo.run("coin", method="laplace", data="HHT", seed=3, out=tmp_path)
+    again = zoo.load(run.path)
+    assert again.verdict == run.verdict
+    assert again.metrics == run.metrics
+    assert again.summary().equals(run.summary())
+    assert again.predict(rows=2).equals(run.predict(rows=2))
+    assert again.plots() == run.plots()
+    assert set(again.params) == {"loc", "scale_tril"}
+    assert zoo.main(["show", str(run.path)]) == 0
+    assert "PASS" in capsys.readouterr().out
+    table = tmp_path / "table.csv"
+    assert zoo.main(["predict", str(run.path), "--rows", "2", "--out", str(table)]) == 0
+    assert table.read_text().splitlines()[0] == ",mean,sd,hdi_low,hdi_high"
+    assert len(table.read_text().splitlines()) == 3
+
+
+def test_settings_may_be_given_apart_or_in_one_word():
+    apart = zoo._pairs(["n=3", "heads=0.7"])
+    assert apart == zoo._pairs(["n=3,", "heads=0.7"]) == zoo._pairs(["n=3,heads=0.7"])
+    assert zoo._pairs(["hidden=16,16"]) == {"hidden": "16,16"}
+
+
+def test_no_method_takes_the_first_and_says_so(command):
+    done = command("run", "gaussian", "--set", "draws=200", "warmup=100")
+    assert "no --method given: nuts" in done.stderr
+
+
+def test_in_python_the_same_verbs_and_a_table_for_notebooks():
+    run = zoo.run("coin", method="exact", data="HH")
+    assert run.path is None
+    assert "<table" in run._repr_html_() and "pass" in run._repr_html_()
+    with pytest.raises(zoo.UsageError, match="did you mean 'marginals'"):
+        run.plot("marginal")
+    assert run.plot("marginals").axes
+
+
+def test_a_new_model_and_its_test_run_as_they_are(tmp_path):
+    import subprocess
+    import sys
+
+    path = tmp_path / "mine.py"
+    assert zoo.main(["new", str(path)]) == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=HOUSE, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "2 passed" in done.stdout, done.stdout
