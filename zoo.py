@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 import time
@@ -357,6 +358,8 @@ def _problem(
         rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
         guides={name: _bound(guide, options) for name, guide in entry.guides.items()},
         exact=partial(entry.exact, data, **options) if entry.exact else None,
+        test=data.test,
+        log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},
         dims=data.dims,
         coords=data.coords,
     )
@@ -406,7 +409,9 @@ def _infer(
     idata = results.to_inference_data(
         problem, fit, seed=seed, model=name, method=method, guide=guide or "", seed_of_run=seed
     )
-    metrics = results.metrics(fit, idata)
+    metrics = results.metrics(fit, idata) | results.held_out(problem, fit)
+    if entry.original is not None and data.scaling is not None and fit.kind != "prior":
+        results.add_original(idata, lambda draws: entry.original(draws, data))
     verdict = diagnostics.verdict(fit, idata, metrics)
     if entry.metrics is not None and fit.kind != "prior":
         metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **shares["model"])
@@ -488,7 +493,7 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
     with _numbers():
         tensors = {k: v for k, v in run.data.tensors.items() if k not in keys}
         if source is not None:
-            tensors |= run.entry.data(source, **record["asked"]["options"]).tensors
+            tensors |= _new_rows(run, source)
         given = [key for key in keys if key in tensors]
         n = len(tensors[given[0]]) if given else rows
         for key, shape in record["shapes"].items():
@@ -508,7 +513,14 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
         shape = (posterior.sizes["chain"], posterior.sizes["draw"])
         seed = run.record["seed"]
         values = results.predictive(program, draws, shape, seed, new_rows=True)
-    return results.predictive_table(values)
+    return results.predictive_table(values, run.data.units)
+
+
+def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
+    """New data coded as the run's were; a built-in set's name or a file."""
+    if run.data.new_rows is not None:
+        return run.data.new_rows(source)
+    return run.entry.data(source, **run.record["data"]["asked"]["options"]).tensors
 
 
 # -- the command line -------------------------------------------------------------------------

@@ -36,6 +36,9 @@ class Problem:
         rows: name of the row plate and the keys indexed by it; None without rows.
         guides: name to Pyro function of the model's own guides, options bound.
         exact: gives the `Exact` truth, or None; None where the model states none.
+        test: the data keys of rows held out, if any.
+        log_units: observed site to log(user's unit / model's unit); densities of the data are in
+            the user's units, and carry it once per observation.
         dims: site to the names of its event dimensions.
         coords: labels of named dimensions.
     """
@@ -46,6 +49,8 @@ class Problem:
     rows: tuple[str, tuple[str, ...]] | None = None
     guides: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     exact: Callable[[], Any] | None = None
+    test: Mapping[str, Tensor] | None = None
+    log_units: Mapping[str, float] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     coords: Mapping[str, Sequence] = field(default_factory=dict)
 

@@ -233,11 +233,16 @@ class Program:
 
     def _log_prob(self, *handlers: Any) -> Tensor:
         if self._summed is not None:
-            return self._summed.log_prob(self.problem.tensors, *handlers)
+            return self._summed.log_prob(self.problem.tensors, *handlers) - self._log_units
         trace = run(self.model, self.problem.tensors, *handlers)
-        return sum(
-            (f["log_prob"].sum() for f in discrete.factors(trace).values()), torch.zeros(())
-        )
+        terms = (f["log_prob"].sum() for f in discrete.factors(trace).values())
+        return sum(terms, torch.zeros(())) - self._log_units
+
+    @cached_property
+    def _log_units(self) -> float:
+        """log |d user's value / d model's value| of all observations."""
+        observed = {site.name: site.value.numel() for site in self.of("observed")}
+        return sum(observed[k] * log for k, log in self.problem.log_units.items() if k in observed)
 
     def continuous(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The values of the continuous latents alone."""
@@ -300,6 +305,7 @@ class Program:
         scored = discrete.factors(trace)
         return {
             site.name: scored[site.name]["log_prob"].expand(batch_shape(site))
+            - self.problem.log_units.get(site.name, 0.0)
             for site in self.of("observed")
         }
 
@@ -476,6 +482,9 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
             plates, or a value lies outside the support of its distribution.
     """
     problem = replace(problem, tensors={k: _float(v, dtype) for k, v in problem.tensors.items()})
+    if problem.test is not None:
+        held_out = {k: _float(v, dtype, integers=True) for k, v in problem.test.items()}
+        problem = replace(problem, test=held_out)
     try:
         sites = _prototype(problem)
     except Refused:

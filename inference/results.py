@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import arviz as az
 import numpy as np
 import pandas as pd
+import pyro.distributions as dist
 import torch
 import xarray as xr
 from torch import Tensor
@@ -24,7 +26,7 @@ HDI_PROB = 0.94
 # Replicated data sets that stand behind a point estimate's predictive distribution.
 _PLUG_IN_DRAWS = 1000
 # Elements of a group of predictive draws; more rows than that get fewer draws.
-_GROUP_ELEMENTS = 20_000_000
+_GROUP_ELEMENTS = 4_000_000
 
 
 def to_inference_data(
@@ -223,11 +225,35 @@ def _hdi(truth: Any) -> tuple[float, float]:
     return float(low[best]), float(high[best])
 
 
-def predictive_table(values: Mapping[str, Tensor]) -> pd.DataFrame:
-    """Mean, sd and HDI of each new observation; indexed as `y[0]`, `y[1]` and so on."""
-    idata = az.from_dict(posterior=_arrays(values))
-    table = az.summary(idata, hdi_prob=HDI_PROB, round_to="none", kind="stats")
-    return table.rename(columns=_SUMMARY_NAMES)
+def predictive_table(
+    values: Mapping[str, Tensor], units: Mapping[str, tuple[float, float]]
+) -> pd.DataFrame:
+    """Mean, sd and HDI of each new observation in the user's units; indexed `y[0]`, `y[1]` ..."""
+    tables = []
+    for name, value in values.items():
+        loc, scale = units.get(name, (0.0, 1.0))
+        draws = loc + scale * value.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, cells)
+        shape = value.shape[2:]
+        labels = [name + (f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(*shape)]
+        low, high = _sample_hdi(draws)
+        columns = {
+            "mean": draws.mean(0),
+            "sd": draws.std(0, ddof=1),
+            "hdi_low": low,
+            "hdi_high": high,
+        }
+        tables.append(pd.DataFrame(columns, index=labels))
+    return pd.concat(tables)
+
+
+def _sample_hdi(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The shortest intervals that hold HDI_PROB of the draws (S, cells), (cells,) each."""
+    ordered = np.sort(draws, axis=0)
+    inside = int(np.floor(HDI_PROB * len(draws)))
+    widths = ordered[inside:] - ordered[: len(draws) - inside]
+    first = widths.argmin(0)
+    cells = np.arange(draws.shape[1])
+    return ordered[first, cells], ordered[first + inside, cells]
 
 
 _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
@@ -282,6 +308,70 @@ def pointwise(idata: az.InferenceData) -> np.ndarray:
     ]
     alike = {v.shape for v in idata["log_likelihood"].data_vars.values()}
     return sum(parts) if len(alike) == 1 else np.concatenate(parts)
+
+
+def held_out(problem: Problem, fit: Fit) -> dict[str, float]:
+    """Scores on the rows held out: elpd_test, and for classes accuracy, log_score, brier, ece.
+
+    log_score is the mean log predictive probability per row, brier is summed over the classes,
+    ece takes the top label in 15 equal bins (Guo et al. 2017).
+    """
+    if problem.test is None or fit.kind == "prior":
+        return {}
+    program = Program(replace(problem, tensors={**problem.tensors, **problem.test}))
+    (site,) = program.of("observed")
+    draws = {k: v.flatten(0, 1) for k, v in fit.draws.items()}
+    rows = site.value.numel()
+    each = _log_predictive(program, draws, rows)
+    scores = {"elpd_test": float(each.sum()), "log_score": float(each.mean())}
+    if not isinstance(site.base, dist.Bernoulli | dist.Categorical):
+        return {"elpd_test": scores["elpd_test"]}
+    labels = site.fn.enumerate_support(expand=False).flatten()
+    by_class = [_with_value(problem, site.name, label) for label in labels]
+    probabilities = np.exp([_log_predictive(Program(p), draws, rows) for p in by_class]).T
+    truth = np.searchsorted(labels.numpy(), site.value.numpy())
+    return scores | _classifier_scores(probabilities, truth)
+
+
+def _with_value(problem: Problem, key: str, label: Tensor) -> Problem:
+    """The held-out rows, all with one label."""
+    tensors = {**problem.tensors, **problem.test}
+    return replace(problem, tensors={**tensors, key: torch.full_like(tensors[key], label)})
+
+
+def _log_predictive(program: Program, draws: Mapping[str, Tensor], rows: int) -> np.ndarray:
+    """log of the mean over draws of p(row), (rows,)."""
+    likelihood = over_draws(program.log_likelihood, draws, rows)
+    (scores,) = likelihood.values()
+    return (scores.logsumexp(0) - np.log(len(scores))).numpy()
+
+
+def _classifier_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Accuracy, Brier score and calibration error of (rows, classes) against labels (rows,)."""
+    best = probabilities.argmax(1)
+    confidence, right = probabilities.max(1), best == truth
+    one_hot = np.eye(probabilities.shape[1])[truth]
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    gaps = [abs(right[bins == i].sum() - confidence[bins == i].sum()) for i in range(15)]
+    return {
+        "accuracy": float(right.mean()),
+        "brier": float(((probabilities - one_hot) ** 2).sum(1).mean()),
+        "ece": float(sum(gaps) / len(truth)),
+    }
+
+
+def add_original(
+    idata: az.InferenceData, original: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> None:
+    """Add the group `posterior_original`: the coefficients in the user's units."""
+    posterior = idata["posterior"]
+    values = {}
+    for name, draws in original(draws_of(idata)).items():
+        shape = posterior[name].shape
+        values[name] = (posterior[name].dims, np.asarray(draws).reshape(shape))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The group posterior_original is not defined")
+        idata.add_groups({"posterior_original": xr.Dataset(values, coords=posterior.coords)})
 
 
 def draws_of(idata: az.InferenceData) -> dict[str, np.ndarray]:

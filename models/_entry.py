@@ -57,6 +57,9 @@ class Data:
         dims: site or key to the names of its *event* dimensions; plates name the others.
         source: where the data came from, as the user would say it.
         notes: what was done to the data, or is odd about them, in plain words.
+        units: observed key to (loc, scale): user's value = loc + scale * model's value.
+        scaling: what `Entry.original` needs to go back to the user's units.
+        new_rows: gives the tensors of new rows from a file or mapping, coded as these are.
     """
 
     tensors: Mapping[str, Value]
@@ -66,6 +69,9 @@ class Data:
     dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str
     notes: tuple[str, ...] = ()
+    units: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    scaling: Any = None
+    new_rows: Callable[[Any], Mapping[str, Value]] | None = None
 
     @property
     def n(self) -> int | None:
@@ -121,6 +127,8 @@ class Entry:
         settings: method to the settings that this model needs instead of the defaults.
         refuses: `refuses(method, options, data)` gives the reason in words, or None.
         refused: method to reason on the *default* data, for `list`; a test holds it to the truth.
+        original: `original(draws, data)` gives the draws in the user's units (group
+            `posterior_original`); both map sites to arrays (draws, *shape).
         metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
             site to an array (draws, *shape), `exact` is the truth if the method used it.
         figures: name to `figure(data, *, options)`, which gives a matplotlib `Figure`.
@@ -134,6 +142,7 @@ class Entry:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     refuses: Callable[[str, Mapping[str, Any], Data], str | None] = _never
     refused: Mapping[str, str] = field(default_factory=dict)
+    original: Callable[[Mapping[str, Any], Data], Mapping[str, Any]] | None = None
     metrics: Callable[..., Mapping[str, float]] | None = None
     figures: Mapping[str, Callable] = field(default_factory=dict)
 

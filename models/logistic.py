@@ -1,0 +1,328 @@
+"""Logistic regression: a class from a line, under normal, Laplace or flat priors.
+
+Lecture B's classifier. The normal prior of the weights is the L2 penalty theta^2 / (2 scale^2)
+(the slides drop the 2), the Laplace prior the L1 penalty |theta| / scale; the flat prior leaves
+maximum likelihood, which does not exist when a plane separates the classes. The objective is
+minus the sum of y log sigma + (1 - y) log(1 - sigma) (one slide drops logs and sign).
+
+    w_j ~ Normal(0, prior_scale), Laplace(0, prior_scale) or flat,  j = 1..k
+    b   ~ Normal(0, intercept_scale); flat with flat weights
+    y_i ~ Bernoulli(sigmoid(x_i w + b)),  i = 1..n
+
+Data:   x, shape (n, k), standardised (`--set standardise=no` for the user's units), and y, shape
+        (n,), 0 or 1; default `breast_cancer` (569 tumours, 30 features, 1 = benign), `simulate`,
+        or a file of columns with `--target` and `--features`; `--set split=0.2` holds rows out.
+Priors: a weight of 2.5 per sd is a strong effect; the intercept's own scale is wider.
+Exact:  by quadrature on a grid, for two coefficients or fewer (intercept included) and proper
+        priors.
+Known failure: separable classes (the full breast-cancer table) have no MLE, and their posterior
+        is improper under the flat prior: refused. Laplace priors have no Hessian at zero.
+
+References: Bishop (2006), Pattern Recognition and Machine Learning, section 4.3; Albert and
+Anderson (1984), On the existence of maximum likelihood estimates in logistic regression,
+Biometrika 71; Wolberg, Street and Mangasarian (1995) (the data).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+from pyro.distributions import constraints
+from scipy import optimize, special, stats
+
+from ._entry import Data, Entry, Exact, Fault
+from ._exact import Gridded
+from ._tabular import coefficients, simulated_features, tabular
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def model(
+    x,
+    y,
+    *,
+    prior: Literal["normal", "laplace", "flat"] = "normal",
+    prior_scale: Annotated[float, "> 0"] = 2.5,
+    intercept: bool = True,
+    intercept_scale: Annotated[float, "> 0"] = 10.0,
+):
+    k = x.shape[-1]
+    priors = {
+        "normal": dist.Normal(0.0, prior_scale).expand([k]).to_event(1),
+        "laplace": dist.Laplace(0.0, prior_scale).expand([k]).to_event(1),
+        "flat": dist.ImproperUniform(constraints.real, (), (k,)),
+    }
+    logits = x @ pyro.sample("w", priors[prior])  # the weights act together: one event
+    if intercept:
+        flat = dist.ImproperUniform(constraints.real, (), ())
+        normal = dist.Normal(0.0, intercept_scale)
+        logits = logits + pyro.sample("b", flat if prior == "flat" else normal)
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Bernoulli(logits=logits), obs=y)  # (n,)
+
+
+def data(
+    source: Any = None,
+    *,
+    target: str | None = None,
+    features: str | None = None,
+    standardise: bool = True,
+    split: Annotated[float | None, "> 0", "< 1"] = None,
+    n: Annotated[int, ">= 1"] = 100,
+    k: Annotated[int, ">= 1"] = 1,
+    data_seed: Annotated[int, ">= 0"] = 0,
+) -> Data:
+    """The breast-cancer table, a simulated one of stated truth, or a file.
+
+    Args:
+        source: `breast_cancer`, `simulate`, a file of columns, or a mapping of them.
+        target: name of the target column, of two classes.
+        features: names of the feature columns, separated by commas.
+        standardise: features to mean 0 and sd 1.
+        split: share of the rows held out as test set.
+        n: rows of a simulated table.
+        k: features of a simulated table.
+        data_seed: seed of simulation and split.
+
+    Raises:
+        Fault: whatever is wrong with the table; more than two classes.
+    """
+
+    def simulate() -> tuple[dict[str, np.ndarray], str, str]:
+        rng, x = simulated_features(n, k, data_seed)
+        chance = special.expit(x @ np.resize([1.5, -1.0], k) - 0.5)
+        said = f"simulate n={n} k={k} data_seed={data_seed} (w = 1.5, -1, ..., b = -0.5)"
+        return {"x": x, "y": (rng.random(n) < chance).astype(int)}, said, "y"
+
+    found = tabular(
+        source,
+        builtin={"breast_cancer": _breast_cancer, "simulate": simulate},
+        default="breast_cancer",
+        classes=True,
+        target=target,
+        features=features,
+        standardise=standardise,
+        split=split,
+        data_seed=data_seed,
+    )
+    classes = int(np.asarray(found.tensors["y"]).max()) + 1
+    if classes > 2:
+        raise Fault(f"the target has {classes} classes, {found.source}; logistic takes two")
+    return found
+
+
+def _breast_cancer() -> tuple[dict[str, np.ndarray], str, str]:
+    from sklearn.datasets import load_breast_cancer
+
+    table = load_breast_cancer()
+    columns = dict(zip(map(str, table.feature_names), table.data.T))
+    return {**columns, "benign": table.target}, "breast_cancer", "benign"
+
+
+def separable(x: np.ndarray, y: np.ndarray, *, intercept: bool) -> bool:
+    """Whether some plane puts no row on the wrong side, and not all rows on the plane.
+
+    Then the likelihood has no finite maximiser (Albert and Anderson 1984); the largest total
+    margin within a box is found by a linear program, and is zero exactly if the classes overlap.
+
+    Args:
+        x: features, shape (n, k).
+        y: classes 0 or 1, shape (n,).
+        intercept: whether the plane may have an offset.
+    """
+    design = np.column_stack([x, np.ones(len(x))]) if intercept else x
+    signed = design * (2 * y - 1)[:, None]
+    best = optimize.linprog(
+        -signed.sum(0), A_ub=-signed, b_ub=np.zeros(len(y)), bounds=(-1, 1), method="highs"
+    )
+    return bool(-best.fun > 1e-7 * np.abs(signed).sum())
+
+
+def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
+    """No answer without a finite maximiser, or, under flat priors, without a proper posterior."""
+    flat = options["prior"] == "flat"
+    if method == "laplace" and options["prior"] == "laplace":
+        return "a Laplace prior has no second derivative at zero; use prior=normal, map or nuts"
+    if method == "prior" and flat:
+        return "the flat prior is improper and cannot be sampled; use prior=normal or laplace"
+    if method == "exact":
+        coefficients = data.tensors["x"].shape[1] + options["intercept"]
+        if flat or coefficients > 2:
+            return (
+                f"the quadrature takes two coefficients and proper priors, these are "
+                f"{coefficients}{', flat' if flat else ''}; use nuts, or --features"
+            )
+    if method == "mle" or flat:
+        return _no_maximiser(data, options)
+    return None
+
+
+def _no_maximiser(data: Data, options: Mapping[str, Any]) -> str | None:
+    x, y = (np.asarray(data.tensors[key]) for key in ("x", "y"))
+    if len(set(y)) < 2:
+        return "there is one class only, so no finite maximiser (improper posterior); get both"
+    if separable(x, y, intercept=options["intercept"]):
+        return (
+            "a plane separates the classes, so there is no finite maximiser (improper posterior); "
+            "use a proper prior (prior=normal), or fewer --features"
+        )
+    design = np.column_stack([x, np.ones(len(x))]) if options["intercept"] else x
+    if np.linalg.matrix_rank(design) < design.shape[1]:
+        return "the columns are collinear, so the maximiser is not unique; drop some of them"
+    return None
+
+
+def exact(
+    data: Data, *, prior: str, prior_scale: float, intercept: bool, intercept_scale: float
+) -> Exact | None:
+    """Quadrature on a grid around the mode, for one or two coefficients and proper priors."""
+    x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
+    design = np.column_stack([x, np.ones(len(x))]) if intercept else x
+    if design.shape[1] > 2 or prior == "flat":
+        return None
+    family = {"normal": stats.norm, "laplace": stats.laplace}[prior]
+    priors = [family(0, prior_scale)] * x.shape[1]
+    priors += [stats.norm(0, intercept_scale)] * intercept
+    names = [*(f"w[{name}]" for name in data.coords["feature"]), *["b"] * intercept]
+
+    def log_joint(theta: np.ndarray) -> np.ndarray:
+        """Log density of y and the coefficients (m, d), at each of them (m,)."""
+        signed = theta @ (design * (2 * y - 1)[:, None]).T  # (m, n)
+        return special.log_expit(signed).sum(1) + sum(
+            p.logpdf(theta[:, j]) for j, p in enumerate(priors)
+        )
+
+    return _by_quadrature(log_joint, names, x.shape[1])
+
+
+def _by_quadrature(log_joint: Any, names: list[str], k: int) -> Exact:
+    """Marginals, evidence and draws of one or two coefficients from a grid of 401 to a side."""
+    axes = _axes(log_joint, len(names))
+    mesh = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
+    values = np.concatenate([log_joint(part) for part in np.array_split(mesh, 100)])
+    values = values.reshape([len(axis) for axis in axes])
+    density = np.exp(values - values.max())
+    cell = np.prod([axis[1] - axis[0] for axis in axes])
+    marginals = {
+        name: Gridded(axis, density.sum(tuple(i for i in range(len(axes)) if i != j)))
+        for j, (name, axis) in enumerate(zip(names, axes))
+    }
+
+    def sample(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        chosen = rng.choice(density.size, size=n, p=density.ravel() / density.sum())
+        steps = np.array([axis[1] - axis[0] for axis in axes])
+        theta = mesh[chosen] + steps * (rng.random((n, len(axes))) - 0.5)
+        return {"w": theta[:, :k]} | ({"b": theta[:, -1]} if len(names) > k else {})
+
+    evidence = values.max() + np.log(density.sum() * cell)
+    return Exact(sample=sample, marginals=marginals, log_evidence=float(evidence))
+
+
+def _axes(log_joint: Any, d: int) -> list[np.ndarray]:
+    """A range of each coefficient outside which the density is below 1e-13 of its peak."""
+    found = optimize.minimize(lambda t: -log_joint(t[None])[0], np.zeros(d), method="Nelder-Mead")
+    centre, peak = found.x, -found.fun
+    ranges = np.stack([centre - 1, centre + 1], axis=1)
+    for _ in range(40):
+        axes = [np.linspace(low, high, 41) for low, high in ranges]
+        mesh = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
+        inside = (log_joint(mesh) > peak - 30).reshape([41] * d)
+        grown = False
+        for j in range(d):
+            edge = np.moveaxis(inside, j, 0)
+            width = ranges[j, 1] - ranges[j, 0]
+            for end, step in ((0, -width / 2), (-1, width / 2)):
+                if edge[end].any():
+                    ranges[j, end], grown = ranges[j, end] + step, True
+        if not grown:
+            break
+    return [np.linspace(low, high, 401) for low, high in ranges]
+
+
+def boundary(data: Data, **options: Any) -> Figure:
+    """Data of two features with the probability under the posterior mode of each (or of one)."""
+    from matplotlib.figure import Figure
+
+    x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
+    chosen = _strongest(x, y)
+    names = [data.coords["feature"][j] for j in chosen]
+    x = x[:, chosen]
+    theta = _map(x, y, options["prior_scale"], options["intercept_scale"])
+    figure = Figure(figsize=(6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    if len(chosen) == 1:
+        grid = np.linspace(x.min() - 0.5, x.max() + 0.5, 300)
+        axes.plot(grid, special.expit(grid * theta[0] + theta[1]), color="#0072B2")
+        axes.plot(x[:, 0], y, "|", color="#D55E00", alpha=0.6)
+        axes.set(xlabel=f"{names[0]} (model's units)", ylabel="P(y = 1)")
+    else:
+        spans = [np.linspace(v.min() - 0.5, v.max() + 0.5, 150) for v in x.T]
+        mesh = np.stack(np.meshgrid(*spans), axis=-1)
+        chance = special.expit(mesh @ theta[:2] + theta[2])
+        shades = axes.contourf(*spans, chance, levels=np.linspace(0, 1, 11), cmap="cividis")
+        axes.contour(*spans, chance, levels=[0.5], colors="white", linewidths=1.5)
+        for label, colour, mark in ((0, "#56B4E9", "o"), (1, "#E69F00", "^")):
+            rows = y == label
+            axes.scatter(
+                *x[rows].T,
+                s=12,
+                c=colour,
+                marker=mark,
+                edgecolors="k",
+                lw=0.3,
+                label=f"y = {label}",
+            )
+        figure.colorbar(shades, ax=axes, label="P(y = 1)")
+        axes.set(xlabel=f"{names[0]} (model's units)", ylabel=f"{names[1]} (model's units)")
+        axes.legend(loc="best", fontsize=8)
+    figure.suptitle(
+        "Probability and decision boundary (white) along the strongest features, at the mode",
+        fontsize=9, x=0.01, ha="left",
+    )  # fmt: skip
+    return figure
+
+
+def _strongest(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """The one or two features that correlate most with the class."""
+    spread = x.std(0) * y.std()
+    safe = np.where(spread > 0, spread, np.inf)
+    correlation = np.abs(((x - x.mean(0)) * (y - y.mean())[:, None]).mean(0) / safe)
+    return sorted(np.argsort(-correlation)[:2].tolist())
+
+
+def _map(x: np.ndarray, y: np.ndarray, prior_scale: float, intercept_scale: float) -> np.ndarray:
+    """Mode of (w, b) under normal priors."""
+    design = np.column_stack([x, np.ones(len(x))])
+    scales = np.append(np.full(x.shape[1], prior_scale), intercept_scale)
+
+    def negative(theta: np.ndarray) -> float:
+        return (
+            -special.log_expit(design @ theta * (2 * y - 1)).sum()
+            + ((theta / scales) ** 2).sum() / 2
+        )
+
+    return optimize.minimize(negative, np.zeros(design.shape[1])).x
+
+
+def original(draws: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:
+    """Weights and intercept in the user's units."""
+    return coefficients(draws, data.scaling)
+
+
+ENTRY = Entry(
+    model=model,
+    data=data,
+    exact=exact,
+    original=original,
+    refuses=refuses,
+    refused={
+        "mle": "a plane separates the classes; choose --features",
+        "exact": "quadrature takes two coefficients or fewer; choose one of the --features",
+    },
+    figures={"boundary": boundary},
+)
