@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ._problem import Context, Fit, Problem, Refused
+from ._problem import Context, Fit, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .point import Mode, limits, maximise
 from .program import Program, further_draws, over_draws
@@ -40,6 +41,13 @@ def laplace(
     program = Program(problem)
     if not program.size:
         raise Refused("laplace needs a continuous latent, the model has none; use exact or nuts")
+    check_memory(draws, program.size)
+    kinked = [site.name for site in program.of("latent") if isinstance(site.base, dist.Laplace)]
+    if kinked:
+        raise Refused(
+            f"the Laplace prior of {', '.join(kinked)} has no second derivative at zero, where "
+            "the mode may lie; use map, svi or nuts, or a normal prior"
+        )
     with seeded(seed, FIT):
         mode = maximise(
             program.log_density, [program.start() for _ in range(starts)], limits(program)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
+import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from scipy import optimize
@@ -103,8 +104,13 @@ def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
         return program.log_density(u, jacobian=False, prior=prior)
 
     name = "the posterior density" if prior else "the likelihood"
+    kinks = _kinks(program) if prior else None
     with seeded(seed, FIT):
-        mode = maximise(density, [program.start() for _ in range(starts)], limits(program))
+        points = [program.start() for _ in range(starts)]
+    if kinks is not None:
+        mode = _maximise_with_kinks(density, points, limits(program), kinks)
+    else:
+        mode = maximise(density, points, limits(program))
     if mode.escaped.any():
         values, findings = _border(program, density, mode, name)
     else:
@@ -139,7 +145,11 @@ def maximise(function: Callable[[Tensor], Tensor], starts: list[Tensor], limit: 
     return _polish(function, best[0], limit)
 
 
-def _climb(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> tuple[Tensor, float]:
+def _climb(
+    function: Callable[[Tensor], Tensor], u: Tensor, upper: Tensor, lower: Tensor | None = None
+) -> tuple[Tensor, float]:
+    lower = -upper if lower is None else lower
+
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = value_and_grad(function, torch.as_tensor(x, dtype=u.dtype))
         if not (value.isfinite() and gradient.isfinite().all()):
@@ -153,10 +163,83 @@ def _climb(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> tu
         u.numpy().astype(float),
         jac=True,
         method="L-BFGS-B",
-        bounds=[(-bound, bound) for bound in limit.tolist()],
+        bounds=list(zip(lower.tolist(), upper.tolist())),
         options={"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9},
     )
     return torch.as_tensor(found.x, dtype=u.dtype), -float(found.fun)
+
+
+@dataclass(frozen=True)
+class _Kinks:
+    """Where the density has kinks -rate |u - loc|, one of each per coordinate; rate 0: none."""
+
+    loc: Tensor
+    rate: Tensor
+
+    def penalty(self, u: Tensor) -> Tensor:
+        """The kinks' part of the density, (d,) to a scalar."""
+        return -(self.rate * (u - self.loc).abs()).sum()
+
+
+def _kinks(program: Program) -> _Kinks | None:
+    """The Laplace priors, whose modes are sparse; None where there are none."""
+    loc, rate = torch.zeros(program.size), torch.zeros(program.size)
+    for name, (part, _) in program.layout.items():
+        site = program.sites[name]
+        if isinstance(site.base, dist.Laplace):
+            loc[part] = site.base.loc.expand(site.shape).flatten()
+            rate[part] = 1 / site.base.scale.expand(site.shape).flatten()
+    return _Kinks(loc, rate) if rate.any() else None
+
+
+def _maximise_with_kinks(
+    function: Callable[[Tensor], Tensor], starts: list[Tensor], limit: Tensor, kinks: _Kinks
+) -> Mode:
+    """A maximum that may lie on kinks: u = loc + p - q with p, q >= 0 makes the penalty linear.
+
+    L-BFGS-B on (u or p, q), then Newton on the coordinates that are off their kinks. Plain L-BFGS
+    on |u| stops far from the solution.
+    """
+    kinked = kinks.rate > 0
+
+    def split(v: Tensor) -> Tensor:
+        """Log density of (u + p, q): q counts where there is a kink."""
+        plus, minus = v.chunk(2)
+        u = torch.where(kinked, kinks.loc + plus - minus, plus)
+        smooth = function(u) - kinks.penalty(u)
+        return smooth - (kinks.rate * (plus + minus))[kinked].sum()
+
+    def ends(u: Tensor) -> Tensor:
+        away = u - kinks.loc
+        plus = torch.where(kinked, away.clamp(min=0), u)
+        return torch.cat([plus, torch.where(kinked, (-away).clamp(min=0), torch.zeros_like(u))])
+
+    lower = torch.cat([torch.where(kinked, 0.0, -limit), torch.zeros_like(limit)])
+    upper = torch.cat([limit, torch.where(kinked, torch.inf, 0.0)])
+    found = max((_climb(split, ends(u), upper, lower) for u in starts), key=lambda end: end[1])
+    plus, minus = found[0].chunk(2)
+    u = torch.where(kinked, kinks.loc + plus - minus, plus)
+    return _polish_off_kinks(function, u, limit, kinks)
+
+
+def _polish_off_kinks(
+    function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor, kinks: _Kinks
+) -> Mode:
+    """Newton on the free coordinates; on a kink the slope must not exceed the penalty's."""
+    free = (kinks.rate == 0) | ((u - kinks.loc).abs() > 1e-6)
+    held = torch.where(free, u, kinks.loc)
+
+    def whole(v: Tensor) -> Tensor:
+        return held.masked_scatter(free, v)
+
+    mode = _polish(lambda v: function(whole(v)), held[free], limit[free])
+    _, slope = value_and_grad(lambda x: function(x) - kinks.penalty(x), whole(mode.u))
+    optimal = bool((slope.abs() <= kinks.rate * (1 + 1e-6))[~free].all())
+    matrix = -torch.eye(len(u), dtype=u.dtype)
+    matrix[free.nonzero(), free.nonzero()[:, 0]] = mode.hessian
+    step, escaped = torch.zeros_like(u), torch.zeros_like(free)
+    step[free], escaped[free] = mode.step, mode.escaped
+    return Mode(whole(mode.u), mode.value, matrix, step, escaped, mode.converged and optimal)
 
 
 def hessian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:

@@ -460,7 +460,7 @@ def further_draws(program: Program, function: Callable, draws: Mapping[str, Tens
         except _NOT_VECTORISED:
             return len(next(iter(draws.values())))
     elements = sum(site.value.numel() for site in program.sites.values())
-    return max(4000, min(100_000, 200_000_000 // max(elements, 1)))
+    return max(4000, min(100_000, 10_000_000 // max(elements, 1)))
 
 
 # -- a problem from a model, its options and its data ------------------------------------------

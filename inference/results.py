@@ -27,6 +27,8 @@ HDI_PROB = 0.94
 _PLUG_IN_DRAWS = 1000
 # Elements of a group of predictive draws; more rows than that get fewer draws.
 _GROUP_ELEMENTS = 4_000_000
+# The same for the pointwise log likelihood, from which leave-one-out is computed.
+_LIKELIHOOD_ELEMENTS = 10_000_000
 
 
 def to_inference_data(
@@ -87,8 +89,9 @@ def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
     groups = {"posterior": _arrays(posterior), "sample_stats": _arrays(stats)}
     if program.of("observed") and draws:
         elements = sum(site.value.numel() for site in program.of("observed"))
-        likelihood = over_draws(program.log_likelihood, draws, elements)
-        groups["log_likelihood"] = _arrays(_unflatten(likelihood, shape))
+        some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
+        likelihood = over_draws(program.log_likelihood, some, elements)
+        groups["log_likelihood"] = _arrays(_unflatten(likelihood, kept))
         groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
     return groups
 
@@ -111,11 +114,18 @@ def predictive(
     if n == 1:
         draws = {k: v.expand(_PLUG_IN_DRAWS, *v.shape[1:]) for k, v in draws.items()}
         shape = (1, _PLUG_IN_DRAWS)
-    every = max(1, -(-n * elements // _GROUP_ELEMENTS))
-    thinned = {k: v.unflatten(0, shape)[:, ::every].flatten(0, 1) for k, v in draws.items()}
-    shape = (shape[0], -(-shape[1] // every))
+    some, kept = _thinned(draws, shape, elements, _GROUP_ELEMENTS)
     with seeded(seed, PREDICTIVE):
-        return _unflatten(over_draws(one, thinned, elements), shape)
+        return _unflatten(over_draws(one, some, elements), kept)
+
+
+def _thinned(
+    draws: Mapping[str, Tensor], shape: tuple[int, int], elements: int, most: int
+) -> tuple[dict[str, Tensor], tuple[int, int]]:
+    """Every so many draws, that `elements` of each add up to at most `most`; their shape."""
+    every = max(1, -(-shape[0] * shape[1] * elements // most))
+    some = {k: v.unflatten(0, shape)[:, ::every].flatten(0, 1) for k, v in draws.items()}
+    return some, (shape[0], -(-shape[1] // every))
 
 
 def _prior_groups(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -266,7 +276,7 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         ratios = fit.log_ratios.numpy()
         found["elbo"] = float(ratios.mean())
         found["elbo_se"] = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
-        found["khat"] = float(az.psislw(ratios)[1])
+        found["khat"] = float(_psis(ratios)[1])
     if fit.kind in ("chains", "independent") and "log_likelihood" in idata.groups():
         found |= _loo(fit, idata, found.get("khat"))
     return found
@@ -279,8 +289,12 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
         return {}
     weights = -rows
     if fit.log_q is not None:
-        weights = weights + (fit.log_p - fit.log_q).flatten().numpy()
-    smoothed, tails = az.psislw(weights)
+        every = -(-fit.log_p.numel() // rows.shape[1])  # draws thinned for a long table
+        weights = weights + (fit.log_p - fit.log_q)[:, ::every].flatten().numpy()
+    smoothed, tails = _psis(weights)
+    # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf.
+    level = np.ptp(weights, axis=1) < 1e-2
+    tails = np.where(np.isinf(tails) & level, -np.inf, tails)
     each = _log_mean_weighted(rows, smoothed)
     full = _log_mean_weighted(rows, None if fit.log_q is None else weights + rows)
     return {
@@ -289,6 +303,12 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
         "p_loo": float((full - each).sum()),
         "loo_khat_max": float(np.max(tails)),
     }
+
+
+def _psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto-smoothed log weights and k-hat; ArviZ 0.x takes log weights, not minus them."""
+    with np.errstate(all="ignore"):  # the fit of a wild tail overflows on its way to a large k
+        return az.psislw(log_weights)
 
 
 def _log_mean_weighted(rows: np.ndarray, log_weights: np.ndarray | None) -> np.ndarray:

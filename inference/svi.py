@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import guides
-from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused
+from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .discrete import factors
 from .program import Program, further_draws, over_draws, run
@@ -57,6 +57,7 @@ def svi(
         Fault: the objective or a gradient is not finite; with the step.
     """
     program = Program(problem)
+    check_memory(draws, program.size)
     chosen = resolve(guide, program)
     with pyro.get_param_store().scope(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._entry import Fault, MissingInput
+from ._entry import Fault, MissingInput, UnknownName
 
 _SUFFIXES = (".csv", ".json", ".npz")
 
@@ -102,10 +102,11 @@ def column(source: str, target: str | None = None, *, hint: str) -> np.ndarray:
     """The one column that is meant: the only one of a file, or the one named `target`.
 
     Raises:
-        MissingInput: no such file. Fault: several columns and no target, or no such column.
+        UnknownName: no file name. MissingInput: no such file. Fault: several columns and no
+        target, or no such column.
     """
     if not Path(source).suffix:
-        raise MissingInput(f"there is no data set or file '{source}'; give {hint}")
+        raise UnknownName(f"there is no data set or file '{source}'; give {hint}")
     columns = read_columns(source)
     if target is None and len(columns) != 1:
         raise Fault(

@@ -31,6 +31,12 @@ class MissingInput(Fault):
     exit_code = 66
 
 
+class UnknownName(Fault):
+    """A name that no data set has."""
+
+    exit_code = 2
+
+
 class BadSetting(Fault):
     """An option out of its range."""
 

@@ -135,6 +135,8 @@ def as_tensor(name: str, value: Any) -> Any:
     if array.dtype.kind not in "iufb":
         check_finite(name, array)
         raise Fault(f"{name} holds '{array.ravel()[0]}', not numbers; give numbers")
+    if array.size == 0:
+        raise Fault(f"{name} is empty, shape {array.shape}; give at least one row")
     return torch.as_tensor(check_finite(name, array).copy())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ._data import nearest, simulated_rng
-from ._entry import Data, MissingInput, Rows
+from ._entry import Data, Rows, UnknownName
 from ._table import (
     Scaling,
     Table,
@@ -108,7 +108,7 @@ def _table(
         )
     if not Path(source).suffix:
         known = nearest(str(source), builtin)
-        raise MissingInput(f"there is no data set '{source}'; {known}, or give a file")
+        raise UnknownName(f"there is no data set '{source}'; {known}, or give a file")
     return read_table(source, target=target, features=features, classes=classes)
 
 

@@ -38,55 +38,6 @@ def test_json_is_one_object_with_all_that_is_promised(command, tmp_path):
     assert (folder / "figures" / "updating.png").stat().st_size > 10_000
 
 
-FAULTS = [
-    (["run", "con"], 2, "did you mean 'coin'"),
-    (["run", "coin", "--method", "nutz"], 2, "did you mean 'nuts'"),
-    (["run", "coin", "--guide", "nrmal"], 2, "did you mean 'normal'"),
-    (["run", "coin", "--method", "nuts", "--guide", "normal"], 2, "nuts takes no guide"),
-    (["run", "coin", "--features", "a"], 2, "take no --features"),
-    (["run", "coin", "--set", "alpha"], 2, "has no '='"),
-    (["run", "coin", "--set", "alpah=2"], 78, "did you mean 'alpha'"),
-    (["run", "coin", "--set", "alpha=-1"], 78, "alpha=-1 is out of range"),
-    (["run", "coin", "--set", "alpha=nan"], 78, "alpha=nan is out of range"),
-    (["run", "coin", "--set", "draws=2.5"], 78, "a whole number >= 4"),
-    (["run", "coin", "--data", "gone.csv"], 66, "there is no file gone.csv"),
-    (["run", "coin", "--data", "gone"], 66, "no data set or file 'gone'"),
-    (["run", "gone.py"], 66, "there is no model file gone.py"),
-    (["run", "coin", "--data", "broken.json"], 65, "broken JSON"),
-    (["run", "coin", "--data", "two.json"], 65, "row 3 is 2"),
-    (["run", "coin", "--data", "missing.csv"], 65, "row 2"),
-    (["run", "syntax.py"], 65, "syntax error"),
-    (["run", "coin", "--method", "map", "--set", "alpha=0.5", "beta=0.5"], 65, "unbounded"),
-    (["run", "gaussian", "--method", "mle"], 65, "nothing is observed"),
-    (["run", "coin", "--method", "exact", "--out", "/proc/nowhere"], 73, "cannot write"),
-    (["show", "nothing"], 2, "there is no model 'nothing'"),
-    (["predict", "nothing"], 66, "there is no run in nothing"),
-    (["new", "coin"], 78, "is there already"),
-    (["new", "1x"], 78, "no name for a Python file"),
-]
-
-
-@pytest.mark.parametrize(
-    ("words", "code", "message"),
-    FAULTS,
-    ids=lambda v: " ".join(map(str, v)) if isinstance(v, list) else None,
-)
-def test_faults_get_their_code_and_one_line(words, code, message, tmp_path, monkeypatch, capsys):
-    (tmp_path / "broken.json").write_text('{"x": [1, 0')
-    (tmp_path / "two.json").write_text('{"x": [1, 0, 2]}')
-    (tmp_path / "missing.csv").write_text("1\n\nNA\n0\n")
-    (tmp_path / "syntax.py").write_text("def model(:\n")
-    monkeypatch.chdir(tmp_path)
-    assert zoo.main(words) == code
-    said = capsys.readouterr()
-    assert said.out == ""
-    lines = said.err.splitlines()
-    assert len([line for line in lines if line.startswith("error: ")]) == 1
-    assert lines[-1].startswith("error: ") and message in lines[-1]
-    assert "; " in lines[-1], "an error says what to do"
-    assert not (tmp_path / "runs").exists()
-
-
 def test_a_traceback_comes_with_v_alone(command):
     assert "Traceback" not in command("run", "coin", "--data", "gone.csv").stderr
     assert "Traceback" in command("run", "coin", "--data", "gone.csv", "-v").stderr
