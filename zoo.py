@@ -12,14 +12,16 @@ The same verbs in Python and on the command line:
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import math
+import os
 import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,19 +94,26 @@ class Run:
         """The data set; read again from its source for a run that was loaded."""
         if self._data is not None:
             return self._data
-        asked = self.record["data"]["asked"]
-        return self.entry.data(asked["source"], **asked["options"])
+        asked, recorded = self.record["data"]["asked"], self.record["data"]["sha256"]
+        if asked["in_python"]:
+            raise models.Fault(
+                "the data of this run were given in Python and are not kept; run it again there"
+            )
+        data = self.entry.data(asked["source"], **asked["options"])
+        if data.sha256 != recorded:
+            raise models.Fault(
+                f"the data have changed since the run ({data.source}: sha256 {data.sha256[:8]}, "
+                f"the run's {recorded[:8]}); put the old data back, or run again"
+            )
+        return data
 
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
         from inference import results
 
         table = results.summary(self.idata)
-        return results.with_truth(table, self.exact) if self._is_exact else table
-
-    @property
-    def _is_exact(self) -> bool:
-        return self.record["method"] == "exact"
+        known = self.record["exact"]
+        return results.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:
@@ -141,7 +150,10 @@ class Run:
             rows: number of new rows, for models whose only data is what they predict.
 
         Returns:
-            A table with the columns site, row, mean, sd, hdi_low, hdi_high.
+            A table with the columns mean, sd, hdi_low, hdi_high, a row `y[0]`, `y[1]` ... each.
+
+        Raises:
+            Fault: data that the prediction needs are missing or cannot be coded as the run's.
         """
         return _predict(self, data, rows)
 
@@ -267,9 +279,9 @@ def load(folder: str | Path) -> Run:
 
 def _entry(model: str | Path | Callable | models.Entry) -> tuple[models.Entry, str]:
     if isinstance(model, models.Entry):
-        return model, Path(model.model.__code__.co_filename).stem
+        return model, Path(models.place(model.model).partition(",")[0]).stem
     if callable(model):
-        return models.wrap(model), model.__name__
+        return models.wrap(model), _name_of(model)
     name = str(model)
     if name not in models.names() and not name.endswith(".py"):
         known = _nearest(name, models.names())
@@ -370,13 +382,26 @@ def _must_observe(entry: models.Entry, problem: Problem) -> None:
     """A user's model that observes none of its data is a mistake, not a prior."""
     from inference.program import Program
 
-    if entry.free or problem.latent_keys or Program(problem).of("observed"):
+    program = Program(problem)
+    if entry.free or problem.latent_keys or program.of("observed") or program.has_factor:
         return
-    code = entry.model.__code__
     raise models.Fault(
-        f"the model observes nothing, {code.co_filename}, line {code.co_firstlineno}; "
+        f"the model observes nothing, {models.place(entry.model)}; "
         "give a sample statement obs=..., or run --method prior"
     )
+
+
+def _must_be_fitted(method: str, problem: Problem) -> None:
+    """Parameters of the model's own have no prior: only svi can fit them."""
+    from inference._problem import Refused
+    from inference.program import Program
+
+    unfitted = Program(problem).unfitted
+    if unfitted:
+        raise Refused(
+            f"the model has parameters of its own ({', '.join(unfitted)}), which {method} cannot "
+            "fit; use --method svi, or give them priors"
+        )
 
 
 def _bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
@@ -398,14 +423,18 @@ def _infer(
     from inference import diagnostics, results
 
     problem = _problem(entry, shares["model"], data)
-    _must_observe(entry, problem)
+    if method != "prior":
+        _must_observe(entry, problem)
+    if method != "svi":
+        _must_be_fitted(method, problem)
     began = time.perf_counter()
     fit = function(problem, seed=seed, context=Context(progress=progress), **shares["method"])
     fit_s = time.perf_counter() - began
     if data.n == 0:
         fit.findings.append(Finding("note", "there are no data, so this is the prior"))
     guide = shares["method"].get("guide")
-    guide = guide if isinstance(guide, str | None) else guide.__name__
+    guide = guide if isinstance(guide, str | None) else _name_of(guide)
+    problem = replace(problem, params=fit.params)
     idata = results.to_inference_data(
         problem, fit, seed=seed, model=name, method=method, guide=guide or "", seed_of_run=seed
     )
@@ -418,7 +447,7 @@ def _infer(
     stamp = time.strftime("%Y%m%d-%H%M%S")
     record = {
         "name": "-".join([Path(name).stem, method, *([guide] if guide else []), str(seed), stamp]),
-        "model": name if name in models.names() else str(Path(name).resolve()),
+        "model": str(Path(name).resolve()) if name.endswith(".py") else name,
         "method": method,
         "guide": guide,
         "seed": seed,
@@ -430,6 +459,7 @@ def _infer(
         "verdict": {"status": verdict.status, "reasons": verdict.reasons},
         "findings": [vars(finding) for finding in verdict.findings],
         "metrics": metrics,
+        "exact": results.truth_of(fit.exact),
         "point": {k: v.tolist() for k, v in fit.point.items()},
         "timing": {"fit_s": fit_s},
         "versions": _versions(),
@@ -440,23 +470,37 @@ def _infer(
     )
 
 
+def _name_of(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
 def _data_record(data: Any, problem: Problem, asked: Mapping[str, Any]) -> dict[str, Any]:
     shapes = {k: list(getattr(v, "shape", ())) for k, v in problem.tensors.items()}
-    source = asked["source"]
-    if isinstance(source, str | Path) and Path(source).is_file():
-        source = str(Path(source).resolve())
+    source, in_python = asked["source"], not isinstance(asked["source"], str | Path | None)
+    if data.source == str(source) and os.path.isfile(source):
+        source = os.path.abspath(source)  # read again from wherever the run is loaded
     return {
         "source": data.source,
         "n": data.n if data.n is not None else problem.n,
         "sha256": data.sha256,
         "notes": list(data.notes),
         "asked": {
-            "source": source if isinstance(source, str | None) else str(source),
+            "source": None if in_python or source is None else str(source),
+            "in_python": in_python,
             "options": asked["options"],
         },
         "rows": problem.rows,
         "shapes": shapes,
+        "predicted": _predicted(problem),
+        "units": {key: list(unit) for key, unit in data.units.items()},
     }
+
+
+def _predicted(problem: Problem) -> list[str]:
+    """The data keys that are observed (or latent): what a prediction does not need."""
+    from inference.program import Program, observed_keys
+
+    return [*observed_keys(Program(problem).sites, problem.tensors).values(), *problem.latent_keys]
 
 
 def _versions() -> dict[str, str]:
@@ -491,12 +535,16 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
     record = run.record["data"]
     plate, keys = record["rows"] or (None, ())
     with _numbers():
-        tensors = {k: v for k, v in run.data.tensors.items() if k not in keys}
+        tensors = {}
+        if any(key not in keys for key in record["shapes"]):
+            tensors = {k: v for k, v in run.data.tensors.items() if k not in keys}
         if source is not None:
             tensors |= _new_rows(run, source)
         given = [key for key in keys if key in tensors]
         n = len(tensors[given[0]]) if given else rows
         for key, shape in record["shapes"].items():
+            if key not in tensors and key not in record["predicted"]:
+                raise models.Fault(f"predicting needs {key}; give it in --data")
             if key not in tensors:
                 tensors[key] = torch.zeros([n, *shape[1:]] if key in keys else shape)
         problem = Problem(
@@ -504,6 +552,7 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
             tensors=tensors,
             latent_keys=tuple(key for key in run.record["latent_keys"] if key not in keys),
             rows=(plate, tuple(keys)) if plate else None,
+            params=run.params,
         )
         program = Program(prepare(problem, dtype=torch.get_default_dtype(), checked=False))
         if not program.of("observed"):
@@ -513,13 +562,13 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
         shape = (posterior.sizes["chain"], posterior.sizes["draw"])
         seed = run.record["seed"]
         values = results.predictive(program, draws, shape, seed, new_rows=True)
-    return results.predictive_table(values, run.data.units)
+    return results.predictive_table(values, record["units"])
 
 
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
     """New data coded as the run's were; a built-in set's name or a file."""
     if run.data.new_rows is not None:
-        return run.data.new_rows(source)
+        return dict(run.data.new_rows(source))
     return run.entry.data(source, **run.record["data"]["asked"]["options"]).tensors
 
 
@@ -639,7 +688,7 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         out=arguments.out,
         progress=not arguments.quiet and sys.stderr.isatty(),
-        **_pairs(arguments.settings),
+        **_settings_of(arguments),
     )
     if arguments.json:
         print(json.dumps(result.to_json()))
@@ -650,6 +699,14 @@ def _run(arguments: argparse.Namespace) -> int:
             print(f"no --method given: {result.record['method']}", file=sys.stderr)
         report.show_run(result.record, result.summary())
     return 3 if arguments.strict and result.verdict.status == "fail" else 0
+
+
+def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
+    pairs = _pairs(arguments.settings)
+    for name in pairs:
+        if name in inspect.signature(run).parameters:
+            raise UsageError(f"{name} is no setting of --set; write --{name} {pairs[name]}")
+    return pairs
 
 
 def _predict_command(arguments: argparse.Namespace) -> None:
@@ -746,7 +803,7 @@ def _show(arguments: argparse.Namespace) -> None:
     entry, name = _entry(arguments.name)
     known = name in models.names()
     print(models.card(name) if known else (sys.modules[entry.model.__module__].__doc__ or name))
-    print(f"\nSource: {entry.model.__code__.co_filename}")
+    print(f"\nSource: {models.place(entry.model)}")
     _show_settings("Options of the model", _settings.declared(entry.model))
     _show_settings("Options of the data", _settings.declared(entry.data))
     print(f"\nData keys: {', '.join(models.data_keys(entry.model))}")

@@ -59,6 +59,7 @@ class Problem:
         rows: name of the row plate and the keys indexed by it; None without rows.
         guides: name to Pyro function of the model's own guides, options bound.
         exact: gives the `Exact` truth, or None; None where the model states none.
+        params: the model's own parameters (`pyro.param`), already fitted; name to value.
         test: the data keys of rows held out, if any.
         log_units: observed site to log(user's unit / model's unit); densities of the data are in
             the user's units, and carry it once per observation.
@@ -72,6 +73,7 @@ class Problem:
     rows: tuple[str, tuple[str, ...]] | None = None
     guides: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     exact: Callable[[], Any] | None = None
+    params: Mapping[str, Tensor] = field(default_factory=dict)
     test: Mapping[str, Tensor] | None = None
     log_units: Mapping[str, float] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import arviz as az
 import numpy as np
 
 from ._problem import Finding, Fit
+from .results import in_halves
 
 _RANK = {"note": 0, "warn": 1, "fail": 2}
 
@@ -59,6 +60,8 @@ def _finite(fit: Fit) -> list[Finding]:
 
 def _mixing(idata: az.InferenceData) -> list[Finding]:
     posterior = idata["posterior"]
+    if posterior.sizes["chain"] == 1 and posterior.sizes["draw"] >= 8:
+        posterior = in_halves(posterior)
     moving = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
     with np.errstate(invalid="ignore"):  # what never moves has no R-hat
         r_hat, findings = _by_name(az.rhat(moving)), []

@@ -71,6 +71,7 @@ class Summed:
         self.marked = config_enumerate(model, default="parallel")
         self.nesting = max_plate_nesting
         self.plate_dims = {plate.dim for plate in latents[0].plates}
+        self.plate_names = {plate.name for plate in latents[0].plates}
         self._evaluator: TraceEinsumEvaluator | None = None
         # Each latent has a dimension of its own, to the left of the plates.
         self._axes = {name: -1 - self.nesting - i for i, name in enumerate(self.latents)}
@@ -88,7 +89,7 @@ class Summed:
 
     def by_row(self, observed: Sequence[Site]) -> bool:
         """Whether the latents are labels of the rows, so that rows can be scored one by one."""
-        same = all({p.dim for p in site.plates} == self.plate_dims for site in observed)
+        same = all({p.name for p in site.plates} == self.plate_names for site in observed)
         return self.tabular and bool(self.plate_dims) and same
 
     @property

@@ -86,7 +86,7 @@ def _draw(
     u = {"u": mode.u + noise @ root.T}
     log_q_u = -0.5 * (noise**2).sum(1) - program.size * _HALF_LOG_2_PI
     log_q_u = log_q_u - root.diagonal().log().sum()
-    elements = sum(site.value.numel() for site in program.sites.values())
+    elements = program.elements
     values = over_draws(lambda one: program.constrain(one["u"]), u, elements)
     log_p = over_draws(program.log_joint, values, elements)
     log_p_u = over_draws(lambda one: program.log_density(one["u"]), u, elements)

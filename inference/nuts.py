@@ -44,7 +44,7 @@ def nuts(
         context: whether to show progress.
         chains: independent chains, run one after another.
         draws: draws kept of each chain.
-        warmup: steps before them, in which step size and diagonal mass matrix adapt.
+        warmup: steps before them, in which step size and mass matrix adapt.
         target_accept: acceptance aimed at; closer to 1 takes smaller steps (fewer divergences).
         max_tree_depth: a trajectory has at most 2 to this power steps.
         metric: mass matrix, `lowrank` learns correlations (nutpie only); `auto` does so up to

@@ -22,7 +22,7 @@ from scipy import optimize
 from torch import Tensor
 
 from ._problem import Context, Finding, Fit, Problem, Refused
-from .chains import FIT, seeded
+from .chains import DISCRETE, FIT, seeded
 from .program import Program, value_and_grad
 
 # Newton steps below this (relative to 1 + |u|) mean the mode is found to double precision.
@@ -104,6 +104,8 @@ def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
         return program.log_density(u, jacobian=False, prior=prior)
 
     name = "the posterior density" if prior else "the likelihood"
+    if not program.size:
+        raise Refused("the model has no continuous latent to estimate; use exact")
     kinks = _kinks(program) if prior else None
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]
@@ -115,9 +117,8 @@ def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
         values, findings = _border(program, density, mode, name)
     else:
         values, findings = program.constrain(mode.u), _interior(program, mode, name)
-    draws = {k: v[None] for k, v in values.items()}
-    if program.of("deterministic") and not program.of("discrete"):
-        draws = program.complete(draws)
+    with seeded(seed, DISCRETE):
+        draws = program.complete({k: v[None] for k, v in values.items()})
     return Fit(
         draws={k: v[None] for k, v in draws.items()},
         kind="point",

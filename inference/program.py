@@ -8,6 +8,7 @@ each evaluation, so that it may depend on other latents (`Uniform(0, sigma)`), w
 
 from __future__ import annotations
 
+import inspect
 import math
 import traceback
 import warnings
@@ -27,7 +28,7 @@ from torch.distributions import biject_to
 
 from . import discrete
 from ._problem import Fault, Problem, Refused
-from .sampling import Sampling
+from .sampling import Sampling, base_of
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
@@ -63,12 +64,7 @@ class Site:
     @property
     def base(self) -> Any:
         """The distribution without `to_event`, `expand` and `mask` around it."""
-        fn = self.fn
-        while isinstance(
-            fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution
-        ):
-            fn = fn.base_dist
-        return fn
+        return base_of(self.fn)
 
 
 class _Free(Messenger):
@@ -116,6 +112,19 @@ class _WithoutPrior(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.names:
             msg["mask"] = False
+
+
+class _Fitted(Messenger):
+    """Gives the model's own parameters the values that were fitted."""
+
+    def __init__(self, params: Mapping[str, Tensor]):
+        super().__init__()
+        self.params = params
+
+    def _pyro_param(self, msg: dict) -> None:
+        if msg["name"] in self.params:
+            msg["value"] = self.params[msg["name"]]
+            msg["done"] = True
 
 
 class _Start(Messenger):
@@ -181,16 +190,20 @@ class Program:
         sites: every sample site by name, in the order of the model.
         layout: continuous latent to its slice of the unconstrained vector and its shape there.
         size: d, the number of unconstrained dimensions.
+        unfitted: the model's own parameters (`pyro.param`) that have only their initial values.
+        has_factor: whether the model has a `pyro.factor`, a likelihood without a distribution.
     """
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.model = _Free(problem.latent_keys)(problem.model)
-        with torch.random.fork_rng(), poutine.block():
+        self.model = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
+        with torch.random.fork_rng(), poutine.block(), pyro.get_param_store().scope():
             torch.manual_seed(0)
             trace = run(self.model, problem.tensors, _Start())
         self.sites = _sites(trace)
-        self.own_params = [n for n, node in trace.nodes.items() if node["type"] == "param"]
+        params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
+        self.unfitted = [name for name in params if name not in problem.params]
+        self.has_factor = any(isinstance(n.get("fn"), dist.Unit) for n in trace.nodes.values())
         self.layout, self.size = {}, 0
         for site in self.of("latent"):
             shape = site.unconstrained_shape
@@ -201,6 +214,11 @@ class Program:
     def of(self, *roles: str) -> list[Site]:
         """The sites of the given roles."""
         return [site for site in self.sites.values() if site.role in roles]
+
+    @property
+    def elements(self) -> int:
+        """Scalars of all sites: what one evaluation holds in memory."""
+        return sum(site.value.numel() for site in self.sites.values())
 
     @cached_property
     def max_plate_nesting(self) -> int:
@@ -298,9 +316,11 @@ class Program:
         """
         if self._summed is not None and self._summed.by_row(self.of("observed")):
             observed = [site.name for site in self.of("observed")]
-            return self._summed.log_likelihood(
+            scores = self._summed.log_likelihood(
                 self.problem.tensors, self.continuous(values), observed
             )
+            units = sum(self.problem.log_units.get(name, 0.0) for name in observed)
+            return {name: score - units for name, score in scores.items()}
         trace = run(self.model, self.problem.tensors, poutine.condition(data=dict(values)))
         scored = discrete.factors(trace)
         return {
@@ -327,7 +347,7 @@ class Program:
         in_rows = rows is not None and any(plate.name == rows[0] for plate in site.plates)
         if site.role in ("deterministic", "observed"):
             return True
-        return (site.role == "discrete" and bool(site.plates)) or (new_rows and in_rows)
+        return in_rows and (new_rows or site.role == "discrete")
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
         """One joint draw of all latents, deterministics and observations from the prior."""
@@ -459,8 +479,7 @@ def further_draws(program: Program, function: Callable, draws: Mapping[str, Tens
             torch.func.vmap(function, randomness="different")(few)
         except _NOT_VECTORISED:
             return len(next(iter(draws.values())))
-    elements = sum(site.value.numel() for site in program.sites.values())
-    return max(4000, min(100_000, 10_000_000 // max(elements, 1)))
+    return max(4000, min(100_000, 10_000_000 // max(program.elements, 1)))
 
 
 # -- a problem from a model, its options and its data ------------------------------------------
@@ -478,8 +497,8 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         checked: whether the observed values are held against shapes and supports.
 
     Raises:
-        Refused: the model cannot run on the data, nothing is observed, shapes do not match the
-            plates, or a value lies outside the support of its distribution.
+        Refused: the model cannot run on the data, shapes do not match the plates, or a value lies
+            outside the support of its distribution.
     """
     problem = replace(problem, tensors={k: _float(v, dtype) for k, v in problem.tensors.items()})
     if problem.test is not None:
@@ -487,16 +506,9 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         problem = replace(problem, test=held_out)
     try:
         sites = _prototype(problem)
-    except Refused:
-        floats = {k: _float(v, dtype, integers=True) for k, v in problem.tensors.items()}
-        try:
-            sites = _prototype(replace(problem, tensors=floats))
-        except Refused:
-            sites = None
-        if sites is None:
-            raise
-        problem = replace(problem, tensors=floats)
-    keys = _observed_keys(sites, problem.tensors)
+    except Refused as refusal:
+        problem, sites = _with_floats(problem, dtype, refusal)
+    keys = observed_keys(sites, problem.tensors)
     floats = {
         key: _float(problem.tensors[key], dtype, integers=True)
         for name, key in keys.items()
@@ -514,7 +526,33 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
     return problem
 
 
+def _with_floats(
+    problem: Problem, dtype: torch.dtype, refusal: Refused
+) -> tuple[Problem, dict[str, Site]]:
+    """The problem with as few whole numbers made floats as the model needs to run.
+
+    Raises:
+        Refused: the first refusal, if no choice helps.
+    """
+    whole = [
+        key
+        for key, value in problem.tensors.items()
+        if isinstance(value, int) or (isinstance(value, Tensor) and not value.is_floating_point())
+    ]
+    matrices = [k for k in whole if getattr(problem.tensors[k], "ndim", 0) > 1]
+    for keys in [*([key] for key in whole), matrices, whole]:
+        floats = {k: _float(problem.tensors[k], dtype, integers=True) for k in keys}
+        changed = replace(problem, tensors={**problem.tensors, **floats})
+        try:
+            return changed, _prototype(changed)
+        except Refused:
+            continue
+    raise refusal
+
+
 def _float(value: Any, dtype: torch.dtype, *, integers: bool = False) -> Any:
+    if isinstance(value, float) or (isinstance(value, int) and integers):
+        return torch.tensor(value, dtype=dtype)
     if not isinstance(value, Tensor):
         return value
     return value.to(dtype) if value.is_floating_point() or integers else value
@@ -539,13 +577,14 @@ def _prototype(problem: Problem) -> dict[str, Site]:
 
 def _where(error: BaseException, model: Callable) -> str:
     """File and line of the model in which an error arose."""
-    code = getattr(getattr(model, "func", model), "__code__", None)
+    model = inspect.unwrap(getattr(model, "func", model))
+    code = getattr(model, "__code__", None)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [f.lineno for f in frames if code and f.filename == code.co_filename]
     return f"{code.co_filename}, line {lines[-1]}" if lines else "in Pyro"
 
 
-def _observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:
+def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:
     """Observed site to the data key it observes: that of its name, or of the same tensor."""
     keys = {}
     for site in sites.values():

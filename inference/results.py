@@ -202,11 +202,11 @@ def summary(idata: az.InferenceData) -> pd.DataFrame:
         return az.summary(dataset, stat_funcs={"mean": np.mean}, extend=False, **options)
     single = dataset.sizes["chain"] == 1
     with np.errstate(invalid="ignore"):  # a site that never moves has no R-hat
-        table = az.summary(_in_halves(dataset) if single else dataset, **options)
+        table = az.summary(in_halves(dataset) if single else dataset, **options)
     return table.rename(columns=_SUMMARY_NAMES).drop(columns=["r_hat"] if single else [])
 
 
-def _in_halves(dataset: xr.Dataset) -> xr.Dataset:
+def in_halves(dataset: xr.Dataset) -> xr.Dataset:
     """One chain as two: ArviZ's statistics want two, and independent draws have no order."""
     half = dataset.sizes["draw"] // 2
     parts = [dataset.isel(draw=slice(i * half, (i + 1) * half)) for i in (0, 1)]
@@ -214,16 +214,23 @@ def _in_halves(dataset: xr.Dataset) -> xr.Dataset:
     return xr.concat(halves, dim="chain")
 
 
-def with_truth(table: pd.DataFrame, exact: Any) -> pd.DataFrame:
-    """The summary of exact draws with what is known without draws in place of their averages."""
+def truth_of(exact: Any) -> dict[str, dict[str, float]]:
+    """Scalar name to mean, sd and HDI of its exact marginal; empty without an exact truth."""
+    rows = {}
+    for name, marginal in (exact.marginals if exact is not None else {}).items():
+        low, high = _hdi(marginal)
+        known = {"mean": marginal.mean(), "sd": marginal.std(), "hdi_low": low, "hdi_high": high}
+        rows[name] = {column: float(value) for column, value in known.items()}
+    return rows
+
+
+def with_truth(table: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """The summary of exact draws with what `truth_of` knows in place of their averages."""
     table = table.copy()
-    for name in table.index.intersection(list(exact.marginals)):
-        truth = exact.marginals[name]
-        low, high = _hdi(truth)
-        known = {"mean": truth.mean(), "sd": truth.std(), "hdi_low": low, "hdi_high": high}
-        table.loc[name, list(known)] = [float(value) for value in known.values()]
+    for name in table.index.intersection(list(known)):
+        table.loc[name, list(known[name])] = list(known[name].values())
     # Error-free numbers have no Monte Carlo error and need no effective draws.
-    all_known = set(table.index) <= set(exact.marginals)
+    all_known = set(table.index) <= set(known)
     return table[["mean", "sd", "hdi_low", "hdi_high"]] if all_known else table
 
 
@@ -321,13 +328,13 @@ def _log_mean_weighted(rows: np.ndarray, log_weights: np.ndarray | None) -> np.n
 
 
 def pointwise(idata: az.InferenceData) -> np.ndarray:
-    """Log likelihood by observation, (rows, draws); sites of equal shape summed by row."""
+    """Log likelihood by observation, (rows, draws); sites of the same plates summed by row."""
+    dims = {v.dims[2:] for v in idata["log_likelihood"].data_vars.values()}
     parts = [
         np.moveaxis(v.values.reshape(v.shape[0] * v.shape[1], -1), 0, 1)
         for v in idata["log_likelihood"].data_vars.values()
     ]
-    alike = {v.shape for v in idata["log_likelihood"].data_vars.values()}
-    return sum(parts) if len(alike) == 1 else np.concatenate(parts)
+    return sum(parts) if len(dims) == 1 else np.concatenate(parts)
 
 
 def held_out(problem: Problem, fit: Fit) -> dict[str, float]:

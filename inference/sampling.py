@@ -19,19 +19,20 @@ class Sampling(Messenger):
     """Draws every site that no other handler has given a value."""
 
     def _pyro_sample(self, msg: dict) -> None:
-        if msg["value"] is None and not msg["done"] and type(_base(msg["fn"])) in _SAMPLERS:
+        if msg["value"] is None and not msg["done"] and type(base_of(msg["fn"])) in _SAMPLERS:
             msg["value"] = _sample(msg["fn"])
             msg["done"] = True
 
 
-def _base(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """A distribution without `to_event`, `expand` and `mask` around it."""
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
 
 
 def _sample(fn: dist.TorchDistribution) -> Tensor:
-    base = _base(fn)
+    base = base_of(fn)
     # Wrappers only add batch dimensions on the left or rename them: their shape is the wanted one.
     shape = fn.shape()[: len(fn.shape()) - len(base.event_shape)]
     return _SAMPLERS[type(base)](base, shape)

@@ -81,10 +81,9 @@ def check(setting: Setting, value: Any) -> Any:
         BadSetting: naming the setting and what it may be.
     """
     converted = _convert(setting, value)
-    if setting.bounds and converted is not None:
-        inside = not math.isnan(converted) and all(_holds(converted, b) for b in setting.bounds)
-        if not inside:
-            raise _bad(setting, value)
+    bounds = setting.bounds if converted is not None else ()
+    if not all(_holds(converted, bound) for bound in bounds):
+        raise _bad(setting, value)
     return converted
 
 
@@ -92,7 +91,7 @@ def _convert(setting: Setting, value: Any) -> Any:
     for kind in _members(setting.kind):
         try:
             return _as(kind, value)
-        except (ValueError, TypeError, SyntaxError):
+        except (ValueError, TypeError, SyntaxError, OverflowError):
             continue
     raise _bad(setting, value)
 
@@ -112,7 +111,7 @@ def _as(kind: Any, value: Any) -> Any:
         return value if isinstance(value, bool) else words.get(str(value).lower()) or _no(value)
     if kind is int and not isinstance(value, bool) and float(value) == int(float(value)):
         return int(float(value))
-    if kind is float and not isinstance(value, bool):
+    if kind is float and not isinstance(value, bool) and math.isfinite(float(value)):
         return float(value)
     if kind in (types.NoneType, None) and value in (None, "none", "None"):
         return None

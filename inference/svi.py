@@ -9,7 +9,7 @@ from typing import Annotated
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import Trace_ELBO
+from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -67,7 +67,7 @@ def svi(
             trace, converged = _ascend(objective, params, steps, lr, window, context)
         with seeded(seed, DRAWS):
             values, log_q = _draw(program, chosen.guide, draws)
-            log_p = over_draws(program.log_joint, values)
+            log_p = over_draws(program.log_joint, values, program.elements)
             more = further_draws(program, program.log_joint, values)
             log_ratios = log_p - log_q if more <= draws else _log_ratios(program, chosen, more)
         with seeded(seed, DISCRETE):
@@ -136,14 +136,24 @@ def _single(program: Program, chosen: Guide) -> Callable[[Tensor | None], Tensor
         return lambda _: chosen.objective(program.model, chosen.guide, tensors)
     if _reparameterised(run(chosen.guide, tensors)):
         return lambda _: _elbo(program, chosen.guide)
-    surrogate = Trace_ELBO().differentiable_loss
-    return lambda _: -surrogate(program.model, chosen.guide, **tensors)
+    return lambda _: _score_elbo(program, chosen.guide)
 
 
 def _elbo(program: Program, guide: Callable) -> Tensor:
     """log p(data, z) - log q(z) at one z from the guide: Kingma and Welling (2014), eq. 2."""
     values, log_q = _from_guide(program, guide)
     return program.log_joint(values) - log_q
+
+
+def _score_elbo(program: Program, guide: Callable) -> Tensor:
+    """The ELBO at one z whose gradient is REINFORCE's: Ranganath et al. (2014), eq. 3."""
+    with torch.no_grad():
+        values, _ = _from_guide(program, guide)
+    trace = run(poutine.condition(guide, data=values), program.problem.tensors)
+    log_q = sum((f["log_prob"].sum() for f in factors(trace).values()), torch.zeros(()))
+    elbo = program.log_joint(values) - log_q
+    score = log_q * elbo.detach()
+    return elbo + score - score.detach()
 
 
 def _from_guide(program: Program, guide: Callable) -> tuple[dict[str, Tensor], Tensor]:
@@ -169,14 +179,17 @@ def _check_sites(program: Program, trace: poutine.Trace) -> None:
             raise Refused(f"the guide's site '{name}' has shape {found}, the model's {shape}")
     for name, node in trace.nodes.items():
         auxiliary = node.get("infer", {}).get("is_auxiliary")
-        if node["type"] == "sample" and name not in program.sites and not auxiliary:
+        if node["type"] != "sample" or auxiliary or isinstance(node["fn"], _Subsample):
+            continue
+        if name in program.sites and program.sites[name].role == "discrete":
+            raise Refused(f"'{name}' is discrete and summed out; leave it out of the guide")
+        if name not in program.sites:
             raise Refused(f"the guide's site '{name}' is not in the model: {_names(program)}")
 
 
 def _log_ratios(program: Program, chosen: Guide, draws: int) -> Tensor:
     values, log_q = _draw(program, chosen.guide, draws)
-    elements = sum(site.value.numel() for site in program.sites.values())
-    return over_draws(program.log_joint, values, elements) - log_q
+    return over_draws(program.log_joint, values, program.elements) - log_q
 
 
 def _names(program: Program) -> str:

@@ -1,12 +1,13 @@
 """The models of the zoo: one file each, the folder listing is the registry.
 
-`names`, `title` and `summary` read the sources and import nothing heavy; `load` imports one model.
+`names`, `title` and `card` read the sources and import nothing heavy; `load` imports one model.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import itertools
 from functools import cache
 from pathlib import Path
@@ -78,6 +79,14 @@ def own_guides(name: str) -> list[str]:
     """Names of the guides that the model's file brings."""
     field = entry_fields(name).get("guides")
     return [key.value for key in field.keys] if isinstance(field, ast.Dict) else []
+
+
+def place(model: Callable) -> str:
+    """File and line where a model is written, as far as Python knows."""
+    code = getattr(inspect.unwrap(getattr(model, "func", model)), "__code__", None)
+    if code is None:
+        return f"a {type(model).__name__} object"
+    return f"{code.co_filename}, line {code.co_firstlineno}"
 
 
 def wrap(model: Callable) -> Entry:

@@ -10,32 +10,33 @@ from typing import Any
 
 import numpy as np
 
+from ._csv import SUFFIXES, read_csv
 from ._entry import Fault, MissingInput, UnknownName
 
-_SUFFIXES = (".csv", ".json", ".npz")
+_SUFFIXES = (*SUFFIXES, ".json", ".npz")
 
 
 def read_columns(path: str | Path) -> dict[str, Any]:
     """Read the named values of a file.
 
     Args:
-        path: `.csv` (a column each; header or none, then `column_1` and so on), `.json` (an
-            object: name to number, list or nested list) or `.npz` (an array each).
+        path: `.csv`, `.tsv` or `.txt` (a column each; header or none, then `column_1` and so on),
+            `.json` (an object: name to number, list or nested list) or `.npz` (an array each).
 
     Returns:
         name to int, float or array, in the file's own number types.
 
     Raises:
         MissingInput: there is no such file.
-        Fault: not readable as what its suffix says; a value that is not a finite number.
+        Fault: not readable as what its suffix says.
     """
     path = Path(path)
     if not path.is_file():
         raise MissingInput(f"there is no file {path}; check the name")
-    readers = {".csv": _read_csv, ".json": _read_json, ".npz": _read_npz}
-    if path.suffix not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
         raise Fault(f"{path} is none of {', '.join(_SUFFIXES)}; convert it to one of these")
-    return readers[path.suffix](path)
+    return {".json": _read_json, ".npz": _read_npz}.get(suffix, read_csv)(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -74,40 +75,16 @@ def _read_npz(path: Path) -> dict[str, Any]:
         raise Fault(f"{path} is no readable NPZ file of plain arrays ({error})") from None
 
 
-def _read_csv(path: Path) -> dict[str, Any]:
-    import pandas as pd
-
-    try:
-        table = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-        header = 0 if any(not _is_number(cell) for cell in table.iloc[0]) else None
-        if header == 0 and table.iloc[0].str.upper().isin(["H", "T"]).all():
-            header = None
-        table = pd.read_csv(path, header=header, skipinitialspace=True)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise Fault(f"{path} is no readable CSV file ({str(error).strip()})") from None
-    if header is None:
-        table.columns = [f"column_{i + 1}" for i in range(table.shape[1])]
-    return {str(name): table[name].to_numpy() for name in table.columns}
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return cell.strip() == ""
-    return True
-
-
-def column(source: str, target: str | None = None, *, hint: str) -> np.ndarray:
+def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:
     """The one column that is meant: the only one of a file, or the one named `target`.
 
     Raises:
         UnknownName: no file name. MissingInput: no such file. Fault: several columns and no
         target, or no such column.
     """
-    if not Path(source).suffix:
+    if not isinstance(source, Mapping) and not Path(source).suffix:
         raise UnknownName(f"there is no data set or file '{source}'; give {hint}")
-    columns = read_columns(source)
+    columns = dict(source) if isinstance(source, Mapping) else read_columns(source)
     if target is None and len(columns) != 1:
         raise Fault(
             f"{source} has {len(columns)} columns ({', '.join(columns)[:80]}); "
@@ -116,7 +93,12 @@ def column(source: str, target: str | None = None, *, hint: str) -> np.ndarray:
     name = target if target is not None else next(iter(columns))
     if name not in columns:
         raise Fault(f"{source} has no column '{name}'; {nearest(name, columns)}")
-    return check_finite(name, np.atleast_1d(columns[name]))
+    return check_finite(name, np.atleast_1d(np.asarray(columns[name])))
+
+
+def said(source: Any) -> str:
+    """What a source is called in words."""
+    return "given in Python" if isinstance(source, Mapping) else str(source)
 
 
 def check_finite(name: str, values: np.ndarray) -> np.ndarray:
@@ -141,7 +123,7 @@ def check_finite(name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def assignments(source: str, *, keys: Sequence[str]) -> dict[str, Any]:
+def assignments(source: Any, *, keys: Sequence[str]) -> dict[str, Any]:
     """Numbers by name, from `y=1.5` (several separated by commas) or a file.
 
     Raises:
@@ -149,8 +131,10 @@ def assignments(source: str, *, keys: Sequence[str]) -> dict[str, Any]:
     """
     import torch
 
-    if "=" in source and not Path(source).is_file():
-        pairs = [pair.partition("=") for pair in source.split(",")]
+    if isinstance(source, Mapping):
+        values = dict(source)
+    elif "=" in str(source) and not Path(source).is_file():
+        pairs = [pair.partition("=") for pair in str(source).split(",")]
         values = {name.strip(): value for name, _, value in pairs}
     else:
         values = read_columns(source)

@@ -86,10 +86,11 @@ class Data:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of names, types, shapes and values; the same data give the same hash."""
+        """Hash of names, types, shapes, values and units; the same data give the same hash."""
         import numpy as np
 
         digest = hashlib.sha256()
+        digest.update(repr(sorted(self.units.items())).encode())
         for key in sorted(self.tensors):
             value = np.ascontiguousarray(self.tensors[key])
             digest.update(f"{key}:{value.dtype.str}:{value.shape};".encode())

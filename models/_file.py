@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 import traceback
 import zlib
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._data import check_finite, nearest, read_columns
+from ._csv import SUFFIXES
+from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys
 
 
@@ -36,10 +36,10 @@ def load_file(name: str) -> Entry:
     if isinstance(getattr(module, "ENTRY", None), Entry):
         return module.ENTRY
     model = getattr(module, "model", None)
-    if not inspect.isfunction(model):
+    if not callable(model):
         raise Fault(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
     guide = getattr(module, "guide", None)
-    guides = {"own": guide} if inspect.isfunction(guide) else {}
+    guides = {"own": guide} if callable(guide) else {}
     return entry_of(model, guides=guides)
 
 
@@ -78,40 +78,67 @@ def _reader(model: Callable) -> Callable[..., Data]:
         source: Any = None, *, target: str | None = None, features: str | None = None
     ) -> Data:
         """Values by parameter name from a file or a mapping."""
-        if source is None:
-            values, said = {}, "none"
-        elif isinstance(source, str | Path):
-            values, said = read_columns(source), str(source)
-        else:
-            values, said = dict(source), "given in Python"
-        if said.endswith(".csv"):
-            values = _columns_to_keys(values, keys, target, features)
-        _check_names(values, keys, said)
+        values, names = _values(source, keys, target, features)
+        _check_names(values, keys, said(source))
         tensors = {name: as_tensor(name, value) for name, value in values.items()}
-        return Data(tensors=tensors, source=said, notes=_wild_scales(tensors))
+
+        def new_rows(new: Any) -> dict[str, Any]:
+            # The same columns in the same order, and no look at what is predicted.
+            asked = ",".join(names) if names else None
+            found, _ = _values(new, keys, None, asked)
+            _check_names(found, keys, said(new))
+            return {name: as_tensor(name, value) for name, value in found.items()}
+
+        return Data(
+            tensors=tensors,
+            source="none" if source is None else said(source),
+            notes=_wild_scales(tensors),
+            new_rows=new_rows,
+        )
 
     return data
 
 
+def _values(
+    source: Any, keys: dict, target: str | None, features: str | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The values of a source by data key, and the columns that make up `x`, if any do."""
+    if source is None:
+        return {}, []
+    if not isinstance(source, str | Path):
+        return dict(source), []
+    values = read_columns(source)
+    if Path(source).suffix.lower() in SUFFIXES:
+        return _columns_to_keys(values, keys, target, features)
+    return values, []
+
+
 def _columns_to_keys(
     table: dict[str, Any], keys: dict, target: str | None, features: str | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], list[str]]:
     """Columns of a CSV file as data: by name; else y is the target and x the numeric others."""
     values = {name: table[name] for name in keys if name in table}
     if target is not None:
         if target not in table:
             raise Fault(f"there is no column '{target}'; {nearest(target, table)}")
         values["y"] = table[target]
-    if "x" in keys and "x" not in values:
-        rest = [name for name in table if name not in values and name != target]
-        wanted = features.split(",") if features else rest
-        for name in wanted:
-            if name not in table:
-                raise Fault(f"there is no column '{name}'; {nearest(name, table)}")
-        numeric = [table[name] for name in wanted if np.asarray(table[name]).dtype.kind in "iufb"]
-        if numeric:
-            values["x"] = np.column_stack(numeric)
-    return values
+    if "x" not in keys or "x" in values:
+        return values, []
+    names = [n for n in table if n not in values and n != target and _is_numeric(table[n])]
+    if features is not None:
+        names = [name.strip() for name in features.split(",")]
+    for name in names:
+        if name not in table:
+            raise Fault(f"there is no column '{name}'; {nearest(name, table)}")
+        if not _is_numeric(table[name]):
+            raise Fault(f"'{name}' is no column of numbers; make it numbers, or leave it out")
+    if names:
+        values["x"] = np.column_stack([table[name] for name in names])
+    return values, names
+
+
+def _is_numeric(values: Any) -> bool:
+    return np.asarray(values).dtype.kind in "iufb"
 
 
 def _check_names(values: dict[str, Any], keys: dict[str, Any], source: str) -> None:

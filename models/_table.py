@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
-import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ._csv import SUFFIXES, cells_of, number, read_cells_of
 from ._data import nearest, read_columns, simulated_rng
-from ._entry import BadSetting, Fault, MissingInput
+from ._entry import BadSetting, Fault
 
-_MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
 _MAX_LEVELS, _MAX_CLASSES = 50, 100
 
 
@@ -75,78 +71,9 @@ def read_cells(source: str | Path) -> dict[str, Any]:
         MissingInput: there is no such file. Fault: it is not readable as a table.
     """
     path = Path(source)
-    if path.suffix.lower() in (".csv", ".tsv", ".txt") and path.is_file():
-        return _read_csv(path)
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return read_cells_of(path)
     return read_columns(path)
-
-
-def _read_csv(path: Path) -> dict[str, np.ndarray]:
-    try:
-        rows = _records(path.read_text(encoding="utf-8-sig"), path)
-    except UnicodeDecodeError:
-        raise Fault(f"{path} is no text in UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise MissingInput(f"cannot read {path} ({error.strerror}); check the file") from None
-    if not rows:
-        raise Fault(f"{path} is empty; give a table with a header and rows")
-    names = [f"column_{i + 1}" for i in range(len(rows[0]))]
-    if _is_header(rows[0], rows[1] if len(rows) > 1 else []):
-        names = [" ".join(name.split()) or other for name, other in zip(rows.pop(0), names)]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise Fault(f"several columns are called {_listed(twice)}, {path}; rename them")
-    cells = np.array(rows, dtype=object).reshape(len(rows), len(names))
-    return {name: cells[:, i] for i, name in enumerate(names)}
-
-
-def _records(text: str, path: Path) -> list[list[str]]:
-    """The rows of a CSV text, stripped and without blank lines; all of them equally long."""
-    text = re.sub(r'" +(?=[,;\t\n]|$)', '"', text)
-    rows, line = [], 1
-    try:
-        reader = _reader(text, _delimiter(text), strict=True)
-        for row in reader:
-            if len(row) > 1 or "".join(row).strip():
-                rows.append([cell.strip() for cell in row])
-                if len(row) != len(rows[0]):
-                    found = f"{len(row)} fields instead of {len(rows[0])}, {path} line {line}"
-                    raise Fault(f"{found}; correct it (text that holds the separator in quotes)")
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise Fault(f"broken CSV ({error}), {path} line {line}; correct the quotes") from None
-    return rows
-
-
-def _reader(text: str, delimiter: str, *, strict: bool) -> Any:
-    lines = io.StringIO(text)
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
-
-
-def _delimiter(text: str) -> str:
-    """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`."""
-    widths = {}
-    for mark in "\t;,":
-        rows = islice(filter(any, _reader(text, mark, strict=False)), 20)
-        widths[mark] = [len(row) for row in rows] or [1]
-        if len(set(widths[mark])) == 1 and widths[mark][0] > 1:
-            return mark
-    return max(",;\t", key=lambda mark: widths[mark][0])
-
-
-def _is_header(first: Sequence[str], second: Sequence[str]) -> bool:
-    """Whether a name stands above a number, or there is no number to see at all."""
-    for above, below in zip(first, second):
-        if _number(above) is None and above not in _MISSING and _number(below) is not None:
-            return True
-    return all(_number(cell) is None for cell in [*first, *second])
-
-
-def _number(cell: str) -> float | None:
-    """The number that a text is, true and false included; None if it is none."""
-    try:
-        return None if "_" in cell else float(cell)
-    except ValueError:
-        return {"false": 0.0, "true": 1.0}.get(cell.lower())
 
 
 def from_columns(
@@ -213,7 +140,7 @@ def encode(
     labelled = {*coding.levels, *([coding.target] if coding.classes else [])}
     values = _vectors(columns, used, source)
     for name, value in values.items():
-        values[name] = _cells(value) if name in labelled else _typed(value)
+        values[name] = cells_of(value) if name in labelled else _typed(value)
     _check_values(values, source)
     y = _y(values, coding, source) if coding.target in values else None
     return _x(values, coding, source), y
@@ -326,18 +253,12 @@ def _vectors(
     return vectors
 
 
-def _cells(values: np.ndarray) -> np.ndarray:
-    """Values as text with single spaces (messages are one line), None where one is missing."""
-    texts = ["" if value is None else " ".join(str(value).split()) for value in values.tolist()]
-    return np.array([None if text in _MISSING else text for text in texts], dtype=object)
-
-
 def _typed(values: np.ndarray) -> np.ndarray:
     """Values as float64 if all of them are numbers, else as text, None where missing."""
     if values.dtype.kind in "biuf":
         return values.astype(float)
-    cells = _cells(values)
-    numbers = [None if cell is None else _number(cell) for cell in cells]
+    cells = cells_of(values)
+    numbers = [None if cell is None else number(cell) for cell in cells]
     return cells if None in numbers else np.array(numbers)
 
 
@@ -363,9 +284,9 @@ def _not_finite(values: np.ndarray) -> np.ndarray:
 def _levels(name: str, cells: np.ndarray, source: str) -> tuple[str, ...]:
     """The levels of a text column, sorted, if it looks like a category."""
     levels, n = tuple(sorted(set(cells))), len(cells)
-    row = next(row for row, cell in enumerate(cells) if _number(cell) is None)
+    row = next(row for row, cell in enumerate(cells) if number(cell) is None)
     found = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"
-    if all(_number(cell.replace(",", "")) is not None for cell in cells):
+    if all(number(cell.replace(",", "")) is not None for cell in cells):
         raise Fault(f"{found}, {source}; write numbers without commas, as 1234.5")
     if len(levels) > _MAX_LEVELS or 1 < n == len(levels):
         raise Fault(
@@ -414,7 +335,7 @@ def _y(values: Mapping[str, np.ndarray], coding: Coding, source: str) -> np.ndar
 
 def _numbers(name: str, values: np.ndarray, source: str) -> np.ndarray:
     if values.dtype == object:
-        row = next(row for row, cell in enumerate(values) if _number(cell) is None)
+        row = next(row for row, cell in enumerate(values) if number(cell) is None)
         found = f"'{name}' is text in row {row + 1} ({values[row]!r:.40}) where numbers are needed"
         raise Fault(f"{found}, {source}; correct it or choose another column")
     return values
@@ -436,8 +357,8 @@ def _codes(name: str, values: np.ndarray, known: Sequence[str], source: str) -> 
 
 def _plain(label: str) -> str:
     """A whole number in the one spelling that labels have: `3` for `3.0`, `1` for `True`."""
-    number = _number(label)
-    return str(int(number)) if number is not None and number.is_integer() else label
+    found = number(label)
+    return str(int(found)) if found is not None and found.is_integer() else label
 
 
 def _names(coding: Coding) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._data import nearest, simulated_rng
+from ._data import nearest, said, simulated_rng
 from ._entry import Data, Rows, UnknownName
 from ._table import (
     Scaling,
@@ -65,8 +65,9 @@ def tabular(
         return scaled
 
     def new_rows(new: Any) -> dict[str, torch.Tensor]:
-        columns = new if isinstance(new, Mapping) else read_cells(new)
-        return tensors(*encode(columns, table.coding, source=_said(new)))
+        columns = dict(new) if isinstance(new, Mapping) else read_cells(new)
+        columns.pop(table.coding.target, None)  # what is predicted is not looked at
+        return tensors(*encode(columns, table.coding, source=said(new)))
 
     notes = list(table.notes)
     if standardise:
@@ -86,10 +87,6 @@ def tabular(
     )
 
 
-def _said(source: Any) -> str:
-    return "given in Python" if isinstance(source, Mapping) else str(source)
-
-
 def _table(
     source: Any,
     builtin: Mapping[str, Callable],
@@ -99,7 +96,7 @@ def _table(
 ) -> Table:
     if isinstance(source, Mapping):
         return from_columns(
-            source, target=target, features=features, classes=classes, source=_said(source)
+            source, target=target, features=features, classes=classes, source=said(source)
         )
     if source in builtin:
         columns, name, usual = builtin[source]()

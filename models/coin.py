@@ -21,7 +21,8 @@ References: Gelman et al. (2013), Bayesian Data Analysis, 3rd ed., section 2.1 a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyro
@@ -30,7 +31,7 @@ import torch
 from pyro.distributions import constraints
 from scipy import special, stats
 
-from ._data import column, simulated_rng
+from ._data import column, said, simulated_rng
 from ._entry import Data, Entry, Exact, Fault, Rows
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def guide(x):
 
 
 def data(
-    source: str | None = None,
+    source: Any = None,
     *,
     n: Annotated[int, ">= 0"] = 20,
     heads: Annotated[float, ">= 0", "<= 1"] = 0.5,
@@ -61,7 +62,8 @@ def data(
     """Flips from a string of H and T, a file column, or a simulation.
 
     Args:
-        source: `HHTHTT`, a `.csv`, `.json` or `.npz` file, `simulate`; default the lecture's `HH`.
+        source: `HHTHTT`, a file with a column of flips, a mapping with one, or `simulate`; default
+            the lecture's `HH`.
         n: number of simulated flips.
         heads: their probability of heads.
         data_seed: seed of the simulation.
@@ -71,15 +73,17 @@ def data(
         Fault: a flip is neither heads nor tails.
     """
     source = "HH" if source is None else source
+    if isinstance(source, Path):
+        source = str(source)
     if source == "simulate":
         flips = simulated_rng(data_seed).random(n) < heads
         source = f"simulate n={n} heads={heads:g} data_seed={data_seed}"
-    elif set(source.upper()) <= {"H", "T"}:
+    elif isinstance(source, str) and set(source.upper()) <= {"H", "T"}:
         flips = [letter == "H" for letter in source.upper()]
     else:
         flips = _zeros_and_ones(column(source, target, hint=_HINT))
     x = torch.as_tensor(np.asarray(flips, dtype=float))
-    return Data(tensors={"x": x}, rows=Rows("flip", ("x",)), source=source or "no flips")
+    return Data(tensors={"x": x}, rows=Rows("flip", ("x",)), source=said(source) or "no flips")
 
 
 _HINT = "a string of H and T such as HHTHTT, a file (.csv, .json, .npz), or `simulate`"

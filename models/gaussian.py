@@ -23,14 +23,14 @@ References: Bishop (2006), Pattern Recognition and Machine Learning, sections 2.
 from __future__ import annotations
 
 from math import sqrt
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 from scipy import stats
 
-from ._data import assignments
+from ._data import assignments, said
 from ._entry import Data, Entry, Exact, Fault
 
 
@@ -39,7 +39,7 @@ def model(x, y, *, rho: Annotated[float, "> -1", "< 1"] = 0.9):
     pyro.sample("y", dist.Normal(rho * x, sqrt(1 - rho**2)), obs=y)
 
 
-def data(source: str | None = None) -> Data:
+def data(source: Any = None) -> Data:
     """Nothing (both are latent), or one of x and y.
 
     Args:
@@ -53,7 +53,7 @@ def data(source: str | None = None) -> Data:
     values = assignments(source, keys=("x", "y"))
     if len(values) == 2:
         raise Fault(f"x and y are both given ({source}), nothing is left to infer; give one")
-    return Data(tensors=values, source=source)
+    return Data(tensors=values, source=said(source))
 
 
 def exact(data: Data, *, rho: float) -> Exact:

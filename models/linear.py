@@ -208,7 +208,8 @@ def band(data: Data, *, noise: float | None, prior_scale: float) -> Figure:
     from matplotlib.figure import Figure
 
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
-    chosen = int(np.argmax(np.abs(np.corrcoef(x.T, y)[-1, :-1])))
+    spread = np.where(x.std(0) > 0, x.std(0), np.inf)
+    chosen = int(np.argmax(np.abs((x - x.mean(0)).T @ (y - y.mean())) / spread))
     x, name = x[:, [chosen]], data.coords["feature"][chosen]
     counts = sorted({min(len(y), count) for count in (2, 10, 50, len(y))})
     figure = Figure(figsize=(2.6 * len(counts) + 0.6, 3.2), layout="constrained")
@@ -231,7 +232,8 @@ def band(data: Data, *, noise: float | None, prior_scale: float) -> Figure:
 
 
 def _limits(y: np.ndarray) -> tuple[float, float]:
-    return y.min() - y.std(), y.max() + y.std()
+    margin = max(y.std(), 0.5)
+    return y.min() - margin, y.max() + margin
 
 
 def _band(
@@ -254,19 +256,21 @@ def original(draws: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarra
 
 
 def refuses(method: str, options: dict, data: Data) -> str | None:
-    """Least squares needs independent columns and more rows than weights."""
-    if method != "mle":
-        return None
-    x = np.asarray(data.tensors["x"])
+    """Least squares needs independent columns, unknown noise a line that misses some row."""
+    x, y = np.asarray(data.tensors["x"]), np.asarray(data.tensors["y"])
     design = np.column_stack([x, np.ones(len(x))])
-    rank = np.linalg.matrix_rank(design)
-    if rank < design.shape[1]:
+    weights, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+    if method == "mle" and rank < design.shape[1]:
         return (
             f"the {design.shape[1]} weights (intercept included) have rank {rank} only, so least "
             "squares is not unique; drop columns, or use map"
         )
-    if options["noise"] is None and len(x) <= design.shape[1]:
-        return "the line passes through every row, so sigma runs to 0; use map, or give noise"
+    if options["noise"] is not None or method == "prior":
+        return None
+    through_all = ((y - design @ weights) ** 2).sum() <= 1e-12 * max((y**2).sum(), 1e-12)
+    # With fewer rows than weights the prior keeps the posterior proper, though not its mode.
+    if through_all and (len(x) > rank or method in ("mle", "map")):
+        return "a line passes through every row, so sigma runs to 0; give noise (--set noise=1)"
     return None
 
 

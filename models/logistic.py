@@ -110,7 +110,8 @@ def data(
         split=split,
         data_seed=data_seed,
     )
-    classes = int(np.asarray(found.tensors["y"]).max()) + 1
+    labels = [found.tensors["y"], *([found.test["y"]] if found.test is not None else [])]
+    classes = 1 + max(int(np.asarray(y).max()) for y in labels)
     if classes > 2:
         raise Fault(f"the target has {classes} classes, {found.source}; logistic takes two")
     return found
@@ -203,6 +204,8 @@ def exact(
 def _by_quadrature(log_joint: Any, names: list[str], k: int) -> Exact:
     """Marginals, evidence and draws of one or two coefficients from a grid of 401 to a side."""
     axes = _axes(log_joint, len(names))
+    if axes is None:
+        return None
     mesh = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
     values = np.concatenate([log_joint(part) for part in np.array_split(mesh, 100)])
     values = values.reshape([len(axis) for axis in axes])
@@ -223,8 +226,12 @@ def _by_quadrature(log_joint: Any, names: list[str], k: int) -> Exact:
     return Exact(sample=sample, marginals=marginals, log_evidence=float(evidence))
 
 
-def _axes(log_joint: Any, d: int) -> list[np.ndarray]:
-    """A range of each coefficient outside which the density is below 1e-13 of its peak."""
+def _axes(log_joint: Any, d: int) -> list[np.ndarray] | None:
+    """A range of each coefficient outside which the density is below 1e-13 of its peak.
+
+    None where such a box is mostly empty (coefficients that depend closely on each other, as
+    those of features far from zero do): a grid would miss the density.
+    """
     found = optimize.minimize(lambda t: -log_joint(t[None])[0], np.zeros(d), method="Nelder-Mead")
     centre, peak = found.x, -found.fun
     ranges = np.stack([centre - 1, centre + 1], axis=1)
@@ -239,9 +246,25 @@ def _axes(log_joint: Any, d: int) -> list[np.ndarray]:
             for end, step in ((0, -width / 2), (-1, width / 2)):
                 if edge[end].any():
                     ranges[j, end], grown = ranges[j, end] + step, True
-        if not grown:
+        if grown:
+            continue
+        narrow = _shrunk(ranges, inside)
+        if np.allclose(narrow, ranges, rtol=0.2, atol=0):
             break
-    return [np.linspace(low, high, 401) for low, high in ranges]
+        ranges = narrow
+    else:
+        return None
+    return [np.linspace(low, high, 401) for low, high in ranges] if inside.mean() > 0.02 else None
+
+
+def _shrunk(ranges: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The box around the cells inside, one cell wider on each side."""
+    narrow = ranges.copy()
+    for j, (low, high) in enumerate(ranges):
+        others = tuple(i for i in range(inside.ndim) if i != j)
+        cells, step = np.flatnonzero(inside.any(axis=others)), (high - low) / 40
+        narrow[j] = low + (cells[0] - 1) * step, low + (cells[-1] + 1) * step
+    return narrow
 
 
 def boundary(data: Data, **options: Any) -> Figure:
@@ -281,7 +304,7 @@ def boundary(data: Data, **options: Any) -> Figure:
         axes.set(xlabel=f"{names[0]} (model's units)", ylabel=f"{names[1]} (model's units)")
         axes.legend(loc="best", fontsize=8)
     figure.suptitle(
-        "Probability and decision boundary (white) along the strongest features, at the mode",
+        "Probability and boundary (white) along the strongest features, mode under normal priors",
         fontsize=9, x=0.01, ha="left",
     )  # fmt: skip
     return figure

@@ -35,10 +35,10 @@ def test_a_csv_without_header_and_plain_numbers_in_json(tmp_path):
         ("d.json", "[1, 2]", "no JSON object"),
         ("d.json", '{"a": [[1], [1, 2]]}', "rows of a .* differ in length"),
         ("d.json", '{"a": "text"}', 'a in .* is "text"'),
-        ("d.csv", "", "no readable CSV"),
-        ("d.csv", "a,b\n1,2\n3\n4,5,6\n", "no readable CSV"),
+        ("d.csv", "", "is empty"),
+        ("d.csv", "a,b\n1,2\n3\n4,5,6\n", "1 fields instead of 2.*line 3"),
         ("d.npz", "no zip", "no readable NPZ"),
-        ("d.txt", "1", "is none of"),
+        ("d.xlsx", "1", "is none of"),
     ],
 )
 def test_broken_files_are_named(tmp_path, name, content, message):

@@ -158,3 +158,51 @@ def test_a_long_chain_is_contracted_by_pyro_and_agrees_with_the_forward_algorith
     assert program.log_joint({"stay": stay}).item() == pytest.approx(np.log(forward.sum()))
     torch.manual_seed(0)
     assert program.complete({"stay": stay.expand(3)})["state_14"].shape == (3,)
+
+
+def test_a_point_estimate_recovers_a_global_label_and_repeats_itself():
+    import zoo
+
+    def model(y):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(m + 10 * z, 1.0), obs=y)
+
+    y = {"y": [12.0, 12.5, 13.0]}
+    runs = [zoo.run(model, method="map", data=y, seed=seed) for seed in (0, 0, 1)]
+    likelihoods = [run.idata["log_likelihood"]["y"].values.sum() for run in runs]
+    assert likelihoods == pytest.approx([likelihoods[0]] * 3)
+    predicted = runs[0].idata["posterior_predictive"]["y"].values.mean()
+    assert predicted == pytest.approx(11.9, abs=0.2)
+
+
+def test_labels_of_groups_are_kept_and_those_of_rows_drawn_anew_in_predictions():
+    def model(y):
+        with pyro.plate("group", 2, dim=-2):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            with pyro.plate("row", y.shape[-1], dim=-1):
+                pyro.sample("y", dist.Normal(10 * z, 1.0), obs=y)
+
+    y = torch.tensor([[0.0, 0.5, -0.5], [10.0, 9.5, 10.5]])
+    program = Program(problem_from(model, {"y": y}))
+    kept = {"z": torch.tensor([[0.0], [1.0]])}
+    predicted = torch.stack([program.predictive(kept)["y"] for _ in range(50)])
+    assert predicted.mean((0, 2)).tolist() == pytest.approx([0, 10], abs=0.6)
+
+
+def test_rows_of_another_plate_are_not_added_to_those_of_the_labels():
+    def model(y, v):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(y)):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+        with pyro.plate("other", len(v)):
+            pyro.sample("v", dist.Normal(m, 1.0), obs=v)
+
+    program = Program(problem_from(model, {"y": Y, "v": Y.flip(0)}))
+    values = {"m": torch.tensor(0.5), "z": torch.tensor([0.0, 1.0, 0.0, 1.0])}
+    found = program.log_likelihood(values)
+    expected = stats.norm.logpdf(Y.numpy(), 0.5 + values["z"].numpy(), 1)
+    np.testing.assert_allclose(found["y"], expected, rtol=1e-12)
+    np.testing.assert_allclose(found["v"], stats.norm.logpdf(Y.flip(0).numpy(), 0.5, 1))

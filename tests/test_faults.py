@@ -28,6 +28,15 @@ def model(x, y):
     with pyro.plate("row", len(y)):
         pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
 """
+OWN = """
+import torch, pyro, pyro.distributions as dist
+
+def model(y):
+    scale = pyro.param("scale", torch.tensor(1.0))
+    m = pyro.sample("m", dist.Normal(0.0, 1.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(m, scale), obs=y)
+"""
 WIDE = """
 import pyro, pyro.distributions as dist
 
@@ -51,11 +60,14 @@ FILES = {
     "bernoulli.py": BERNOULLI,
     "normal.py": NORMAL,
     "wide.py": WIDE,
+    "own.py": OWN,
+    "exactly.csv": "a,y\n1,3\n2,5\n3,7\n4,9\n",
     "label2.json": '{"y": [0, 2, 1]}',
     "column.json": '{"y": [[0], [1], [1]]}',
     "empty.json": '{"y": []}',
     "one.json": '{"y": 1.0}',
     "uneven.json": '{"x": [1, 2, 3], "y": [1, 2]}',
+    "uneven_y.json": '{"y": [1.5, 2.5]}',
     "extra.json": '{"x": [1], "y": [1], "z": [1]}',
     "short.json": '{"y": [1]}',
     "words.json": '{"x": ["a"], "y": [1]}',
@@ -83,6 +95,9 @@ TABLE = [
     (["run", "coin", "--set", "alpha"], 2, "has no '='"),
     (["run", "coin", "--data", "gone"], 2, "no data set or file 'gone'"),
     (["run", "linear", "--data", "diabetis"], 2, "did you mean 'diabetes'"),
+    (["run", "coin", "--set", "seed=3"], 2, "write --seed 3"),
+    (["run", "coin", "--data", "H" * 300, "--method", "nope"], 2, "no method 'nope'"),
+    (["run", "coin", "--set", "draws=inf"], 78, "draws=inf is out of range"),
     (["run", "coin", "--set", "alpah=2"], 78, "did you mean 'alpha'"),
     (["run", "coin", "--set", "alpha=-1"], 78, "alpha=-1 is out of range"),
     (["run", "coin", "--set", "alpha=nan"], 78, "alpha=nan is out of range"),
@@ -129,6 +144,8 @@ TABLE = [
     (["run", "normal.py", *USER, "extra.json"], 65, "takes no 'z'"),
     (["run", "normal.py", *USER, "short.json"], 65, "the model needs x"),
     (["run", "normal.py", *USER, "words.json"], 65, "x holds 'a', not numbers"),
+    (["run", "own.py", *USER, "uneven_y.json"], 65, "parameters of its own (scale)"),
+    ([*LINEAR, "exactly.csv"], 65, "sigma runs to 0"),
     (["run", "wide.py", "--data", "one.json"], 65, "GB, more than"),
     (["run", "linear", "--method", "svi", "--set", "lr=1e9"], 70, "not finite in step"),
     (["run", "coin", "--method", "exact", "--out", "/proc/nowhere"], 73, "cannot write"),
@@ -182,7 +199,7 @@ def test_odd_but_usable_tables_run_and_say_what_is_odd(folder, capsys):
     assert zoo.main([*LINEAR, "constant.csv"]) == 0
     assert "'b' is constant" in capsys.readouterr().out
     (folder / "single.csv").write_text("a,y\n1,3\n")
-    assert zoo.main([*LINEAR, "single.csv"]) == 0
+    assert zoo.main(["run", "linear", "--data", "single.csv", "--set", "draws=9", "chains=1"]) == 0
     assert "there is one row only" in capsys.readouterr().out
 
 

@@ -156,3 +156,23 @@ def test_the_boundary_is_drawn_for_one_and_two_features():
     assert one.axes[0].get_ylabel() == "P(y = 1)"
     two = logistic.boundary(logistic.data(features=FOUR), **options)
     assert "mean" in two.axes[0].get_xlabel() and "mean" in two.axes[0].get_ylabel()
+
+
+def test_a_grid_that_would_miss_the_density_is_refused():
+    narrow = logistic.data("simulate", n=20_000)
+    options = {"prior": "normal", "prior_scale": 2.5, "intercept": True, "intercept_scale": 10.0}
+    truth = logistic.exact(narrow, **options)
+    laplace = zoo.run("logistic", method="laplace", data="simulate", n=20_000, draws=100)
+    sds = np.linalg.norm(laplace.params["scale_tril"].numpy(), axis=1)
+    for name, loc, sd in zip(["w[x_1]", "b"], laplace.params["loc"].numpy(), sds):
+        assert truth.marginals[name].mean() == pytest.approx(loc, abs=0.1 * sd)
+        assert truth.marginals[name].std() == pytest.approx(sd, rel=0.02)
+    raw = {"features": "mean area", "standardise": False}
+    truth = logistic.exact(logistic.data(**raw), **options)
+    table = zoo.run("logistic", method="laplace", **raw).summary()
+    for name, marginal in truth.marginals.items():
+        assert marginal.mean() == pytest.approx(table.loc[name, "mean"], abs=table.loc[name, "sd"])
+        assert marginal.std() == pytest.approx(table.loc[name, "sd"], rel=0.05)
+    # Coefficients that depend so closely that the box around them is empty.
+    far = {"x": (1e4 + np.arange(40)).tolist(), "y": [0, 1] * 20}
+    assert logistic.exact(logistic.data(far, standardise=False), **options) is None

@@ -187,3 +187,25 @@ def test_what_cannot_be_traced_runs_plainly_with_a_warning():
     with pytest.warns(UserWarning, match="runs untraced"):
         plain = traced(branching, torch.tensor([1.0, 2.0]))
     assert plain(torch.tensor([-1.0, 0.0]))[0].item() == -2
+
+
+def test_whole_numbers_become_floats_only_where_needed():
+    def model(x, g, y):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        a = pyro.sample("a", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(a[g] + x @ w, 1.0), obs=y)
+
+    data = {"x": torch.tensor([[1, 2], [3, 4], [5, 6]]), "g": torch.tensor([0, 2, 1]), "y": Y}
+    tensors = problem_from(model, data).tensors
+    assert tensors["x"].dtype == torch.float64
+    assert tensors["g"].dtype == torch.int64
+
+
+@pytest.mark.parametrize("y", [1.5, 2])
+def test_a_single_observed_number_will_do(y):
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    assert Program(problem_from(model, {"y": y})).sites["y"].value.item() == y

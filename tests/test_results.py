@@ -105,8 +105,8 @@ def test_files_keep_every_bit_and_labels(runs, tmp_path):
 
 def test_rows_of_several_sites_are_summed_where_they_match():
     groups = {"a": np.ones((1, 2, 3)), "b": 2 * np.ones((1, 2, 3))}
-    idata = az.from_dict(posterior={"m": np.zeros((1, 2))}, log_likelihood=groups)
+    same = {"a": ["row"], "b": ["row"]}
+    idata = az.from_dict(log_likelihood=groups, dims=same)
     np.testing.assert_array_equal(results.pointwise(idata), np.full((3, 2), 3.0))
-    groups["b"] = np.ones((1, 2, 5))
-    idata = az.from_dict(posterior={"m": np.zeros((1, 2))}, log_likelihood=groups)
-    assert results.pointwise(idata).shape == (8, 2)
+    idata = az.from_dict(log_likelihood=groups, dims={"a": ["row"], "b": ["other"]})
+    assert results.pointwise(idata).shape == (6, 2)

@@ -133,3 +133,53 @@ def test_a_plateau_is_seen_and_a_rise_is_not_one():
     noise = torch.randn(200, generator=torch.Generator().manual_seed(0))
     assert module._level(noise - noise[:100].mean() * 0)  # level
     assert not module._level(noise + torch.linspace(0, 5, 200))
+
+
+def test_fitted_parameters_stay_in_force_for_all_that_follows():
+    import zoo
+
+    def model(y):
+        scale = pyro.param("scale", torch.tensor(1.0), constraints.positive)
+        m = pyro.sample("m", dist.Normal(0.0, 10.0))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(m, scale), obs=y)
+
+    y = 4.5 * np.random.default_rng(0).normal(size=60)
+    run = zoo.run(model, method="svi", data={"y": y})
+    assert run.params["scale"].item() == pytest.approx(y.std(), rel=0.05)
+    predicted = run.idata["posterior_predictive"]["y"].values
+    assert predicted.std() == pytest.approx(y.std(), rel=0.1)
+    assert run.metrics["elpd_loo"] == pytest.approx(run.metrics["elbo"], abs=8)
+    assert run.predict(rows=3)["sd"].to_numpy() == pytest.approx(y.std(), rel=0.1)
+    with pytest.raises(Refused, match=r"parameters of its own \(scale\), which laplace"):
+        zoo.run(model, method="laplace", data={"y": y})
+    assert len(pyro.get_param_store()) == 0
+
+
+def test_a_guide_with_plates_is_welcome_and_one_with_a_summed_latent_is_not():
+    def model(y):
+        with pyro.plate("row", len(y)):
+            m = pyro.sample("m", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+    def guide(y):
+        loc = pyro.param("loc", torch.zeros(len(y)))
+        with pyro.plate("row", len(y)):
+            pyro.sample("m", dist.Normal(loc, 0.7))
+
+    y = torch.tensor([1.0, -2.0])
+    fit = svi(problem_from(model, {"y": y}), seed=0, context=QUIET, guide=guide, draws=50)
+    assert fit.params["loc"].tolist() == pytest.approx([0.5, -1.0], abs=0.05)
+
+    def labelled(y):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(m + z, 1.0), obs=y)
+
+    def both(y):
+        pyro.sample("z", dist.Bernoulli(pyro.param("p", torch.tensor(0.5))))
+        pyro.sample("m", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 1.0))
+
+    problem = problem_from(labelled, {"y": torch.tensor(1.0)})
+    with pytest.raises(Refused, match="'z' is discrete and summed out"):
+        svi(problem, seed=0, context=QUIET, guide=both)

@@ -143,3 +143,44 @@ def test_files_that_are_no_model(tmp_path, data_file, content, message):
     with pytest.raises((zoo.models.Fault, zoo._InferenceFault), match=message) as caught:
         zoo.run(path, data=data_file(y=[1.0, 2.0]), method="map")
     assert caught.value.exit_code == 65
+
+
+REGRESSION = """
+import pyro, pyro.distributions as dist
+
+def model(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 10.0).expand([x.shape[1]]).to_event(1))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(x @ w, 0.1), obs=y)
+"""
+
+
+def test_new_rows_of_a_csv_are_read_as_the_old_ones_were(tmp_path):
+    (tmp_path / "m.py").write_text(REGRESSION)
+    (tmp_path / "d.csv").write_text("a,b,out\n1,0,1\n0,1,5\n1,1,6\n2,1,7\n")
+    run = zoo.run(tmp_path / "m.py", method="laplace", data=tmp_path / "d.csv", target="out")
+    (tmp_path / "new.csv").write_text("b,a\n0,1\n1,0\n")
+    assert run.predict(tmp_path / "new.csv")["mean"].to_numpy() == pytest.approx([1, 5], abs=0.1)
+    with pytest.raises(zoo.models.Fault, match="predicting needs x"):
+        run.predict({"y": [1.0]})
+
+
+def test_data_that_changed_since_the_run_are_noticed(tmp_path):
+    (tmp_path / "d.csv").write_text("x,y\n1,1\n2,5\n3,2\n4,7\n")
+    run = zoo.run("linear", method="map", data=tmp_path / "d.csv", out=tmp_path / "runs")
+    assert len(zoo.load(run.path).predict({"x": [1.0]})) == 1
+    (tmp_path / "d.csv").write_text("x,y\n1,1000\n2,5000\n3,2000\n4,7000\n")
+    with pytest.raises(zoo.models.Fault, match="data have changed since the run"):
+        zoo.load(run.path).predict({"x": [1.0]})
+
+
+def test_runs_of_data_given_in_python_are_read_again(tmp_path):
+    given = {"x": [1, 0, 1]}
+    run = zoo.run("coin", method="exact", data=given, out=tmp_path)
+    again = zoo.load(run.path)
+    assert again.summary().equals(run.summary())
+    assert again.predict(rows=1).equals(run.predict(rows=1))
+    with pytest.raises(zoo.models.Fault, match="given in Python"):
+        again.plot("updating")
+    y = zoo.run("gaussian", method="exact", data={"y": 1.5})
+    assert y.summary().loc["x", "mean"] == pytest.approx(1.35)

@@ -1,0 +1,34 @@
+"""CSV text: typed columns, headers told from data."""
+
+import numpy as np
+import pytest
+
+from models import _csv
+
+
+@pytest.mark.parametrize(
+    ("text", "columns"),
+    [
+        ("a,b\n1,2.5\n3,4\n", {"a": [1, 3], "b": [2.5, 4.0]}),
+        ("1,2\n3,4\n", {"column_1": [1, 3], "column_2": [2, 4]}),
+        ("H\nT\nH\n", {"column_1": ["H", "T", "H"]}),
+        ("city\nA\nB\n", {"city": ["A", "B"]}),
+        ("a;b\n1,5;2\n", {"a": ["1,5"], "b": [2]}),
+        ("flag\ntrue\nfalse\n", {"flag": [1.0, 0.0]}),
+    ],
+)
+def test_columns_have_names_and_types(tmp_path, text, columns):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    found = _csv.read_csv(path)
+    assert {name: values.tolist() for name, values in found.items()} == columns
+
+
+def test_whole_numbers_stay_whole_and_gaps_show(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,x\n2,\n")
+    found = _csv.read_csv(path)
+    assert found["a"].dtype == np.int64
+    assert found["b"].tolist() == ["x", None]
+    path.write_text("a\n1\nNA\n")
+    assert np.isnan(_csv.read_csv(path)["a"][1])
