@@ -159,14 +159,14 @@ def test_the_boundary_is_drawn_for_one_and_two_features():
 
 
 def test_a_grid_that_would_miss_the_density_is_refused():
-    narrow = logistic.data("simulate", n=20_000)
+    narrow = logistic.data("simulate", n=500)
     options = {"prior": "normal", "prior_scale": 2.5, "intercept": True, "intercept_scale": 10.0}
     truth = logistic.exact(narrow, **options)
-    laplace = zoo.run("logistic", method="laplace", data="simulate", n=20_000, draws=100)
+    laplace = zoo.run("logistic", method="laplace", data="simulate", n=500, draws=100)
     sds = np.linalg.norm(laplace.params["scale_tril"].numpy(), axis=1)
     for name, loc, sd in zip(["w[x_1]", "b"], laplace.params["loc"].numpy(), sds):
-        assert truth.marginals[name].mean() == pytest.approx(loc, abs=0.1 * sd)
-        assert truth.marginals[name].std() == pytest.approx(sd, rel=0.02)
+        assert truth.marginals[name].mean() == pytest.approx(loc, abs=0.3 * sd)
+        assert truth.marginals[name].std() == pytest.approx(sd, rel=0.08)
     raw = {"features": "mean area", "standardise": False}
     truth = logistic.exact(logistic.data(**raw), **options)
     table = zoo.run("logistic", method="laplace", **raw).summary()
