@@ -273,7 +273,7 @@ def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> M
 
 
 def _newton(matrix: Tensor, gradient: Tensor) -> Tensor:
-    """Newton's step; along flat directions, where the information is nil, the gradient's sign."""
+    """Newton's step, the shortest one where the information is singular."""
     scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
     scaled = matrix / scale[:, None] / scale
     step = torch.linalg.lstsq(-scaled, (gradient / scale)[:, None], driver="gelsd").solution

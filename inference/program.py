@@ -33,7 +33,7 @@ from .sampling import Sampling, base_of
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
 # What vmap raises for a model that it cannot batch; such a model runs draw by draw.
-_NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
+NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
 
 
 class Plate(NamedTuple):
@@ -460,7 +460,7 @@ def over_draws(
         warnings.filterwarnings("ignore", "There is a performance drop")
         try:
             return torch.func.vmap(function, randomness="different", chunk_size=chunk)(dict(draws))
-        except _NOT_VECTORISED:
+        except NOT_VECTORISED:
             each = [function({k: v[i] for k, v in draws.items()}) for i in range(n)]
     if isinstance(each[0], Mapping):
         return {name: torch.stack([one[name] for one in each]) for name in each[0]}
@@ -477,7 +477,7 @@ def further_draws(program: Program, function: Callable, draws: Mapping[str, Tens
         warnings.filterwarnings("ignore", "There is a performance drop")
         try:
             torch.func.vmap(function, randomness="different")(few)
-        except _NOT_VECTORISED:
+        except NOT_VECTORISED:
             return len(next(iter(draws.values())))
     return max(4000, min(100_000, 10_000_000 // max(program.elements, 1)))
 

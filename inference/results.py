@@ -277,7 +277,7 @@ _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
 
 
 def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
-    """The numbers of DESIGN's names that apply: log_evidence, elbo, khat, elpd_loo and its kin."""
+    """The metrics that apply to a fit: log_evidence, elbo, khat, elpd_loo and its kin."""
     found = dict(fit.metrics)
     if fit.log_ratios is not None:
         ratios = fit.log_ratios.numpy()

@@ -17,7 +17,7 @@ from . import guides
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .discrete import factors
-from .program import Program, further_draws, over_draws, run
+from .program import NOT_VECTORISED, Program, further_draws, over_draws, run
 
 # The learning rate falls by this factor at each plateau of the objective, so many times.
 _DECAY, _PHASES = 0.3, 5
@@ -124,7 +124,7 @@ def _prepare(
 
     try:
         vectorised()
-    except (RuntimeError, ValueError, NotImplementedError, TypeError):
+    except NOT_VECTORISED:
         return looped, params
     return vectorised, params
 
