@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import inference
 import models
@@ -65,7 +65,8 @@ class Run:
     """A finished run: the result, the verdict, and what is needed to predict and to draw.
 
     Attributes:
-        record: what run.json holds: command, settings, data, versions, timing, metrics.
+        record: what run.json holds: command, settings, data, versions, timing, metrics; `status`
+            is `done`, or `interrupted` or `failed` for what was kept of a run cut short.
         idata: the result as ArviZ InferenceData.
         verdict: `pass`, `warn` or `fail`, with reasons.
         params: learned parameters, if any.
@@ -158,10 +159,11 @@ class Run:
         return _predict(self, data, rows)
 
     def save(self, out: str | Path = "runs") -> Path:
-        """Write the run's folder under `out`; returns it."""
+        """Write the run's folder under `out`, without pictures if it was cut short; returns it."""
         from inference import store
 
-        figures = {kind: self.plot(kind) for kind in self.plots()}
+        whole = self.record["status"] == "done"
+        figures = {kind: self.plot(kind) for kind in self.plots()} if whole else {}
         self.record.pop("run", None)
         path = store.save(
             Path(out),
@@ -205,10 +207,13 @@ def run(
     features: str | None = None,
     seed: int = 0,
     out: str | Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
     progress: bool = False,
     **settings: Any,
 ) -> Run:
     """Infer a model by a method.
+
+    Ctrl-C ends nuts and svi with what they have: a run whose verdict says so.
 
     Args:
         model: a model's name, the path of a file with a Pyro function `model`, or such a function.
@@ -219,6 +224,7 @@ def run(
         features: columns of a file that are the features, separated by commas.
         seed: seed of all that is random, except the data.
         out: folder to save the run in; None does not save.
+        device: `cuda` computes svi and nuts on the GPU, `auto` does so where there is one.
         progress: whether to show a progress bar.
         settings: model options, data options and method settings by name.
 
@@ -234,6 +240,7 @@ def run(
     columns = {k: v for k, v in (("target", target), ("features", features)) if v is not None}
     asked = {"source": data, "options": {**shares["data"], **columns}}
     given = _data(entry, data, asked["options"])
+    context = Context(progress=progress, device=_device(device))
     reason = entry.refuses(method, shares["model"], given)
     if reason:
         from inference._problem import Refused
@@ -244,7 +251,7 @@ def run(
     elif guide is not None:
         raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
     with _numbers():
-        result = _infer(entry, name, method, function, shares, given, asked, seed, progress)
+        result = _infer(entry, name, method, function, shares, given, asked, seed, context)
     result.record["timing"]["total_s"] = time.perf_counter() - started
     if out is not None:
         result.save(out)
@@ -418,9 +425,9 @@ def _infer(
     data: Any,
     asked: Mapping[str, Any],
     seed: int,
-    progress: bool,
+    context: Context,
 ) -> Run:
-    from inference import diagnostics, results
+    from inference import diagnostics, program, results
 
     problem = _problem(entry, shares["model"], data)
     if method != "prior":
@@ -428,7 +435,10 @@ def _infer(
     if method != "svi":
         _must_be_fitted(method, problem)
     began = time.perf_counter()
-    fit = function(problem, seed=seed, context=Context(progress=progress), **shares["method"])
+    with _on(context.device):
+        placed = program.place(problem, context.device)
+        fit = function(placed, seed=seed, context=context, **shares["method"])
+    fit = fit.on_cpu()
     fit_s = time.perf_counter() - began
     if data.n == 0:
         fit.findings.append(Finding("note", "there are no data, so this is the prior"))
@@ -451,7 +461,9 @@ def _infer(
         "method": method,
         "guide": guide,
         "seed": seed,
-        "status": "done",
+        "status": fit.status,
+        "signal": fit.signal,
+        "device": context.device,
         "options": shares["model"],
         "settings": {k: v for k, v in shares["method"].items() if k != "guide"},
         "data": _data_record(data, problem, asked),
@@ -523,6 +535,34 @@ def _numbers():
     finally:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
+
+
+def _device(name: str) -> str:
+    """The device of that name, `auto` for the GPU where there is one.
+
+    Raises:
+        BadSetting: there is no such device here.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"there is no device '{name}'; {_nearest(name, ('auto', 'cpu', 'cuda'))}")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise _settings.BadSetting("torch finds no CUDA device here; use --device cpu")
+    return "cuda" if name == "auto" and there else name.replace("auto", "cpu")
+
+
+@contextmanager
+def _on(device: str):
+    """New tensors on a device; the caller's default is put back after."""
+    import torch
+
+    if device == "cpu":  # torch's default: saying so costs each operation a microsecond
+        yield
+        return
+    with torch.device(device):
+        yield
 
 
 def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
@@ -636,6 +676,7 @@ def _parser() -> argparse.ArgumentParser:
         help="options of model, data and method (see show MODEL)",
     )
     one.add_argument("--out", default="runs", metavar="DIR", help="folder for the run's folder")
+    one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
     one.add_argument("-q", "--quiet", action="store_true", help="no progress")
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
@@ -687,6 +728,7 @@ def _run(arguments: argparse.Namespace) -> int:
         features=arguments.features,
         seed=arguments.seed,
         out=arguments.out,
+        device=arguments.device,
         progress=not arguments.quiet and sys.stderr.isatty(),
         **_settings_of(arguments),
     )
@@ -698,7 +740,16 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.method is None:
             print(f"no --method given: {result.record['method']}", file=sys.stderr)
         report.show_run(result.record, result.summary())
+    if result.record["status"] != "done":
+        return _cut_short(result, arguments.verbose)
     return 3 if arguments.strict and result.verdict.status == "fail" else 0
+
+
+def _cut_short(result: Run, verbose: bool) -> int:
+    """The line and the exit code of a run that was interrupted or failed on the way."""
+    what = str(next(f.what for f in result.verdict.findings if f.level == "fail"))
+    code = 70 if result.record["status"] == "failed" else 128 + result.record["signal"]
+    return _fail(f"{what}, in {result.path}; run it again", code, verbose)
 
 
 def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:

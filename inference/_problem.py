@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -87,9 +87,15 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """Where and how a method runs: nothing here changes its draws."""
+    """Where and how a method runs.
+
+    Attributes:
+        progress: whether to show a progress bar.
+        device: `cpu` or `cuda`, on which the problem's tensors lie.
+    """
 
     progress: bool = False
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,8 @@ class Fit:
         point: site to the value that the method stands on: the mode of `map` and `laplace`.
         exact: the closed form, where the method used it.
         findings: borders, refusals of a part, fallbacks, failures to converge.
+        status: `interrupted` by a signal or `failed` on the way, and what is here was kept.
+        signal: the signal that interrupted it.
     """
 
     draws: dict[str, Tensor]
@@ -151,3 +159,15 @@ class Fit:
     point: dict[str, Tensor] = field(default_factory=dict)
     exact: Any = None
     findings: list[Finding] = field(default_factory=list)
+    status: Literal["done", "interrupted", "failed"] = "done"
+    signal: int | None = None
+
+    def on_cpu(self) -> Fit:
+        """The same with all tensors in the machine's main memory."""
+        return replace(self, **{f.name: _on_cpu(getattr(self, f.name)) for f in fields(self)})
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _on_cpu(item) for key, item in value.items()}
+    return value.cpu() if hasattr(value, "cpu") else value

@@ -1,12 +1,29 @@
-"""Randomness and order of chains: draws depend on (seed, chain) alone."""
+"""Chains in processes of their own: randomness, order, liveness and interruption.
+
+Draws depend on (seed, chain) alone: each chain has its stream of random numbers, one thread and
+one process, so how many run at once, and in which order they end, changes nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pickle import PicklingError
+from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
+
+from ._problem import Fault
 
 # Streams of random numbers of a run; each is independent of the others and of how many are used.
 CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE = range(6)
@@ -23,3 +40,248 @@ def seeded(seed: int, *key: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(int(spawn(seed, *key).generate_state(1, np.uint64)[0] >> 1))
         yield
+
+
+def cores() -> int:
+    """The processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+# -- a chain and those who watch it ------------------------------------------------------------
+
+
+class Monitor:
+    """What chains and their parent tell each other, in shared memory without locks.
+
+    A process that is killed in the middle of anything leaves it usable.
+    """
+
+    def __init__(self, chains: int, context: Any = multiprocessing):
+        self.steps = context.RawArray("q", chains)
+        self._stop = context.RawValue("b", 0)
+        self._parent = os.getpid()
+
+    def tick(self, chain: int) -> None:
+        """One step of a chain is done."""
+        self.steps[chain] += 1
+
+    def stop(self) -> None:
+        """Ask all chains to end, with what they have."""
+        self._stop.value = 1
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a chain should end now; a chain without a parent ends on the spot."""
+        if os.getpid() != self._parent and os.getppid() != self._parent:
+            os._exit(1)
+        return bool(self._stop.value)
+
+
+# A chain: its number and the monitor to its results by name. Ends early, with what it has, when
+# the monitor says so.
+Chain = Callable[[int, Monitor], dict[str, np.ndarray]]
+
+
+@dataclass
+class Outcome:
+    """How the chains ended.
+
+    Attributes:
+        results: number of the chain to its results, which may be short if all were stopped.
+        died: what happened to a chain that left no results; None if none did.
+        signal: the signal that stopped the run (SIGINT or SIGTERM), or None.
+    """
+
+    results: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
+    died: str | None = None
+    signal: int | None = None
+
+
+def run(
+    chain: Chain,
+    chains: int,
+    *,
+    steps: int,
+    workers: int = 0,
+    progress: bool = False,
+    apart: bool = True,
+) -> Outcome:
+    """Run chains in processes, as many at once as there are workers.
+
+    A chain that dies, or a first signal to stop, ends the others with what they have; a second
+    signal ends them without.
+
+    Args:
+        chain: what a process does.
+        chains: how many.
+        steps: steps of a chain, for its progress bar.
+        workers: processes at once; 0 takes the cores there are.
+        progress: whether to show a bar for each chain.
+        apart: False runs them here, one after another (a GPU's memory is of one process).
+
+    Raises:
+        Fault: whatever a chain raised.
+    """
+    # Forked processes share the data and the graph, and import nothing; where forking is not
+    # safe (macOS) or not there (Windows) the chain is sent to fresh ones.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    monitor, outcome = Monitor(chains, context), Outcome()
+    with _bars(chains, steps, progress) as show, listening(monitor.stop) as heard:
+        if not apart:
+            _run_here(chain, chains, monitor, outcome, show)
+        else:
+            _run_apart(chain, chains, workers or cores(), context, monitor, outcome, show)
+    outcome.results, outcome.signal = dict(sorted(outcome.results.items())), heard.signal
+    return outcome
+
+
+def _run_here(
+    chain: Chain, chains: int, monitor: Monitor, outcome: Outcome, show: Callable
+) -> None:
+    for number in range(chains):
+        if not monitor.stopping:
+            outcome.results[number] = chain(number, monitor)
+            show(monitor.steps)
+
+
+def _run_apart(
+    chain: Chain,
+    chains: int,
+    workers: int,
+    context: Any,
+    monitor: Monitor,
+    outcome: Outcome,
+    show: Callable,
+) -> None:
+    waiting, running = list(range(chains)), {}
+    try:
+        while running or (waiting and not monitor.stopping):
+            while waiting and len(running) < workers and not monitor.stopping:
+                number = waiting.pop(0)
+                try:
+                    pipe, process = _start(chain, number, context, monitor)
+                except (PicklingError, AttributeError, TypeError):
+                    # Cannot be sent to another process (spawned ones only).
+                    return _run_here(chain, chains, monitor, outcome, show)
+                running[pipe] = number, process
+            sentinels = [process.sentinel for _, process in running.values()]
+            wait([*running, *sentinels], timeout=0.1)
+            show(monitor.steps)
+            for pipe in [p for p, (_, process) in running.items() if _ended(p, process)]:
+                number, process = running.pop(pipe)
+                _collect(number, process, pipe, monitor, outcome)
+        show(monitor.steps)
+    finally:
+        for _, process in running.values():
+            process.kill()
+
+
+def _start(
+    chain: Chain, number: int, context: Any, monitor: Monitor
+) -> tuple[Connection, multiprocessing.Process]:
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(chain, number, monitor, theirs), daemon=True)
+    with warnings.catch_warnings():
+        # Python 3.12 warns that a child of a process with threads may hang on a lock of theirs;
+        # ours takes none: it runs on one thread, prints nothing, and ends by its pipe.
+        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        process.start()
+    theirs.close()
+    return ours, process
+
+
+def _child(chain: Chain, number: int, monitor: Monitor, pipe: Connection) -> None:
+    """A chain in its own process: results or a fault go back through the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    try:
+        found = chain(number, monitor)
+    except Fault as fault:
+        found = fault
+    except Exception as error:
+        first = str(error).partition("\n")[0]
+        found = Fault(f"chain {number + 1} failed ({type(error).__name__}: {first})")
+    pipe.send(found)
+
+
+def _ended(pipe: Connection, process: multiprocessing.Process) -> bool:
+    return pipe.poll() or not process.is_alive()
+
+
+def _collect(
+    number: int,
+    process: multiprocessing.Process,
+    pipe: Connection,
+    monitor: Monitor,
+    outcome: Outcome,
+) -> None:
+    try:
+        found = pipe.recv() if pipe.poll() else None
+    except (EOFError, OSError):
+        found = None
+    process.join()
+    pipe.close()
+    if isinstance(found, Fault):
+        raise found
+    if found is None:
+        code = process.exitcode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        outcome.died = outcome.died or f"chain {number + 1} died ({how})"
+        monitor.stop()
+    else:
+        outcome.results[number] = found
+
+
+@dataclass
+class Heard:
+    """The signal that asked a run to stop, if one did."""
+
+    signal: int | None = None
+
+
+@contextmanager
+def listening(heed: Callable[[], None] | None = None) -> Iterator[Heard]:
+    """The first SIGINT or SIGTERM is noted, the second raises KeyboardInterrupt.
+
+    Args:
+        heed: called at the first.
+    """
+    heard = Heard()
+    if threading.current_thread() is not threading.main_thread():
+        yield heard  # signals reach the main thread alone
+        return
+
+    def handle(number: int, _: Any) -> None:
+        if heard.signal is not None:
+            raise KeyboardInterrupt
+        heard.signal = number
+        if heed is not None:
+            heed()
+
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _bars(chains: int, steps: int, progress: bool) -> Iterator[Callable[[Sequence[int]], None]]:
+    """A function that shows how far each chain is."""
+    with ExitStack() as stack:
+        bars = [
+            stack.enter_context(
+                tqdm(total=steps, desc=f"chain {i + 1}", position=i, mininterval=0.2, miniters=1)
+            )
+            for i in range(chains if progress else 0)
+        ]
+
+        def show(done: Sequence[int]) -> None:
+            for bar, count in zip(bars, done):
+                bar.update(count - bar.n)
+
+        yield show

@@ -23,7 +23,7 @@ from torch import Tensor
 from ._problem import Refused
 
 if TYPE_CHECKING:
-    from .program import Site
+    from .program import Batch, Site
 
 
 def check(site: Site) -> None:
@@ -105,18 +105,28 @@ class Summed:
     def _cells(self) -> int:
         return math.prod(len(_values(site)) for site in self.latents.values())
 
-    def log_prob(self, tensors: Mapping[str, Any], *handlers: Any) -> Tensor:
-        """Log density of everything else under the handlers, the discrete latents summed out."""
-        trace = self._trace(tensors, *handlers)
+    def log_prob(self, batch: Batch, *handlers: Any) -> Tensor:
+        """Log density of everything else under the handlers, the discrete latents summed out.
+
+        Raises:
+            Refused: a batch of rows, and discrete latents that fit no table.
+        """
+        trace = self._trace(batch.tensors, *handlers)
         if not self.tabular:
+            if batch.weight != 1.0:
+                raise Refused("these discrete latents need all rows; leave batch_size out")
             return self._contract(trace)
         enumerated, plain = [], torch.zeros(())
         for node in factors(trace).values():
             if self._is_enumerated(node):
                 enumerated.append(node)
             else:
-                plain = plain + node["log_prob"].sum()
-        return plain + self._sum_out(self._table(enumerated)).sum()
+                plain = plain + node["log_prob"].sum() * batch.weigh(node)
+        # Labels of the rows are summed out first and weighed then; those of the whole model see
+        # the rows weighed inside their table.
+        of_rows = batch.plate in self.plate_names
+        table = self._table(enumerated, None if of_rows else batch)
+        return plain + self._sum_out(table).sum() * (batch.weight if of_rows else 1.0)
 
     def _contract(self, trace: poutine.Trace) -> Tensor:
         with pyro.validation_enabled(False):
@@ -127,13 +137,13 @@ class Summed:
     def _is_enumerated(self, node: Mapping[str, Any]) -> bool:
         return node["log_prob"].ndim > self.nesting
 
-    def _table(self, nodes: Sequence[Mapping[str, Any]]) -> Tensor:
+    def _table(self, nodes: Sequence[Mapping[str, Any]], batch: Batch | None = None) -> Tensor:
         """Sum of factors, those of inner plates summed over them: (values..., plates)."""
         total = torch.zeros((1,) * self.nesting)
         for node in nodes:
             inner = [f.dim for f in node["cond_indep_stack"] if f.vectorized]
             inner = [dim for dim in inner if dim not in self.plate_dims]
-            factor = node["log_prob"]
+            factor = node["log_prob"] * (batch.weigh(node) if batch else 1.0)
             total = total + (factor.sum(inner, keepdim=True) if inner else factor)
         return total
 

@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler (Hoffman and Gelman 2014) on the traced density.
+"""The No-U-Turn sampler (Hoffman and Gelman 2014) on the recorded density.
 
 Two engines: nutpie (Seyboldt, Carlson and Carpenter; adapts its mass matrix from draws and
 gradients, so that 400 steps of warm-up do), and Pyro's own kernel as a reference.
@@ -6,21 +6,24 @@ gradients, so that 400 steps of warm-up do), and Pyro's own kernel as a referenc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Annotated, Literal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from ._problem import Context, Fault, Fit, Problem, Refused, check_memory
-from .chains import CHAIN, DISCRETE, FIT, seeded, spawn
-from .program import Differentiable, Program, over_draws, traced
+from . import chains as chains_
+from ._problem import Context, Fault, Finding, Fit, Problem, Refused, check_memory
+from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
+from .graph import Function, How, compiled
+from .program import Differentiable, Program, over_draws
 
-Density = Callable[[Tensor], tuple[Tensor, Tensor]]
+# Unconstrained dimensions up to which correlations are learnt by default.
+_LOWRANK_MOST = 64
 
 
 def nuts(
@@ -35,14 +38,16 @@ def nuts(
     max_tree_depth: Annotated[int, ">= 1", "<= 15"] = 10,
     metric: Literal["auto", "diagonal", "lowrank"] = "auto",
     engine: Literal["nutpie", "pyro"] = "nutpie",
+    compile: How = "traced",
+    workers: Annotated[int, ">= 0"] = 0,
 ) -> Fit:
     """No-U-Turn sampling of the unconstrained density: Markov chains that end in the posterior.
 
     Args:
         problem: model and data; discrete latents are summed out, then recovered.
         seed: seed; draws depend on it and on the number of the chain alone.
-        context: whether to show progress.
-        chains: independent chains, run one after another.
+        context: whether to show progress, and the device.
+        chains: independent chains, a process each.
         draws: draws kept of each chain.
         warmup: steps before them, in which step size and mass matrix adapt.
         target_accept: acceptance aimed at; closer to 1 takes smaller steps (fewer divergences).
@@ -51,43 +56,101 @@ def nuts(
             64 dimensions, beyond which it costs more than it brings (a network of 354 weights:
             six times as long).
         engine: the sampler; `pyro` wants a longer warm-up and is much slower.
+        compile: how the density runs: `traced`, `aot` (needs a C++ compiler; half a minute once,
+            then up to four times faster) or `plain` Pyro.
+        workers: chains at once; 0 takes the cores there are.
 
     Raises:
-        Refused: the model has no continuous latent. Fault: no starting point.
+        Refused: the model has no continuous latent. Fault: no starting point, no draw was made.
     """
     program = Program(problem)
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     check_memory(chains * draws, program.size)
     with seeded(seed, FIT):
-        density = traced(program.log_density, program.start())
-    lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
-    run_chain = {"nutpie": partial(_nutpie_chain, lowrank=lowrank), "pyro": _pyro_chain}[engine]
-    results = []
+        u = program.start()
+        density = compiled(program.density_and_gradient, [(u,), (5 * u,)], how=compile)
+    starts = []
     for chain in range(chains):
-        label = f"chain {chain + 1} of {chains}"
-        bar = tqdm(total=warmup + draws, desc=label, disable=not context.progress, mininterval=0.2)
-        with bar, seeded(seed, CHAIN, chain):
-            start, number = program.start(), int(spawn(seed, CHAIN, chain).generate_state(1)[0])
-            results.append(
-                run_chain(
-                    density, start, number, warmup, draws, target_accept, max_tree_depth, bar
-                )
-            )
-    u = torch.stack([result.pop("u") for result in results])  # (chain, draw, d)
-    stats = {name: torch.stack([r[name] for r in results]) for name in results[0]}
+        with seeded(seed, CHAIN, chain):
+            starts.append(program.start())
+    if engine == "nutpie":
+        import nutpie  # noqa: F401  here, that the forked chains find it imported
+
+    lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
+    chain = {"nutpie": _NutpieChain, "pyro": _PyroChain}[engine](
+        density, tuple(starts), seed, draws, warmup, target_accept, max_tree_depth, lowrank
+    )
+    outcome = chains_.run(
+        chain,
+        chains,
+        steps=warmup + draws,
+        workers=workers,
+        progress=context.progress,
+        apart=context.device == "cpu",
+    )
+    kept, stopped = _kept(outcome, chains, draws)
+    u = torch.as_tensor(np.stack([result.pop("u") for result in kept]), dtype=u.dtype)
+    u = u.to(context.device)  # (chain, draw, d)
+    stats = {name: torch.as_tensor(np.stack([r[name] for r in kept])) for name in kept[0]}
     with seeded(seed, DISCRETE):
         flat = {"u": u.flatten(0, 1)}
         values = program.complete(over_draws(lambda one: program.constrain(one["u"]), flat))
     return Fit(
-        draws={name: value.unflatten(0, (chains, draws)) for name, value in values.items()},
+        draws={name: value.unflatten(0, u.shape[:2]) for name, value in values.items()},
         kind="chains",
         stats=stats,
+        **stopped,
     )
 
 
-# Unconstrained dimensions up to which correlations are learnt by default.
-_LOWRANK_MOST = 64
+def _kept(
+    outcome: chains_.Outcome, chains: int, draws: int
+) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
+    """Equally long chains out of what there is, and what a `Fit` says of a run cut short.
+
+    Of chains of unequal length as many draws are kept as a table of chains by draws can hold.
+    """
+    results, why = outcome.results, _why(outcome)
+    if why is None:
+        return list(results.values()), {}
+    lengths = sorted((len(result["u"]) for result in results.values()), reverse=True)
+    length = max((n for n in lengths), key=lambda n: n * _at_least(lengths, n), default=0)
+    kept = {c: result for c, result in results.items() if len(result["u"]) >= max(length, 4)}
+    if not kept:
+        if outcome.signal is not None:
+            raise KeyboardInterrupt
+        raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
+    said = f"{why}; kept are {length} of {draws} draws of {len(kept)} of {chains} chains"
+    finding = Finding("fail", said, "run it again")
+    status = "failed" if outcome.died else "interrupted"
+    whole = [{name: v[:length] for name, v in result.items()} for result in kept.values()]
+    return whole, {"findings": [finding], "status": status, "signal": outcome.signal}
+
+
+def _at_least(lengths: list[int], n: int) -> int:
+    return sum(length >= n for length in lengths)
+
+
+def _why(outcome: chains_.Outcome) -> str | None:
+    if outcome.died is not None:
+        return outcome.died
+    return None if outcome.signal is None else "interrupted"
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What a chain needs; called with its number in a process of its own."""
+
+    density: Function
+    starts: tuple[Tensor, ...]
+    seed: int
+    draws: int
+    warmup: int
+    target_accept: float
+    max_tree_depth: int
+    lowrank: bool
+
 
 _NUTPIE_STATS = {
     "diverging": "diverging",
@@ -100,108 +163,133 @@ _NUTPIE_STATS = {
 }
 
 
-def _nutpie_chain(
-    density: Density,
-    start: Tensor,
-    seed: int,
-    warmup: int,
-    draws: int,
-    target_accept: float,
-    max_tree_depth: int,
-    bar: tqdm,
-    *,
-    lowrank: bool,
-) -> dict[str, Tensor]:
-    """One chain: `u` (draw, d) and the statistics of each draw (draw,)."""
-    import nutpie
+class _NutpieChain(_Chain):
+    """`u` (draw, d) and the statistics of each draw (draw,), by nutpie."""
 
-    def make_density() -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-        def value_and_grad(u: np.ndarray) -> tuple[float, np.ndarray]:
-            value, gradient = density(torch.from_numpy(u.astype(start.numpy().dtype)))
-            return value.item(), gradient.numpy().astype(float)
+    def __call__(self, chain: int, monitor: Monitor) -> dict[str, np.ndarray]:
+        import nutpie
 
-        return value_and_grad
+        start = self.starts[chain].cpu().numpy().astype(float)
+        size = len(start)
 
-    def make_expand(*_: int) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
         def expand(u: np.ndarray) -> dict[str, np.ndarray]:
-            bar.update()
+            monitor.tick(chain)
             return {"u": u}
 
-        return expand
-
-    size = len(start)
-    model = nutpie.compiled_pyfunc.from_pyfunc(
-        size,
-        make_density,
-        make_expand,
-        [np.dtype("float64")],
-        [(size,)],
-        ["u"],
-        make_initial_point_fn=lambda _: start.numpy().astype(float),
-    )
-    try:
-        result = nutpie.sample(
+        model = nutpie.compiled_pyfunc.from_pyfunc(
+            size,
+            lambda: _for_numpy(self.density, self.starts[chain]),
+            lambda *_: expand,
+            [np.dtype("float64")],
+            [(size,)],
+            ["u"],
+            make_initial_point_fn=lambda _: start,
+        )
+        sampler = nutpie.sample(
             model,
-            draws=draws,
-            tune=warmup,
+            draws=self.draws,
+            tune=self.warmup,
             chains=1,
             cores=1,
-            seed=seed,
-            save_warmup=False,
+            seed=int(spawn(self.seed, CHAIN, chain).generate_state(1)[0]),
             progress_bar=False,
-            target_accept=target_accept,
-            maxdepth=max_tree_depth,
-            low_rank_modified_mass_matrix=lowrank,
+            target_accept=self.target_accept,
+            maxdepth=self.max_tree_depth,
+            low_rank_modified_mass_matrix=self.lowrank,
+            return_raw_trace=True,
+            blocking=False,
         )
-    except RuntimeError as error:
-        first = str(error).partition("\n")[0]
-        raise Fault(f"the sampler stopped ({first}); check the model's supports") from error
-    stats = result["sample_stats"]
-    columns = {ours: stats[name].values[0] for name, ours in _NUTPIE_STATS.items()}
+        try:
+            trace = _finish(sampler, monitor)
+        except RuntimeError as error:
+            first = str(error).partition("\n")[0]
+            raise Fault(f"the sampler stopped ({first}); check the model's supports") from error
+        return _columns(trace, size)
+
+
+def _finish(sampler: Any, monitor: Monitor) -> Any:
+    """The trace of a background sampler, whole or as far as it is when the monitor says stop."""
+    while not monitor.stopping:
+        try:
+            return sampler.wait(timeout=0.1)
+        except TimeoutError:
+            continue
+    return sampler.abort()
+
+
+def _columns(trace: Any, size: int) -> dict[str, np.ndarray]:
+    """The draws after the warm-up and their statistics, out of nutpie's Arrow tables."""
+    import pyarrow
+
+    def column(table: Any, name: str) -> np.ndarray:
+        values = pyarrow.array(table.column(name))
+        values = values.flatten() if name == "u" else values
+        return values.to_numpy(zero_copy_only=False)
+
+    ((draws,), (stats,)) = trace.get_arrow_trace()
+    tuning = int(column(stats, "tuning").sum())
+    columns = {ours: column(stats, name)[tuning:] for name, ours in _NUTPIE_STATS.items()}
     columns = {k: v.astype("int64") if v.dtype.kind == "u" else v for k, v in columns.items()}
-    u = torch.as_tensor(result["posterior"]["u"].values[0], dtype=start.dtype)
-    return {"u": u, **{name: torch.as_tensor(column) for name, column in columns.items()}}
+    return {"u": column(draws, "u").reshape(-1, size)[tuning:], **columns}
 
 
-def _pyro_chain(
-    density: Density,
-    start: Tensor,
-    seed: int,
-    warmup: int,
-    draws: int,
-    target_accept: float,
-    max_tree_depth: int,
-    bar: tqdm,
-) -> dict[str, Tensor]:
-    """The same by Pyro's kernel, which draws from torch's current random state."""
+def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]:
+    """Value and gradient for nutpie, of arrays, in the dtype and on the device of `like`."""
+    plain = like.dtype == torch.float64 and like.device.type == "cpu"
+    threads: set[int] = set()
+
+    def value_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
+        if (thread := threading.get_ident()) not in threads:
+            # The sampler's thread is not the one that was told to compute alone: left to itself
+            # it wakes a team of threads for each product (5 to 50 times slower).
+            torch.set_num_threads(1)
+            threads.add(thread)
+        with torch.inference_mode():
+            point = torch.from_numpy(u)
+            value, gradient = density(point if plain else point.to(like))
+            return value.item(), gradient.cpu().numpy().astype(float, copy=False)
+
+    return value_and_gradient
+
+
+class _PyroChain(_Chain):
+    """The same by Pyro's kernel, which draws from torch's random state."""
+
+    def __call__(self, chain: int, monitor: Monitor) -> dict[str, np.ndarray]:
+        kernel = _pyro_kernel(self.density, self.target_accept, self.max_tree_depth)
+        kernel.initial_params = params = {"u": self.starts[chain]}
+        kept, stats = [], []
+        with pyro.validation_enabled(False), seeded(self.seed, CHAIN, chain):
+            kernel.setup(self.warmup)
+            for step in range(self.warmup + self.draws):
+                if monitor.stopping:
+                    break
+                params = kernel.sample(params)
+                monitor.tick(chain)
+                if step >= self.warmup:
+                    kept.append(params["u"].cpu().numpy().astype(float))
+                    stats.append((kernel.energy, -kernel._potential_energy_last, kernel.step_size))
+        diverging = np.zeros(len(kept), dtype=bool)
+        diverging[[i for i in kernel.diagnostics()["divergences"] if i < len(kept)]] = True
+        columns = np.array([[float(value) for value in row] for row in stats]).reshape(-1, 3).T
+        named: Mapping[str, np.ndarray] = dict(zip(("energy", "lp", "step_size"), columns))
+        u = np.array(kept).reshape(-1, len(self.starts[chain]))
+        return {"u": u, "diverging": diverging, **named}
+
+
+def _pyro_kernel(density: Function, target_accept: float, max_tree_depth: int) -> Any:
+    """Pyro's NUTS, which also tells the energy of each step."""
     from pyro.infer import NUTS
 
     class Kernel(NUTS):
-        """Pyro's kernel, which also tells the energy of each step."""
-
         def _sample_r(self, name: str) -> tuple:
             r, r_unscaled = super()._sample_r(name)
             # The Hamiltonian at the start of the trajectory, as E-BFMI wants it.
             self.energy = self._kinetic_energy(r_unscaled) + self._potential_energy_last
             return r, r_unscaled
 
-    kernel = Kernel(
+    return Kernel(
         potential_fn=lambda params: -Differentiable.apply(params["u"], density),
         target_accept_prob=target_accept,
         max_tree_depth=max_tree_depth,
     )
-    kernel.initial_params = params = {"u": start}
-    kept, stats = [], []
-    with pyro.validation_enabled(False):
-        kernel.setup(warmup)
-        for step in range(warmup + draws):
-            params = kernel.sample(params)
-            bar.update()
-            if step >= warmup:
-                kept.append(params["u"])
-                stats.append((kernel.energy, -kernel._potential_energy_last, kernel.step_size))
-    diverging = torch.zeros(draws, dtype=torch.bool)
-    diverging[[i for i in kernel.diagnostics()["divergences"] if i < draws]] = True
-    columns = torch.as_tensor(stats, dtype=start.dtype).T
-    named = dict(zip(("energy", "lp", "step_size"), columns))
-    return {"u": torch.stack(kept), "diverging": diverging, **named}

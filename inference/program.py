@@ -82,18 +82,17 @@ class _Free(Messenger):
 
 
 class _Assign(Messenger):
-    """Gives each latent its part of the vector `u` and adds up log |dT/du|."""
+    """Gives each latent the value of its part of the vector `u` and adds up log |dT/du|."""
 
-    def __init__(self, u: Tensor, layout: Mapping[str, tuple[slice, tuple[int, ...]]]):
+    def __init__(self, parts: Mapping[str, Tensor]):
         super().__init__()
-        self.u, self.layout = u, layout
-        self.log_jacobian = u.new_zeros(())
+        self.parts = parts
+        self.log_jacobian = torch.zeros(())
 
     def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] not in self.layout:
+        if msg["name"] not in self.parts:
             return
-        part, shape = self.layout[msg["name"]]
-        u = self.u[part].reshape(shape)
+        u = self.parts[msg["name"]]
         transform = biject_to(msg["fn"].support)
         msg["value"] = transform(u)
         msg["done"] = True
@@ -125,6 +124,36 @@ class _Fitted(Messenger):
         if msg["name"] in self.params:
             msg["value"] = self.params[msg["name"]]
             msg["done"] = True
+
+
+class Batch(NamedTuple):
+    """Some rows of the data, that stand for all of them.
+
+    Attributes:
+        tensors: the data keys, those of the rows cut to the batch.
+        plate: the row plate.
+        weight: N / B, by which the density of what lies in the plate is multiplied.
+    """
+
+    tensors: Mapping[str, Any]
+    plate: str | None = None
+    weight: float = 1.0
+
+    def weigh(self, node: Mapping[str, Any]) -> float:
+        """The factor of a site's log density."""
+        inside = any(frame.name == self.plate for frame in node["cond_indep_stack"])
+        return self.weight if inside else 1.0
+
+
+class Weighted(Messenger):
+    """Multiplies the log density of what lies in the row plate by the weight of the batch."""
+
+    def __init__(self, batch: Batch):
+        super().__init__()
+        self.batch = batch
+
+    def _pyro_sample(self, msg: dict) -> None:
+        msg["scale"] = msg["scale"] * self.batch.weigh(msg)
 
 
 class _Start(Messenger):
@@ -240,21 +269,42 @@ class Program:
             jacobian: with log |dT/du|, the density of u; without, that of the constrained values.
             prior: without, the priors of the continuous latents are dropped (the likelihood).
         """
-        assign = _Assign(u, self.layout)
+        return self._log_density(self.parts(u), jacobian, prior)
+
+    def density_and_gradient(
+        self, u: Tensor, *, jacobian: bool = True, prior: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """`log_density` and its gradient (d,), both detached."""
+        # Leaves of their own: the gradient of a slice is a vector of zeros with a slice in it.
+        leaves = {k: part.detach().requires_grad_() for k, part in self.parts(u).items()}
+        value = self._log_density(leaves, jacobian, prior)
+        slopes = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+        return value.detach(), torch.cat([slope.flatten() for slope in slopes])
+
+    def parts(self, u: Tensor) -> dict[str, Tensor]:
+        """The unconstrained vector (d,) cut into latent name and unconstrained value."""
+        return {name: u[part].reshape(shape) for name, (part, shape) in self.layout.items()}
+
+    def _log_density(self, parts: Mapping[str, Tensor], jacobian: bool, prior: bool) -> Tensor:
+        assign = _Assign(parts)
         handlers = [assign] if prior else [assign, _WithoutPrior(self.layout)]
         total = self._log_prob(*handlers)
         return total + assign.log_jacobian if jacobian else total
 
-    def log_joint(self, values: Mapping[str, Tensor]) -> Tensor:
-        """Log joint density of the data and the continuous latents, discrete ones summed out."""
-        return self._log_prob(poutine.condition(data=self.continuous(values)))
+    def log_joint(self, values: Mapping[str, Tensor], batch: Batch | None = None) -> Tensor:
+        """Log joint density of the data and the continuous latents, discrete ones summed out.
 
-    def _log_prob(self, *handlers: Any) -> Tensor:
+        Args:
+            values: the latents; those of the rows for the rows of the batch.
+            batch: rows that stand for all; None takes all.
+        """
+        return self._log_prob(poutine.condition(data=self.continuous(values)), batch=batch)
+
+    def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
+        batch = batch or Batch(self.problem.tensors)
         if self._summed is not None:
-            return self._summed.log_prob(self.problem.tensors, *handlers) - self._log_units
-        trace = run(self.model, self.problem.tensors, *handlers)
-        terms = (f["log_prob"].sum() for f in discrete.factors(trace).values())
-        return sum(terms, torch.zeros(())) - self._log_units
+            return self._summed.log_prob(batch, *handlers) - self._log_units
+        return sum_of_factors(run(self.model, batch.tensors, *handlers), batch) - self._log_units
 
     @cached_property
     def _log_units(self) -> float:
@@ -268,7 +318,7 @@ class Program:
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
         """Unconstrained vector (d,) to continuous latent name and value."""
-        trace = run(self.model, self.problem.tensors, _Assign(u, self.layout))
+        trace = run(self.model, self.problem.tensors, _Assign(self.parts(u)))
         return {name: trace.nodes[name]["value"] for name in self.layout}
 
     def start(self, tries: int = 100) -> Tensor:
@@ -279,7 +329,7 @@ class Program:
         """
         for _ in range(tries):
             u = torch.rand(self.size) * 4 - 2
-            value, gradient = value_and_grad(self.log_density, u)
+            value, gradient = self.density_and_gradient(u)
             if value.isfinite() and gradient.isfinite().all():
                 return u
         raise Fault(
@@ -367,6 +417,13 @@ def run(model: Callable, tensors: Mapping[str, Any], *handlers: Any) -> poutine.
         return poutine.trace(model).get_trace(**tensors)
 
 
+def sum_of_factors(trace: poutine.Trace, batch: Batch) -> Tensor:
+    """Log density of all sites of a run, those of the row plate by the weight of the batch."""
+    factors = discrete.factors(trace).values()
+    terms = (node["log_prob"].sum() * batch.weigh(node) for node in factors)
+    return sum(terms, torch.zeros(()))
+
+
 def batch_shape(site: Site) -> tuple[int, ...]:
     """Shape of a site's value without its event dimensions."""
     return site.shape[: len(site.shape) - site.event_dim]
@@ -378,52 +435,6 @@ def value_and_grad(function: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Ten
     value = function(u)
     (gradient,) = torch.autograd.grad(value, u)
     return value.detach(), gradient
-
-
-def traced(
-    function: Callable[[Tensor], Tensor], start: Tensor
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """Value and gradient of a scalar function, its effect handlers paid once.
-
-    The function and its gradient are recorded as a flat graph of tensor operations, which is then
-    run without Pyro. The graph is held against the plain function at two points, one of them far
-    out; where it differs, or where a branch on a value forbids it, the plain function is given
-    back with a warning.
-
-    Args:
-        function: of an unconstrained vector (d,).
-        start: a point at which the function is finite, (d,).
-    """
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    def plain(u: Tensor) -> tuple[Tensor, Tensor]:
-        return value_and_grad(function, u)
-
-    points = [start, 5 * start]
-    try:
-        with warnings.catch_warnings():
-            # Running the recorded graph as TorchScript is five times faster than as Python.
-            warnings.simplefilter("ignore")
-            graph = torch.jit.trace(make_fx(plain)(start), (start,), check_trace=False)
-            same = all(_agree(graph(u), plain(u)) for u in points)
-    except Exception as error:
-        same, why = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    else:
-        why = "the recorded graph gave other values"
-    if not same:
-        warnings.warn(f"the model runs untraced, which is slow ({why})", stacklevel=2)
-        return plain
-    return graph
-
-
-def _agree(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> bool:
-    """Equal to a relative 1e-10, infinities and NaN in the same places."""
-    return all(
-        torch.allclose(
-            a, b, rtol=1e-10, atol=1e-10 * float(b.nan_to_num().abs().max()), equal_nan=True
-        )
-        for a, b in zip(ours, theirs)
-    )
 
 
 class Differentiable(torch.autograd.Function):
@@ -524,6 +535,17 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         if site.role == "discrete":
             discrete.check(site)
     return problem
+
+
+def place(problem: Problem, device: str) -> Problem:
+    """The problem with its data on a device; itself on `cpu`."""
+    if device == "cpu":
+        return problem
+
+    def moved(tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
+
+    return replace(problem, tensors=moved(problem.tensors), params=moved(problem.params))
 
 
 def _with_floats(

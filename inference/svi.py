@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import pyro
@@ -15,9 +15,18 @@ from tqdm.auto import tqdm
 
 from . import guides
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
-from .chains import DISCRETE, DRAWS, FIT, seeded
-from .discrete import factors
-from .program import NOT_VECTORISED, Program, further_draws, over_draws, run
+from .chains import DISCRETE, DRAWS, FIT, listening, seeded
+from .graph import How, compiled
+from .program import (
+    NOT_VECTORISED,
+    Batch,
+    Program,
+    Weighted,
+    further_draws,
+    over_draws,
+    run,
+    sum_of_factors,
+)
 
 # The learning rate falls by this factor at each plateau of the objective, so many times.
 _DECAY, _PHASES = 0.3, 5
@@ -32,8 +41,10 @@ def svi(
     steps: Annotated[int, ">= 1"] = 20_000,
     lr: Annotated[float, "> 0"] = 0.1,
     particles: Annotated[int, ">= 1"] = 8,
+    batch_size: Annotated[int | None, ">= 1"] = None,
     window: Annotated[int, ">= 10"] = 100,
     draws: Annotated[int, ">= 2"] = 4000,
+    compile: How = "traced",
 ) -> Fit:
     """Maximises the guide's objective, by default the ELBO, with Adam (Kingma and Ba 2015).
 
@@ -43,17 +54,20 @@ def svi(
 
     Args:
         problem: model and data; discrete latents are summed out, then recovered.
-        seed: seed of starting point, noise and draws.
-        context: whether to show progress.
+        seed: seed of starting point, noise, batches and draws.
+        context: whether to show progress, and the device.
         guide: a shared guide's name, one of the model's own, or a Pyro function.
         steps: at most so many; a fit that is not level by then has not converged.
         lr: the first learning rate.
         particles: Monte Carlo samples of the objective in a step.
+        batch_size: rows in a step, drawn anew in each pass over the data; None takes all.
         window: steps over which the objective is averaged to see a plateau.
         draws: independent draws from the fitted guide.
+        compile: how a step runs: `traced`, `aot` (needs a C++ compiler) or `plain` Pyro.
 
     Raises:
-        Refused: the guide's sites are not the model's latents.
+        Refused: the guide's sites are not the model's latents; batches of a problem that has no
+            rows, or whose rows have latents without an encoder.
         Fault: the objective or a gradient is not finite; with the step.
     """
     program = Program(problem)
@@ -63,8 +77,9 @@ def svi(
         warnings.filterwarnings("ignore", "There is a performance drop")
         with seeded(seed, FIT):
             pyro.clear_param_store()
-            objective, params = _prepare(program, chosen, particles)
-            trace, converged = _ascend(objective, params, steps, lr, window, context)
+            batches = _batches(problem, batch_size)
+            gradient, params = _prepare(program, chosen, particles, next(batches), compile)
+            ascent = _ascend(gradient, params, batches, steps, lr, window, context)
         with seeded(seed, DRAWS):
             values, log_q = _draw(program, chosen.guide, draws)
             log_p = over_draws(program.log_joint, values, program.elements)
@@ -80,8 +95,7 @@ def svi(
         log_q=log_q[None],
         log_ratios=log_ratios,
         params=learned,
-        trace=trace,
-        findings=[] if converged else [_not_level(steps)],
+        **ascent,
     )
 
 
@@ -93,74 +107,139 @@ def resolve(guide: str | Guide | Callable, program: Program) -> Guide:
     return guide if isinstance(guide, Guide) else Guide(guide)
 
 
-def _not_level(steps: int) -> Finding:
-    return Finding(
-        "fail",
-        f"the objective was still rising, or too noisy to tell, after {steps} steps",
-        "give more steps, more particles or another learning rate",
-    )
+# -- one step ----------------------------------------------------------------------------------
+
+# Value and flat gradient of the objective on the rows of a batch.
+Gradient = Callable[..., tuple[Tensor, Tensor]]
+
+
+def _batches(problem: Problem, size: int | None) -> Iterator[list[Tensor]]:
+    """The row tensors of one batch after another: all rows, or a shuffled part of them."""
+    if size is None:
+        while True:
+            yield []
+    if problem.rows is None:
+        raise Refused("the data have no rows to take batches of; leave batch_size out")
+    rows = [problem.tensors[key] for key in problem.rows[1]]
+    n = len(rows[0])
+    if size > n:
+        raise Refused(f"batch_size is {size}, there are {n} rows; leave it out for all rows")
+    while True:
+        for part in torch.randperm(n, device=rows[0].device).split(size):
+            if len(part) == size:  # the last few rows wait for another pass
+                yield [tensor[part] for tensor in rows]
+
+
+def _batch(problem: Problem, rows: Sequence[Tensor]) -> Batch:
+    """The data with the rows of a batch in the place of all rows."""
+    if not rows:
+        return Batch(problem.tensors)
+    plate, keys = problem.rows
+    tensors = {**problem.tensors, **dict(zip(keys, rows))}
+    return Batch(tensors, plate, problem.n / len(rows[0]))
 
 
 def _prepare(
-    program: Program, chosen: Guide, particles: int
-) -> tuple[Callable[[], Tensor], list[Tensor]]:
-    """The objective averaged over particles, and the unconstrained parameters it depends on."""
-    tensors = program.problem.tensors
+    program: Program, chosen: Guide, particles: int, rows: list[Tensor], how: How
+) -> tuple[Gradient, Tensor]:
+    """The objective's gradient, and the vector of all unconstrained parameters it is in.
+
+    The parameters of guide and model are views of that vector from here on.
+    """
+    batch = _batch(program.problem, rows)
     with poutine.trace(param_only=True) as capture:
-        _check_sites(program, run(chosen.guide, tensors))
-    single = _single(program, chosen)
+        _check_sites(program, run(chosen.guide, batch.tensors), batch)
+    single = _single(program, chosen, batch)
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
-        single(None)
+        single(None, batch)
     nodes = {**capture.trace.nodes, **more.trace.nodes}.values()
     params = [node["value"].unconstrained() for node in nodes if node["type"] == "param"]
+    params = list({id(param): param for param in params}.values())
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
+    estimate = _over_particles(single, particles, batch)
+    flat = _flatten(params)
 
-    def vectorised() -> Tensor:
-        return torch.func.vmap(single, randomness="different")(torch.arange(particles)).mean()
+    def gradient(*rows: Tensor) -> tuple[Tensor, Tensor]:
+        with pyro.validation_enabled(False):
+            value = estimate(_batch(program.problem, rows))
+        slopes = torch.autograd.grad(value, params, materialize_grads=True)
+        return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
-    def looped() -> Tensor:
-        return torch.stack([single(None) for _ in range(particles)]).mean()
+    return compiled(gradient, [rows], how=how, live=params), flat
 
+
+def _flatten(params: Sequence[Tensor]) -> Tensor:
+    """One vector of all parameters, of which each becomes a view: one update moves them all."""
+    flat = torch.cat([param.detach().flatten() for param in params])
+    start = 0
+    for param in params:
+        param.data = flat[start : start + param.numel()].view(param.shape)
+        start += param.numel()
+    return flat
+
+
+def _over_particles(
+    single: Callable[[Tensor | None, Batch], Tensor], particles: int, batch: Batch
+) -> Callable[[Batch], Tensor]:
+    """The mean of several estimates, all at once where the model can be vectorised."""
+
+    def vectorised(batch: Batch) -> Tensor:
+        several = torch.func.vmap(lambda i: single(i, batch), randomness="different")
+        return several(torch.arange(particles)).mean()
+
+    def looped(batch: Batch) -> Tensor:
+        return torch.stack([single(None, batch) for _ in range(particles)]).mean()
+
+    if particles == 1:
+        return lambda batch: single(None, batch)
     try:
-        vectorised()
+        with pyro.validation_enabled(False):
+            vectorised(batch)
     except NOT_VECTORISED:
-        return looped, params
-    return vectorised, params
+        return looped
+    return vectorised
 
 
-def _single(program: Program, chosen: Guide) -> Callable[[Tensor | None], Tensor]:
+def _single(
+    program: Program, chosen: Guide, batch: Batch
+) -> Callable[[Tensor | None, Batch], Tensor]:
     """One Monte Carlo estimate of the objective, differentiable in the parameters."""
-    tensors = program.problem.tensors
     if chosen.objective is not None:
-        return lambda _: chosen.objective(program.model, chosen.guide, tensors)
-    if _reparameterised(run(chosen.guide, tensors)):
-        return lambda _: _elbo(program, chosen.guide)
-    return lambda _: _score_elbo(program, chosen.guide)
+
+        def of_its_own(_: Tensor | None, batch: Batch) -> Tensor:
+            model, guide = Weighted(batch)(program.model), Weighted(batch)(chosen.guide)
+            return chosen.objective(model, guide, batch.tensors)
+
+        return of_its_own
+    if _reparameterised(run(chosen.guide, batch.tensors)):
+        return lambda _, batch: _elbo(program, chosen.guide, batch)
+    return lambda _, batch: _score_elbo(program, chosen.guide, batch)
 
 
-def _elbo(program: Program, guide: Callable) -> Tensor:
+def _elbo(program: Program, guide: Callable, batch: Batch) -> Tensor:
     """log p(data, z) - log q(z) at one z from the guide: Kingma and Welling (2014), eq. 2."""
-    values, log_q = _from_guide(program, guide)
-    return program.log_joint(values) - log_q
+    values, log_q = _from_guide(program, guide, batch)
+    return program.log_joint(values, batch) - log_q
 
 
-def _score_elbo(program: Program, guide: Callable) -> Tensor:
+def _score_elbo(program: Program, guide: Callable, batch: Batch) -> Tensor:
     """The ELBO at one z whose gradient is REINFORCE's: Ranganath et al. (2014), eq. 3."""
     with torch.no_grad():
-        values, _ = _from_guide(program, guide)
-    trace = run(poutine.condition(guide, data=values), program.problem.tensors)
-    log_q = sum((f["log_prob"].sum() for f in factors(trace).values()), torch.zeros(()))
-    elbo = program.log_joint(values) - log_q
+        values, _ = _from_guide(program, guide, batch)
+    log_q = sum_of_factors(run(poutine.condition(guide, data=values), batch.tensors), batch)
+    elbo = program.log_joint(values, batch) - log_q
     score = log_q * elbo.detach()
     return elbo + score - score.detach()
 
 
-def _from_guide(program: Program, guide: Callable) -> tuple[dict[str, Tensor], Tensor]:
+def _from_guide(
+    program: Program, guide: Callable, batch: Batch
+) -> tuple[dict[str, Tensor], Tensor]:
     """One draw of the latents from the guide and its log density."""
-    trace = run(guide, program.problem.tensors)
-    log_q = sum((f["log_prob"].sum() for f in factors(trace).values()), torch.zeros(()))
-    return {name: trace.nodes[name]["value"] for name in program.layout}, log_q
+    trace = run(guide, batch.tensors)
+    values = {name: trace.nodes[name]["value"] for name in program.layout}
+    return values, sum_of_factors(trace, batch)
 
 
 def _reparameterised(trace: poutine.Trace) -> bool:
@@ -168,14 +247,19 @@ def _reparameterised(trace: poutine.Trace) -> bool:
     return all(getattr(node["fn"], "has_rsample", True) for node in sites)
 
 
-def _check_sites(program: Program, trace: poutine.Trace) -> None:
+def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
     for name in program.layout:
         if name not in trace.nodes:
             raise Refused(
                 f"the guide has no site '{name}', the model's latents are {_names(program)}"
             )
-        shape, found = program.sites[name].shape, tuple(trace.nodes[name]["value"].shape)
+        shape, found = _shape(program, name, batch), tuple(trace.nodes[name]["value"].shape)
         if shape != found:
+            if batch.weight != 1:
+                raise Refused(
+                    f"'{name}' is a latent of each row, and the guide has shape {found} for a "
+                    f"batch of {shape}; leave batch_size out, or give a guide with an encoder"
+                )
             raise Refused(f"the guide's site '{name}' has shape {found}, the model's {shape}")
     for name, node in trace.nodes.items():
         auxiliary = node.get("infer", {}).get("is_auxiliary")
@@ -187,6 +271,16 @@ def _check_sites(program: Program, trace: poutine.Trace) -> None:
             raise Refused(f"the guide's site '{name}' is not in the model: {_names(program)}")
 
 
+def _shape(program: Program, name: str, batch: Batch) -> tuple[int, ...]:
+    """The shape of a latent on the rows of a batch."""
+    site, n = program.sites[name], program.problem.n
+    shape = list(site.shape)
+    for plate in site.plates:
+        if plate.name == batch.plate:
+            shape[plate.dim - site.event_dim] = round(n / batch.weight)
+    return tuple(shape)
+
+
 def _log_ratios(program: Program, chosen: Guide, draws: int) -> Tensor:
     values, log_q = _draw(program, chosen.guide, draws)
     return over_draws(program.log_joint, values, program.elements) - log_q
@@ -196,59 +290,107 @@ def _names(program: Program) -> str:
     return ", ".join(program.layout)
 
 
+# -- the ascent --------------------------------------------------------------------------------
+
+
+class _Adam:
+    """Adam's ascent on one vector (Kingma and Ba 2015), by torch's fused kernel.
+
+    Called directly: the optimiser class around it costs 60 microseconds a step, and imports
+    torch's compiler (1.5 s) on its first.
+    """
+
+    def __init__(self, flat: Tensor, lr: float):
+        self.flat, self.lr = flat, lr
+        self.mean, self.square = torch.zeros_like(flat), torch.zeros_like(flat)
+        self.step = torch.zeros((), dtype=torch.float32, device=flat.device)
+
+    def __call__(self, gradient: Tensor) -> None:
+        self.step += 1
+        torch._fused_adam_(
+            [self.flat],
+            [gradient],
+            [self.mean],
+            [self.square],
+            [],
+            [self.step],
+            lr=self.lr,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=True,
+        )
+
+
 def _ascend(
-    objective: Callable[[], Tensor],
-    params: list[Tensor],
+    gradient: Gradient,
+    flat: Tensor,
+    batches: Iterator[list[Tensor]],
     steps: int,
     lr: float,
     window: int,
     context: Context,
-) -> tuple[Tensor, bool]:
-    """Adam until the objective is level in every phase; the objective per step, and whether."""
-    optimiser = torch.optim.Adam(params, lr=lr)
-    average, averaged, phase, since = [p.detach().clone() for p in params], 0, 0, 0
-    trace = torch.zeros(steps)
+) -> dict:
+    """Adam until the objective is level in every phase; the trace and what a `Fit` says of it."""
+    adam, average, averaged = _Adam(flat, lr), flat.clone(), 0
+    trace, phase, since, converged = torch.zeros(steps, dtype=flat.dtype), 0, 0, False
     bar = tqdm(total=steps, desc="svi", disable=not context.progress, mininterval=0.2)
-    with bar, pyro.validation_enabled(False):
-        for step in range(steps):
-            trace[step] = _step(objective, params, optimiser, step)
-            bar.update()
-            if phase == _PHASES:
-                averaged += 1
-                for mean, param in zip(average, params):
-                    mean += (param.detach() - mean) / averaged
-            since += 1
-            if since % window or since < 2 * window:
+    done, last = 0, flat.clone()
+    with bar, listening() as heard, torch.no_grad():
+        while done < steps and not converged and heard.signal is None:
+            several, values = min(window, steps - done), []
+            for _ in range(several):
+                with torch.enable_grad():
+                    value, slope = gradient(*next(batches))
+                adam(slope)
+                values.append(value)
+                if phase == _PHASES:
+                    averaged += 1
+                    average += (flat - average) / averaged
+            trace[done : done + several] = torch.stack(values)
+            _check_finite(trace[done : done + several], flat, last, done)
+            last.copy_(flat)
+            done, since = done + several, since + several
+            bar.update(several)
+            bar.set_postfix_str(f"ELBO {trace[done - several : done].mean():.4g}")
+            if since < 2 * window or not _level(trace[done - 2 * window : done]):
                 continue
-            bar.set_postfix_str(f"ELBO {trace[step + 1 - window : step + 1].mean():.4g}")
-            if not _level(trace[step + 1 - 2 * window : step + 1]):
-                continue
-            if phase == _PHASES and averaged >= 5 * window:
-                _assign(params, average)
-                return trace[: step + 1], True
+            converged = phase == _PHASES and averaged >= 5 * window
             if phase < _PHASES:
                 phase, since = phase + 1, 0
-                optimiser.param_groups[0]["lr"] = lr * _DECAY ** min(phase, _PHASES - 1)
-    return trace, False
+                adam.lr = lr * _DECAY ** min(phase, _PHASES - 1)
+                average, averaged = flat.clone(), 0
+    if converged:
+        flat.copy_(average)
+    return {"trace": trace[:done].cpu(), **_ending(converged, heard.signal, done)}
 
 
-def _step(
-    objective: Callable[[], Tensor],
-    params: list[Tensor],
-    optimiser: torch.optim.Optimizer,
-    step: int,
-) -> float:
-    optimiser.zero_grad()
-    value = objective()
-    (-value).backward()
-    gradients = [param.grad for param in params if param.grad is not None]
-    if not value.isfinite() or not all(g.isfinite().all() for g in gradients):
-        raise Fault(
-            f"the objective or its gradient is not finite in step {step + 1}; "
-            "lower lr, or check the model's supports"
-        )
-    optimiser.step()
-    return value.item()
+def _check_finite(values: Tensor, flat: Tensor, last: Tensor, done: int) -> None:
+    """Stop at the first step that was not finite; the parameters go back to the last good ones."""
+    if values.isfinite().all() and flat.isfinite().all():
+        return
+    bad = torch.nonzero(~values.isfinite())
+    step = done + (int(bad[0]) if len(bad) else len(values)) + 1
+    flat.copy_(last)
+    raise Fault(
+        f"the objective or its gradient is not finite in step {step}; "
+        "lower lr, or check the model's supports"
+    )
+
+
+def _ending(converged: bool, signal: int | None, done: int) -> dict:
+    """What a `Fit` says of the end of the ascent."""
+    if converged:
+        return {}
+    if signal is not None:
+        what = f"interrupted after {done} steps, before the objective was level"
+        found = Finding("fail", what, "run it again")
+        return {"findings": [found], "status": "interrupted", "signal": signal}
+    what = f"the objective was still rising, or too noisy to tell, after {done} steps"
+    mend = "give more steps, more particles or another learning rate"
+    return {"findings": [Finding("fail", what, mend)]}
 
 
 def _level(values: Tensor) -> bool:
@@ -258,17 +400,12 @@ def _level(values: Tensor) -> bool:
     return bool(second.mean() - first.mean() <= error)
 
 
-def _assign(params: list[Tensor], values: Mapping) -> None:
-    with torch.no_grad():
-        for param, value in zip(params, values):
-            param.copy_(value)
-
-
 def _draw(program: Program, guide: Callable, draws: int) -> tuple[dict[str, Tensor], Tensor]:
     """Draws (S, *shape) from the guide and their log density (S,)."""
+    everything = Batch(program.problem.tensors)
 
     def one(_: Mapping) -> dict[str, Tensor]:
-        values, log_q = _from_guide(program, guide)
+        values, log_q = _from_guide(program, guide, everything)
         return {**values, "log q": log_q}
 
     values = over_draws(one, {"draw": torch.arange(draws)})

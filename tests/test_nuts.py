@@ -33,12 +33,12 @@ def test_both_engines_find_a_beta_posterior(engine):
 
 
 def test_a_wrong_sign_of_the_jacobian_is_caught(monkeypatch):
-    right = inference.program.Program.log_density
+    right = inference.program.Program._log_density
 
-    def wrong(self, u, **options):
-        return 2 * right(self, u, jacobian=False) - right(self, u)
+    def wrong(self, parts, jacobian, prior):
+        return 2 * right(self, parts, False, prior) - right(self, parts, True, prior)
 
-    monkeypatch.setattr(inference.program.Program, "log_density", wrong)
+    monkeypatch.setattr(inference.program.Program, "_log_density", wrong)
     # The wrong sign samples Beta(3, 3) in place of Beta(5, 5).
     z = z_scores(problem_of("coin", "HHHHTTTT"), stats.beta(5, 5), chains=2)
     assert np.abs(z).max() > 5

@@ -12,7 +12,7 @@ from pyro.distributions import constraints
 from scipy import stats
 
 from inference._problem import Fault, Refused
-from inference.program import Program, over_draws, traced, value_and_grad
+from inference.program import Program, over_draws
 
 Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 
@@ -167,26 +167,6 @@ def test_a_density_that_is_finite_nowhere_is_told():
 
     with pytest.raises(Fault, match="none of 100 random starting points"):
         Program(problem_from(model)).start()
-
-
-def test_the_traced_density_is_the_plain_one():
-    program = Program(problem_from(regression, {"y": Y}))
-    graph = traced(program.log_density, torch.tensor([0.1, 0.2]))
-    assert isinstance(graph, torch.jit.ScriptFunction | torch.jit.TopLevelTracedModule)
-    for u in torch.randn(5, 2, generator=torch.Generator().manual_seed(1)) * 3:
-        value, gradient = graph(u)
-        expected, slope = value_and_grad(program.log_density, u)
-        assert value.item() == pytest.approx(expected.item(), rel=1e-12)
-        np.testing.assert_allclose(gradient, slope, rtol=1e-10)
-
-
-def test_what_cannot_be_traced_runs_plainly_with_a_warning():
-    def branching(u):
-        return u.sum() if u[0] > 0 else (2 * u).sum()
-
-    with pytest.warns(UserWarning, match="runs untraced"):
-        plain = traced(branching, torch.tensor([1.0, 2.0]))
-    assert plain(torch.tensor([-1.0, 0.0]))[0].item() == -2
 
 
 def test_whole_numbers_become_floats_only_where_needed():

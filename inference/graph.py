@@ -1,0 +1,447 @@
+"""A tensor function recorded once as a flat graph of operations, and the ways of running it.
+
+Pyro's effect handlers cost a millisecond an evaluation, the arithmetic of a small model tens of
+microseconds; so they are paid once. Recording watches torch's dispatcher below autograd, so a
+function may itself call `torch.autograd.grad` or `vmap`. What no input reaches is computed there
+and then (folded), what does nothing is left out; random draws stay random.
+
+How a graph runs is decided here and nowhere else:
+
+- `plain`: not recorded at all, the reference and the fallback;
+- `traced`: by TorchScript, the fastest that needs no compiler (microseconds an operation, 2 cores,
+  torch 2.13: TorchScript 1.5, the same graph as Python code 4.7; torch.compile and the next one
+  want a C++ compiler);
+- `aot`: compiled ahead of time by AOTInductor and kept in the user's cache; half a minute once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import operator
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, fx
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from ._problem import Refused
+
+How = Literal["traced", "aot", "plain"]
+Function = Callable[..., tuple[Tensor, ...]]
+
+aten = torch.ops.aten
+
+
+class Unrecordable(RuntimeError):
+    """The function does what a graph cannot repeat."""
+
+
+# -- recording -------------------------------------------------------------------------------
+
+
+class _Call(NamedTuple):
+    """One operation as it was dispatched; its tensors are kept alive, so that ids are unique."""
+
+    function: Any
+    args: tuple
+    kwargs: dict
+    out: Any
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return _tensors((self.args, self.kwargs))
+
+    @property
+    def written(self) -> list[Tensor]:
+        """The arguments that the operation changes in place."""
+        schema = self.function._schema
+        if not schema.is_mutable:
+            return []
+        named = {a.name: a for a in schema.arguments}
+        given = {**dict(zip(named, self.args)), **self.kwargs}
+        changed = [v for k, v in given.items() if (i := named[k].alias_info) and i.is_write]
+        return _tensors(changed)
+
+    @property
+    def random(self) -> bool:
+        return torch.Tag.nondeterministic_seeded in self.function.tags
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+class _Recorder(TorchDispatchMode):
+    """Writes down every operation that reaches the dispatcher."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls: list[_Call] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler (1.3 s) to keep it away from this class
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        out = function(*args, **(kwargs or {}))
+        self.calls.append(_Call(function, args, kwargs or {}, out))
+        return out
+
+
+def record(
+    function: Function, inputs: Sequence[Tensor], live: Sequence[Tensor] = ()
+) -> fx.GraphModule:
+    """The operations of a function as a graph of the same arguments.
+
+    Args:
+        function: gives a tuple of tensors; its control flow must not depend on values.
+        inputs: examples of its arguments.
+        live: tensors that the function reads and that change between calls (parameters); they
+            are further arguments of the graph.
+
+    Raises:
+        Unrecordable: it changes in place what it was given, or what it closes over.
+    """
+    recorder = _Recorder()
+    with recorder:
+        outputs = function(*inputs)
+    return _Builder(recorder.calls, [*inputs, *live]).build(outputs)
+
+
+# Operations that look at the shape of their tensors alone.
+_SHAPE_ONLY = {
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+}
+# Operations that return their first argument where the second is this number.
+_NEUTRAL = {
+    aten.add.Tensor: 0,
+    aten.add.Scalar: 0,
+    aten.sub.Tensor: 0,
+    aten.sub.Scalar: 0,
+    aten.mul.Tensor: 1,
+    aten.mul.Scalar: 1,
+    aten.div.Tensor: 1,
+    aten.div.Scalar: 1,
+    aten.pow.Tensor_Scalar: 1,
+}
+_COMMUTES = {aten.add.Tensor, aten.mul.Tensor}
+_SUMS = {aten.sum.default, aten.sum.dim_IntList}
+
+
+class _Builder:
+    """From dispatched operations to a graph without the superfluous ones.
+
+    A tensor is *varying* when it has a node, and a constant otherwise. A constant is folded
+    through, except where its storage is written to: it would drift from call to call.
+    """
+
+    def __init__(self, calls: Sequence[_Call], inputs: Sequence[Tensor]):
+        self.calls = calls
+        self.module, self.graph = torch.nn.Module(), fx.Graph()
+        self.nodes: dict[int, fx.Node] = {}
+        self.constants: dict[int, fx.Node] = {}
+        self.seen: dict[Any, _Call] = {}
+        self.written = {_storage(t) for call in calls for t in call.written}
+        for i, tensor in enumerate(inputs):
+            self.nodes[id(tensor)] = self.graph.placeholder(f"input_{i}")
+        made = {_storage(out) for call in calls for out in self._fresh(call)}
+        if self.written - made:
+            raise Unrecordable("it changes data in place")
+
+    def _fresh(self, call: _Call) -> list[Tensor]:
+        """The outputs of a call that lie in memory of their own."""
+        given = {_storage(t) for t in call.inputs}
+        return [out for out in _tensors(call.out) if _storage(out) not in given]
+
+    def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
+        for call in self.calls:
+            same = self._same_as(call)
+            if same is not None:
+                self.nodes[id(call.out)] = self.nodes[id(same)]
+            elif not self._folds(call):
+                self._emit(call)
+        self.graph.output(tuple(self._reference(out) for out in outputs))
+        self._drop_unused()
+        return fx.GraphModule(self.module, self.graph)
+
+    def _folds(self, call: _Call) -> bool:
+        """Whether the result is the same in every call of the graph."""
+        if call.random or any(_storage(out) in self.written for out in _tensors(call.out)):
+            return False
+        varying = any(id(t) in self.nodes for t in call.inputs)
+        return not varying or call.function in _SHAPE_ONLY
+
+    def _same_as(self, call: _Call) -> Tensor | None:
+        """The varying tensor that the call merely repeats, if it does."""
+        out = call.out
+        if not isinstance(out, Tensor) or call.written or call.random:
+            return None
+        for tensor in call.inputs:
+            if id(tensor) in self.nodes and _alias(tensor, out):
+                return tensor
+        if _storage(out) in self.written:
+            return None
+        same = self._neutral(call)
+        return self._repeated(call) if same is None else same
+
+    def _neutral(self, call: _Call) -> Tensor | None:
+        args = call.args
+        if call.function in _SUMS and _alike(args[0], call.out):
+            return args[0] if id(args[0]) in self.nodes else None
+        if call.function not in _NEUTRAL or len(args) < 2:
+            return None
+        pairs = [args[:2], args[1::-1]] if call.function in _COMMUTES else [args[:2]]
+        for kept, other in pairs:
+            if not isinstance(kept, Tensor) or id(kept) not in self.nodes:
+                continue
+            if _alike(kept, call.out) and self._is(other, _NEUTRAL[call.function]):
+                return kept
+        return None
+
+    def _is(self, value: Any, number: int) -> bool:
+        if isinstance(value, Tensor):
+            constant = id(value) not in self.nodes and _storage(value) not in self.written
+            return constant and bool((value == number).all())
+        return value == number
+
+    def _repeated(self, call: _Call) -> Tensor | None:
+        """The result of an earlier call with the same arguments."""
+        varying = [t for t in call.inputs if id(t) in self.nodes]
+        if not varying or any(_storage(t) in self.written for t in call.inputs):
+            return None
+        arguments = tree_map(self._key, (call.args, call.kwargs))
+        first = self.seen.setdefault((call.function, repr(arguments)), call)
+        return None if first is call or not isinstance(first.out, Tensor) else first.out
+
+    def _key(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return self.nodes[id(value)].name if id(value) in self.nodes else id(value)
+
+    def _emit(self, call: _Call) -> None:
+        args, kwargs = tree_map(self._reference, (tuple(call.args), call.kwargs))
+        node = self.graph.call_function(call.function, args, kwargs)
+        if isinstance(call.out, Tensor):
+            self.nodes[id(call.out)] = node
+        elif isinstance(call.out, list | tuple):
+            for i, out in enumerate(call.out):
+                self.nodes[id(out)] = self.graph.call_function(operator.getitem, (node, i))
+
+    def _reference(self, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        if id(value) in self.nodes:
+            return self.nodes[id(value)]
+        if id(value) not in self.constants:
+            self.constants[id(value)] = self._attribute(value)
+        return self.constants[id(value)]
+
+    def _attribute(self, tensor: Tensor) -> fx.Node:
+        name = f"constant_{len(list(self.module.buffers()))}"
+        self.module.register_buffer(name, tensor.detach())
+        return self.graph.get_attr(name)
+
+    def _drop_unused(self) -> None:
+        for node in reversed(list(self.graph.nodes)):
+            stays = node.op in ("placeholder", "output") or _has_effect(node)
+            if not node.users and not stays:
+                self.graph.erase_node(node)
+
+
+def _has_effect(node: fx.Node) -> bool:
+    """Whether a node writes to memory, or takes from the stream of random numbers."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    random = torch.Tag.nondeterministic_seeded in node.target.tags
+    return node.target._schema.is_mutable or random
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _alike(a: Any, b: Tensor) -> bool:
+    return isinstance(a, Tensor) and a.shape == b.shape and a.dtype == b.dtype
+
+
+def _alias(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same memory, seen in the same way."""
+    where = a.storage_offset() == b.storage_offset() and a.stride() == b.stride()
+    return _alike(a, b) and where and _storage(a) == _storage(b)
+
+
+# -- running ---------------------------------------------------------------------------------
+
+
+def compiled(
+    function: Function,
+    points: Sequence[Sequence[Tensor]],
+    *,
+    how: How = "traced",
+    live: Sequence[Tensor] = (),
+) -> Function:
+    """The function in a faster form, or itself, with a warning, where it cannot be recorded.
+
+    The result is held against the function at each of `points`, with the same random numbers.
+
+    Args:
+        function: gives a tuple of tensors.
+        points: examples of its arguments; the first is recorded.
+        how: `traced`, `aot` or `plain`.
+        live: tensors that it reads and that change between calls.
+
+    Raises:
+        Refused: `aot` without a C++ compiler.
+    """
+    if how == "plain":
+        return function
+    try:
+        graph = record(function, points[0], live)
+        run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
+        same = all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
+        why = "the recorded graph gave other values"
+    except Refused:
+        raise
+    except Exception as error:
+        same, why = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if not same:
+        warnings.warn(f"the model runs untraced, which is slow ({why})", stacklevel=2)
+        return function
+    return run
+
+
+class _Scripted:
+    """A graph run by TorchScript; can be sent to another process."""
+
+    def __init__(
+        self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor] = ()
+    ):
+        def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
+            return graph(*arguments)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated, and told so four times
+            # Of a function: calling a traced module costs another 10 microseconds.
+            self.run = torch.jit.trace(flat, (*inputs, *_detached(live)), check_trace=False)
+        self.live = _detached(live)
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return self.run(*arguments, *self.live)
+
+    def __getstate__(self) -> tuple[bytes, list[Tensor]]:
+        buffer = io.BytesIO()
+        torch.jit.save(self.run, buffer)
+        return buffer.getvalue(), self.live
+
+    def __setstate__(self, state: tuple[bytes, list[Tensor]]) -> None:
+        self.run, self.live = torch.jit.load(io.BytesIO(state[0])), state[1]
+
+
+def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The same memory, without a gradient."""
+    return [tensor.detach() for tensor in tensors]
+
+
+class _AheadOfTime:
+    """A graph compiled by AOTInductor, its code kept in the user's cache."""
+
+    def __init__(
+        self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor] = ()
+    ):
+        self.live = _detached(live)
+        inputs = [*inputs, *self.live]
+        self.path = _cache() / f"{_key(graph, inputs)}.pt2"
+        if not self.path.is_file():
+            _compile(graph, inputs, self.path)
+        self._load()
+
+    def _load(self) -> None:
+        from torch._inductor import aoti_load_package
+
+        # The loader itself: the module around it costs another 25 microseconds a call.
+        self.run = aoti_load_package(str(self.path), run_single_threaded=True).loader.boxed_run
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.run([*arguments, *self.live]))
+
+    def __getstate__(self) -> tuple[Path, list[Tensor]]:
+        return self.path, self.live
+
+    def __setstate__(self, state: tuple[Path, list[Tensor]]) -> None:
+        self.path, self.live = state
+        self._load()
+
+
+def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
+    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
+        raise Refused("compile=aot needs a C++ compiler (g++), there is none; use compile=traced")
+    from torch._inductor import aoti_compile_and_package
+
+    # For one compilation, not for many: 17 s in place of 29 for a network of 354 weights.
+    configs = {"aot_inductor.compile_wrapper_opt_level": "O0"}
+    configs |= {"aot_inductor.precompile_headers": False, "cpp.threads": 1}
+    configs |= {"fallback_random": True}  # torch's own stream, that draws are those of `traced`
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about its own use of itself
+        exported = torch.export.export(graph, tuple(inputs))
+        part = aoti_compile_and_package(
+            exported, package_path=f"{folder}/graph.pt2", inductor_configs=configs
+        )
+        os.replace(part, path)
+
+
+def _key(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
+    """All that determines the code: operations, constants, shapes, torch, processor."""
+    digest = hashlib.sha256(graph.code.encode())
+    digest.update(f"{torch.__version__} {platform.machine()}".encode())
+    digest.update(torch.backends.cpu.get_cpu_capability().encode())
+    for tensor in [*inputs, *graph.buffers()]:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} {tensor.device};".encode())
+    for tensor in graph.buffers():
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _cache() -> Path:
+    """A folder of the user's alone: code that is loaded from it runs.
+
+    Raises:
+        Refused: it belongs to someone else, or others may write to it.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(root) / "bayeszoo"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
+        raise Refused(f"the cache {folder} can be written by others; set XDG_CACHE_HOME")
+    return folder
+
+
+def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return function(*arguments)
+
+
+def _agree(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> bool:
+    """Equal to a relative 1e-10 (1e-4 in single precision), infinities in the same places."""
+    for a, b in zip(ours, theirs, strict=True):
+        tolerance = 1e-10 if b.dtype == torch.float64 else 1e-4
+        scale = float(b.nan_to_num().abs().max()) if b.numel() else 0.0
+        if not torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
+            return False
+    return True

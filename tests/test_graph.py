@@ -1,0 +1,187 @@
+"""Recorded graphs: equal to the function everywhere, random where it is, nothing superfluous."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import problem_from, problem_of
+
+import models
+from inference import graph
+from inference._problem import Refused
+from inference.graph import compiled, record
+from inference.program import Program
+
+U = torch.tensor([0.3, -0.7, 1.1])
+
+
+def operations(module):
+    """The names of a graph's operations."""
+    return [node.target.__name__ for node in module.graph.nodes if node.op == "call_function"]
+
+
+def test_what_no_input_reaches_is_folded_and_what_does_nothing_is_dropped():
+    data = torch.arange(3.0)
+
+    def function(u):
+        scaled = u * (data.exp().sum() / data.exp().sum())  # times one
+        shifted = scaled + torch.zeros_like(u)  # plus zero
+        _ = u.cos()  # used by no one
+        again = u.sin() + u.sin()  # the same twice
+        return (shifted.detach().view(3) + again,)
+
+    module = record(function, [U])
+    assert operations(module) == ["sin.default", "add.Tensor", "add.Tensor"]
+    for u in (U, 5 * U):
+        torch.testing.assert_close(module(u), function(u), rtol=0, atol=0)
+
+
+def test_nothing_is_folded_through_what_is_written_to():
+    def function(u):
+        total = torch.zeros(3)
+        view = total[1:]
+        total.add_(u)  # a folded `total` would grow from call to call
+        return (total * 1.0 + torch.cat([torch.zeros(1), view]),)
+
+    module = record(function, [U])
+    for u in (U, 2 * U, U):
+        torch.testing.assert_close(module(u), function(u), rtol=0, atol=0)
+
+
+def test_data_that_are_changed_in_place_cannot_be_recorded():
+    counter = torch.zeros(3)
+
+    def function(u):
+        counter.add_(1)
+        return (u * counter,)
+
+    with pytest.raises(graph.Unrecordable, match="in place"):
+        record(function, [U])
+
+
+def test_random_draws_stay_random_and_are_those_of_the_function():
+    def function(u):
+        return (u + torch.randn(3),)
+
+    run = compiled(function, [(U,)])
+    assert isinstance(run, graph._Scripted)
+    assert not torch.equal(run(U)[0], run(U)[0])
+    torch.manual_seed(3)
+    ours = [run(U)[0] for _ in range(3)]
+    torch.manual_seed(3)
+    torch.testing.assert_close(ours, [function(U)[0] for _ in range(3)], rtol=0, atol=0)
+
+
+def test_live_tensors_are_read_anew_in_each_call():
+    weight = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+
+    def function(u):
+        value = (weight**2 * u).sum()
+        return (value.detach(), *torch.autograd.grad(value, [weight]))
+
+    run = compiled(function, [(U,)], live=[weight])
+    with torch.no_grad():
+        weight += 1.5
+    value, slope = run(2 * U)
+    assert value.item() == pytest.approx((weight.detach() ** 2 * 2 * U).sum().item(), rel=1e-12)
+    torch.testing.assert_close(slope, 4 * weight.detach() * U)
+
+
+def test_a_branch_on_a_value_runs_plainly_with_a_warning():
+    def branching(u):
+        return (u.sum() if u[0] > 0 else (2 * u).sum(),)
+
+    with pytest.warns(UserWarning, match="runs untraced"):
+        plain = compiled(branching, [(U,), (-U,)])
+    assert plain is branching
+
+
+def test_a_graph_can_be_sent_to_another_process():
+    run = compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)])
+    sent = pickle.loads(pickle.dumps(run))
+    torch.testing.assert_close(sent(3 * U), run(3 * U), rtol=0, atol=0)
+
+
+def mixture(y):
+    weight = pyro.sample("weight", dist.Beta(2.0, 2.0))
+    loc = pyro.sample("loc", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
+    with pyro.plate("row", len(y)):
+        label = pyro.sample("label", dist.Bernoulli(weight))
+        pyro.sample("y", dist.Normal(loc[label.long()], 1.0), obs=y)
+
+
+class Network(pyro.nn.PyroModule):
+    """A network with a prior on each weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = pyro.nn.PyroModule[torch.nn.Linear](2, 1)
+        self.layer.weight = pyro.nn.PyroSample(dist.Normal(0.0, 1.0).expand([1, 2]).to_event(2))
+        self.layer.bias = pyro.nn.PyroSample(dist.Normal(0.0, 1.0).expand([1]).to_event(1))
+
+    def forward(self, x, y):
+        logits = torch.tanh(self.layer(x)).squeeze(-1)
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Bernoulli(logits=logits), obs=y)
+
+
+def problems():
+    """Every model of the zoo, and structures that the zoo's have not."""
+    rng = np.random.default_rng(0)
+    yield from ((name, problem_of(name)) for name in models.names())
+    y = torch.as_tensor(rng.normal(size=20))
+    yield "mixture", problem_from(mixture, {"y": y})
+    x = torch.as_tensor(rng.normal(size=(20, 2)))
+    yield "PyroModule", problem_from(Network(), {"x": x, "y": (y > 0).double()})
+
+
+@pytest.mark.parametrize("how", ["traced", pytest.param("aot", marks=pytest.mark.slow)])
+def test_the_density_is_pyros_on_every_model_tail_included(how, tmp_path, monkeypatch):
+    if how == "aot" and shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name, problem in problems():
+        program = Program(problem)
+        torch.manual_seed(0)
+        start = program.start()
+        run = compiled(program.density_and_gradient, [(start,), (5 * start,)], how=how)
+        assert run is not program.density_and_gradient
+        for scale in (0.1, 1.0, 10.0):
+            u = scale * torch.randn(program.size)
+            value, gradient = run(u)
+            expected, slope = program.density_and_gradient(u)
+            assert value.item() == pytest.approx(expected.item(), rel=1e-10), name
+            # Relative to the largest slope: a slope of zero is a difference of large ones.
+            error = (gradient - slope).abs().max() / slope.abs().max()
+            assert error < 1e-10, name
+
+
+def test_the_gradient_is_that_of_the_log_density():
+    program = Program(problem_of("linear"))
+    u = torch.randn(program.size, generator=torch.Generator().manual_seed(0))
+    _, slope = program.density_and_gradient(u)
+    step = 1e-6 * torch.eye(program.size)
+    central = [(program.log_density(u + e) - program.log_density(u - e)) / 2e-6 for e in step]
+    torch.testing.assert_close(slope, torch.stack(central), rtol=1e-6, atol=1e-4)
+
+
+def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "bayeszoo").mkdir()
+    (tmp_path / "bayeszoo").chmod(0o777)
+    with pytest.raises(Refused, match="written by others"):
+        compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
+
+
+def test_no_compiler_is_told_in_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(Refused, match=r"needs a C\+\+ compiler"):
+        compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
