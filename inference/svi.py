@@ -243,8 +243,9 @@ def _from_guide(
 
 
 def _reparameterised(trace: poutine.Trace) -> bool:
-    sites = [node for node in trace.nodes.values() if node["type"] == "sample"]
-    return all(getattr(node["fn"], "has_rsample", True) for node in sites)
+    nodes = [node["fn"] for node in trace.nodes.values() if node["type"] == "sample"]
+    sampled = [fn for fn in nodes if not isinstance(fn, _Subsample)]  # a plate is none
+    return all(getattr(fn, "has_rsample", True) for fn in sampled)
 
 
 def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
