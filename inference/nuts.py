@@ -6,6 +6,7 @@ gradients, so that 400 steps of warm-up do), and Pyro's own kernel as a referenc
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from . import chains as chains_
+from ._native import nutpie_model
 from ._problem import Context, Fault, Finding, Fit, Problem, Refused, check_memory
 from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
 from .graph import Function, How, compiled
@@ -169,22 +171,7 @@ class _NutpieChain(_Chain):
     def __call__(self, chain: int, monitor: Monitor) -> dict[str, np.ndarray]:
         import nutpie
 
-        start = self.starts[chain].cpu().numpy().astype(float)
-        size = len(start)
-
-        def expand(u: np.ndarray) -> dict[str, np.ndarray]:
-            monitor.tick(chain)
-            return {"u": u}
-
-        model = nutpie.compiled_pyfunc.from_pyfunc(
-            size,
-            lambda: _for_numpy(self.density, self.starts[chain]),
-            lambda *_: expand,
-            [np.dtype("float64")],
-            [(size,)],
-            ["u"],
-            make_initial_point_fn=lambda _: start,
-        )
+        model = self._native(chain, monitor) or self._of_python(chain, monitor)
         sampler = nutpie.sample(
             model,
             draws=self.draws,
@@ -204,7 +191,33 @@ class _NutpieChain(_Chain):
         except RuntimeError as error:
             first = str(error).partition("\n")[0]
             raise Fault(f"the sampler stopped ({first}); check the model's supports") from error
-        return _columns(trace, size)
+        return _columns(trace, len(self.starts[chain]))
+
+    def _native(self, chain: int, monitor: Monitor) -> Any:
+        """The model of a compiled density, called without Python; None for others."""
+        start = self.starts[chain]
+        package = getattr(self.density, "package", None)
+        if package is None or start.dtype != torch.float64 or sys.platform != "linux":
+            return None
+        return nutpie_model(package, len(start), lambda _: start.numpy(), monitor.steps, chain)
+
+    def _of_python(self, chain: int, monitor: Monitor) -> Any:
+        from nutpie.compiled_pyfunc import from_pyfunc
+
+        def expand(u: np.ndarray) -> dict[str, np.ndarray]:
+            monitor.tick(chain)
+            return {"u": u}
+
+        start = self.starts[chain].cpu().numpy().astype(float)
+        return from_pyfunc(
+            len(start),
+            lambda: _for_numpy(self.density, self.starts[chain]),
+            lambda *_: expand,
+            [np.dtype("float64")],
+            [(len(start),)],
+            ["u"],
+            make_initial_point_fn=lambda _: start,
+        )
 
 
 def _finish(sampler: Any, monitor: Monitor) -> Any:

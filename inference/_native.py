@@ -1,0 +1,151 @@
+"""A compiled density as C functions that a sampler calls without Python: 30 microseconds less.
+
+AOTInductor's library and libtorch have C interfaces; thirty lines of C, which know neither and get
+their functions as pointers, fit them to the signature that nutpie takes (that of its own compiled
+models). Compiled in a tenth of a second beside the density, so where there is one there is the
+other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+_SOURCE = r"""
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+struct density {
+  int32_t (*run)(void *, void **, size_t, void **, size_t, void *, void *);
+  int32_t (*tensor)(void *, int64_t, const int64_t *, const int64_t *, int64_t, int32_t, int32_t,
+                    int32_t, void **);
+  int32_t (*address)(void *, void **);
+  int32_t (*drop)(void *);
+  void (*set_threads)(int);
+  void *model;
+  int64_t *steps;
+};
+
+int64_t value_and_gradient(uint64_t size, double *u, double *gradient, double *value,
+                           struct density *self) {
+  static __thread int alone = 0;
+  if (!alone) { /* the sampler's thread would wake a team for each product */
+    self->set_threads(1);
+    alone = 1;
+  }
+  int64_t shape = size, stride = 1;
+  void *input, *output[2], *where;
+  if (self->tensor(u, 1, &shape, &stride, 0, 7 /* float64 */, 0 /* cpu */, 0, &input)) return 1;
+  if (self->run(self->model, &input, 1, output, 2, NULL, NULL)) return 1;
+  self->address(output[0], &where);
+  *value = *(double *)where;
+  self->address(output[1], &where);
+  memcpy(gradient, where, size * sizeof(double));
+  self->drop(output[0]);
+  self->drop(output[1]);
+  for (uint64_t i = 0; i < size; i++)
+    if (!isfinite(gradient[i])) return 3;
+  return isfinite(*value) ? 0 : 4;
+}
+
+int64_t expand(uint64_t size, uint64_t expanded, double *u, double *out, struct density *self) {
+  memcpy(out, u, size * sizeof(double));
+  ++*self->steps;
+  return 0;
+}
+"""
+# The functions of the two libraries, in the order of the struct above.
+_RUN = "AOTInductorModelContainerRunSingleThreaded"
+_TORCH = ("create_tensor_from_blob", "get_data_ptr", "delete_tensor_object")
+
+
+class _Address:
+    """What nutpie asks of a compiled function."""
+
+    def __init__(self, function: Any):
+        self.address = _pointer(function)
+
+
+def _pointer(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value
+
+
+def nutpie_model(
+    package: Path, size: int, start: Callable[[int], np.ndarray], steps: ctypes.Array, chain: int
+) -> Any:
+    """A model that nutpie samples from, of the density in a package of AOTInductor.
+
+    Args:
+        package: the `.pt2` file; its graph maps a vector (d,) to value and gradient, float64.
+        size: d.
+        start: seed to starting point.
+        steps: steps of each chain, in shared memory; counted up at each draw.
+        chain: the chain whose steps are counted.
+    """
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    adapter = ctypes.CDLL(str(_adapter(package.parent)))
+    library = ctypes.CDLL(str(_library(package)))
+    libtorch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    model = ctypes.c_void_p()
+    create = library.AOTInductorModelContainerCreateWithDevice
+    if create(ctypes.byref(model), ctypes.c_size_t(1), b"cpu", None):
+        raise RuntimeError("the compiled density cannot be loaded")
+    functions = [getattr(library, _RUN), *(getattr(libtorch, f"aoti_torch_{n}") for n in _TORCH)]
+    functions.append(libtorch.omp_set_num_threads)
+    counter = ctypes.addressof(steps) + chain * ctypes.sizeof(ctypes.c_int64)
+    pointers = [*map(_pointer, functions), model.value, counter]
+    return CompiledPyMCModel(
+        dims={},
+        compiled_logp_func=_Address(adapter.value_and_gradient),
+        compiled_expand_func=_Address(adapter.expand),
+        initial_point_func=start,
+        shared_data={},
+        user_data=np.array(pointers, dtype=np.uint64),
+        n_expanded=size,
+        shape_info=(["u"], [slice(0, size)], [(size,)]),
+        logp_func=None,
+        expand_func=None,
+        _n_dim=size,
+        _shapes={"u": (size,)},
+        _coords={},
+    )
+
+
+def _adapter(folder: Path) -> Path:
+    """The C functions above as a library in the cache."""
+    key = hashlib.sha256(f"{_SOURCE} {platform.machine()}".encode()).hexdigest()[:16]
+    path = folder / f"adapter-{key}.so"
+    if not path.is_file():
+        compiler = os.environ.get("CXX", "g++")
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            source, made = Path(scratch) / "adapter.c", Path(scratch) / "adapter.so"
+            source.write_text(_SOURCE)
+            flags = ["-x", "c", "-O2", "-shared", "-fPIC", str(source), "-o", str(made)]
+            subprocess.run([compiler, *flags], check=True, capture_output=True)
+            os.replace(made, path)
+    return path
+
+
+def _library(package: Path) -> Path:
+    """The shared library out of a package, beside it."""
+    path = package.with_suffix(".so")
+    if not path.is_file():
+        with zipfile.ZipFile(package) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith(".so"))
+            with tempfile.TemporaryDirectory(dir=package.parent) as scratch:
+                os.replace(archive.extract(name, scratch), path)
+    return path
