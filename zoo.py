@@ -719,6 +719,9 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from inference import report, store
+
+    store.make_folder(Path(arguments.out))  # known before the work, not after it
     result = run(
         arguments.model,
         method=arguments.method,
@@ -727,19 +730,19 @@ def _run(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         features=arguments.features,
         seed=arguments.seed,
-        out=arguments.out,
         device=arguments.device,
         progress=not arguments.quiet and sys.stderr.isatty(),
         **_settings_of(arguments),
     )
     if arguments.json:
+        result.save(arguments.out)
         print(json.dumps(result.to_json()))
     else:
-        from inference import report
-
         if arguments.method is None:
             print(f"no --method given: {result.record['method']}", file=sys.stderr)
         report.show_run(result.record, result.summary())
+        sys.stdout.flush()  # the answer is there; the pictures take a while
+        print(f"saved in {result.save(arguments.out)}")
     if result.record["status"] != "done":
         return _cut_short(result, arguments.verbose)
     return 3 if arguments.strict and result.verdict.status == "fail" else 0

@@ -324,12 +324,14 @@ def compiled(
     return run
 
 
-class _Scripted:
+class Recorded:
+    """A graph that can be called like its function; its outputs carry no gradient."""
+
+
+class _Scripted(Recorded):
     """A graph run by TorchScript; can be sent to another process."""
 
-    def __init__(
-        self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor] = ()
-    ):
+    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
         def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
             return graph(*arguments)
 
@@ -356,12 +358,10 @@ def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [tensor.detach() for tensor in tensors]
 
 
-class _AheadOfTime:
+class _AheadOfTime(Recorded):
     """A graph compiled by AOTInductor, its code kept in the user's cache."""
 
-    def __init__(
-        self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor] = ()
-    ):
+    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
         self.live = _detached(live)
         inputs = [*inputs, *self.live]
         self.package = _cache() / f"{_key(graph, inputs)}.pt2"

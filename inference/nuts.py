@@ -21,7 +21,7 @@ from . import chains as chains_
 from ._native import nutpie_model
 from ._problem import Context, Fault, Finding, Fit, Problem, Refused, check_memory
 from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
-from .graph import Function, How, compiled
+from .graph import Function, How, Recorded, compiled
 from .program import Differentiable, Program, over_draws
 
 # Unconstrained dimensions up to which correlations are learnt by default.
@@ -36,7 +36,7 @@ def nuts(
     chains: Annotated[int, ">= 1"] = 4,
     draws: Annotated[int, ">= 4"] = 1000,
     warmup: Annotated[int, ">= 10"] = 400,
-    target_accept: Annotated[float, "> 0", "< 1"] = 0.8,
+    target_accept: Annotated[float, "> 0", "< 1"] = 0.9,
     max_tree_depth: Annotated[int, ">= 1", "<= 15"] = 10,
     metric: Literal["auto", "diagonal", "lowrank"] = "auto",
     engine: Literal["nutpie", "pyro"] = "nutpie",
@@ -53,6 +53,8 @@ def nuts(
         draws: draws kept of each chain.
         warmup: steps before them, in which step size and mass matrix adapt.
         target_accept: acceptance aimed at; closer to 1 takes smaller steps (fewer divergences).
+            With 0.8 the non-centred eight schools diverge in most runs, with 0.9 in none, and ESS
+            per second was no lower on the zoo's models.
         max_tree_depth: a trajectory has at most 2 to this power steps.
         metric: mass matrix, `lowrank` learns correlations (nutpie only); `auto` does so up to
             64 dimensions, beyond which it costs more than it brings (a network of 354 weights:
@@ -248,21 +250,31 @@ def _columns(trace: Any, size: int) -> dict[str, np.ndarray]:
 
 def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]:
     """Value and gradient for nutpie, of arrays, in the dtype and on the device of `like`."""
-    plain = like.dtype == torch.float64 and like.device.type == "cpu"
-    threads: set[int] = set()
+    # Set up once for the sampler's thread, which does nothing else: a microsecond counts here.
+    settled: dict[int, Any] = {}  # not threading.local: it is forgotten between calls from Rust
+
+    def settle() -> None:
+        # It is not the thread that was told to compute alone: left to itself it wakes a team of
+        # threads for each product (5 to 50 times slower). And a recorded graph has its gradient
+        # in it: that torch keeps none is said once, not at each call.
+        torch.set_num_threads(1)
+        mode = settled[threading.get_ident()] = torch.inference_mode(isinstance(density, Recorded))
+        mode.__enter__()
 
     def value_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
-        if (thread := threading.get_ident()) not in threads:
-            # The sampler's thread is not the one that was told to compute alone: left to itself
-            # it wakes a team of threads for each product (5 to 50 times slower).
-            torch.set_num_threads(1)
-            threads.add(thread)
-        with torch.inference_mode():
-            point = torch.from_numpy(u)
-            value, gradient = density(point if plain else point.to(like))
-            return value.item(), gradient.cpu().numpy().astype(float, copy=False)
+        if threading.get_ident() not in settled:
+            settle()
+        value, gradient = density(torch.from_numpy(u))
+        return value.item(), gradient.numpy()
 
-    return value_and_gradient
+    def converted(u: np.ndarray) -> tuple[float, np.ndarray]:
+        if threading.get_ident() not in settled:
+            settle()
+        value, gradient = density(torch.from_numpy(u).to(like))
+        return value.item(), gradient.cpu().numpy().astype(float)
+
+    plain = like.dtype == torch.float64 and like.device.type == "cpu"
+    return value_and_gradient if plain else converted
 
 
 class _PyroChain(_Chain):

@@ -32,6 +32,22 @@ class MissingRun(Fault):
     exit_code = 66
 
 
+def make_folder(out: Path) -> None:
+    """Make the folder of runs, if it is not there.
+
+    Raises:
+        CannotWrite: it cannot be made or written to.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot write the run ({error.strerror or error}), {out}; use --out"
+        ) from error
+    if not os.access(out, os.W_OK):
+        raise CannotWrite(f"cannot write the run (no permission), {out}; use --out")
+
+
 def save(
     out: Path,
     name: str,
