@@ -251,8 +251,9 @@ def run(
     elif guide is not None:
         raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
     with _numbers():
+        loaded = time.perf_counter() - started
         result = _infer(entry, name, method, function, shares, given, asked, seed, context)
-    result.record["timing"]["total_s"] = time.perf_counter() - started
+    result.record["timing"] |= {"load_s": loaded, "total_s": time.perf_counter() - started}
     if out is not None:
         result.save(out)
     return result
@@ -363,7 +364,7 @@ def _problem(
     """The problem as inference sees it: what was not given, or has no rows, is latent."""
     import torch
 
-    from inference import program
+    from inference import prepare
 
     tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
     tensors |= {key: torch.zeros(()) for key in free}
@@ -382,7 +383,7 @@ def _problem(
         dims=data.dims,
         coords=data.coords,
     )
-    return program.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
+    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
 
 
 def _must_observe(entry: models.Entry, problem: Problem) -> None:
@@ -427,7 +428,7 @@ def _infer(
     seed: int,
     context: Context,
 ) -> Run:
-    from inference import diagnostics, program, results
+    from inference import diagnostics, prepare, results
 
     problem = _problem(entry, shares["model"], data)
     if method != "prior":
@@ -436,7 +437,7 @@ def _infer(
         _must_be_fitted(method, problem)
     began = time.perf_counter()
     with _on(context.device):
-        placed = program.place(problem, context.device)
+        placed = prepare.place(problem, context.device)
         fit = function(placed, seed=seed, context=context, **shares["method"])
     fit = fit.on_cpu()
     fit_s = time.perf_counter() - began
@@ -473,7 +474,7 @@ def _infer(
         "metrics": metrics,
         "exact": results.truth_of(fit.exact),
         "point": {k: v.tolist() for k, v in fit.point.items()},
-        "timing": {"fit_s": fit_s},
+        "timing": {"fit_s": fit_s, "judge_s": time.perf_counter() - began - fit_s},
         "versions": _versions(),
         "command": sys.argv,
     }
@@ -510,7 +511,8 @@ def _data_record(data: Any, problem: Problem, asked: Mapping[str, Any]) -> dict[
 
 def _predicted(problem: Problem) -> list[str]:
     """The data keys that are observed (or latent): what a prediction does not need."""
-    from inference.program import Program, observed_keys
+    from inference.prepare import observed_keys
+    from inference.program import Program
 
     return [*observed_keys(Program(problem).sites, problem.tensors).values(), *problem.latent_keys]
 
@@ -570,7 +572,8 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
     import torch
 
     from inference import results
-    from inference.program import Program, prepare
+    from inference.prepare import prepare
+    from inference.program import Program
 
     record = run.record["data"]
     plate, keys = record["rows"] or (None, ())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from ._problem import Context, Finding, Fit, Problem, Refused
 from .chains import DISCRETE, FIT, seeded
+from .graph import Function, compiled
 from .program import Program, value_and_grad
 
 # Newton steps below this (relative to 1 + |u|) mean the mode is found to double precision.
@@ -142,29 +144,37 @@ def maximise(function: Callable[[Tensor], Tensor], starts: list[Tensor], limit: 
 
     L-BFGS-B from each start (Byrd et al. 1995), then Newton steps with the exact Hessian.
     """
-    best = max((_climb(function, u, limit) for u in starts), key=lambda end: end[1])
-    return _polish(function, best[0], limit)
+    return _polish(function, _climb(function, starts, limit), limit)
 
 
 def _climb(
-    function: Callable[[Tensor], Tensor], u: Tensor, upper: Tensor, lower: Tensor | None = None
-) -> tuple[Tensor, float]:
+    function: Callable[[Tensor], Tensor],
+    starts: list[Tensor],
+    upper: Tensor,
+    lower: Tensor | None = None,
+) -> Tensor:
+    """The best end of L-BFGS-B from several starts, on the function recorded once."""
+    recorded = compiled(partial(value_and_grad, function), [(u,) for u in starts])
     lower = -upper if lower is None else lower
+    ends = [_ascend(recorded, u, list(zip(lower.tolist(), upper.tolist()))) for u in starts]
+    return max(ends, key=lambda end: end[1])[0]
 
+
+def _ascend(
+    recorded: Function, u: Tensor, bounds: list[tuple[float, float]]
+) -> tuple[Tensor, float]:
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = value_and_grad(function, torch.as_tensor(x, dtype=u.dtype))
+        value, gradient = recorded(torch.as_tensor(x, dtype=u.dtype))
         if not (value.isfinite() and gradient.isfinite().all()):
             return np.inf, np.zeros_like(x)
         return -value.item(), -gradient.numpy().astype(float)
 
-    if not len(u):
-        return u, function(u).item()
     found = optimize.minimize(
         negative,
         u.numpy().astype(float),
         jac=True,
         method="L-BFGS-B",
-        bounds=list(zip(lower.tolist(), upper.tolist())),
+        bounds=bounds,
         options={"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9},
     )
     return torch.as_tensor(found.x, dtype=u.dtype), -float(found.fun)
@@ -217,8 +227,7 @@ def _maximise_with_kinks(
 
     lower = torch.cat([torch.where(kinked, 0.0, -limit), torch.zeros_like(limit)])
     upper = torch.cat([limit, torch.where(kinked, torch.inf, 0.0)])
-    found = max((_climb(split, ends(u), upper, lower) for u in starts), key=lambda end: end[1])
-    plus, minus = found[0].chunk(2)
+    plus, minus = _climb(split, [ends(u) for u in starts], upper, lower).chunk(2)
     u = torch.where(kinked, kinks.loc + plus - minus, plus)
     return _polish_off_kinks(function, u, limit, kinks)
 

@@ -36,7 +36,7 @@ def problem_of(name: str, source=None, **options) -> Problem:
 
 def problem_from(model, tensors=None, **options) -> Problem:
     """The problem of a Pyro function and its data."""
-    from inference.program import prepare
+    from inference.prepare import prepare
 
     problem = Problem(model=partial(model, **options), tensors=tensors or {})
     return prepare(problem, dtype=torch.float64)

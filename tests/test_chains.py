@@ -1,8 +1,24 @@
-"""Streams of random numbers: each its own, the caller's state untouched."""
+"""Chains: streams of random numbers, order, and what becomes of a run that is cut short."""
 
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
 import torch
+from conftest import HOUSE, QUIET, problem_of
 
+import zoo
+from inference import chains
+from inference._problem import Fault
 from inference.chains import CHAIN, FIT, seeded, spawn
+from inference.nuts import nuts
 
 
 def draw(*key):
@@ -23,3 +39,164 @@ def test_the_callers_state_is_put_back():
     before = torch.get_rng_state()
     draw(0, FIT)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def counting(chain, monitor):
+    """Ten steps, each its number."""
+    for _ in range(10):
+        monitor.tick(chain)
+    return {"u": np.arange(10.0)[:, None] + chain}
+
+
+def until_stopped(chain, monitor):
+    """As many steps as it is let."""
+    done = 0
+    while not monitor.stopping:
+        time.sleep(0.01)
+        done += 1
+    return {"u": np.zeros((done, 1))}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_results_come_in_the_order_of_the_chains(workers):
+    outcome = chains.run(counting, 5, steps=10, workers=workers)
+    assert list(outcome.results) == [0, 1, 2, 3, 4]
+    assert [result["u"][0, 0] for result in outcome.results.values()] == [0, 1, 2, 3, 4]
+    assert outcome.died is None
+    assert outcome.signal is None
+
+
+def test_a_chain_that_is_killed_ends_the_others_with_what_they_have():
+    def chain(number, monitor):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return until_stopped(number, monitor)
+
+    began = time.monotonic()
+    outcome = chains.run(chain, 3, steps=10, workers=3)
+    assert time.monotonic() - began < 1
+    assert outcome.died == "chain 2 died (signal 9)"
+    assert list(outcome.results) == [0, 2]
+
+
+def test_the_first_signal_keeps_what_is_done_the_second_does_not():
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+    outcome = chains.run(until_stopped, 2, steps=10, workers=2)
+    assert outcome.signal == signal.SIGINT
+    assert all(len(result["u"]) > 10 for result in outcome.results.values())
+
+    for after in (0.3, 0.6):
+        threading.Timer(after, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        chains.run(lambda *_: time.sleep(60), 2, steps=10, workers=2)
+
+
+def test_what_a_chain_raises_is_raised():
+    def chain(number, monitor):
+        raise ValueError("no such thing")
+
+    with pytest.raises(Fault, match=r"chain 1 failed \(ValueError: no such thing\)"):
+        chains.run(chain, 1, steps=10)
+
+
+def test_draws_are_equal_for_any_number_of_workers_and_after_other_runs():
+    problem = problem_of("linear")
+    settings = {"seed": 3, "context": QUIET, "chains": 4, "draws": 20, "warmup": 60}
+    first = nuts(problem, **settings, workers=1)
+    nuts(problem_of("coin"), **settings)
+    for workers in (1, 2, 4):
+        again = nuts(problem, **settings, workers=workers)
+        for name, value in first.draws.items():
+            assert torch.equal(value, again.draws[name]), (name, workers)
+
+
+class Command:
+    """`zoo.py run linear` in a process, once its chains are sampling."""
+
+    def __init__(self, folder):
+        words = [str(HOUSE / "zoo.py"), "run", "linear", "--method", "nuts"]
+        words += ["--set", "draws=100000", "warmup=50", "metric=diagonal"]
+        self.process = subprocess.Popen(
+            [sys.executable, *words], cwd=folder, stdout=-1, stderr=-1, text=True
+        )
+        self.chains = []
+        while not self.chains:
+            time.sleep(0.1)
+            assert self.process.poll() is None, self.process.communicate()
+            path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+            with open(path) as file:
+                self.chains = [int(word) for word in file.read().split()]
+        time.sleep(3)  # past the warm-up
+
+    def end(self):
+        began = time.monotonic()
+        out, error = self.process.communicate(timeout=60)
+        return self.process.returncode, out, error, time.monotonic() - began
+
+
+def kept(out, folder):
+    """The run that the command says it saved, read back."""
+    (line,) = [line for line in out.splitlines() if line.startswith("saved in ")]
+    return zoo.load(folder / line.removeprefix("saved in "))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_command_whose_chain_is_killed_fails_and_keeps_the_others(tmp_path):
+    command = Command(tmp_path)
+    os.kill(command.chains[1], signal.SIGKILL)
+    code, out, error, _ = command.end()
+    assert code == 70
+    assert error.startswith("error: chain 2 died (signal 9); kept are ")
+    assert len(error.splitlines()) == 1
+    run = kept(out, tmp_path)
+    assert run.verdict.status == "fail"
+    assert run.record["status"] == "failed"
+    assert run.idata["posterior"].sizes["draw"] > 10
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in command.chains)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_interrupted_keeps_what_is_done(tmp_path, number, code):
+    command = Command(tmp_path)
+    command.process.send_signal(number)
+    found, out, error, _ = command.end()
+    assert found == code
+    assert error.startswith("error: interrupted; kept are ")
+    run = kept(out, tmp_path)
+    assert run.record["status"] == "interrupted"
+    assert np.isfinite(run.idata["posterior"]["w"].values).all()
+    assert run.idata["sample_stats"]["diverging"].shape == run.idata["posterior"]["b"].shape
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_chains_whose_parent_is_killed_end_too(tmp_path):
+    command = Command(tmp_path)
+    command.process.kill()
+    command.process.communicate()
+    deadline = time.monotonic() + 5
+    while any(os.path.exists(f"/proc/{pid}") for pid in command.chains):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
+    script = tmp_path / "spawned.py"
+    script.write_text(
+        "import sys\n"
+        "import zoo\n"
+        "if __name__ == '__main__':\n"
+        "    sys.platform = 'elsewhere'\n"
+        "    run = zoo.run('coin', method='nuts', seed=1, draws=50, chains=2)\n"
+        "    print(run.idata['posterior']['pi'].values.sum().hex())\n"
+        "    plain = zoo.run('coin', method='nuts', draws=20, chains=2, compile='plain')\n"
+        "    assert plain.idata['posterior'].sizes['chain'] == 2\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    here = zoo.run("coin", method="nuts", seed=1, draws=50, chains=2)
+    assert done.stdout.split()[0] == here.idata["posterior"]["pi"].values.sum().hex()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -11,7 +13,10 @@ from conftest import QUIET, problem_from, problem_of
 from scipy import stats
 
 import inference.program
+import zoo
+from inference import nuts as module
 from inference._problem import Fault, Refused
+from inference.chains import Outcome
 from inference.nuts import nuts
 from inference.results import summary, to_inference_data
 
@@ -96,3 +101,30 @@ def test_no_continuous_latent_is_refused_and_no_start_is_told():
 
     with pytest.raises(Fault, match="starting points"):
         nuts(problem_from(nowhere), seed=0, context=QUIET)
+
+
+@pytest.mark.parametrize("how", ["plain", pytest.param("aot", marks=pytest.mark.slow)])
+def test_every_way_of_running_the_density_samples_the_posterior(how, tmp_path, monkeypatch):
+    if how == "aot" and shutil.which("g++") is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    settings = {"chains": 2, "draws": 500, "compile": how}
+    z = z_scores(problem_of("coin", "HHHT"), stats.beta(4, 2), **settings)
+    assert np.abs(z).max() < 5
+
+
+def test_unequal_chains_are_cut_to_the_largest_table():
+    lengths = [1000, 900, 5, 0]
+    results = {i: {"u": np.zeros((n, 1)), "lp": np.zeros(n)} for i, n in enumerate(lengths)}
+    outcome = Outcome(results=results, signal=2)
+    whole, said = module._kept(outcome, 4, 1000)
+    assert [result["u"].shape for result in whole] == [(900, 1), (900, 1)]
+    assert said["findings"][0].what.endswith("kept are 900 of 1000 draws of 2 of 4 chains")
+    assert said["status"] == "interrupted"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_on_the_gpu_the_posterior_is_the_same():
+    run = zoo.run("coin", method="nuts", data="HHHT", device="cuda", chains=2, draws=500)
+    row = run.summary().iloc[0]
+    assert abs(row["mean"] - 4 / 6) < 5 * row["mcse_mean"]

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from conftest import QUIET, problem_from
+from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import constraints
+from zuko.flows import NSF
 
+import zoo
 from inference import svi as module
 from inference._problem import Fault, Guide, Refused
+from inference.program import Program, run
 from inference.svi import svi
 
 RNG = np.random.default_rng(0)
@@ -20,6 +28,7 @@ Y = X @ [1.0, -1.0] + 0.5 * RNG.normal(size=25)
 DATA = {"x": torch.as_tensor(X), "y": torch.as_tensor(Y)}
 PRECISION = X.T @ X / 0.25 + np.eye(2) / 4
 MEAN = np.linalg.solve(PRECISION, X.T @ Y / 0.25)
+SPLINE = NSF(2, transforms=1, hidden_features=[8])
 
 
 def regression(x, y):
@@ -183,3 +192,101 @@ def test_a_guide_with_plates_is_welcome_and_one_with_a_summed_latent_is_not():
     problem = problem_from(labelled, {"y": torch.tensor(1.0)})
     with pytest.raises(Refused, match="'z' is discrete and summed out"):
         svi(problem, seed=0, context=QUIET, guide=both)
+
+
+def mixture(y):
+    loc = pyro.sample("loc", dist.Normal(0.0, 3.0).expand([2]).to_event(1))
+    with pyro.plate("row", len(y)):
+        label = pyro.sample("label", dist.Bernoulli(0.3))
+        pyro.sample("y", dist.Normal(loc[label.long()], 1.0), obs=y)
+
+
+@pytest.mark.parametrize("model", [regression, mixture])
+def test_batches_stand_for_all_rows_on_average(model):
+    problem = problem_from(model, DATA if model is regression else {"y": DATA["y"]})
+    program = Program(problem)
+    values = {site.name: torch.ones(site.shape) for site in program.of("latent")}
+    rows = [problem.tensors[key] for key in problem.rows[1]]
+    parts = [module._batch(problem, [t[i : i + 5] for t in rows]) for i in range(0, 25, 5)]
+    mean = torch.stack([program.log_joint(values, part) for part in parts]).mean()
+    assert mean.item() == pytest.approx(program.log_joint(values).item(), rel=1e-12)
+
+
+def test_a_fit_on_batches_finds_the_posterior():
+    problem = problem_from(regression, DATA)
+    fit = svi(problem, seed=0, context=QUIET, guide="mvn", batch_size=5, lr=0.02)
+    sd = np.sqrt(np.diag(np.linalg.inv(PRECISION)))
+    assert np.abs(fit.draws["w"][0].mean(0).numpy() - MEAN).max() < 0.3 * sd.max()
+    np.testing.assert_allclose(fit.draws["w"][0].std(0), sd, rtol=0.2)
+
+
+def test_latents_of_the_rows_need_an_encoder_for_batches():
+    def model(y):
+        with pyro.plate("row", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+    def encoder(y):
+        slope = pyro.param("slope", torch.tensor(0.1))
+        scale = pyro.param("scale", torch.tensor(1.0), constraints.positive)
+        with pyro.plate("row", len(y)):
+            pyro.sample("z", dist.Normal(slope * y, scale))
+
+    problem = problem_from(model, {"y": DATA["y"]})
+    with pytest.raises(Refused, match="latent of each row"):
+        svi(problem, seed=0, context=QUIET, batch_size=5)
+    fit = svi(problem, seed=0, context=QUIET, guide=encoder, batch_size=5)
+    assert fit.params["slope"].item() == pytest.approx(0.5, abs=0.02)
+    assert fit.params["scale"].item() == pytest.approx(0.5**0.5, rel=0.03)
+    with pytest.raises(Refused, match="there are 25 rows"):
+        svi(problem, seed=0, context=QUIET, guide=encoder, batch_size=26)
+
+
+def test_a_plate_in_a_guide_does_not_make_it_score():
+    def guide(y):
+        with pyro.plate("row", len(y)):
+            pyro.sample("z", dist.Normal(y, 1.0))
+
+    assert module._reparameterised(run(guide, {"y": DATA["y"]}))
+
+
+def flow(x, y):
+    """A spline flow of zuko's."""
+    pyro.module("flow", SPLINE)
+    pyro.sample("w", ZukoToPyro(SPLINE()))
+
+
+@pytest.mark.parametrize("guide", ["normal", "mvn", "flow"])
+def test_a_step_is_traced_and_is_pyros(guide):
+    guide = Guide(flow) if guide == "flow" else guide
+    program = Program(problem_from(regression, DATA))
+    steps = {}
+    for how in ("plain", "traced"):
+        with pyro.get_param_store().scope():
+            torch.manual_seed(0)
+            chosen = module.resolve(guide, program)
+            steps[how] = module._prepare(program, chosen, 8, [], how)
+        torch.manual_seed(1)
+        steps[how] = steps[how][0]()
+    assert isinstance(steps["traced"][0], torch.Tensor)
+    for ours, theirs in zip(steps["traced"], steps["plain"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_an_interrupted_fit_keeps_its_last_state():
+    threading.Timer(2, os.kill, [os.getpid(), signal.SIGINT]).start()
+    problem = problem_from(regression, DATA)
+    fit = svi(problem, seed=0, context=QUIET, lr=1e-7, steps=10**6, window=10)
+    assert fit.status == "interrupted"
+    assert fit.signal == signal.SIGINT
+    assert "interrupted after" in fit.findings[0].what
+    assert fit.draws["w"].isfinite().all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_on_the_gpu_the_fit_is_that_of_the_processor():
+    settings = {"guide": "mvn", "seed": 0, "draws": 4000}
+    fits = {d: zoo.run("linear", device=d, **settings) for d in ("cpu", "cuda")}
+    tables = {d: fit.summary() for d, fit in fits.items()}
+    gap = (tables["cuda"]["mean"] - tables["cpu"]["mean"]).abs() / tables["cpu"]["sd"]
+    assert gap.max() < 0.2

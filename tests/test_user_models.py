@@ -30,7 +30,6 @@ def test_eight_schools(data_file):
     run = zoo.run(
         USER / "eight_schools.py",
         data=data_file(y=y, sigma=sigma),
-        target_accept=0.95,
         draws=500,
     )
     assert run.verdict.status == "pass", run.verdict.reasons

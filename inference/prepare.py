@@ -1,0 +1,174 @@
+"""A problem made ready: its data in the run's dtype, its rows known, checked against the model."""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from . import discrete
+from ._problem import Fault, Problem, Refused
+from .program import Program, Site
+
+
+def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
+    """The problem with its data in the run's dtype and its rows known, checked against the model.
+
+    Integer arrays stay integers, unless the model cannot run on them or an observed site's
+    distribution wants floats.
+
+    Args:
+        problem: with its data as they came in.
+        dtype: of all floating-point data.
+        checked: whether the observed values are held against shapes and supports.
+
+    Raises:
+        Refused: the model cannot run on the data, shapes do not match the plates, or a value lies
+            outside the support of its distribution.
+    """
+    problem = replace(problem, tensors={k: _float(v, dtype) for k, v in problem.tensors.items()})
+    if problem.test is not None:
+        held_out = {k: _float(v, dtype, integers=True) for k, v in problem.test.items()}
+        problem = replace(problem, test=held_out)
+    try:
+        sites = _prototype(problem)
+    except Refused as refusal:
+        problem, sites = _with_floats(problem, dtype, refusal)
+    keys = observed_keys(sites, problem.tensors)
+    floats = {
+        key: _float(problem.tensors[key], dtype, integers=True)
+        for name, key in keys.items()
+        if not isinstance(sites[name].base, dist.Categorical)
+    }
+    problem = replace(problem, tensors={**problem.tensors, **floats})
+    if problem.rows is None:
+        problem = replace(problem, rows=_rows(sites, problem.tensors))
+    sites = _prototype(problem)
+    for site in sites.values():
+        if site.role == "observed" and checked:
+            _check_observed(site, keys.get(site.name, site.name))
+        if site.role == "discrete":
+            discrete.check(site)
+    return problem
+
+
+def place(problem: Problem, device: str) -> Problem:
+    """The problem with its data on a device; itself on `cpu`."""
+    if device == "cpu":
+        return problem
+
+    def moved(tensors: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
+
+    return replace(problem, tensors=moved(problem.tensors), params=moved(problem.params))
+
+
+def _with_floats(
+    problem: Problem, dtype: torch.dtype, refusal: Refused
+) -> tuple[Problem, dict[str, Site]]:
+    """The problem with as few whole numbers made floats as the model needs to run.
+
+    Raises:
+        Refused: the first refusal, if no choice helps.
+    """
+    whole = [
+        key
+        for key, value in problem.tensors.items()
+        if isinstance(value, int) or (isinstance(value, Tensor) and not value.is_floating_point())
+    ]
+    matrices = [k for k in whole if getattr(problem.tensors[k], "ndim", 0) > 1]
+    for keys in [*([key] for key in whole), matrices, whole]:
+        floats = {k: _float(problem.tensors[k], dtype, integers=True) for k in keys}
+        changed = replace(problem, tensors={**problem.tensors, **floats})
+        try:
+            return changed, _prototype(changed)
+        except Refused:
+            continue
+    raise refusal
+
+
+def _float(value: Any, dtype: torch.dtype, *, integers: bool = False) -> Any:
+    if isinstance(value, float) or (isinstance(value, int) and integers):
+        return torch.tensor(value, dtype=dtype)
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(dtype) if value.is_floating_point() or integers else value
+
+
+def _prototype(problem: Problem) -> dict[str, Site]:
+    try:
+        return Program(problem).sites
+    except Fault:
+        raise
+    except Exception as error:
+        shapes = ", ".join(
+            f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}"
+            for k, v in problem.tensors.items()
+        )
+        message = str(error).partition("\n")[0]
+        raise Refused(
+            f"the model cannot run on these data ({type(error).__name__}: {message}), "
+            f"{_where(error, problem.model)}; data: {shapes}"
+        ) from error
+
+
+def _where(error: BaseException, model: Callable) -> str:
+    """File and line of the model in which an error arose."""
+    model = inspect.unwrap(getattr(model, "func", model))
+    code = getattr(model, "__code__", None)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if code and f.filename == code.co_filename]
+    return f"{code.co_filename}, line {lines[-1]}" if lines else "in Pyro"
+
+
+def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Observed site to the data key it observes: that of its name, or of the same tensor."""
+    keys = {}
+    for site in sites.values():
+        if site.role == "observed":
+            same = [k for k, v in tensors.items() if v is site.value]
+            key = site.name if site.name in tensors else next(iter(same), None)
+            keys |= {site.name: key} if key and isinstance(tensors[key], Tensor) else {}
+    return keys
+
+
+def _rows(
+    sites: Mapping[str, Site], tensors: Mapping[str, Any]
+) -> tuple[str, tuple[str, ...]] | None:
+    """The rightmost plate of the first observed site, and the keys as long as it."""
+    for site in sites.values():
+        plates = [p for p in site.plates if p.dim == -1]
+        if site.role == "observed" and plates:
+            keys = [
+                k
+                for k, v in tensors.items()
+                if isinstance(v, Tensor) and v.ndim and len(v) == plates[0].size
+            ]
+            return (plates[0].name, tuple(keys)) if keys else None
+    return None
+
+
+def _check_observed(site: Site, key: str) -> None:
+    expected = tuple(site.fn.shape())
+    if site.shape != expected:
+        raise Refused(
+            f"{key} has shape {site.shape}, its distribution {type(site.base).__name__} has "
+            f"{expected}; give {key} that shape (broadcasting would be silently wrong)"
+        )
+    inside = site.fn.support.check(site.value)
+    if not inside.all():
+        row = torch.nonzero(~inside.reshape(-1))[0].item() if inside.ndim else 0
+        value = site.value.reshape(inside.numel(), -1)[row]
+        shown = value.item() if value.numel() == 1 else value.tolist()
+        raise Refused(
+            f"{key} is {shown:g} in row {row + 1}, outside the support of "
+            f"{type(site.base).__name__}; correct the data or the model"
+            if value.numel() == 1
+            else f"{key} is {shown} in row {row + 1}, outside the support; correct the data"
+        )
