@@ -724,7 +724,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
 def _run(arguments: argparse.Namespace) -> int:
     from inference import report, store
 
-    store.make_folder(Path(arguments.out))  # known before the work, not after it
+    store.check_folder(Path(arguments.out))  # known before the work, not after it
     result = run(
         arguments.model,
         method=arguments.method,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,20 +33,23 @@ class MissingRun(Fault):
     exit_code = 66
 
 
-def make_folder(out: Path) -> None:
-    """Make the folder of runs, if it is not there.
+def check_folder(out: Path) -> None:
+    """Whether runs can be written under `out`; makes and leaves nothing.
 
     Raises:
         CannotWrite: it cannot be made or written to.
     """
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+        for folder in missing:
+            folder.rmdir()
     except OSError as error:
         raise CannotWrite(
             f"cannot write the run ({error.strerror or error}), {out}; use --out"
         ) from error
-    if not os.access(out, os.W_OK):
-        raise CannotWrite(f"cannot write the run (no permission), {out}; use --out")
 
 
 def save(

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from . import guides
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
-from .chains import DISCRETE, DRAWS, FIT, listening, seeded
+from .chains import DISCRETE, DRAWS, FIT, Heard, listening, seeded
 from .graph import How, compiled
 from .program import (
     NOT_VECTORISED,
@@ -30,6 +30,8 @@ from .program import (
 
 # The learning rate falls by this factor at each plateau of the objective, so many times.
 _DECAY, _PHASES = 0.3, 5
+# Passes over the data that a window has at least, where a step sees a batch.
+_PASSES = 10
 
 
 def svi(
@@ -49,8 +51,9 @@ def svi(
     """Maximises the guide's objective, by default the ELBO, with Adam (Kingma and Ba 2015).
 
     The learning rate falls whenever the objective has not risen, by more than its noise, from one
-    window of steps to the next; after the last such plateau the parameters are averaged over
-    windows until the objective is level once more (Polyak and Juditsky 1992).
+    window of steps to the next, and the parameters do not drift in one direction; after the last
+    such plateau they are averaged over windows until all is level once more (Polyak and Juditsky
+    1992).
 
     Args:
         problem: model and data; discrete latents are summed out, then recovered.
@@ -79,7 +82,9 @@ def svi(
             pyro.clear_param_store()
             batches = _batches(problem, batch_size)
             gradient, params = _prepare(program, chosen, particles, next(batches), compile)
-            ascent = _ascend(gradient, params, batches, steps, lr, window, context)
+            of_pass = 1 if batch_size is None else problem.n // batch_size
+            window = max(window, _PASSES * of_pass) // of_pass * of_pass
+            ascent = _ascend(gradient, params, batches, steps, lr, window, of_pass, context)
         with seeded(seed, DRAWS):
             values, log_q = _draw(program, chosen.guide, draws)
             log_p = over_draws(program.log_joint, values, program.elements)
@@ -148,7 +153,9 @@ def _prepare(
     """
     batch = _batch(program.problem, rows)
     with poutine.trace(param_only=True) as capture:
-        _check_sites(program, run(chosen.guide, batch.tensors), batch)
+        # On all rows first: Pyro's guides take their shapes from the first data they see.
+        for part in (Batch(program.problem.tensors), batch):
+            _check_sites(program, run(chosen.guide, part.tensors), part)
     single = _single(program, chosen, batch)
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
         single(None, batch)
@@ -332,40 +339,49 @@ def _ascend(
     steps: int,
     lr: float,
     window: int,
+    of_pass: int,
     context: Context,
 ) -> dict:
-    """Adam until the objective is level in every phase; the trace and what a `Fit` says of it."""
-    adam, average, averaged = _Adam(flat, lr), flat.clone(), 0
-    trace, phase, since, converged = torch.zeros(steps, dtype=flat.dtype), 0, 0, False
+    """Adam until all is level in every phase; the trace and what a `Fit` says of it."""
+    adam, trace = _Adam(flat, lr), torch.zeros(steps, dtype=flat.dtype)
+    done, phase, converged, last = 0, 0, False, flat.clone()
+    means: list[Tensor] = []  # of the parameters, in the windows of this phase
     bar = tqdm(total=steps, desc="svi", disable=not context.progress, mininterval=0.2)
-    done, last = 0, flat.clone()
-    with bar, listening() as heard, torch.no_grad():
+    with bar, listening() as heard:
         while done < steps and not converged and heard.signal is None:
-            several, values = min(window, steps - done), []
-            for _ in range(several):
-                with torch.enable_grad():
-                    value, slope = gradient(*next(batches))
-                adam(slope)
-                values.append(value)
-                if phase == _PHASES:
-                    averaged += 1
-                    average += (flat - average) / averaged
-            trace[done : done + several] = torch.stack(values)
-            _check_finite(trace[done : done + several], flat, last, done)
+            values, mean = _window(gradient, adam, batches, min(window, steps - done), heard)
+            if not len(values):
+                break
+            _check_finite(values, flat, last, done)
             last.copy_(flat)
-            done, since = done + several, since + several
-            bar.update(several)
-            bar.set_postfix_str(f"ELBO {trace[done - several : done].mean():.4g}")
-            if since < 2 * window or not _level(trace[done - 2 * window : done]):
+            trace[done : done + len(values)] = values
+            done += len(values)
+            means.append(mean)
+            bar.update(len(values))
+            bar.set_postfix_str(f"ELBO {values.mean():.4g}")
+            recent = trace[max(done - 2 * window, 0) : done]
+            if len(means) < 3 or _rising(recent, of_pass) or _drifting(means[-3:]):
                 continue
-            converged = phase == _PHASES and averaged >= 5 * window
+            converged = phase == _PHASES and len(means) >= 5
             if phase < _PHASES:
-                phase, since = phase + 1, 0
+                phase, means = phase + 1, []
                 adam.lr = lr * _DECAY ** min(phase, _PHASES - 1)
-                average, averaged = flat.clone(), 0
     if converged:
-        flat.copy_(average)
+        flat.copy_(torch.stack(means).mean(0))
     return {"trace": trace[:done].cpu(), **_ending(converged, heard.signal, done)}
+
+
+def _window(
+    gradient: Gradient, adam: _Adam, batches: Iterator[list[Tensor]], steps: int, heard: Heard
+) -> tuple[Tensor, Tensor]:
+    """Some steps: the objective at each (steps,), and the mean of the parameters."""
+    values, total = [], torch.zeros_like(adam.flat)
+    while len(values) < steps and heard.signal is None:
+        value, slope = gradient(*next(batches))
+        adam(slope)
+        values.append(value)
+        total += adam.flat
+    return torch.stack(values) if values else total[:0], total / max(len(values), 1)
 
 
 def _check_finite(values: Tensor, flat: Tensor, last: Tensor, done: int) -> None:
@@ -394,11 +410,29 @@ def _ending(converged: bool, signal: int | None, done: int) -> dict:
     return {"findings": [Finding("fail", what, mend)]}
 
 
-def _level(values: Tensor) -> bool:
-    """Whether the second half is not above the first by more than its standard error."""
-    first, second = values.chunk(2)
+def _rising(values: Tensor, several: int) -> bool:
+    """Whether the second half is above the first by more than its standard error.
+
+    Args:
+        values: the objective of two windows of steps.
+        several: steps of a pass over the data, over which batches are averaged first: the rows of
+            a pass are always the same, so that their noise does not hide a slow rise.
+    """
+    passes = values[len(values) % several :].unflatten(0, (-1, several)).mean(1)
+    first, second = passes.chunk(2)
     error = (first.var() / len(first) + second.var() / len(second)).sqrt()
-    return bool(second.mean() - first.mean() <= error)
+    return bool(second.mean() - first.mean() > error)
+
+
+def _drifting(means: Sequence[Tensor]) -> bool:
+    """Whether the parameters still move in one direction, from window to window.
+
+    Two successive differences of means point the same way on a slope (cosine near 1), opposite
+    ways around an optimum (-1/2), which shows where noise hides the objective's rise: the idea of
+    Pflug (1990), Monatshefte fuer Mathematik 110, on means instead of single steps.
+    """
+    first, second = means[1] - means[0], means[2] - means[1]
+    return bool(first @ second > 0.5 * first.norm() * second.norm())
 
 
 def _draw(program: Program, guide: Callable, draws: int) -> tuple[dict[str, Tensor], Tensor]:

@@ -83,7 +83,8 @@ def test_divergences_of_a_funnel_are_counted():
         width = pyro.sample("width", dist.Normal(0.0, 3.0))
         pyro.sample("x", dist.Normal(0.0, (width / 2).exp()).expand([9]).to_event(1))
 
-    fit = nuts(problem_from(funnel), seed=0, context=QUIET, chains=2, draws=300)
+    settings = {"chains": 2, "draws": 300, "target_accept": 0.7}
+    fit = nuts(problem_from(funnel), seed=0, context=QUIET, **settings)
     assert fit.stats["diverging"].sum() > 0
 
 

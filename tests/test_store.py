@@ -77,3 +77,11 @@ def test_text_is_written_whole_and_runs_are_listed(saved, tmp_path):
     assert {row["status"] for row in store.runs(saved.parent)} == {"done", "damaged"}
     with pytest.raises(store.MissingRun):
         store.record(tmp_path)
+
+
+def test_a_folder_is_checked_before_the_work_and_nothing_is_left(tmp_path):
+    store.check_folder(tmp_path / "new" / "runs")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(store.CannotWrite, match="cannot write the run"):
+        store.check_folder(tmp_path / "file" / "runs")

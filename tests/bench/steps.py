@@ -85,7 +85,7 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     gradient, flat = svi._prepare(Program(problem), Guide(guide), 1, next(batches), "traced")
 
     def steps(count: int) -> None:
-        svi._ascend(gradient, flat, batches, count, 1e-3, 10 * count, Context())
+        svi._ascend(gradient, flat, batches, count, 1e-3, 10 * count, 1, Context())
 
     return steps
 
