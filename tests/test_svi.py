@@ -141,8 +141,19 @@ def test_parameters_with_constraints_stay_inside():
 
 def test_a_plateau_is_seen_and_a_rise_is_not_one():
     noise = torch.randn(200, generator=torch.Generator().manual_seed(0))
-    assert module._level(noise)
-    assert not module._level(noise + torch.linspace(0, 5, 200))
+    assert not module._rising(noise, 1)
+    assert module._rising(noise + 0.02 * torch.arange(200), 1)
+    # Two rows far apart, a batch of one: their pass is steady where single steps are not.
+    rows = 100 * torch.tensor([1.0, -1.0]).repeat(100) + 0.01 * torch.arange(200)
+    assert not module._rising(rows, 1)
+    assert module._rising(rows, 2)
+
+
+def test_a_drift_is_seen_and_a_wander_is_not_one():
+    around = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
+    assert not module._drifting(list(around))
+    assert module._drifting(list(around + 5 * torch.arange(3)[:, None]))
+    assert not module._drifting([torch.zeros(2)] * 3)
 
 
 def test_fitted_parameters_stay_in_force_for_all_that_follows():
