@@ -124,9 +124,7 @@ def run(
     Raises:
         Fault: whatever a chain raised.
     """
-    # Forked processes share the data and the graph, and import nothing; where forking is not
-    # safe (macOS) or not there (Windows) the chain is sent to fresh ones.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    context = multiprocessing.get_context(_start_method())
     monitor, outcome = Monitor(chains, context), Outcome()
     with _bars(chains, steps, progress) as show, listening(monitor.stop) as heard:
         if not apart:
@@ -135,6 +133,14 @@ def run(
             _run_apart(chain, chains, workers or cores(), context, monitor, outcome, show)
     outcome.results, outcome.signal = dict(sorted(outcome.results.items())), heard.signal
     return outcome
+
+
+def _start_method() -> str:
+    """Forked processes share the data and the graph, and import nothing.
+
+    Where forking is not safe (macOS) or not there (Windows) the chain is sent to fresh ones.
+    """
+    return "fork" if sys.platform == "linux" else "spawn"
 
 
 def _run_here(
