@@ -240,7 +240,7 @@ def run(
     columns = {k: v for k, v in (("target", target), ("features", features)) if v is not None}
     asked = {"source": data, "options": {**shares["data"], **columns}}
     given = _data(entry, data, asked["options"])
-    context = Context(progress=progress, device=_device(device))
+    context = Context(progress=progress, device=_device(device, method))
     reason = entry.refuses(method, shares["model"], given)
     if reason:
         from inference._problem import Refused
@@ -539,20 +539,27 @@ def _numbers():
         torch.set_num_threads(threads)
 
 
-def _device(name: str) -> str:
-    """The device of that name, `auto` for the GPU where there is one.
+def _device(name: str, method: str) -> str:
+    """The device of that name, `auto` for the GPU where there is one that the method can use.
 
     Raises:
+        UsageError: no device has that name, or the method runs on the processor alone.
         BadSetting: there is no such device here.
     """
+    known = ("auto", "cpu", "cuda")
+    if name not in known:
+        raise UsageError(f"there is no device '{name}'; {_nearest(name, known)}")
+    if name == "cpu":
+        return name
+    able = method in ("svi", "nuts")
+    if name == "cuda" and not able:
+        raise UsageError(f"{method} runs on the processor alone; leave --device out")
     import torch
 
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device '{name}'; {_nearest(name, ('auto', 'cpu', 'cuda'))}")
     there = torch.cuda.is_available()
     if name == "cuda" and not there:
         raise _settings.BadSetting("torch finds no CUDA device here; use --device cpu")
-    return "cuda" if name == "auto" and there else name.replace("auto", "cpu")
+    return "cuda" if able and there else "cpu"
 
 
 @contextmanager
