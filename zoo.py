@@ -643,7 +643,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:
-    if verbose:
+    if verbose and sys.exc_info()[0] is not None:
         import traceback
 
         traceback.print_exc()
@@ -750,9 +750,12 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         if arguments.method is None:
             print(f"no --method given: {result.record['method']}", file=sys.stderr)
-        report.show_run(result.record, result.summary())
-        sys.stdout.flush()  # the answer is there; the pictures take a while
-        print(f"saved in {result.save(arguments.out)}")
+        try:
+            report.show_run(result.record, result.summary())
+            sys.stdout.flush()  # the answer is there; the pictures take a while
+        finally:
+            path = result.save(arguments.out)  # also where nobody reads on (a closed pipe)
+        print(f"saved in {path}")
     if result.record["status"] != "done":
         return _cut_short(result, arguments.verbose)
     return 3 if arguments.strict and result.verdict.status == "fail" else 0

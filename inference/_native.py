@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .graph import compiler
+
 _SOURCE = r"""
 #include <math.h>
 #include <stddef.h>
@@ -130,12 +132,11 @@ def _adapter(folder: Path) -> Path:
     key = hashlib.sha256(f"{_SOURCE} {platform.machine()}".encode()).hexdigest()[:16]
     path = folder / f"adapter-{key}.so"
     if not path.is_file():
-        compiler = os.environ.get("CXX", "g++")
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             source, made = Path(scratch) / "adapter.c", Path(scratch) / "adapter.so"
             source.write_text(_SOURCE)
             flags = ["-x", "c", "-O2", "-shared", "-fPIC", str(source), "-o", str(made)]
-            subprocess.run([compiler, *flags], check=True, capture_output=True)
+            subprocess.run([compiler(), *flags], check=True, capture_output=True)
             os.replace(made, path)
     return path
 

@@ -37,7 +37,9 @@ def spawn(seed: int, *key: int) -> np.random.SeedSequence:
 @contextmanager
 def seeded(seed: int, *key: int) -> Iterator[None]:
     """Torch's random state set to a stream of its own; the caller's state is put back after."""
-    with torch.random.fork_rng():
+    # Asking the GPUs for their state would start them, and a forked chain could not.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(spawn(seed, *key).generate_state(1, np.uint64)[0] >> 1))
         yield
 
@@ -127,7 +129,8 @@ def run(
     context = multiprocessing.get_context(_start_method())
     monitor, outcome = Monitor(chains, context), Outcome()
     with _bars(chains, steps, progress) as show, listening(monitor.stop) as heard:
-        if not apart:
+        # A worker of somebody's pool may have no children.
+        if not apart or multiprocessing.current_process().daemon:
             _run_here(chain, chains, monitor, outcome, show)
         else:
             _run_apart(chain, chains, workers or cores(), context, monitor, outcome, show)
@@ -182,6 +185,7 @@ def _run_apart(
     finally:
         for _, process in running.values():
             process.kill()
+            process.join()
 
 
 def _start(
@@ -190,9 +194,9 @@ def _start(
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(chain, number, monitor, theirs), daemon=True)
     with warnings.catch_warnings():
-        # Python 3.12 warns that a child of a process with threads may hang on a lock of theirs;
-        # ours takes none: it runs on one thread, prints nothing, and ends by its pipe.
-        warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
+        # Python 3.12 and JAX warn that a child of a process with threads may hang on a lock of
+        # theirs; ours takes none: it runs on one thread, prints nothing, and ends by its pipe.
+        warnings.filterwarnings("ignore", ".*fork")
         process.start()
     theirs.close()
     return ours, process
@@ -200,8 +204,8 @@ def _start(
 
 def _child(chain: Chain, number: int, monitor: Monitor, pipe: Connection) -> None:
     """A chain in its own process: results or a fault go back through the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number_ in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number_, signal.SIG_IGN)  # the parent says when to stop
     torch.set_num_threads(1)
     try:
         found = chain(number, monitor)

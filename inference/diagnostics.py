@@ -40,7 +40,7 @@ def verdict(fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]) -> 
     Approximations with a density: Pareto k-hat (Yao et al. 2018). All: finite, converged.
     """
     findings = [*fit.findings, *_finite(fit)]
-    if fit.kind == "chains" and not findings:
+    if fit.kind == "chains" and not any(f.level == "fail" for f in findings):
         findings += _mixing(idata) + _divergences(idata) + _energy(idata)
     if "khat" in metrics:
         findings += _khat(metrics["khat"], len(fit.log_ratios))

@@ -138,6 +138,7 @@ _NEUTRAL = {
     aten.div.Scalar: 1,
     aten.pow.Tensor_Scalar: 1,
 }
+_READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _COMMUTES = {aten.add.Tensor, aten.mul.Tensor}
 _SUMS = {aten.sum.default, aten.sum.dim_IntList}
 
@@ -155,6 +156,7 @@ class _Builder:
         self.nodes: dict[int, fx.Node] = {}
         self.constants: dict[int, fx.Node] = {}
         self.seen: dict[Any, _Call] = {}
+        self.checks: set[int] = set()
         self.written = {_storage(t) for call in calls for t in call.written}
         for i, tensor in enumerate(inputs):
             self.nodes[id(tensor)] = self.graph.placeholder(f"input_{i}")
@@ -169,6 +171,7 @@ class _Builder:
 
     def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
         for call in self.calls:
+            self._refuse_values(call)
             same = self._same_as(call)
             if same is not None:
                 self.nodes[id(call.out)] = self.nodes[id(same)]
@@ -177,6 +180,24 @@ class _Builder:
         self.graph.output(tuple(self._reference(out) for out in outputs))
         self._drop_unused()
         return fx.GraphModule(self.module, self.graph)
+
+    def _refuse_values(self, call: _Call) -> None:
+        """A graph cannot repeat what reads a varying value, or whose shape depends on one.
+
+        Raises:
+            Unrecordable: with the operation.
+        """
+        varying = [t for t in call.inputs if id(t) in self.nodes]
+        if call.function is aten._is_all_true.default:
+            self.checks.add(id(call.out))
+        if any(id(t) in self.checks for t in varying):
+            return  # a distribution checks its value, and goes on
+        if call.function is aten.index.Tensor:  # of whole numbers it has a shape of its own
+            reads = any(t.dtype in (torch.bool, torch.uint8) for t in varying)
+        else:
+            reads = bool(_READS & set(call.function.tags))
+        if varying and reads:
+            raise Unrecordable(f"a branch or a shape depends on a value ({call.function})")
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
@@ -199,18 +220,27 @@ class _Builder:
         return self._repeated(call) if same is None else same
 
     def _neutral(self, call: _Call) -> Tensor | None:
+        """The argument that an operation with a neutral second one returns."""
         args = call.args
-        if call.function in _SUMS and _alike(args[0], call.out):
-            return args[0] if id(args[0]) in self.nodes else None
-        if call.function not in _NEUTRAL or len(args) < 2:
+        if call.function in _SUMS:
+            return args[0] if self._stands_for(args[0], call.out) else None
+        if call.function not in _NEUTRAL or len(args) < 2 or call.kwargs:
             return None
         pairs = [args[:2], args[1::-1]] if call.function in _COMMUTES else [args[:2]]
         for kept, other in pairs:
-            if not isinstance(kept, Tensor) or id(kept) not in self.nodes:
-                continue
-            if _alike(kept, call.out) and self._is(other, _NEUTRAL[call.function]):
+            neutral = self._stands_for(kept, call.out)
+            if neutral and self._is(other, _NEUTRAL[call.function]):
                 return kept
         return None
+
+    def _stands_for(self, kept: Any, out: Tensor) -> bool:
+        """Whether a varying tensor can take the place of an equal one for good."""
+        if not isinstance(kept, Tensor) or id(kept) not in self.nodes:
+            return False
+        return _alike(kept, out) and kept.stride() == out.stride() and not self._changes(kept)
+
+    def _changes(self, tensor: Tensor) -> bool:
+        return _storage(tensor) in self.written
 
     def _is(self, value: Any, number: int) -> bool:
         if isinstance(value, Tensor):
@@ -386,8 +416,14 @@ class _AheadOfTime(Recorded):
         self._load()
 
 
+def compiler() -> str | None:
+    """The C++ compiler: `CXX`, g++ or clang++; None without one."""
+    names = (os.environ.get("CXX", "g++"), "g++", "clang++")
+    return next((name for name in names if shutil.which(name)), None)
+
+
 def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
-    if shutil.which(os.environ.get("CXX", "g++")) is None and shutil.which("clang++") is None:
+    if compiler() is None:
         raise Refused("compile=aot needs a C++ compiler (g++), there is none; use compile=traced")
     from torch._inductor import aoti_compile_and_package
 
@@ -432,7 +468,7 @@ def _cache() -> Path:
 
 
 def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return function(*arguments)
 
@@ -441,7 +477,8 @@ def _agree(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> bool:
     """Equal to a relative 1e-10 (1e-4 in single precision), infinities in the same places."""
     for a, b in zip(ours, theirs, strict=True):
         tolerance = 1e-10 if b.dtype == torch.float64 else 1e-4
-        scale = float(b.nan_to_num().abs().max()) if b.numel() else 0.0
+        finite = b[b.isfinite()]
+        scale = float(finite.abs().max()) if finite.numel() else 0.0
         if not torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
             return False
     return True

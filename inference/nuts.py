@@ -6,6 +6,7 @@ gradients, so that 400 steps of warm-up do), and Pyro's own kernel as a referenc
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -72,8 +73,10 @@ def nuts(
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     check_memory(chains * draws, program.size)
     with seeded(seed, FIT):
-        u = program.start()
-        density = compiled(program.density_and_gradient, [(u,), (5 * u,)], how=compile)
+        # Far out too, and with every sign turned.
+        u, points = program.start(), []
+        points += [(u,), (5 * u,), (-u,), (program.start(),)]
+        density = compiled(program.density_and_gradient, points, how=compile)
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):
@@ -99,7 +102,8 @@ def nuts(
     stats = {name: torch.as_tensor(np.stack([r[name] for r in kept])) for name in kept[0]}
     with seeded(seed, DISCRETE):
         flat = {"u": u.flatten(0, 1)}
-        values = program.complete(over_draws(lambda one: program.constrain(one["u"]), flat))
+        constrained = over_draws(lambda one: program.constrain(one["u"]), flat, program.elements)
+        values = program.complete(constrained)
     return Fit(
         draws={name: value.unflatten(0, u.shape[:2]) for name, value in values.items()},
         kind="chains",
@@ -201,7 +205,10 @@ class _NutpieChain(_Chain):
         package = getattr(self.density, "package", None)
         if package is None or start.dtype != torch.float64 or sys.platform != "linux":
             return None
-        return nutpie_model(package, len(start), lambda _: start.numpy(), monitor.steps, chain)
+        try:
+            return nutpie_model(package, len(start), lambda _: start.numpy(), monitor.steps, chain)
+        except (OSError, RuntimeError, subprocess.CalledProcessError):
+            return None  # the same draws through Python
 
     def _of_python(self, chain: int, monitor: Monitor) -> Any:
         from nutpie.compiled_pyfunc import from_pyfunc
@@ -295,7 +302,7 @@ class _PyroChain(_Chain):
                     kept.append(params["u"].cpu().numpy().astype(float))
                     stats.append((kernel.energy, -kernel._potential_energy_last, kernel.step_size))
         diverging = np.zeros(len(kept), dtype=bool)
-        diverging[[i for i in kernel.diagnostics()["divergences"] if i < len(kept)]] = True
+        diverging[[i for i in kernel._divergences if i < len(kept)]] = True
         columns = np.array([[float(value) for value in row] for row in stats]).reshape(-1, 3).T
         named: Mapping[str, np.ndarray] = dict(zip(("energy", "lp", "step_size"), columns))
         u = np.array(kept).reshape(-1, len(self.starts[chain]))

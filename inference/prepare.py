@@ -163,8 +163,9 @@ def _check_observed(site: Site, key: str) -> None:
         )
     inside = site.fn.support.check(site.value)
     if not inside.all():
-        row = torch.nonzero(~inside.reshape(-1))[0].item() if inside.ndim else 0
-        value = site.value.reshape(inside.numel(), -1)[row]
+        row = torch.nonzero(~inside)[0][0].item() if inside.ndim else 0
+        cell = torch.nonzero(~inside.reshape(-1))[0].item()
+        value = site.value.reshape(inside.numel(), -1)[cell]
         shown = value.item() if value.numel() == 1 else value.tolist()
         raise Refused(
             f"{key} is {shown:g} in row {row + 1}, outside the support of "

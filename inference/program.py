@@ -224,7 +224,7 @@ class Program:
     def __init__(self, problem: Problem):
         self.problem = problem
         self.model = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
-        with torch.random.fork_rng(), poutine.block(), pyro.get_param_store().scope():
+        with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
             torch.manual_seed(0)
             trace = run(self.model, problem.tensors, _Start())
         self.sites = _sites(trace)
@@ -345,9 +345,9 @@ class Program:
         """
         draws = dict(draws)
         if self._summed is not None:
-            draws |= over_draws(self._recover, draws)
+            draws |= over_draws(self._recover, draws, self.elements)
         if self.of("deterministic"):
-            draws |= over_draws(self._deterministic, draws)
+            draws |= over_draws(self._deterministic, draws, self.elements)
         return {name: draws[name] for name in self.sites if name in draws}
 
     def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Annotated
 
 import pyro
@@ -81,7 +82,9 @@ def svi(
         with seeded(seed, FIT):
             pyro.clear_param_store()
             batches = _batches(problem, batch_size)
-            gradient, params = _prepare(program, chosen, particles, next(batches), compile)
+            first, second = next(batches), next(batches)
+            gradient, params = _prepare(program, chosen, particles, [first, second], compile)
+            batches = chain([first, second], batches)
             of_pass = 1 if batch_size is None else problem.n // batch_size
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
             ascent = _ascend(gradient, params, batches, steps, lr, window, of_pass, context)
@@ -145,13 +148,13 @@ def _batch(problem: Problem, rows: Sequence[Tensor]) -> Batch:
 
 
 def _prepare(
-    program: Program, chosen: Guide, particles: int, rows: list[Tensor], how: How
+    program: Program, chosen: Guide, particles: int, examples: list[list[Tensor]], how: How
 ) -> tuple[Gradient, Tensor]:
     """The objective's gradient, and the vector of all unconstrained parameters it is in.
 
     The parameters of guide and model are views of that vector from here on.
     """
-    batch = _batch(program.problem, rows)
+    batch = _batch(program.problem, examples[0])
     with poutine.trace(param_only=True) as capture:
         # On all rows first: Pyro's guides take their shapes from the first data they see.
         for part in (Batch(program.problem.tensors), batch):
@@ -173,7 +176,7 @@ def _prepare(
         slopes = torch.autograd.grad(value, params, materialize_grads=True)
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
-    return compiled(gradient, [rows], how=how, live=params), flat
+    return compiled(gradient, examples, how=how, live=params), flat
 
 
 def _flatten(params: Sequence[Tensor]) -> Tensor:
@@ -234,9 +237,10 @@ def _score_elbo(program: Program, guide: Callable, batch: Batch) -> Tensor:
     """The ELBO at one z whose gradient is REINFORCE's: Ranganath et al. (2014), eq. 3."""
     with torch.no_grad():
         values, _ = _from_guide(program, guide, batch)
-    log_q = sum_of_factors(run(poutine.condition(guide, data=values), batch.tensors), batch)
-    elbo = program.log_joint(values, batch) - log_q
-    score = log_q * elbo.detach()
+    trace = run(poutine.condition(guide, data=values), batch.tensors)
+    elbo = program.log_joint(values, batch) - sum_of_factors(trace, batch)
+    # The score is that of the density the values were drawn from, whatever they are weighed by.
+    score = sum_of_factors(trace, Batch(batch.tensors)) * elbo.detach()
     return elbo + score - score.detach()
 
 
@@ -416,7 +420,7 @@ def _rising(values: Tensor, several: int) -> bool:
     Args:
         values: the objective of two windows of steps.
         several: steps of a pass over the data, over which batches are averaged first: the rows of
-            a pass are always the same, so that their noise does not hide a slow rise.
+            a pass are the same (but for a last few), so that their noise hides no slow rise.
     """
     passes = values[len(values) % several :].unflatten(0, (-1, several)).mean(1)
     first, second = passes.chunk(2)
@@ -443,5 +447,5 @@ def _draw(program: Program, guide: Callable, draws: int) -> tuple[dict[str, Tens
         values, log_q = _from_guide(program, guide, everything)
         return {**values, "log q": log_q}
 
-    values = over_draws(one, {"draw": torch.arange(draws)})
+    values = over_draws(one, {"draw": torch.arange(draws)}, program.elements)
     return values, values.pop("log q")

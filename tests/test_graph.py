@@ -98,8 +98,22 @@ def test_a_branch_on_a_value_runs_plainly_with_a_warning():
         return (u.sum() if u[0] > 0 else (2 * u).sum(),)
 
     with pytest.warns(UserWarning, match="runs untraced"):
-        plain = compiled(branching, [(U,), (-U,)])
+        plain = compiled(branching, [(U,)])
     assert plain is branching
+    with pytest.raises(graph.Unrecordable, match="depends on a value"):
+        record(lambda u: (u[u > 0].sum(),), [U])
+
+
+def test_what_is_equal_only_for_now_is_not_dropped():
+    def function(u):
+        total = u.clone()
+        kept = total * 1
+        total.add_(1)
+        return (kept + total, torch.add(torch.zeros(3), u, alpha=2), u.expand(2, 3) + 0.0)
+
+    module = record(function, [U])
+    torch.testing.assert_close(module(2 * U), function(2 * U), rtol=0, atol=0)
+    assert module(U)[2].is_contiguous()
 
 
 def test_a_graph_can_be_sent_to_another_process():

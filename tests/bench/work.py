@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROWS, FEATURES = (1_000, 10_000, 100_000, 1_000_000), 10
+ROWS, FEATURES = (1_000, 10_000, 100_000, 1_000_000), 50
 CHAINS = (1, 2, 4, 8)
 
 
