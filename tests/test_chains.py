@@ -115,12 +115,12 @@ class Command:
 
     def __init__(self, folder):
         words = [str(HOUSE / "zoo.py"), "run", "linear", "--method", "nuts"]
-        words += ["--set", "draws=100000", "warmup=50", "metric=diagonal"]
+        words += ["--set", "draws=100000", "warmup=50", "metric=diagonal", "workers=2"]
         self.process = subprocess.Popen(
             [sys.executable, *words], cwd=folder, stdout=-1, stderr=-1, text=True
         )
         self.chains = []
-        while not self.chains:
+        while len(self.chains) < 2:
             time.sleep(0.1)
             assert self.process.poll() is None, self.process.communicate()
             path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
@@ -134,6 +134,14 @@ class Command:
         return self.process.returncode, out, error, time.monotonic() - began
 
 
+@pytest.fixture
+def sampling(tmp_path):
+    command = Command(tmp_path)
+    yield command
+    command.process.kill()
+    command.process.communicate()
+
+
 def kept(out, folder):
     """The run that the command says it saved, read back."""
     (line,) = [line for line in out.splitlines() if line.startswith("saved in ")]
@@ -141,8 +149,8 @@ def kept(out, folder):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_command_whose_chain_is_killed_fails_and_keeps_the_others(tmp_path):
-    command = Command(tmp_path)
+def test_a_command_whose_chain_is_killed_fails_and_keeps_the_others(tmp_path, sampling):
+    command = sampling
     os.kill(command.chains[1], signal.SIGKILL)
     code, out, error, _ = command.end()
     assert code == 70
@@ -157,8 +165,8 @@ def test_a_command_whose_chain_is_killed_fails_and_keeps_the_others(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_command_that_is_interrupted_keeps_what_is_done(tmp_path, number, code):
-    command = Command(tmp_path)
+def test_a_command_that_is_interrupted_keeps_what_is_done(tmp_path, sampling, number, code):
+    command = sampling
     command.process.send_signal(number)
     found, out, error, _ = command.end()
     assert found == code
@@ -170,10 +178,9 @@ def test_a_command_that_is_interrupted_keeps_what_is_done(tmp_path, number, code
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_chains_whose_parent_is_killed_end_too(tmp_path):
-    command = Command(tmp_path)
+def test_chains_whose_parent_is_killed_end_too(sampling):
+    command = sampling
     command.process.kill()
-    command.process.communicate()
     deadline = time.monotonic() + 5
     while any(os.path.exists(f"/proc/{pid}") for pid in command.chains):
         assert time.monotonic() < deadline
