@@ -20,7 +20,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -36,8 +35,9 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
     )
 
 from inference import settings as _settings
-from inference._problem import Context, Finding, Problem
+from inference._problem import Context, Finding, Problem, Refused
 from inference._problem import Fault as _InferenceFault
+from inference.settings import UsageError
 
 if TYPE_CHECKING:
     import arviz as az
@@ -49,12 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["Run", "load", "main", "run"]
 
 _DEFAULT_METHOD = "nuts"
-
-
-class UsageError(ValueError):
-    """A name or an argument that does not exist."""
-
-    exit_code = 2
 
 
 # -- the verbs in Python ----------------------------------------------------------------------
@@ -233,27 +227,17 @@ def run(
         bad settings, a refusal or a failure, in one line with what to do.
     """
     started = time.perf_counter()
-    entry, name = _entry(model)
-    method = method or ("svi" if guide is not None else _DEFAULT_METHOD)
-    function = _method(method)
-    shares = _share_out(entry, method, function, settings)
-    columns = {k: v for k, v in (("target", target), ("features", features)) if v is not None}
-    asked = {"source": data, "options": {**shares["data"], **columns}}
-    given = _data(entry, data, asked["options"])
-    context = Context(progress=progress, device=_device(device, method))
-    reason = entry.refuses(method, shares["model"], given)
-    if reason:
-        from inference._problem import Refused
-
-        raise Refused(f"{method} is refused for {name}: {reason}")
-    if "guide" in _settings.declared(function):
-        shares["method"]["guide"] = _guide(entry, guide)
-    elif guide is not None:
-        raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
-    with _numbers():
-        loaded = time.perf_counter() - started
-        result = _infer(entry, name, method, function, shares, given, asked, seed, context)
-    result.record["timing"] |= {"load_s": loaded, "total_s": time.perf_counter() - started}
+    plan = _plan(
+        model,
+        method=method or ("svi" if guide is not None else _DEFAULT_METHOD),
+        guide=guide,
+        data=data,
+        columns={"target": target, "features": features},
+        seed=seed,
+        device=device,
+        settings=settings,
+    )
+    result = _execute(plan, progress, started)
     if out is not None:
         result.save(out)
     return result
@@ -283,6 +267,71 @@ def load(folder: str | Path) -> Run:
 
 
 # -- from what was asked to a result ----------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """A run as it was asked for: names resolved, settings checked, data read."""
+
+    entry: models.Entry
+    name: str
+    method: str
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    data: models.Data
+    asked: Mapping[str, Any]
+    seed: int
+    device: str
+
+    @property
+    def guide(self) -> str | None:
+        """The guide's name, None for a method without one."""
+        guide = self.settings.get("guide")
+        return guide if isinstance(guide, str | None) else _name_of(guide)
+
+
+def _plan(
+    model: str | Path | Callable | models.Entry,
+    *,
+    method: str,
+    guide: str | Callable | None,
+    data: Any,
+    columns: Mapping[str, str | None],
+    seed: int,
+    device: str,
+    settings: Mapping[str, Any],
+) -> _Plan:
+    """What `run` was asked for.
+
+    Raises:
+        UsageError, Fault: as `run`.
+    """
+    from inference import machine
+
+    entry, name = _entry(model)
+    function = _method(method)
+    shares = _share_out(entry, method, function, settings)
+    options = shares["data"] | {k: v for k, v in columns.items() if v is not None}
+    given = _data(entry, data, options)
+    placed = machine.device(device, method)
+    reason = entry.refuses(method, shares["model"], given)
+    if reason:
+        raise Refused(f"{method} is refused for {name}: {reason}")
+    if "guide" in _settings.declared(function):
+        shares["method"]["guide"] = _guide(entry, guide)
+    elif guide is not None:
+        raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
+    return _Plan(
+        entry=entry,
+        name=name,
+        method=method,
+        options=shares["model"],
+        settings=shares["method"],
+        data=given,
+        asked={"source": data, "options": options},
+        seed=seed,
+        device=placed,
+    )
 
 
 def _entry(model: str | Path | Callable | models.Entry) -> tuple[models.Entry, str]:
@@ -401,7 +450,6 @@ def _must_observe(entry: models.Entry, problem: Problem) -> None:
 
 def _must_be_fitted(method: str, problem: Problem) -> None:
     """Parameters of the model's own have no prior: only svi can fit them."""
-    from inference._problem import Refused
     from inference.program import Program
 
     unfitted = Program(problem).unfitted
@@ -417,70 +465,88 @@ def _bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
     return partial(guide, **{k: v for k, v in options.items() if k in named})
 
 
-def _infer(
-    entry: models.Entry,
-    name: str,
-    method: str,
-    function: Callable,
-    shares: Mapping[str, dict[str, Any]],
-    data: Any,
-    asked: Mapping[str, Any],
-    seed: int,
-    context: Context,
-) -> Run:
-    from inference import diagnostics, prepare, results
+def _execute(plan: _Plan, progress: bool, started: float) -> Run:
+    """The planned run, computed and judged; `started` is when it was asked for."""
+    from inference import machine, prepare, results
 
-    problem = _problem(entry, shares["model"], data)
-    if method != "prior":
-        _must_observe(entry, problem)
-    if method != "svi":
-        _must_be_fitted(method, problem)
-    began = time.perf_counter()
-    with _on(context.device):
-        placed = prepare.place(problem, context.device)
-        fit = function(placed, seed=seed, context=context, **shares["method"])
-    fit = fit.on_cpu()
-    fit_s = time.perf_counter() - began
-    if data.n == 0:
-        fit.findings.append(Finding("note", "there are no data, so this is the prior"))
-    guide = shares["method"].get("guide")
-    guide = guide if isinstance(guide, str | None) else _name_of(guide)
-    problem = replace(problem, params=fit.params)
-    idata = results.to_inference_data(
-        problem, fit, seed=seed, model=name, method=method, guide=guide or "", seed_of_run=seed
+    context = Context(progress=progress, device=plan.device)
+    with machine.numbers():
+        problem = _problem(plan.entry, plan.options, plan.data)
+        if plan.method != "prior":
+            _must_observe(plan.entry, problem)
+        if plan.method != "svi":
+            _must_be_fitted(plan.method, problem)
+        began = time.perf_counter()
+        with machine.on(plan.device):
+            placed = prepare.place(problem, plan.device)
+            function = inference.method(plan.method)
+            fit = function(placed, seed=plan.seed, context=context, **plan.settings)
+        fitted = time.perf_counter()
+        fit = fit.on_cpu()
+        if plan.data.n == 0:
+            fit.findings.append(Finding("note", "there are no data, so this is the prior"))
+        problem = replace(problem, params=fit.params)
+        labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
+        idata = results.to_inference_data(
+            problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
+        )
+        verdict, metrics = _judge(plan, problem, fit, idata)
+    done = time.perf_counter()
+    timing = {"load_s": began - started, "fit_s": fitted - began}
+    timing |= {"judge_s": done - fitted, "total_s": done - started}
+    record = _record(plan, problem, fit)
+    record |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
+    record |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons}}
+    record["findings"] = [vars(finding) for finding in verdict.findings]
+    return Run(
+        record=record,
+        idata=idata,
+        verdict=verdict,
+        params=fit.params,
+        entry=plan.entry,
+        _data=plan.data,
     )
+
+
+def _judge(
+    plan: _Plan, problem: Problem, fit: Any, idata: az.InferenceData
+) -> tuple[Verdict, dict[str, float]]:
+    """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
+    from inference import diagnostics, results
+
+    entry, data = plan.entry, plan.data
     metrics = results.metrics(fit, idata) | results.held_out(problem, fit)
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
     verdict = diagnostics.verdict(fit, idata, metrics)
     if entry.metrics is not None and fit.kind != "prior":
-        metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **shares["model"])
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    record = {
-        "name": "-".join([Path(name).stem, method, *([guide] if guide else []), str(seed), stamp]),
-        "model": str(Path(name).resolve()) if name.endswith(".py") else name,
-        "method": method,
+        metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **plan.options)
+    return verdict, metrics
+
+
+def _record(plan: _Plan, problem: Problem, fit: Any) -> dict[str, Any]:
+    """What run.json holds of how the run was made."""
+    from inference import machine
+
+    stamp, stem = time.strftime("%Y%m%d-%H%M%S"), Path(plan.name).stem
+    guide = plan.guide
+    return {
+        "name": "-".join([stem, plan.method, *([guide] if guide else []), str(plan.seed), stamp]),
+        "model": str(Path(plan.name).resolve()) if plan.name.endswith(".py") else plan.name,
+        "method": plan.method,
         "guide": guide,
-        "seed": seed,
+        "seed": plan.seed,
         "status": fit.status,
         "signal": fit.signal,
-        "device": context.device,
-        "options": shares["model"],
-        "settings": {k: v for k, v in shares["method"].items() if k != "guide"},
-        "data": _data_record(data, problem, asked),
+        "device": plan.device,
+        "options": plan.options,
+        "settings": {k: v for k, v in plan.settings.items() if k != "guide"},
+        "data": _data_record(plan.data, problem, plan.asked),
         "latent_keys": list(problem.latent_keys),
-        "verdict": {"status": verdict.status, "reasons": verdict.reasons},
-        "findings": [vars(finding) for finding in verdict.findings],
-        "metrics": metrics,
-        "exact": results.truth_of(fit.exact),
         "point": {k: v.tolist() for k, v in fit.point.items()},
-        "timing": {"fit_s": fit_s, "judge_s": time.perf_counter() - began - fit_s},
-        "versions": _versions(),
+        "versions": machine.versions(),
         "command": sys.argv,
     }
-    return Run(
-        record=record, idata=idata, verdict=verdict, params=fit.params, entry=entry, _data=data
-    )
 
 
 def _name_of(function: Any) -> str:
@@ -517,74 +583,17 @@ def _predicted(problem: Problem) -> list[str]:
     return [*observed_keys(Program(problem).sites, problem.tensors).values(), *problem.latent_keys]
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "pyro-ppl", "arviz", "numpy", "scipy")
-    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
-
-
-@contextmanager
-def _numbers():
-    """float64 on one thread while a run computes; the caller's settings are put back after."""
-    import torch
-
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(dtype)
-        torch.set_num_threads(threads)
-
-
-def _device(name: str, method: str) -> str:
-    """The device of that name, `auto` for the GPU where there is one that the method can use.
-
-    Raises:
-        UsageError: no device has that name, or the method runs on the processor alone.
-        BadSetting: there is no such device here.
-    """
-    known = ("auto", "cpu", "cuda")
-    if name not in known:
-        raise UsageError(f"there is no device '{name}'; {_nearest(name, known)}")
-    if name == "cpu":
-        return name
-    able = method in ("svi", "nuts")
-    if name == "cuda" and not able:
-        raise UsageError(f"{method} runs on the processor alone; leave --device out")
-    import torch
-
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise _settings.BadSetting("torch finds no CUDA device here; use --device cpu")
-    return "cuda" if able and there else "cpu"
-
-
-@contextmanager
-def _on(device: str):
-    """New tensors on a device; the caller's default is put back after."""
-    import torch
-
-    if device == "cpu":  # torch's default: saying so costs each operation a microsecond
-        yield
-        return
-    with torch.device(device):
-        yield
-
-
 def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
     """The predictive distribution of new rows, summarised."""
     import torch
 
-    from inference import results
+    from inference import machine, results
     from inference.prepare import prepare
     from inference.program import Program
 
     record = run.record["data"]
     plate, keys = record["rows"] or (None, ())
-    with _numbers():
+    with machine.numbers():
         tensors = {}
         if any(key not in keys for key in record["shapes"]):
             tensors = {k: v for k, v in run.data.tensors.items() if k not in keys}
@@ -895,10 +904,11 @@ def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
 
 
 def _show_sites(entry: models.Entry) -> None:
+    from inference import machine
     from inference.program import Program
 
     options = {k: s.default for k, s in _settings.declared(entry.model).items()}
-    with _numbers():
+    with machine.numbers():
         sites = Program(_problem(entry, options, entry.data())).sites
     print("\nSites (default data)")
     for site in sites.values():

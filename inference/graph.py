@@ -170,6 +170,7 @@ class _Builder:
         return [out for out in _tensors(call.out) if _storage(out) not in given]
 
     def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
+        """The graph of the recorded calls that the outputs need, each thing computed once."""
         for call in self.calls:
             self._refuse_values(call)
             same = self._same_as(call)
@@ -355,7 +356,13 @@ def compiled(
 
 
 class Recorded:
-    """A graph that can be called like its function; its outputs carry no gradient."""
+    """A graph that can be called like its function; its outputs carry no gradient.
+
+    Attributes:
+        package: the file of compiled code that it runs; None where there is none.
+    """
+
+    package: Path | None = None
 
 
 class _Scripted(Recorded):

@@ -61,7 +61,7 @@ def nuts(
             64 dimensions, beyond which it costs more than it brings (a network of 354 weights:
             six times as long).
         engine: the sampler; `pyro` wants a longer warm-up and is much slower.
-        compile: how the density runs: `traced`, `aot` (needs a C++ compiler; half a minute once,
+        compile: how the density runs: `traced`, `aot` (needs a C++ compiler; some 20 s once,
             then up to four times faster) or `plain` Pyro.
         workers: chains at once; 0 takes the cores there are.
 
@@ -72,21 +72,13 @@ def nuts(
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     check_memory(chains * draws, program.size)
-    with seeded(seed, FIT):
-        # Far out too, and with every sign turned.
-        u, points = program.start(), []
-        points += [(u,), (5 * u,), (-u,), (program.start(),)]
-        density = compiled(program.density_and_gradient, points, how=compile)
-    starts = []
-    for chain in range(chains):
-        with seeded(seed, CHAIN, chain):
-            starts.append(program.start())
+    density, starts = _prepared(program, seed, chains, compile)
     if engine == "nutpie":
         import nutpie  # noqa: F401  here, that the forked chains find it imported
 
     lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
     chain = {"nutpie": _NutpieChain, "pyro": _PyroChain}[engine](
-        density, tuple(starts), seed, draws, warmup, target_accept, max_tree_depth, lowrank
+        density, starts, seed, draws, warmup, target_accept, max_tree_depth, lowrank
     )
     outcome = chains_.run(
         chain,
@@ -97,8 +89,35 @@ def nuts(
         apart=context.device == "cpu",
     )
     kept, stopped = _kept(outcome, chains, draws)
-    u = torch.as_tensor(np.stack([result.pop("u") for result in kept]), dtype=u.dtype)
-    u = u.to(context.device)  # (chain, draw, d)
+    return _fit(program, kept, stopped, seed, context.device)
+
+
+def _prepared(
+    program: Program, seed: int, chains: int, how: How
+) -> tuple[Function, tuple[Tensor, ...]]:
+    """The density as it will run, and a starting point (d,) for each chain."""
+    with seeded(seed, FIT):
+        # Far out too, and with every sign turned.
+        u, points = program.start(), []
+        points += [(u,), (5 * u,), (-u,), (program.start(),)]
+        density = compiled(program.density_and_gradient, points, how=how)
+    starts = []
+    for chain in range(chains):
+        with seeded(seed, CHAIN, chain):
+            starts.append(program.start())
+    return density, tuple(starts)
+
+
+def _fit(
+    program: Program,
+    kept: list[dict[str, np.ndarray]],
+    stopped: dict[str, Any],
+    seed: int,
+    device: str,
+) -> Fit:
+    """The chains in the constrained space, discrete latents and deterministics with them."""
+    u = torch.as_tensor(np.stack([result.pop("u") for result in kept]))  # (chain, draw, d)
+    u = u.to(torch.get_default_dtype()).to(device)
     stats = {name: torch.as_tensor(np.stack([r[name] for r in kept])) for name in kept[0]}
     with seeded(seed, DISCRETE):
         flat = {"u": u.flatten(0, 1)}
@@ -202,7 +221,7 @@ class _NutpieChain(_Chain):
     def _native(self, chain: int, monitor: Monitor) -> Any:
         """The model of a compiled density, called without Python; None for others."""
         start = self.starts[chain]
-        package = getattr(self.density, "package", None)
+        package = self.density.package if isinstance(self.density, Recorded) else None
         if package is None or start.dtype != torch.float64 or sys.platform != "linux":
             return None
         try:
@@ -259,11 +278,14 @@ def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]
     """Value and gradient for nutpie, of arrays, in the dtype and on the device of `like`."""
     # Set up once for the sampler's thread, which does nothing else: a microsecond counts here.
     settled: dict[int, Any] = {}  # not threading.local: it is forgotten between calls from Rust
+    plain = like.dtype == torch.float64 and like.device.type == "cpu"
 
     def settle() -> None:
-        # It is not the thread that was told to compute alone: left to itself it wakes a team of
-        # threads for each product (5 to 50 times slower). And a recorded graph has its gradient
-        # in it: that torch keeps none is said once, not at each call.
+        """Tell the sampler's own thread what the main one was told.
+
+        Left to itself it wakes a team of threads for each product (5 to 50 times slower). And a
+        recorded graph has its gradient in it: that torch keeps none is said once, not each time.
+        """
         torch.set_num_threads(1)
         mode = settled[threading.get_ident()] = torch.inference_mode(isinstance(density, Recorded))
         mode.__enter__()
@@ -271,17 +293,13 @@ def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]
     def value_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
         if threading.get_ident() not in settled:
             settle()
-        value, gradient = density(torch.from_numpy(u))
-        return value.item(), gradient.numpy()
-
-    def converted(u: np.ndarray) -> tuple[float, np.ndarray]:
-        if threading.get_ident() not in settled:
-            settle()
+        if plain:
+            value, gradient = density(torch.from_numpy(u))
+            return value.item(), gradient.numpy()
         value, gradient = density(torch.from_numpy(u).to(like))
         return value.item(), gradient.cpu().numpy().astype(float)
 
-    plain = like.dtype == torch.float64 and like.device.type == "cpu"
-    return value_and_gradient if plain else converted
+    return value_and_gradient
 
 
 class _PyroChain(_Chain):

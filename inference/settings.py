@@ -19,6 +19,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from ._problem import Fault
 
 
+class UsageError(Fault):
+    """A name or an argument that does not exist."""
+
+    exit_code = 2
+
+
 class BadSetting(Fault):
     """A setting that is unknown or out of its range."""
 

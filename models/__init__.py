@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._entry import Entry, Fault, data_keys
+from ._entry import Data, Entry, Fault, data_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Entry", "Fault", "data_keys", "names", "title", "load"]
+__all__ = ["Data", "Entry", "Fault", "data_keys", "names", "title", "load"]
 
 _HERE = Path(__file__).parent
 

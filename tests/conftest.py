@@ -8,22 +8,34 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import models
 import zoo
-from inference import settings
+from inference import machine, settings
 from inference._problem import Context, Problem
 
 HOUSE = Path(__file__).parent.parent
 QUIET = Context()
+Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
+
+
+def regression(y):
+    """A small model with a deterministic site, for rows such as `Y`."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
+    sigma = pyro.sample("sigma", dist.HalfNormal(1.5))
+    double = pyro.deterministic("double", 2 * mu)
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(double / 2, sigma), obs=y)
 
 
 @pytest.fixture(autouse=True)
 def _float64():
     """Tests compute as a run does: float64, one thread."""
-    with zoo._numbers():
+    with machine.numbers():
         yield
 
 

@@ -6,20 +6,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import problem_from
+from conftest import Y, problem_from, regression
 
 from inference._problem import Refused
 from inference.program import Program
-
-Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-
-
-def regression(y):
-    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
-    sigma = pyro.sample("sigma", dist.HalfNormal(1.5))
-    double = pyro.deterministic("double", 2 * mu)
-    with pyro.plate("row", len(y)):
-        pyro.sample("y", dist.Normal(double / 2, sigma), obs=y)
 
 
 def test_integers_stay_and_become_floats_where_the_distribution_wants_them():

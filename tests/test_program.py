@@ -7,22 +7,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import problem_from
+from conftest import Y, problem_from, regression
 from pyro.distributions import constraints
 from scipy import stats
 
 from inference._problem import Fault
 from inference.program import Program, over_draws
-
-Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
-
-
-def regression(y):
-    mu = pyro.sample("mu", dist.Normal(0.0, 2.0))
-    sigma = pyro.sample("sigma", dist.HalfNormal(1.5))
-    double = pyro.deterministic("double", 2 * mu)
-    with pyro.plate("row", len(y)):
-        pyro.sample("y", dist.Normal(double / 2, sigma), obs=y)
 
 
 def by_hand(mu: float, sigma: float, *, prior: bool = True) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-NAMES = ("coin", "linear", "logistic", "network")
 CHAINS, DRAWS = 4, 1000
 
 

@@ -1,0 +1,63 @@
+"""Where a run computes: its number type and threads, its device, the versions it runs on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import torch
+
+from .settings import BadSetting, UsageError, nearest
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@contextmanager
+def numbers() -> Iterator[None]:
+    """float64 on one thread while a run computes; the caller's settings are put back after."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+
+
+def device(name: str, method: str) -> str:
+    """The device of that name, `auto` for the GPU where there is one that the method can use.
+
+    Raises:
+        UsageError: no device has that name, or the method runs on the processor alone.
+        BadSetting: there is no such device here.
+    """
+    if name not in DEVICES:
+        raise UsageError(f"there is no device '{name}'; {nearest(name, DEVICES)}")
+    if name == "cpu":
+        return name
+    able = method in ("svi", "nuts")
+    if name == "cuda" and not able:
+        raise UsageError(f"{method} runs on the processor alone; leave --device out")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise BadSetting("torch finds no CUDA device here; use --device cpu")
+    return "cuda" if able and there else "cpu"
+
+
+@contextmanager
+def on(device: str) -> Iterator[None]:
+    """New tensors on a device; the caller's default is put back after."""
+    if device == "cpu":  # torch's default: saying so costs each operation a microsecond
+        yield
+        return
+    with torch.device(device):
+        yield
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that determine a run's numbers."""
+    names = ("torch", "pyro-ppl", "arviz", "numpy", "scipy", "nutpie")
+    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
