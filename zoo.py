@@ -19,7 +19,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from inference.compare import Table
     from inference.diagnostics import Verdict
 
-__all__ = ["Run", "load", "main", "run"]
+__all__ = ["Run", "compare", "load", "main", "report", "run"]
 
 _DEFAULT_METHOD = "nuts"
 
@@ -152,12 +153,12 @@ class Run:
         """
         return _predict(self, data, rows)
 
-    def save(self, out: str | Path = "runs") -> Path:
+    def save(self, out: str | Path = "runs", *, figures: bool = True) -> Path:
         """Write the run's folder under `out`, without pictures if it was cut short; returns it."""
         from inference import store
 
-        whole = self.record["status"] == "done"
-        figures = {kind: self.plot(kind) for kind in self.plots()} if whole else {}
+        drawn = figures and self.record["status"] == "done"
+        pictures = {kind: self.plot(kind) for kind in self.plots()} if drawn else {}
         self.record.pop("run", None)
         path = store.save(
             Path(out),
@@ -165,7 +166,7 @@ class Run:
             self.record,
             idata=self.idata,
             params=self.params,
-            figures=figures,
+            figures=pictures,
         )
         self.record["run"] = str(path)
         return path
@@ -243,6 +244,88 @@ def run(
     return result
 
 
+def compare(
+    *what: str | Path | Callable | models.Entry | Run,
+    methods: str | Sequence[Any] | None = None,
+    vary: str | Mapping[str, Sequence[Any]] | None = None,
+    sizes: str | Sequence[int] | None = None,
+    data: Any = None,
+    target: str | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+    progress: bool = False,
+    jobs: int = 1,
+    **settings: Any,
+) -> Table:
+    """Several methods on one model, or runs that are there, in one table.
+
+    The same data, split and seed for all. Each is held against the exact posterior, or else the
+    NUTS run that passes its verdict. What is refused is a row with its reason.
+
+    Args:
+        what: a model as for `run`; or runs: `Run` objects, or folders of saved ones.
+        methods: such as `map,svi:mvn,nuts`, or a list, in which (`svi`, a Pyro function) will do;
+            default all that point, Gaussian, sampled and exact answers need.
+        vary: a setting and its values, `prior_scale=0.1,1,10`: prior sensitivity.
+        sizes: numbers of rows, `2,10,100`: the estimates as data grow, instead of the comparison.
+        data, target, features, seed, device, progress: as for `run`.
+        out: folder in which the runs and the comparison are saved; None saves nothing.
+        jobs: runs at once; above 1 they disturb each other's times.
+        settings: as for `run`; each method takes those that it knows.
+
+    Returns:
+        A DataFrame: a `Comparison`, or, with sizes, a row for each estimate of each parameter.
+
+    Raises:
+        UsageError, Fault: as `run`, for what concerns all methods; different data.
+    """
+    common = {"data": data, "columns": {"target": target, "features": features}}
+    common |= {"seed": seed, "device": device, "settings": settings}
+    if all(isinstance(one, Run) or _is_run(one) for one in what) and what:
+        runs = [one if isinstance(one, Run) else load(one) for one in what]
+        return _runs_compared(runs, out)
+    if len(what) != 1:
+        raise UsageError("compare takes one model, or folders of runs; see `zoo.py list runs`")
+    if sizes is not None:
+        return _grown(what[0], sizes, methods, common, progress=progress, save_in=out)
+    return _methods_compared(
+        what[0], methods, vary, common, progress=progress, save_in=out, workers=jobs
+    )
+
+
+def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
+    """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
+
+    Args:
+        runs: `Run` objects, or folders of saved ones; those of the same data are compared.
+        out: file to write, `.html`; None writes nothing.
+
+    Returns:
+        The page; it needs no other file and no network.
+
+    Raises:
+        UsageError: no runs, or a file of another kind. Fault: a run that cannot be read.
+    """
+    from inference import compare, report, store
+
+    if not runs:
+        raise UsageError("a report needs runs; see `zoo.py list runs`")
+    if out is not None and Path(out).suffix not in (".html", ".htm"):
+        raise UsageError(f"--out {out} is no .html; name it so")
+    loaded = [one if isinstance(one, Run) else load(one) for one in runs]
+    named = dict(zip(compare.labels([run.record for run in loaded]), loaded))
+    alike: dict[str, dict[str, Run]] = {}
+    for label, run in named.items():
+        alike.setdefault(run.record["data"]["sha256"], {})[label] = run
+    tables = [_compared(part) for part in alike.values() if len(part) > 1]
+    page = report.report(named, tables)
+    if out is not None:
+        store.write_text(Path(out), page)
+    return page
+
+
 def load(folder: str | Path) -> Run:
     """A saved run.
 
@@ -264,6 +347,233 @@ def load(folder: str | Path) -> Run:
         params=store.read_params(folder),
         entry=entry,
     )
+
+
+# -- many runs --------------------------------------------------------------------------------
+
+
+def _is_run(one: Any) -> bool:
+    return isinstance(one, str | Path) and (Path(one) / "run.json").is_file()
+
+
+def _runs_compared(runs: Sequence[Run], save_in: str | Path | None) -> Table:
+    from inference import compare
+
+    table = _compared(dict(zip(compare.labels([run.record for run in runs]), runs)))
+    if save_in is not None:
+        _save_table(table, save_in, f"compare-{Path(runs[0].record['model']).stem}")
+    return table
+
+
+def _methods_compared(
+    model: Any,
+    methods: Any,
+    vary: Any,
+    common: Mapping[str, Any],
+    *,
+    progress: bool,
+    save_in: str | Path | None,
+    workers: int,
+) -> Table:
+    """Every method on one model; all plans are made before the first is run."""
+    from inference import overlays, study
+
+    jobs = study.jobs(methods, vary)
+    plans = {job.label: _planned(model, job, common, jobs) for job in jobs}
+    done = _attempted(plans, progress, save_in, workers)
+    runs = {label: one for label, one in done.items() if isinstance(one, Run)}
+    if not runs:
+        raise Refused(f"no method ran: {next(iter(done.values()))}")
+    rest = {label: one for label, one in done.items() if not isinstance(one, Run)}
+    table = _compared(runs, rest)
+    if vary is not None:
+        shown = study.sensitivity(table.parameters, jobs)
+        table.notes += study.moved(shown)
+        table.pictures["sensitivity"] = partial(overlays.sensitivity, shown)
+    if save_in is not None:
+        _save_table(table, save_in, f"compare-{Path(_entry(model)[1]).stem}")
+    return table
+
+
+def _planned(model: Any, job: Any, common: Mapping[str, Any], jobs: Sequence[Any]) -> Any:
+    """The job's plan, or the refusal."""
+    given = common["settings"]
+    entry, _ = _entry(model)
+    homes = {one.method: _homes(entry, _method(one.method)) for one in jobs}
+    known = {m: {k for home in h.values() for k in home} for m, h in homes.items()}
+    for name in given:
+        if not any(name in names for names in known.values()):
+            everything = sorted(set().union(*known.values()))
+            raise _settings.BadSetting(
+                f"there is no setting '{name}' here; {_nearest(name, everything)}"
+            )
+    settings = {k: v for k, v in given.items() if k in known[job.method]} | dict(job.varied)
+    asked = {**common, "settings": settings}
+    try:
+        return _plan(model, method=job.method, guide=job.guide, **asked)
+    except Refused as refusal:
+        return refusal
+
+
+def _attempted(
+    plans: Mapping[str, Any], progress: bool, save_in: str | Path | None, workers: int
+) -> dict[str, Any]:
+    """Label to `Run`, or to the fault that kept it from running; each is saved when it is done."""
+    from joblib import Parallel, delayed
+
+    calls = [delayed(_attempt)(plan, progress, save_in) for plan in plans.values()]
+    found = Parallel(n_jobs=workers)(calls)
+    return dict(zip(plans, found))
+
+
+def _attempt(plan: Any, progress: bool, save_in: str | Path | None) -> Any:
+    if isinstance(plan, _InferenceFault):
+        return plan
+    try:
+        run = _execute(plan, progress, time.perf_counter())
+    except _InferenceFault as fault:
+        return fault
+    if save_in is not None:
+        run.save(save_in, figures=False)
+    return run
+
+
+def _compared(
+    runs: Mapping[str, Run], refused: Mapping[str, _InferenceFault] | None = None
+) -> Table:
+    """The table and the pictures of runs by label, and of what was refused beside them."""
+    from inference import compare, machine, overlays
+
+    keys = {label: compare.posterior_key(run.record) for label, run in runs.items()}
+    rows = [
+        compare.Row(label=label, posterior=keys[label], record=run.record, idata=run.idata)
+        for label, run in runs.items()
+    ]
+    for label, fault in (refused or {}).items():
+        status = "refused" if isinstance(fault, Refused) else "failed"
+        rows.append(compare.Row(label=label, posterior="", reason=str(fault), status=status))
+    exact = {keys[label]: _exact_of(run) for label, run in runs.items()}
+    with machine.numbers():
+        table = compare.compare(rows, exact, seed=next(iter(runs.values())).record["seed"])
+    table.runs = dict(runs)
+    results = {label: run.idata for label, run in runs.items()}
+    truth = exact[next(iter(keys.values()))] if len(set(keys.values())) == 1 else None
+    table.pictures |= {
+        "forest": partial(overlays.forest, results, truth),
+        "overlay": partial(overlays.overlay, results, truth),
+    }
+    if any("held_out" in idata.groups() for idata in results.values()):
+        table.pictures["calibration"] = partial(overlays.calibration, results)
+    return table
+
+
+def _exact_of(run: Run) -> Any:
+    """The exact truth where it can be had: a run loaded may have lost its data."""
+    try:
+        return run.exact
+    except models.Fault:
+        return None
+
+
+def _save_table(table: Table, out: str | Path, name: str) -> Path:
+    from inference import store
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    tables = {"table": table, "parameters": getattr(table, "parameters", None)}
+    figures = {kind: table.figure(kind) for kind in table.figures()}
+    kept = {k: t for k, t in tables.items() if t is not None}
+    path = store.save_tables(Path(out), f"{name}-{stamp}", kept, figures)
+    table.notes.append(f"saved in {path}")
+    return path
+
+
+def _grown(
+    model: Any,
+    sizes: Any,
+    methods: Any,
+    common: Mapping[str, Any],
+    *,
+    progress: bool,
+    save_in: str | Path | None,
+) -> Table:
+    """The estimates from the first n rows of one sequence, and what each predicts of the next."""
+    from inference import overlays, study
+
+    entry, name = _entry(model)
+    whole = _sequence(entry, name, common, study.sizes(sizes, None)[-1])
+    counts = study.sizes(sizes, whole.n)
+    rows, notes = [], []
+    for n in counts:
+        part = _first_rows(whole, n)
+        for job in study.jobs(methods or _estimators(entry, common["settings"], part), None):
+            plan = _planned(model, job, {**common, "data": part}, [job])
+            run = _attempt(plan, progress, None)
+            if isinstance(run, Run):
+                rows += study.estimates(n, job.method, run.summary())
+                rows += _next(run, whole, counts[-1])
+            else:
+                notes.append(f"n = {n}: {run}")
+    table = study.growth(rows, notes)
+    table.pictures["asymptopia"] = partial(overlays.asymptopia, table)
+    if save_in is not None:
+        _save_table(table, save_in, f"sizes-{Path(name).stem}")
+    return table
+
+
+def _sequence(
+    entry: models.Entry, name: str, common: Mapping[str, Any], largest: int
+) -> models.Data:
+    """All rows of a study of growing data, simulated unless they are given, and one more."""
+    declared = _settings.declared(entry.data)
+    given = {k: v for k, v in common["settings"].items() if k in declared}
+    options = {k: _settings.check(declared[k], v) for k, v in given.items()}
+    options |= {k: v for k, v in common["columns"].items() if v is not None}
+    source = "simulate" if common["data"] is None else common["data"]
+    if isinstance(source, str) and source == "simulate":
+        if "n" not in declared:
+            raise UsageError(f"{name} simulates no data that could grow; give --data")
+        options["n"] = largest + 1
+    whole = _data(entry, source, options)
+    if whole.n is None:
+        raise UsageError(f"the data of {name} have no rows that could grow; leave --sizes out")
+    return whole
+
+
+def _first_rows(data: models.Data, n: int) -> models.Data:
+    tensors = {**data.tensors, **{key: data.tensors[key][:n] for key in data.rows.keys}}
+    return replace(data, tensors=tensors, test=None, source=f"{data.source}, first {n} rows")
+
+
+def _estimators(entry: models.Entry, settings: Mapping[str, Any], data: models.Data) -> list[str]:
+    """MLE, MAP and the posterior, exact where the model knows it."""
+    declared = _settings.declared(entry.model)
+    options = {k: s.default for k, s in declared.items()}
+    options |= {k: _settings.check(declared[k], v) for k, v in settings.items() if k in declared}
+    known = entry.exact is not None and entry.refuses("exact", options, data) is None
+    return ["mle", "map", "exact" if known else "nuts"]
+
+
+def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
+    """What the run predicts of the row after the sequence; none if it has no such row."""
+    import torch
+
+    from inference import machine, results, study
+
+    predicted = run.record["data"]["predicted"]
+    if set(whole.rows.keys) <= set(predicted):
+        at = 0  # any row: nothing of it is looked at
+    if at >= whole.n or len(predicted) != 1:
+        return []
+    row = {key: whole.tensors[key][at : at + 1] for key in whole.rows.keys}
+    known = run.exact.predictive.get(predicted[0]) if run.record["method"] == "exact" else None
+    if known is not None:
+        found = (float(known.mean()), math.nan, math.nan)
+    else:
+        draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
+        with machine.numbers():
+            problem = _problem(run.entry, run.record["options"], run.data)
+            found = results.next_row(problem, row, draws, run.record["seed"])
+    return study.prediction(run.data.n, run.record["method"], predicted[0], found)
 
 
 # -- from what was asked to a result ----------------------------------------------------------
@@ -395,6 +705,8 @@ def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
     for name in options:
         if name not in known:
             raise UsageError(f"this model's data take no --{name}; leave it out")
+    if isinstance(source, models.Data):
+        return source
     data = entry.data(source, **options)
     keys = models.data_keys(entry.model)
     required = [k for k, p in keys.items() if p.default is p.empty and k not in entry.free]
@@ -491,10 +803,10 @@ def _execute(plan: _Plan, progress: bool, started: float) -> Run:
             problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
         )
         verdict, metrics = _judge(plan, problem, fit, idata)
+        record = _record(plan, problem, fit)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
-    record = _record(plan, problem, fit)
     record |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
     record |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons}}
     record["findings"] = [vars(finding) for finding in verdict.findings]
@@ -681,6 +993,37 @@ def _parser() -> argparse.ArgumentParser:
         "--method", metavar="M", help=f"{', '.join(inference.METHODS)} (default nuts)"
     )
     one.add_argument("--guide", metavar="G", help="guide of svi (see list guides)")
+    _add_asked(one)
+    one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
+
+    one = _command(
+        commands, "compare", _compare, "methods on one model, or saved runs, in a table"
+    )
+    one.add_argument("what", nargs="+", metavar="MODEL|RUN", help="one model, or folders of runs")
+    one.add_argument("--methods", metavar="A,B:GUIDE,...", help="such as map,svi:mvn,nuts,exact")
+    one.add_argument("--vary", metavar="KEY=A,B,...", help="a setting at several values")
+    one.add_argument("--sizes", metavar="N,N,...", help="estimates as the data grow, instead")
+    one.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
+    _add_asked(one)
+
+    one = _command(commands, "predict", _predict_command, "new rows under a saved run")
+    one.add_argument("run", metavar="RUN", help="the run's folder")
+    one.add_argument("--data", metavar="D", help="a file with the new rows")
+    one.add_argument("--rows", type=int, default=1, metavar="N", help="new rows, if no data say")
+    one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    one = _command(commands, "report", _report, "several saved runs on one page")
+    one.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
+    one.add_argument("--out", default="report.html", metavar="FILE", help="default report.html")
+
+    one = _command(commands, "new", _new, "a model file and its test from a template")
+    one.add_argument("name", metavar="NAME", help="name of a model of the zoo, or FOLDER/NAME.py")
+    return parser
+
+
+def _add_asked(one: argparse.ArgumentParser) -> None:
+    """What `run` and `compare` are asked with alike."""
     one.add_argument("--data", metavar="D", help="a data set of the model, or a file")
     one.add_argument("--target", metavar="COL", help="column of a file that is the target")
     one.add_argument("--features", metavar="A,B", help="columns of a file that are features")
@@ -698,18 +1041,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
     one.add_argument("-q", "--quiet", action="store_true", help="no progress")
-    one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
-
-    one = _command(commands, "predict", _predict_command, "new rows under a saved run")
-    one.add_argument("run", metavar="RUN", help="the run's folder")
-    one.add_argument("--data", metavar="D", help="a file with the new rows")
-    one.add_argument("--rows", type=int, default=1, metavar="N", help="new rows, if no data say")
-    one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
-    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
-
-    one = _command(commands, "new", _new, "a model file and its test from a template")
-    one.add_argument("name", metavar="NAME", help="name of a model of the zoo, or FOLDER/NAME.py")
-    return parser
 
 
 def _command(commands: Any, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
@@ -738,7 +1069,7 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from inference import report, store
+    from inference import store, terminal
 
     store.check_folder(Path(arguments.out))  # known before the work, not after it
     result = run(
@@ -760,7 +1091,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.method is None:
             print(f"no --method given: {result.record['method']}", file=sys.stderr)
         try:
-            report.show_run(result.record, result.summary())
+            terminal.show_run(result.record, result.summary())
             sys.stdout.flush()  # the answer is there; the pictures take a while
         finally:
             path = result.save(arguments.out)  # also where nobody reads on (a closed pipe)
@@ -770,6 +1101,34 @@ def _run(arguments: argparse.Namespace) -> int:
     return 3 if arguments.strict and result.verdict.status == "fail" else 0
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    from inference import store, terminal
+
+    store.check_folder(Path(arguments.out))
+    table = compare(
+        *arguments.what,
+        methods=arguments.methods,
+        vary=arguments.vary,
+        sizes=arguments.sizes,
+        data=arguments.data,
+        target=arguments.target,
+        features=arguments.features,
+        seed=arguments.seed,
+        out=arguments.out,
+        device=arguments.device,
+        progress=not arguments.quiet and sys.stderr.isatty(),
+        jobs=arguments.jobs,
+        **_settings_of(arguments),
+    )
+    if arguments.json:
+        print(json.dumps(table.to_json_object()))
+    elif arguments.sizes:
+        terminal.show_growth(table, table.notes)
+    else:
+        terminal.show_comparison(table)
+    return 0
+
+
 def _cut_short(result: Run, verbose: bool) -> int:
     """The line and the exit code of a run that was interrupted or failed on the way."""
     what = str(next(f.what for f in result.verdict.findings if f.level == "fail"))
@@ -777,10 +1136,13 @@ def _cut_short(result: Run, verbose: bool) -> int:
     return _fail(f"{what}, in {result.path}; run it again", code, verbose)
 
 
+_WORDS_OF_COMPARE = ("methods", "vary", "sizes", "jobs")
+
+
 def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
     pairs = _pairs(arguments.settings)
     for name in pairs:
-        if name in inspect.signature(run).parameters:
+        if name in inspect.signature(run).parameters or name in _WORDS_OF_COMPARE:
             raise UsageError(f"{name} is no setting of --set; write --{name} {pairs[name]}")
     return pairs
 
@@ -798,9 +1160,14 @@ def _predict_command(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(_rows_of(table)))
     else:
-        from inference import report
+        from inference import terminal
 
-        report.show_table(report.console(), table)
+        terminal.show_table(terminal.console(), table)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    report(*arguments.runs, out=arguments.out)
+    print(f"wrote {arguments.out}")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -870,11 +1237,11 @@ def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from inference import report
+    from inference import terminal
 
     if (Path(arguments.name) / "run.json").is_file():
         result = load(arguments.name)
-        report.show_run(result.record, result.summary())
+        terminal.show_run(result.record, result.summary())
         return
     entry, name = _entry(arguments.name)
     known = name in models.names()

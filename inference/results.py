@@ -363,6 +363,33 @@ def held_out(problem: Problem, fit: Fit) -> dict[str, float]:
     return scores | _classifier_scores(probabilities, truth)
 
 
+def next_row(
+    problem: Problem, row: Mapping[str, Tensor], draws: Mapping[str, Tensor], seed: int
+) -> tuple[float, float, float]:
+    """Posterior predictive mean of one new row, and its 94 % interval; of a class P(label 1).
+
+    Args:
+        problem: what was inferred; one observed site, in the row plate.
+        row: the row keys of the new row (1, ...); what is observed is not looked at.
+        draws: latents, (S, *shape).
+        seed: seed of the predictive draws.
+
+    Returns:
+        Mean, low and high; a probability has no interval (NaN).
+    """
+    problem = replace(problem, tensors={**problem.tensors, **row})
+    (site,) = Program(problem).of("observed")
+    if isinstance(site.base, dist.Bernoulli):
+        ones = {**problem.tensors, site.name: torch.ones_like(site.value)}
+        log_p = _log_predictive(Program(replace(problem, tensors=ones)), draws, 1)
+        return float(np.exp(log_p[0])), np.nan, np.nan
+    shape = (1, len(next(iter(draws.values()))))
+    values = predictive(Program(problem), draws, shape, seed, new_rows=True)[site.name]
+    cells = values.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, 1)
+    low, high = _sample_hdi(cells)
+    return float(cells.mean()), float(low[0]), float(high[0])
+
+
 def _with_value(problem: Problem, key: str, label: Tensor) -> Problem:
     """The held-out rows, all with one label."""
     tensors = {**problem.tensors, **problem.test}

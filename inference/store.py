@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,19 +77,46 @@ def save(
     Raises:
         CannotWrite: not allowed, or no room; nothing is left behind.
     """
+    return _whole(out, name, lambda folder: _write_files(folder, record, idata, params, figures))
+
+
+def save_tables(
+    out: Path, name: str, tables: Mapping[str, Any], figures: Mapping[str, Figure]
+) -> Path:
+    """Write a folder of tables (.csv) and figures under `out`; returns it.
+
+    Raises:
+        CannotWrite: not allowed, or no room; nothing is left behind.
+    """
+
+    def write(folder: Path) -> None:
+        for stem, table in tables.items():
+            table.to_csv(folder / f"{stem}.csv")
+        _write_figures(folder, figures)
+
+    return _whole(out, name, write)
+
+
+def _whole(out: Path, name: str, write: Callable[[Path], None]) -> Path:
+    """A folder that appears under its name only when all of it is written."""
     if Path(name).name != name or name.startswith("."):
-        raise CannotWrite(f"'{name}' is no name for a run's folder; use letters and digits")
+        raise CannotWrite(f"'{name}' is no name for a folder; use letters and digits")
     partial = out / f".{name}.partial-{os.getpid()}"
     try:
         (partial / "figures").mkdir(parents=True)
-        _write_files(partial, record, idata, params, figures)
+        write(partial)
         return _rename(partial, out, name)
     except OSError as error:
         raise CannotWrite(
-            f"cannot write the run ({error.strerror or error}), {out}; use --out"
+            f"cannot write {name} ({error.strerror or error}), {out}; use --out"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    for name, figure in figures.items():
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=130)
 
 
 def _write_files(
@@ -108,8 +135,7 @@ def _write_files(
         contiguous = {name: tensor.detach().contiguous() for name, tensor in params.items()}
         save_file(contiguous, folder / "params.safetensors")
     (folder / "metrics.json").write_text(json.dumps(record["metrics"], indent=1))
-    for name, figure in figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=130)
+    _write_figures(folder, figures)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {str(path.relative_to(folder)): sha256(path) for path in files}
     manifest = {"format": FORMAT, **record, "files": hashes}

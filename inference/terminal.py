@@ -1,0 +1,175 @@
+"""Results in words on the terminal: the verdict first, then the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .compare import Comparison
+
+_COLOURS = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red"}
+_MOST_ROWS = 40
+_FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
+
+
+def console() -> Console:
+    """Standard output; wide enough for the table where it is no terminal."""
+    plain = Console()
+    return plain if plain.is_terminal else Console(width=120)
+
+
+def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
+    """Print a run: what ran, verdict with reasons, summary table, metrics, where it is kept."""
+    out = console()
+    who = [record["model"], record["method"], record["guide"] or "", f"seed {record['seed']}"]
+    data = record["data"]
+    rows = "" if data["n"] is None else f", n = {data['n']}"
+    out.print(Text(" ".join(filter(None, who)) + f"   data: {data['source']}{rows}"))
+    show_verdict(out, record["verdict"])
+    show_table(out, table)
+    for name, value in record["metrics"].items():
+        out.print(Text(f"{name:14} {value:.6g}"))
+    if record["point"] and record["method"] == "laplace":
+        spots = ", ".join(f"{k} = {number(v)}" for k, v in record["point"].items())
+        out.print(
+            Text(f"mode of the unconstrained density: {spots} (map has the constrained one)")
+        )
+    if record["method"] == "map":
+        out.print(Text("mode of the density in the constrained space (laplace has the other one)"))
+    for note in record["data"]["notes"]:
+        out.print(Text(f"note: {note}"))
+    if record.get("run"):
+        out.print(Text(f"saved in {record['run']}"))
+
+
+def show_comparison(table: Comparison) -> None:
+    """Print verdicts and readings by run, then the numbers, columns that are empty left out."""
+    out = console()
+    out.print(Text(f"held against {', '.join(dict.fromkeys(table.references.values()))}"))
+    width = max(map(len, table.index))
+    for label, row in table.iterrows():
+        line = Text(f"{label:{width}}  ")
+        line.append(f"{row['verdict'].upper():7}", style=_COLOURS.get(row["verdict"], "dim"))
+        out.print(line.append(f"  {row['reading']}"), soft_wrap=True)
+    for columns in layout(table):
+        out.print()
+        drawn = Table(box=None, pad_edge=False, header_style="bold")
+        drawn.add_column("")
+        for heading in columns:
+            drawn.add_column(heading, justify="right")
+        for label, cells in zip(table.index, zip(*columns.values())):
+            drawn.add_row(Text(str(label)), *cells)
+        out.print(drawn)
+    for note in table.notes:
+        out.print(Text(note), soft_wrap=True)
+
+
+def show_growth(table: pd.DataFrame, notes: Sequence[str]) -> None:
+    """Print the estimates of growing data, a column each."""
+    said = table.assign(estimate=table["estimate"].replace("predictive", "posterior"))
+    wide = said.pivot_table(
+        index=["parameter", "n"], columns="estimate", values="value", sort=False
+    )
+    wide = wide.reindex(columns=[c for c in ("mle", "map", "posterior") if c in wide.columns])
+    wide.index = [f"{parameter}, n = {n}" for parameter, n in wide.index]
+    out = console()
+    show_table(out, wide)
+    for note in notes:
+        out.print(Text(note), soft_wrap=True)
+
+
+# Heading to the columns of a comparison that make up a cell, and how: value, value +- error, ...
+_CELLS: tuple[dict[str, tuple[str, ...]], ...] = (
+    {
+        "time, s": ("time_s",),
+        "mean error, sd": ("mean_error", "mean_error_se"),
+        "sd ratio": ("sd_low", "to", "sd_high"),
+        "distance": ("distance",),
+        "its noise": ("distance_floor",),
+        "k-hat": ("khat",),
+        "min ESS": ("ess",),
+        "ESS/s": ("ess_per_s",),
+    },
+    {
+        "ELBO": ("elbo", "elbo_se"),
+        "log evidence": ("log_evidence",),
+        "gap": ("gap",),
+        "log Bayes factor": ("log_bayes_factor",),
+        "elpd_loo": ("elpd_loo", "elpd_loo_se"),
+        "elpd_test": ("elpd_test",),
+        "accuracy": ("accuracy",),
+        "log_score": ("log_score",),
+        "brier": ("brier",),
+        "ece": ("ece",),
+    },
+)
+
+
+def layout(table: pd.DataFrame) -> list[dict[str, list[str]]]:
+    """The tables that a comparison is shown as: heading to cells; empty columns are left out."""
+    shown = []
+    for group in _CELLS:
+        columns = {
+            heading: [_cell(row, names) for _, row in table.iterrows()]
+            for heading, names in group.items()
+        }
+        filled = {heading: cells for heading, cells in columns.items() if any(cells)}
+        if filled:
+            shown.append(filled)
+    return shown
+
+
+def _cell(row: pd.Series, names: Sequence[str]) -> str:
+    """A value, a value with its standard error, or a range; empty where it does not apply."""
+    value = row[names[0]]
+    if value != value:
+        return ""
+    if len(names) == 3:
+        return f"{value:.2f} .. {row[names[2]]:.2f}"
+    if names[0] in ("ess", "ess_per_s"):
+        return f"{value:.0f}"
+    if len(names) == 2 and row[names[1]] > 0:
+        error = row[names[1]]
+        decimals = min(max(0, 1 - math.floor(math.log10(error))), 4)
+        return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.2f}"
+
+
+def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
+    """Print `PASS`, `WARN` or `FAIL` and the reasons, one a line."""
+    status = verdict["status"]
+    out.print(Text(status.upper(), style=_COLOURS[status]))
+    for reason in verdict["reasons"]:
+        out.print(Text(f"  - {reason}"), soft_wrap=True)
+
+
+def show_table(out: Console, table: pd.DataFrame) -> None:
+    """Print a summary, long ones cut with a word on how many rows are left out."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column("")
+    for column in table.columns:
+        drawn.add_column(column, justify="right")
+    for name, row in table.head(_MOST_ROWS).iterrows():
+        drawn.add_row(Text(str(name)), *(_number(c, row[c]) for c in table.columns))
+    out.print(drawn)
+    if len(table) > _MOST_ROWS:
+        out.print(Text(f"... and {len(table) - _MOST_ROWS} more (--json has all)"))
+
+
+def _number(column: str, value: float) -> str:
+    return "" if value != value else _FORMATS.get(column, "{:.4g}").format(value)
+
+
+def number(value: Any) -> str:
+    """A number, or nested list of them, short enough to read."""
+    if isinstance(value, list):
+        return "[" + ", ".join(number(v) for v in value) + "]"
+    return f"{value:.6g}"

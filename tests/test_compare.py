@@ -1,0 +1,140 @@
+"""Runs side by side: the reference, differences with their errors, words, evidence, labels."""
+
+from __future__ import annotations
+
+import arviz as az
+import numpy as np
+import pytest
+from scipy import stats
+
+import zoo
+from inference import compare
+from inference._problem import Refused
+from inference.compare import Row
+from inference.settings import UsageError
+from models._entry import Exact
+
+DATA = {"source": "rows", "n": 3, "sha256": "a" * 64}
+
+
+def record(method: str, **more) -> dict:
+    plain = {"model": "m", "method": method, "guide": None, "options": {}, "settings": {}}
+    plain |= {"seed": 0, "data": DATA, "verdict": {"status": "pass"}, "metrics": {}, "exact": {}}
+    return plain | {"timing": {"fit_s": 2.0}} | more
+
+
+def row(label: str, draws: np.ndarray, **more) -> Row:
+    """A run whose only site is `w` (chain, draw, 2); of chains if its method is nuts."""
+    made = record(label.partition(" ")[0].partition(":")[0], **more)
+    stats_ = {"diverging": np.zeros(draws.shape[:2], bool)} if made["method"] == "nuts" else None
+    idata = az.from_dict(posterior={"w": draws}, sample_stats=stats_)
+    return Row(label=label, posterior="m", record=made, idata=idata)
+
+
+def normal(scale: float = 1.0, shift: float = 0.0, chains: int = 1, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(shift, scale, size=(chains, 4000 // chains, 2))
+
+
+TRUTH = Exact(
+    sample=lambda n, rng: {"w": rng.normal(size=(n, 2))},
+    marginals={"w[0]": stats.norm(0, 1), "w[1]": stats.norm(0, 1)},
+    log_evidence=-3.0,
+)
+
+
+def test_a_planted_narrow_and_a_shifted_fit_are_named_by_their_numbers():
+    rows = [row("svi", normal(0.8, seed=1)), row("laplace", normal(1.0, 0.3, seed=2))]
+    table = compare.compare([*rows, row("nuts", normal(chains=4, seed=3))], {"m": TRUTH})
+    assert table.references == {"m": "exact"}
+    assert table.loc["svi", "sd_low"] == pytest.approx(0.8, abs=0.03)
+    assert table.loc["svi", "distance"] > 2 * table.loc["svi", "distance_floor"]
+    assert table.loc["svi", "reading"].startswith("narrower (all parameters, sd down to 0.")
+    assert table.loc["laplace", "mean_error"] == pytest.approx(0.3, abs=0.06)
+    assert "shifted (w[" in table.loc["laplace", "reading"]
+    assert table.loc["nuts", "reading"] == "agrees with the reference"
+    assert table.loc["nuts", "distance"] < 1.3 * table.loc["nuts", "distance_floor"]
+    assert table.loc["nuts", "ess_per_s"] == pytest.approx(table.loc["nuts", "ess"] / 2)
+    assert np.isnan(table.loc["svi", "ess"])
+
+
+def test_errors_are_those_of_the_draws():
+    table = compare.compare([row("svi", normal(seed=4))], {"m": TRUTH})
+    each = table.parameters.loc[("svi", "w[0]")]
+    draws = normal(seed=4)[0, :, 0]
+    assert each["mean_error"] == pytest.approx(draws.mean())
+    assert each["mean_error_se"] == pytest.approx(1 / np.sqrt(4000), rel=0.05)
+    assert each["sd_ratio"] == pytest.approx(draws.std(ddof=1), rel=1e-3)
+    assert each["sd_ratio_se"] == pytest.approx(1 / np.sqrt(8000), rel=0.1)
+
+
+def test_the_reference_is_exact_else_nuts_that_passes_else_none():
+    good, bad = row("nuts", normal(chains=4)), {"verdict": {"status": "fail"}}
+    failing = row("nuts seed=1", normal(chains=4), **bad)
+    exact = row("exact", normal(), exact={}, metrics={"log_evidence": -3.0})
+    other = row("svi", normal(seed=7), metrics={"elbo": -3.5, "elbo_se": 0.1})
+    assert compare.compare([good, exact], {}).references == {"m": "exact"}
+    assert compare.compare([failing, good], {}).references == {"m": "nuts"}
+    none = compare.compare([failing, other], {})
+    assert none.references["m"].startswith("none")
+    assert none["mean_error"].isna().all() and none["distance"].isna().all()
+    assert compare.compare([exact, other], {}).loc["svi", "gap"] == pytest.approx(0.5)
+    assert np.isnan(compare.compare([good, other], {}).loc["svi", "gap"])
+
+
+def test_a_point_has_a_place_but_no_width_and_a_refusal_only_its_reason():
+    point = row("map", np.full((1, 1, 2), 0.05))
+    refused = Row(label="mle", posterior="", reason="no likelihood", status="refused")
+    table = compare.compare([point, refused, row("exact", normal())], {"m": TRUTH})
+    assert table.loc["map", "mean_error"] == pytest.approx(0.05, abs=0.06)
+    assert table.loc["map", ["sd_low", "sd_high", "distance", "ess"]].isna().all()
+    empty = table.loc["mle"].drop(["verdict", "reading"])
+    assert empty.isna().all()
+    assert table.loc["mle", ["verdict", "reading"]].tolist() == ["refused", "no likelihood"]
+
+
+def test_runs_of_different_data_are_refused_in_words():
+    other = row("svi", normal(), data={"source": "else", "n": 4, "sha256": "b" * 64})
+    with pytest.raises(Refused, match=r"map has rows, n = 3 .*, svi has else, n = 4 .*same data"):
+        compare.compare([row("map", normal()), other], {})
+
+
+def test_labels_say_by_what_runs_differ():
+    records = [
+        record("nuts", settings={"draws": 1000, "warmup": 400}),
+        record("nuts", settings={"draws": 1000, "warmup": 50}),
+        record("svi", guide="mvn", options={"noise": 1}),
+        record("svi", guide="mvn", options={"noise": 2}, seed=3),
+        record("map"),
+        record("map"),
+    ]
+    assert compare.labels(records) == [
+        "nuts warmup=400",
+        "nuts warmup=50",
+        "svi:mvn noise=1 seed=0",
+        "svi:mvn noise=2 seed=3",
+        "map (1)",
+        "map (2)",
+    ]
+
+
+def test_bayes_factors_of_two_priors_of_the_coin():
+    table = zoo.compare("coin", methods="exact,map", vary={"alpha": [1.0, 3.0]}, data="HHT")
+    # log B(a + 2, b + 1) - log B(a, b) by hand: 1/12 for a = 1, and 3 * 4 * 1 / (4 * 5 * 6).
+    expected = np.log(1 / 12) - np.log(12 / 120)
+    found = table["log_bayes_factor"]
+    assert found["exact alpha=1.0"] == pytest.approx(expected)
+    assert found["exact alpha=3.0"] == 0
+    assert found[["map alpha=1.0", "map alpha=3.0"]].isna().all()
+    assert any("mean of pi moves" in note for note in table.notes)
+    assert table.references.keys() == {"coin (alpha=1.0, beta=1.0)", "coin (alpha=3.0, beta=1.0)"}
+
+
+def test_it_displays_and_becomes_plain_values():
+    table = compare.compare([row("svi", normal(seed=1)), row("exact", normal())], {"m": TRUTH})
+    html = table._repr_html_()
+    assert "held against <b>exact</b>" in html and "the reference" in html
+    plain = table.to_json_object()
+    assert "ess" not in plain["rows"]["svi"]
+    assert plain["parameters"]["svi"]["w[0]"]["reference_sd"] == pytest.approx(1, abs=0.05)
+    with pytest.raises(UsageError, match="no figure 'forrest'"):
+        table.figure("forrest")

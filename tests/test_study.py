@@ -1,0 +1,131 @@
+"""Studies: which runs they are, what varies, what grows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import zoo
+from inference import study
+from inference._problem import Refused
+from inference.settings import BadSetting, UsageError
+
+
+METHODS = {"mle", "map", "laplace", "svi", "nuts", "exact"}
+
+
+def test_jobs_are_methods_times_values():
+    found = study.jobs("map, svi:mvn", "prior_scale=0.1,1")
+    assert [job.label for job in found] == [
+        "map prior_scale=0.1",
+        "map prior_scale=1",
+        "svi:mvn prior_scale=0.1",
+        "svi:mvn prior_scale=1",
+    ]
+    assert found[2].guide == "mvn" and found[2].varied == {"prior_scale": "0.1"}
+
+    def mine(x):
+        pass
+
+    assert study.jobs([("svi", mine), "nuts"], None)[0].label == "svi:mine"
+    assert {job.method for job in study.jobs(None, None)} == METHODS
+
+
+@pytest.mark.parametrize(
+    ("methods", "vary", "message"),
+    [
+        ("", None, "nothing to compare"),
+        ("map,map", None, "map is asked for twice"),
+        ("prior", None, "prior gives no posterior"),
+        ("map", "prior_scale", "--vary name="),
+        ("map", "prior_scale=", "--vary name="),
+        ("map", {"a": [1], "b": [2]}, "one setting"),
+    ],
+)
+def test_what_cannot_be_asked(methods, vary, message):
+    with pytest.raises(UsageError, match=message):
+        study.jobs(methods, vary)
+
+
+def test_sizes_are_whole_numbers_of_rows_that_there_are():
+    assert study.sizes("10,2,10", None) == [2, 10]
+    for words in ("2,x", "", "0,5", "1.5"):
+        with pytest.raises(UsageError, match="--sizes 2,10,100"):
+            study.sizes(words, None)
+    with pytest.raises(UsageError, match="there are 5 rows"):
+        study.sizes([2, 6], 5)
+
+
+def test_asymptopia_of_the_coin():
+    table = zoo.compare("coin", sizes="2,10000", heads=0.7).set_index(["n", "estimate"])
+    two, many = table.loc[2], table.loc[10_000]
+    pi = two[two["parameter"] == "pi"]["value"]
+    assert pi["mle"] == pi["map"] == 1.0  # the sequence begins with two heads
+    assert pi["posterior"] == pytest.approx(0.75)
+    assert two.loc["predictive", "value"] == pytest.approx(0.75)
+    agreeing = many[many["parameter"] == "pi"]["value"]
+    assert np.ptp(agreeing) < 1e-3
+    assert many.loc["posterior", "high"] - many.loc["posterior", "low"] < 0.02
+
+
+def test_rows_that_are_given_grow_in_their_order():
+    table = zoo.compare("coin", sizes=[1, 3], data="HTT")
+    means = table[table["estimate"] == "posterior"]["value"]
+    assert means.tolist() == pytest.approx([2 / 3, 2 / 5])
+
+
+def test_growing_logistic_predicts_the_same_next_row_and_says_what_is_missing():
+    table = zoo.compare("logistic", sizes=[2, 40], methods="mle,laplace")
+    assert any(note.startswith("n = 2: mle is refused") for note in table.notes)
+    assert set(table[table["n"] == 2]["estimate"]) == {"posterior", "predictive"}
+    chances = table[table["parameter"] == "P(next y = 1)"]["value"]
+    assert chances.between(0, 1).all() and len(chances) == 3
+    with pytest.raises(UsageError, match="no rows that could grow"):
+        zoo.compare("gaussian", sizes=[2], data="y=1")
+    with pytest.raises(UsageError, match="simulates no data"):
+        zoo.compare("gaussian", sizes=[2])
+
+
+def test_growing_linear_has_an_interval_of_the_next_row():
+    table = zoo.compare("linear", sizes=[20], noise=0.5).set_index(["parameter", "estimate"])
+    drawn = table.loc[("next y", "predictive")]
+    assert drawn["low"] < drawn["value"] < drawn["high"]
+    # A new row's 94 % interval is at least that of its noise, 2 x 1.88 x 0.5.
+    assert drawn["high"] - drawn["low"] > 1.7
+
+
+def test_each_method_takes_the_settings_it_knows_and_unknown_ones_are_errors():
+    table = zoo.compare("coin", methods="map,laplace", draws=100, alpha=2.0)
+    assert table.runs["laplace"].idata["posterior"].sizes["draw"] == 100
+    assert table.runs["map"].record["options"]["alpha"] == 2.0
+    with pytest.raises(BadSetting, match="did you mean 'draws'"):
+        zoo.compare("coin", methods="map,laplace", drwas=100)
+    with pytest.raises(BadSetting, match="there is no setting 'draws'"):
+        zoo.compare("coin", methods="map", draws=100)
+    with pytest.raises(Refused, match="no method ran: mle is refused"):
+        zoo.compare("gaussian", methods="mle")
+    with pytest.raises(UsageError, match="one model"):
+        zoo.compare("coin", "linear")
+
+
+def test_sensitivity_in_words():
+    parameters = pd.DataFrame(
+        {"mean": [0.0, 2.0], "sd": [1.0, 2.0], "hdi_low": [0, 0], "hdi_high": [1, 1]},
+        index=pd.MultiIndex.from_tuples(
+            [("map s=1", "w"), ("map s=2", "w")], names=["run", "parameter"]
+        ),
+    )
+    table = study.sensitivity(parameters, study.jobs("map,mle", "s=1,2"))
+    assert table["value"].tolist() == ["1", "2"]
+    assert "mean of w moves by 2 of its smallest sds" in study.moved(table)[0]
+
+
+def test_jobs_at_once_give_the_same_draws():
+    alone = zoo.compare("coin", methods="laplace,nuts", draws=50, chains=2)
+    at_once = zoo.compare("coin", methods="laplace,nuts", draws=50, chains=2, jobs=2)
+    for label, run in alone.runs.items():
+        np.testing.assert_array_equal(
+            run.idata["posterior"]["pi"], at_once.runs[label].idata["posterior"]["pi"]
+        )
+    assert at_once.runs["nuts"].predict(rows=2).shape[0] == 2
