@@ -11,7 +11,6 @@ from inference import study
 from inference._problem import Refused
 from inference.settings import BadSetting, UsageError
 
-
 METHODS = {"mle", "map", "laplace", "svi", "nuts", "exact"}
 
 
