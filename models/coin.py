@@ -122,8 +122,8 @@ def metrics(
     return {"p_heads": float(exact.predictive["x"].mean() if exact else draws["pi"].mean())}
 
 
-def updating(data: Data, *, alpha: float, beta: float) -> Figure:
-    """The posterior density after each flip: knowledge sharpens as data arrive."""
+def updating(data: Data, draws: dict[str, np.ndarray], *, alpha: float, beta: float) -> Figure:
+    """The exact posterior density after each flip: knowledge sharpens as data arrive."""
     from matplotlib.figure import Figure
 
     x = np.asarray(data.tensors["x"])
@@ -139,7 +139,10 @@ def updating(data: Data, *, alpha: float, beta: float) -> Figure:
         label = f"after {n} ({heads:.0f} heads)" if n else "prior"
         axes.plot(grid, density, color="#0072B2", alpha=shade, label=label)
     axes.set(xlabel="pi = P(heads)", ylabel="posterior density", xlim=(0, 1), ylim=(0, None))
-    axes.set_title("Each flip sharpens the posterior (darker: more flips)", fontsize=10)
+    figure.suptitle(
+        "Exact posterior after more and more flips (darker): each flip sharpens it.",
+        fontsize=8.5, x=0.01, ha="left",
+    )  # fmt: skip
     axes.legend(frameon=False, fontsize=8)
     return figure
 

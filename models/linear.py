@@ -203,8 +203,68 @@ def _marginals(
     return {**mixed, "sigma": sigma}
 
 
-def band(data: Data, *, noise: float | None, prior_scale: float) -> Figure:
-    """The predictive band along one feature, sharpening as rows are added (lecture A)."""
+def band(
+    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
+) -> Figure:
+    """This run's line and new rows along the feature of largest effect, in the user's units.
+
+    The other features are held at their means. The data are drawn with the mean effect of the
+    others taken off (a component-plus-residual plot), so that they belong to this line.
+    """
+    from matplotlib.figure import Figure
+
+    x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
+    effect = np.abs(draws["w"].mean(0)) * x.std(0)
+    j, others = int(np.argmax(effect)), x - x.mean(0)
+    others[:, np.argmax(effect)] = 0
+    grid = np.linspace(x[:, j].min(), x[:, j].max(), 100)
+    mean, sd_line, sd_new = _of_draws(
+        draws, np.where(np.arange(x.shape[1]) == j, 0, x.mean(0)), j, grid, noise
+    )
+    units = data.scaling
+
+    def user(values: np.ndarray) -> np.ndarray:
+        return units.y_loc + units.y_scale * values
+
+    figure = Figure(figsize=(7, 4.3), layout="constrained")
+    ax, at = figure.subplots(), units.x_loc[j] + units.x_scale[j] * grid
+    for sd, colour, label in ((sd_new, "#56B4E9", "new rows"), (sd_line, "#0072B2", "line")):
+        if sd.any():
+            ends = user(mean - 2 * sd), user(mean + 2 * sd)
+            ax.fill_between(at, *ends, color=colour, alpha=0.35, lw=0, label=f"{label}, 2 sd")
+    ax.plot(at, user(mean), color="#0072B2", label="line")
+    rows = units.x_loc[j] + units.x_scale[j] * x[:, j]
+    adjusted = user(y - others @ draws["w"].mean(0))
+    ax.plot(rows, adjusted, ".", color="#D55E00", ms=4, alpha=0.7, label="data, as at those means")
+    ax.set(xlabel=data.coords["feature"][j], ylabel="target, user's units")
+    figure.suptitle(
+        "The line along the feature of largest effect, the others at their means: about 95 % of\n"
+        "the data should lie in the light band; the dark one is how surely the line is known.",
+        fontsize=8.5, x=0.01, ha="left",
+    )  # fmt: skip
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return figure
+
+
+def _of_draws(
+    draws: Mapping[str, np.ndarray],
+    rest: np.ndarray,
+    j: int,
+    grid: np.ndarray,
+    noise: float | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, sd of the line and of a new row as feature j runs over the grid, the rest fixed."""
+    some = slice(None, None, max(1, len(draws["b"]) // 1000))
+    w, b = draws["w"][some], draws["b"][some]
+    sigma = draws["sigma"][some] if noise is None else np.array([noise])
+    lines = (b + w @ rest)[:, None] + w[:, [j]] * grid  # (draws, grid)
+    return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (sigma**2).mean())
+
+
+def sharpening(
+    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
+) -> Figure:
+    """The exact predictive band along one feature as rows are added (lecture A)."""
     from matplotlib.figure import Figure
 
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
@@ -212,7 +272,7 @@ def band(data: Data, *, noise: float | None, prior_scale: float) -> Figure:
     chosen = int(np.argmax(np.abs((x - x.mean(0)).T @ (y - y.mean())) / spread))
     x, name = x[:, [chosen]], data.coords["feature"][chosen]
     counts = sorted({min(len(y), count) for count in (2, 10, 50, len(y))})
-    figure = Figure(figsize=(2.6 * len(counts) + 0.6, 3.2), layout="constrained")
+    figure = Figure(figsize=(7, 2.7), layout="constrained")
     grid = np.linspace(x.min(), x.max(), 100)
     for ax, count in zip(figure.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts):
         mean, sd_line, sd_new = _band(x[:count], y[:count], grid, noise, prior_scale)
@@ -220,14 +280,14 @@ def band(data: Data, *, noise: float | None, prior_scale: float) -> Figure:
         ax.fill_between(grid, mean - 2 * sd_line, mean + 2 * sd_line, color="#0072B2", alpha=0.5)
         ax.plot(grid, mean, color="#0072B2")
         ax.plot(x[:count, 0], y[:count], ".", color="#D55E00", ms=4)
-        ax.set(title=f"{count} rows", xlabel=f"{name} (model's units)", ylim=_limits(y))
-    figure.axes[0].set_ylabel("y (model's units)")
+        ax.set(xlabel=name, ylim=_limits(y))
+        ax.set_title(f"{count} rows", fontsize=8.5)
+    figure.axes[0].set_ylabel("target, model's units")
     figure.suptitle(
-        "Line (dark) and new rows (light), 2 sd: more rows, sharper line",
-        fontsize=9,
-        x=0.01,
-        ha="left",
-    )
+        "Exact posterior with one feature, on the first rows: the line (dark, 2 sd) sharpens with "
+        "every row,\nnew rows (light, 2 sd) keep their noise. Units are the model's.",
+        fontsize=8.5, x=0.01, ha="left",
+    )  # fmt: skip
     return figure
 
 
@@ -280,5 +340,5 @@ ENTRY = Entry(
     exact=exact,
     original=original,
     refuses=refuses,
-    figures={"band": band},
+    figures={"band": band, "sharpening": sharpening},
 )

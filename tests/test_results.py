@@ -83,10 +83,10 @@ def test_summaries_hold_what_applies(runs):
 
 
 def test_the_shortest_interval():
-    low, high = results._hdi(stats.beta(3, 1))
+    low, high = results.exact_hdi(stats.beta(3, 1))
     assert high == pytest.approx(1)
     assert low == pytest.approx(0.06 ** (1 / 3), rel=1e-3)
-    assert results._hdi(stats.norm()) == pytest.approx((-1.8808, 1.8808), abs=2e-3)
+    assert results.exact_hdi(stats.norm()) == pytest.approx((-1.8808, 1.8808), abs=2e-3)
 
 
 def test_files_keep_every_bit_and_labels(runs, tmp_path):
