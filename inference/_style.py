@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def grid(
     left: float = 0.62,
     gap: float = 0.5,
     below: float = 0.62,
+    above: float = 0.12,
     ratios: tuple[float, ...] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels, all of one width. Margins are set here, in inches.
@@ -49,18 +51,19 @@ def grid(
         left: margin for the numbers and the label of the vertical axis.
         gap: between columns.
         below: a panel, for the numbers and the label of the horizontal axis.
+        above: the first panels, beneath the caption.
         ratios: relative widths of the columns.
     """
     columns = min(columns, count)
     rows = -(-count // columns)
-    total, right = rows * (height + below), 0.15
+    total, right = rows * height + (rows - 1) * below + 0.5 + above, 0.22
     width = (_WIDTH - left - right - gap * (columns - 1)) / columns
     figure = Figure(figsize=(_WIDTH, total))
     figure.subplots_adjust(
         left=left / _WIDTH,
         right=1 - right / _WIDTH,
         bottom=0.5 / total,
-        top=1 - (below - 0.5) / total,
+        top=1 - above / total,
         wspace=gap / width,
         hspace=below / height,
     )
@@ -73,7 +76,6 @@ def grid(
         for axis in (ax.xaxis, ax.yaxis):
             axis.label.set_size(SMALL)
             axis.set_major_locator(MaxNLocator(4))
-        ax.title.set_size(SMALL)
     return figure, axes[:count]
 
 
@@ -93,7 +95,8 @@ def captioned(
         shared: a panel whose legend holds for all: it gets lines of its own below the caption.
     """
     attrs = idata.attrs if idata is not None else {}
-    who = " ".join(str(attrs[k]) for k in ("model", "method", "guide") if attrs.get(k))
+    model = Path(str(attrs.get("model", ""))).stem
+    who = " ".join([model, *(attrs[k] for k in ("method", "guide") if attrs.get(k))]).strip()
     lines = textwrap.wrap(f"{who}: {caption}" if who else caption, _LETTERS)
     handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
     columns = max(1, min(len(labels), int(_LETTERS // (max(map(len, labels), default=0) + 8))))
@@ -107,7 +110,7 @@ def captioned(
     if labels:
         figure.legend(
             handles, labels, ncols=columns, frameon=False, fontsize=SMALLEST, loc="upper left",
-            bbox_to_anchor=(0.005, 1 - words / total), borderaxespad=0, borderpad=0,
+            bbox_to_anchor=(0.016, 1 - words / total), borderaxespad=0, borderpad=0,
         )  # fmt: skip
     return figure
 
@@ -162,13 +165,31 @@ def short(name: str, letters: int = 30) -> str:
     return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
 
 
-def density(ax: Axes, values: np.ndarray, colour: str, label: str, *, fill: bool = True) -> None:
-    """A histogram: unlike a kernel estimate it invents nothing beyond a bound of the support."""
+def density(
+    ax: Axes,
+    values: np.ndarray,
+    colour: str,
+    label: str,
+    *,
+    fill: bool = True,
+    span: tuple[float, float] | None = None,
+) -> None:
+    """A histogram: unlike a kernel estimate it invents nothing beyond a bound of the support.
+
+    Args:
+        ax: where to draw.
+        values: draws, of any shape.
+        colour: of bars or outline.
+        label: in the legend.
+        fill: bars, else their outline.
+        span: the range to show; the height stays the density among all values.
+    """
     values = values[np.isfinite(values)].astype(float)
     if len(values) > 1 and np.ptp(values) > 0:
-        low, high = np.percentile(values, [0.05, 99.95])
+        low, high = span or np.percentile(values, [0.05, 99.95])
         bins = np.linspace(low, high, int(np.clip(len(values) ** 0.5, 8, 50)))
-        heights, edges = np.histogram(values, bins, density=True)
+        counts, edges = np.histogram(values, bins)
+        heights = counts / (len(values) * (bins[1] - bins[0]))
         style = {"alpha": 0.45} if fill else {"lw": 1.6}
         ax.stairs(heights, edges, fill=fill, color=colour, label=label, **style)
     elif len(values):
@@ -176,8 +197,9 @@ def density(ax: Axes, values: np.ndarray, colour: str, label: str, *, fill: bool
 
 
 def value_range(values: np.ndarray, truth: Any) -> np.ndarray:
-    """400 values that cover the draws and the truth, within its support."""
-    low, high = truth.ppf([0.0005, 0.9995])
+    """200 values that cover the draws and the truth, within its support."""
+    mean, sd = truth.mean(), truth.std()  # quantiles of a mixture cost a hundred times as much
+    low, high = (mean - 3.5 * sd, mean + 3.5 * sd) if np.isfinite(sd) else truth.ppf([0.01, 0.99])
     low, high = min(low, np.percentile(values, 0.1)), max(high, np.percentile(values, 99.9))
     bottom, top = truth.support()
-    return np.linspace(max(low, bottom), min(high, top), 400)
+    return np.linspace(max(low, bottom), min(high, top), 200)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import arviz as az
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from . import _style as style
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_PANELS, _CHAIN_PANELS, _PAIR, _CURVES = 9, 8, 4, 4
+_PANELS, _CHAIN_PANELS, _PAIR, _CURVES = 9, 6, 4, 4
 _POINTS = 1500  # of a scatter: more hide each other
 
 
@@ -41,13 +42,14 @@ _POINTS = 1500  # of a scatter: more hide each other
 def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
     """Draws in order, by chain: chains that mix lie on top of each other, without trends."""
     panels, rest = _worst_mixing(idata, _CHAIN_PANELS)
-    figure, axes = grid(len(panels), columns=2, height=0.95, below=0.62)
+    figure, axes = grid(len(panels), columns=2, height=1.0, below=0.5, above=0.35)
     (diverging,) = np.nonzero(idata["sample_stats"]["diverging"].values.any(axis=0))
     for ax, (name, values) in zip(axes, panels.items()):
         for chain, draws in enumerate(values):
             ax.plot(draws, lw=0.4, alpha=0.8, color=CYCLE[chain % len(CYCLE)])
         ax.plot(diverging, np.full(len(diverging), values.min()), "|", color="k", ms=7)
-        ax.set(title=short(name, 44), xlim=(0, values.shape[1]))
+        ax.set_title(short(name, 44), fontsize=style.SMALL, loc="left", pad=3)
+        ax.set_xlim(0, values.shape[1])
     for ax in axes[-2:]:
         ax.set_xlabel("draw")
     caption = "Draws by chain (colours): good chains overlap and show no trend."
@@ -57,8 +59,8 @@ def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 def rank(idata: az.InferenceData, exact: Any = None) -> Figure:
     """Histograms of the ranks of each chain among all draws (Vehtari et al. 2021, section 4.4)."""
-    panels, rest = _worst_mixing(idata, _PANELS)
-    figure, axes = grid(len(panels), height=1.15, below=0.62, left=0.6, gap=0.45)
+    panels, rest = _worst_mixing(idata, _CHAIN_PANELS)
+    figure, axes = grid(len(panels), height=1.3, below=0.62, left=0.6, gap=0.45)
     for ax, (name, values) in zip(axes, panels.items()):
         draws = values.shape[1]
         bins = int(np.clip(draws // 25, 5, 20))
@@ -69,7 +71,7 @@ def rank(idata: az.InferenceData, exact: Any = None) -> Figure:
         for chain, own in enumerate(ranks):
             counts, edges = np.histogram(own, bins, range=(0.5, values.size + 0.5))
             colour = CYCLE[chain % len(CYCLE)]
-            ax.stairs(counts, edges, color=colour, lw=1.1, label=f"chain {chain}")
+            ax.stairs(counts, edges, baseline=None, color=colour, lw=1.1, label=f"chain {chain}")
         ax.set(xlabel=f"rank of {short(name, 26)}", ylim=(0, None), xlim=(0, values.size))
     for ax in axes[::3]:
         ax.set_ylabel("draws")
@@ -172,8 +174,12 @@ def marginals(idata: az.InferenceData, exact: Any = None) -> Figure:
             ax.plot(across, known[name].pdf(across), color=RED, lw=1.6, ls="--", label="exact")
             ax.set_xlim(across[0], across[-1])
         ax.set(xlabel=short(name, 34), yticks=[], ylim=(0, None))
-    caption = "Posterior densities"
-    caption += ": filled this fit, dashed the truth; they should coincide." if known else "."
+    caption = "Posterior densities: "
+    caption += (
+        "filled this fit, dashed the truth; they should coincide."
+        if known
+        else "look for long tails, heaps at a bound and several modes."
+    )
     return captioned(figure, caption + rest, idata, shared=axes[0] if known else None)
 
 
@@ -184,11 +190,13 @@ def prior_posterior(idata: az.InferenceData, exact: Any = None) -> Figure:
     panels, rest = style.first(panels, _PANELS)
     figure, axes = grid(len(panels), left=0.2, gap=0.25, height=1.35)
     for ax, (name, values) in zip(axes, panels.items()):
-        # A heavy-tailed prior would squeeze the posterior into a line: show its middle.
-        low, high = np.percentile(before[name], [2, 98])
-        low, high = min(low, values.min()), max(high, values.max())
-        shown = before[name][(before[name] >= low) & (before[name] <= high)]
-        density(ax, shown, ORANGE, "prior (middle 96 %)")
+        # A heavy-tailed prior would squeeze the posterior into a line: show what lies near.
+        (low, high), near = np.percentile(before[name], [1, 99]), 2 * np.ptp(values)
+        span = (
+            min(max(low, values.min() - near), values.min()),
+            max(min(high, values.max() + near), values.max()),
+        )
+        density(ax, before[name].ravel(), ORANGE, "prior", span=span)
         density(ax, values.ravel(), BLUE, "posterior")
         ax.set(xlabel=short(name, 34), yticks=[], ylim=(0, None))
     caption = "Prior and posterior densities: the narrower the posterior, the more the data said."
@@ -203,15 +211,14 @@ def pair(idata: az.InferenceData, exact: Any = None) -> Figure:
     quiet = np.flatnonzero(~diverging)
     quiet = quiet[:: max(1, -(-len(quiet) // _POINTS))]
     k = len(names) - 1
-    figure, axes = grid(
-        k * k, columns=k, height=min(1.75, 5.6 / k), gap=0.3, below=0.35, left=0.75
-    )
+    height = {1: 3.5, 2: 2.3}.get(k, 1.75)
+    figure, axes = grid(k * k, columns=k, height=height, gap=0.3, below=0.3, left=0.75)
     for ax, (row, column) in zip(axes, np.ndindex(k, k)):
         if column > row:
             ax.remove()
             continue
         at = draws[[column, row + 1]]
-        ax.plot(*at[:, quiet], ".", ms=2, alpha=0.35, color=BLUE, mec="none", label="draw")
+        ax.plot(*at[:, quiet], ".", ms=3, alpha=0.45, color=BLUE, mec="none", label="draw")
         ax.plot(*at[:, diverging], "x", ms=5, mew=1.1, color=RED, label="divergence", zorder=3)
         ax.set_xlabel(short(names[column], 24) if row == k - 1 else "")
         ax.set_ylabel(short(names[row + 1], 20) if column == 0 else "")
@@ -232,19 +239,29 @@ def _diverging(idata: az.InferenceData, size: int) -> np.ndarray:
 
 
 def _most_correlated(idata: az.InferenceData) -> tuple[dict[str, np.ndarray], str]:
-    """The pair of largest rank correlation, then what correlates most with those taken."""
+    """The pair of largest rank correlation, then what correlates most with those taken.
+
+    With five divergences or more it begins with the parameter in which they are least like the
+    other draws: there the trouble lies.
+    """
     panels = {k: v for k, v in scalars(idata["posterior"]).items() if np.ptp(v) > 0}
-    thin = [v.ravel()[:: max(1, v.size // 1000)] for v in panels.values()]
-    correlation = np.abs(np.atleast_2d(np.corrcoef(stats.rankdata(thin, axis=1))))
+    draws = np.stack([v.ravel() for v in panels.values()])
+    ranks = stats.rankdata(draws[:, :: max(1, draws.shape[1] // 1000)], axis=1)
+    correlation = np.abs(np.corrcoef(ranks))
     np.fill_diagonal(correlation, -1)
     taken = list(np.unravel_index(correlation.argmax(), correlation.shape))
+    which, diverging = "the most correlated", _diverging(idata, draws.shape[1])
+    if diverging.sum() >= 5:
+        apart = [stats.ks_2samp(d[diverging], d[~diverging]).statistic for d in draws]
+        taken = [int(np.argmax(apart))]
+        which = f"where divergences stand out ({list(panels)[taken[0]]}) and the most correlated,"
     while len(taken) < min(_PAIR, len(panels)):
         rest = correlation[taken].max(0)
         rest[taken] = -1
         taken.append(int(rest.argmax()))
     names = list(panels)
     kept = {names[i]: panels[names[i]] for i in sorted(taken)}
-    return kept, style.said(kept, panels, "the most correlated")
+    return kept, style.said(kept, panels, which)
 
 
 # -- predictions ------------------------------------------------------------------------------
@@ -305,9 +322,10 @@ def reliability(idata: az.InferenceData, exact: Any = None) -> Figure:
     top.plot([0, 1], [0, 1], color=GREY, lw=1)
     top.vlines(claimed, low, high, color="0.8", lw=9, label="90 % of shares if calibrated")
     top.plot(claimed, share, "o", color=BLUE, label="share that is right", zorder=3)
-    top.set(xlim=(0, 1.02), ylim=(-0.03, 1.05), ylabel="share that is right")
+    least = 1 / group.sizes["class"] - 0.05
+    top.set(xlim=(least, 1.02), ylim=(-0.03, 1.05), ylabel="share that is right")
     bottom.stairs(counts, np.linspace(0, 1, 16), fill=True, color=SKY)
-    bottom.set(xlim=(0, 1.02), xlabel="probability of the most probable class", ylabel="rows")
+    bottom.set(xlim=(least, 1.02), xlabel="probability of the most probable class", ylabel="rows")
     for middle, count in zip((np.flatnonzero(used) + 0.5) / 15, n):
         bottom.annotate(f"{count:.0f}", (middle, count), ha="center", va="bottom", fontsize=7)
     bottom.set_ylim(0, 1.2 * n.max())
@@ -338,14 +356,16 @@ def _row_khat(ax: Axes, idata: az.InferenceData) -> str:
     rows = np.arange(len(values))
     ax.plot(rows[~high], shown[~high], ".", ms=4, color=BLUE)
     ax.plot(rows[high], shown[high], "x", ms=5, color=RED)
-    for row in sorted(rows[high], key=lambda i: -values[i])[:5]:
+    for row in rows[high] if high.sum() <= 10 else ():  # more would hide each other
         ax.annotate(f" {row}", (row, shown[row]), fontsize=7, va="center")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _khat_bounds(ax)
     ax.set(xlabel="row of the data", ylabel="k-hat of leaving the row out")
     ax.set_ylim(min(-0.05, shown.min() - 0.05), max(0.85, shown.max() + 0.1))
+    beyond = " (at the top: 1.5 and more)" if (values > 1.5).any() else ""
     return (
-        f"Rows above 0.7 ({high.sum()} of {len(values)}) carry the fit so much that "
-        "leave-one-out cannot be trusted for them."
+        f"Leave-one-out cannot be trusted for rows with k-hat above 0.7: {high.sum()} of "
+        f"{len(values)}{beyond}."
     )
 
 
@@ -374,9 +394,13 @@ def _weights(ax: Axes, idata: az.InferenceData) -> str:
     ax.set(ylabel="weight p / q, mean 1", ylim=(max(1e-3, weights.min() / 2), None))
     style.legend(ax, loc="lower left")
     value = idata.attrs.get("khat")
-    known = "" if value is None else f" has a k-hat of {value:.2f}"
-    judged = "" if value is None else ", above the bound 0.7: not to be trusted" * (value >= 0.7)
-    return f"The approximation{known}{judged}: its weights should stay flatter than the dashes."
+    if value is None:
+        return "The approximation's weights should fall flatter than the dashes."
+    verdict = "under the bound 0.7" if value < KHAT_MAX else "too large: distrust its intervals"
+    return (
+        f"The approximation's k-hat is {value:.2f}, {verdict}; its weights should fall flatter "
+        "than the dashes."
+    )
 
 
 # -- the optimiser ----------------------------------------------------------------------------
@@ -398,7 +422,9 @@ def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
     spread = max(high - low, 1e-3)
     top = max(high, evidence if evidence is not None else high)
     ax.set(xlabel="step", ylabel="ELBO (nats)", ylim=(low - spread, top + 0.3 * spread))
-    caption = "The ELBO rises, then stays level: the fit has converged."
+    caption = "The ELBO rises, and stays level once the fit has converged."
+    if evidence is not None:
+        caption += " What it stays under the evidence is how far the guide is from the posterior."
     return captioned(figure, caption, idata, shared=ax)
 
 

@@ -25,7 +25,6 @@ Biometrika 71; Wolberg, Street and Mangasarian (1995) (the data).
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -37,6 +36,7 @@ from scipy import optimize, special, stats
 
 from ._entry import Data, Entry, Exact, Fault
 from ._exact import Gridded
+from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
 from ._tabular import coefficients, simulated_features, tabular
 
 if TYPE_CHECKING:
@@ -299,49 +299,42 @@ def _chances(
 
 
 def _curve(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: list) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.9), layout="constrained")
-    ax, mean = figure.subplots(), chances.mean(0)
+    figure, (ax,) = panels()
     if len(chances) > 1:
         low, high = np.percentile(chances, [3, 97], axis=0)
-        ax.fill_between(spans[0], low, high, color="#56B4E9", alpha=0.4, label="94 % of draws")
-    ax.plot(spans[0], mean, color="#0072B2", label="mean")
-    ax.axhline(0.5, color="0.55", lw=0.8)
-    ax.plot(rows[0], y, "|", color="#D55E00", alpha=0.6, label="data")
+        ax.fill_between(spans[0], low, high, color=SKY, alpha=0.4, lw=0, label="94 % of draws")
+    ax.plot(spans[0], chances.mean(0), color=BLUE, label="mean")
+    ax.axhline(0.5, color=GREY, lw=0.8)
+    ax.plot(rows[0], y, "|", color=RED, alpha=0.6, label="data")
     ax.set(xlabel=names[0], ylabel="P(y = 1)")
-    ax.legend(frameon=False, fontsize=8, loc="center right")
-    return _titled(figure, "Probability of class 1 along the feature, by this run's draws.")
+    caption = (
+        "This run's probability of class 1 along the feature: the decision turns where it is "
+    )
+    return captioned(figure, caption + "0.5; the wider the band, the less sure.", ax)
 
 
 def _maps(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: list) -> Figure:
-    from matplotlib.figure import Figure
-
-    panels = [("P(y = 1)", chances.mean(0), np.linspace(0, 1, 11), "cividis")]
+    mean = chances.mean(0)
+    maps = [("P(y = 1)", mean, np.linspace(0, 1, 11), "cividis")]
+    caption = "This run's probability of class 1 along its two strongest features, the others at "
+    caption += "their means; red: the decision boundary, 0.5."
     if len(chances) > 1:
-        panels.append(("sd of P over draws", chances.std(0), 10, "Greys"))
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for ax, (title, values, levels, colours) in zip(axes, panels):
+        maps.append(("sd of P(y = 1) over draws", chances.std(0), 8, "Greys"))
+        caption += " Right: how unsure the probability is."
+    figure, axes = panels(len(maps), sharey=True)
+    for ax, (title, values, levels, colours) in zip(axes, maps):
         shades = ax.contourf(*spans, values, levels=levels, cmap=colours)
-        if chances.mean(0).min() < 0.5 < chances.mean(0).max():
-            ax.contour(*spans, chances.mean(0), levels=[0.5], colors="#D55E00", linewidths=1.8)
-        for label, colour, mark in ((0, "#56B4E9", "o"), (1, "#E69F00", "^")):
+        if mean.min() < 0.5 < mean.max():
+            ax.contour(*spans, mean, levels=[0.5], colors=RED, linewidths=1.8)
+        for label, colour, mark in ((0, SKY, "o"), (1, ORANGE, "^")):
             at = [row[y == label] for row in rows]
-            style = {"c": colour, "marker": mark, "edgecolors": "k", "lw": 0.3}
-            ax.scatter(*at, s=12, label=f"y = {label}", **style)
-        figure.colorbar(shades, ax=ax, label=title, pad=0.02)
+            ax.scatter(*at, s=9, c=colour, marker=mark, ec="k", lw=0.3, label=f"y = {label}")
+        bar = figure.colorbar(shades, ax=ax, pad=0.03, aspect=30)
+        bar.ax.tick_params(labelsize=7.5)
+        ax.set_title(title, fontsize=8.5)
         ax.set_xlabel(names[0])
     axes[0].set_ylabel(names[1])
-    handles = axes[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)
-    what = "Probability of class 1 along the two strongest features, the others at their means; "
-    return _titled(figure, what + "red: the boundary at 0.5. Away from the data it is unsure.")
-
-
-def _titled(figure: Figure, caption: str) -> Figure:
-    figure.suptitle(textwrap.fill(caption, 108), fontsize=8.5, x=0.01, ha="left")
-    return figure
+    return captioned(figure, caption, axes[0])
 
 
 def original(draws: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:
