@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,22 +14,26 @@ if TYPE_CHECKING:
 BLUE, ORANGE, RED, SKY, GREY = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "0.55"
 
 
-def panels(count: int = 1, *, height: float = 3.2, gap: float = 0.2, **options: Any) -> Any:
+def panels(
+    count: int = 1, *, height: float = 3.2, gap: float = 0.2, above: float = 0.12, **options: Any
+) -> tuple[Figure, Sequence[Axes]]:
     """A figure of `count` panels side by side, and the panels; lengths in inches.
 
     Args:
         count: number of panels.
         height: of the panels.
         gap: between them.
+        above: them, for titles of their own.
         options: of matplotlib's `Figure.subplots`.
     """
     from matplotlib.figure import Figure
 
     width, left, right = 7.0, 0.65, 0.2
-    figure = Figure(figsize=(width, height + 0.65))
+    total = height + 0.5 + above
+    figure = Figure(figsize=(width, total))
     spaces = (width - left - right - gap * (count - 1)) / count
     figure.subplots_adjust(left=left / width, right=1 - right / width, wspace=gap / spaces)
-    figure.subplots_adjust(bottom=0.5 / (height + 0.65), top=1 - 0.15 / (height + 0.65))
+    figure.subplots_adjust(bottom=0.5 / total, top=1 - above / total)
     axes = figure.subplots(1, count, squeeze=False, **options)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)

@@ -257,7 +257,7 @@ def sharpening(
     chosen = int(np.argmax(np.abs((x - x.mean(0)).T @ (y - y.mean())) / spread))
     x, name = x[:, [chosen]], data.coords["feature"][chosen]
     counts = sorted({min(len(y), count) for count in (2, 10, 50, len(y))})
-    figure, axes = panels(len(counts), height=1.9, sharey=True)
+    figure, axes = panels(len(counts), height=1.9, above=0.3, sharey=True)
     grid = np.linspace(x.min(), x.max(), 50)
     for ax, count in zip(axes, counts):
         mean, sd_line, sd_new = _band(x[:count], y[:count], grid, noise, prior_scale)

@@ -321,7 +321,7 @@ def _maps(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: li
     if len(chances) > 1:
         maps.append(("sd of P(y = 1) over draws", chances.std(0), 8, "Greys"))
         caption += " Right: how unsure the probability is."
-    figure, axes = panels(len(maps), sharey=True)
+    figure, axes = panels(len(maps), above=0.3, sharey=True)
     for ax, (title, values, levels, colours) in zip(axes, maps):
         shades = ax.contourf(*spans, values, levels=levels, cmap=colours)
         if mean.min() < 0.5 < mean.max():

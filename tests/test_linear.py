@@ -167,7 +167,7 @@ def test_least_squares_without_a_unique_answer_is_refused(options, reason):
 
 
 def test_the_band_sharpens():
-    figure = linear.band(linear.data(), noise=None, prior_scale=1.0)
+    figure = linear.sharpening(linear.data(), {}, noise=None, prior_scale=1.0)
     assert [ax.get_title() for ax in figure.axes] == ["2 rows", "10 rows", "50 rows", "442 rows"]
     widths = []
     for ax in figure.axes:
