@@ -25,7 +25,7 @@ CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "0.3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 SMALL, SMALLEST = 8.5, 7.5  # points
 _WIDTH = 7.0  # inches: 910 pixels
-_LINE, _LETTERS = 0.165, 112  # of a caption: a line's height in inches, its letters
+_LINE, _LETTERS = 0.165, 106  # of a caption: a line's height in inches, its letters
 _MOST_SCALARS = 1000
 
 

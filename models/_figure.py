@@ -51,7 +51,7 @@ def captioned(figure: Figure, caption: str, shared: Axes | None = None) -> Figur
         caption: what is seen, and what to look for.
         shared: a panel whose legend holds for all.
     """
-    lines = textwrap.wrap(caption, 112)
+    lines = textwrap.wrap(caption, 106)
     handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
     words, body = 0.165 * len(lines) + 0.1, figure.get_figheight()
     total = body + words + 0.25 * bool(labels)
