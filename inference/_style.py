@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,14 @@ def grid(
             axis.label.set_size(SMALL)
             axis.set_major_locator(MaxNLocator(4))
     return figure, axes[:count]
+
+
+def share_x(axes: Sequence[Axes], columns: int, label: str) -> None:
+    """Panels of the same range: numbers and the label under the lowest of each column only."""
+    for ax in axes[:-columns]:
+        ax.tick_params(labelbottom=False)
+    for ax in axes[-columns:]:
+        ax.set_xlabel(label)
 
 
 def captioned(

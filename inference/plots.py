@@ -42,7 +42,7 @@ _POINTS = 1500  # of a scatter: more hide each other
 def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
     """Draws in order, by chain: chains that mix lie on top of each other, without trends."""
     panels, rest = _worst_mixing(idata, _CHAIN_PANELS)
-    figure, axes = grid(len(panels), columns=2, height=1.0, below=0.5, above=0.35)
+    figure, axes = grid(len(panels), columns=2, height=1.1, below=0.35, above=0.35)
     (diverging,) = np.nonzero(idata["sample_stats"]["diverging"].values.any(axis=0))
     for ax, (name, values) in zip(axes, panels.items()):
         for chain, draws in enumerate(values):
@@ -50,8 +50,7 @@ def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
         ax.plot(diverging, np.full(len(diverging), values.min()), "|", color="k", ms=7)
         ax.set_title(short(name, 44), fontsize=style.SMALL, loc="left", pad=3)
         ax.set_xlim(0, values.shape[1])
-    for ax in axes[-2:]:
-        ax.set_xlabel("draw")
+    style.share_x(axes, 2, "draw")
     caption = "Draws by chain (colours): good chains overlap and show no trend."
     caption += " Black ticks: divergences." if len(diverging) else ""
     return captioned(figure, caption + rest, idata)
@@ -60,7 +59,7 @@ def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
 def rank(idata: az.InferenceData, exact: Any = None) -> Figure:
     """Histograms of the ranks of each chain among all draws (Vehtari et al. 2021, section 4.4)."""
     panels, rest = _worst_mixing(idata, _CHAIN_PANELS)
-    figure, axes = grid(len(panels), height=1.3, below=0.62, left=0.6, gap=0.45)
+    figure, axes = grid(len(panels), height=1.4, below=0.35, above=0.35, gap=0.45)
     for ax, (name, values) in zip(axes, panels.items()):
         draws = values.shape[1]
         bins = int(np.clip(draws // 25, 5, 20))
@@ -72,7 +71,9 @@ def rank(idata: az.InferenceData, exact: Any = None) -> Figure:
             counts, edges = np.histogram(own, bins, range=(0.5, values.size + 0.5))
             colour = CYCLE[chain % len(CYCLE)]
             ax.stairs(counts, edges, baseline=None, color=colour, lw=1.1, label=f"chain {chain}")
-        ax.set(xlabel=f"rank of {short(name, 26)}", ylim=(0, None), xlim=(0, values.size))
+        ax.set_title(short(name), fontsize=style.SMALL, loc="left", pad=3)
+        ax.set(ylim=(0, None), xlim=(0, values.size))
+    style.share_x(axes, 3, "rank")
     for ax in axes[::3]:
         ax.set_ylabel("draws")
     caption = (

@@ -109,7 +109,9 @@ def _write_files(
         save_file(contiguous, folder / "params.safetensors")
     (folder / "metrics.json").write_text(json.dumps(record["metrics"], indent=1))
     for name, figure in figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=130)
+        # A tenth larger than at the default level, in half the time.
+        fast = {"compress_level": 1}
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=130, pil_kwargs=fast)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     hashes = {str(path.relative_to(folder)): sha256(path) for path in files}
     manifest = {"format": FORMAT, **record, "files": hashes}

@@ -133,10 +133,11 @@ def updating(data: Data, draws: dict[str, np.ndarray], *, alpha: float, beta: fl
     for i, n in enumerate(counts):
         heads = x[:n].sum()
         density = stats.beta.pdf(grid, alpha + heads, beta + n - heads)
-        shade = 0.15 + 0.85 * i / max(len(counts) - 1, 1)
+        shade = 1 - 0.85 * (len(counts) - 1 - i) / max(len(counts) - 1, 1)
         label = f"after {n} ({heads:.0f} heads)" if n else "prior"
         axes.plot(grid, density, color=BLUE, alpha=shade, label=label)
-    axes.set(xlabel="pi = P(heads)", ylabel="posterior density", xlim=(0, 1), ylim=(0, None))
+    axes.set(xlabel="pi = P(heads)", ylabel="posterior density", xlim=(0, 1))
+    axes.set_ylim(0, axes.get_ylim()[1])  # with the margin above the highest curve
     axes.legend(frameon=False, fontsize=7.5)
     caption = "Exact posterior after more and more flips (darker): each flip sharpens it."
     return captioned(figure, caption)

@@ -227,7 +227,15 @@ def band(
             ends = mean - 2 * units.y_scale * sd, mean + 2 * units.y_scale * sd
             ax.fill_between(at, *ends, color=colour, alpha=0.35, lw=0, label=f"{label}, 2 sd")
     ax.plot(at, mean, color=BLUE, label="line, mean")
-    ax.plot(rows, adjusted, ".", color=RED, ms=4, alpha=0.7, label="data, as at those means")
+    ax.plot(
+        rows,
+        adjusted,
+        ".",
+        color=RED,
+        ms=4 if len(y) > 60 else 8,
+        alpha=0.7,
+        label="data, as at those means",
+    )
     ax.set(xlabel=data.coords["feature"][j], ylabel="target, user's units")
     known = "the dark band is how surely the line is known"
     sure = known if sd_line.any() else "a point estimate is sure of its line"
