@@ -130,12 +130,13 @@ class Run:
         Raises:
             UsageError: no such figure, or one that this result cannot fill.
         """
-        from inference import plots
+        from inference import plots, results
 
         if kind not in self.plots():
             raise UsageError(f"there is no plot '{kind}' here; {_nearest(kind, self.plots())}")
         if kind in self.entry.figures:
-            return self.entry.figures[kind](self.data, **self.record["options"])
+            draws = results.draws_of(self.idata)
+            return self.entry.figures[kind](self.data, draws, **self.record["options"])
         return plots.PLOTS[kind][0](self.idata, self.exact)
 
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
@@ -827,7 +828,7 @@ def _judge(
     from inference import diagnostics, results
 
     entry, data = plan.entry, plan.data
-    metrics = results.metrics(fit, idata) | results.held_out(problem, fit)
+    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata)
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
     verdict = diagnostics.verdict(fit, idata, metrics)

@@ -65,16 +65,15 @@ def to_inference_data(
         attrs=plain,
     )
     if fit.trace is not None:
-        _add_objective(idata, fit.trace)
+        _add_group(idata, "objective", xr.Dataset({"value": ("step", fit.trace.numpy())}))
     return idata
 
 
-def _add_objective(idata: az.InferenceData, trace: Tensor) -> None:
-    """The optimiser's objective as a group `objective`, variable `value` (step)."""
+def _add_group(idata: az.InferenceData, name: str, values: xr.Dataset) -> None:
+    """Add a group of our own: ArviZ has no name for it, and keeps it all the same."""
     with warnings.catch_warnings():
-        # ArviZ has no name for such a group, and keeps it all the same.
-        warnings.filterwarnings("ignore", "The group objective is not defined")
-        idata.add_groups({"objective": xr.Dataset({"value": ("step", trace.numpy())})})
+        warnings.filterwarnings("ignore", f"The group {name} is not defined")
+        idata.add_groups({name: values})
 
 
 def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
@@ -218,7 +217,7 @@ def truth_of(exact: Any) -> dict[str, dict[str, float]]:
     """Scalar name to mean, sd and HDI of its exact marginal; empty without an exact truth."""
     rows = {}
     for name, marginal in (exact.marginals if exact is not None else {}).items():
-        low, high = _hdi(marginal)
+        low, high = exact_hdi(marginal)
         known = {"mean": marginal.mean(), "sd": marginal.std(), "hdi_low": low, "hdi_high": high}
         rows[name] = {column: float(value) for column, value in known.items()}
     return rows
@@ -234,10 +233,10 @@ def with_truth(table: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) ->
     return table[["mean", "sd", "hdi_low", "hdi_high"]] if all_known else table
 
 
-def _hdi(truth: Any) -> tuple[float, float]:
-    """The shortest interval that holds HDI_PROB of a distribution given by its quantiles."""
-    lower = np.linspace(0, 1 - HDI_PROB, 2001)
-    low, high = truth.ppf(lower), truth.ppf(lower + HDI_PROB)
+def exact_hdi(truth: Any, prob: float = HDI_PROB) -> tuple[float, float]:
+    """The shortest interval that holds `prob` of a distribution given by its quantiles."""
+    lower = np.linspace(0, 1 - prob, 2001)
+    low, high = truth.ppf(lower), truth.ppf(lower + prob)
     best = int(np.argmin(high - low))
     return float(low[best]), float(high[best])
 
@@ -252,7 +251,7 @@ def predictive_table(
         draws = loc + scale * value.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, cells)
         shape = value.shape[2:]
         labels = [name + (f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(*shape)]
-        low, high = _sample_hdi(draws)
+        low, high = hdi(draws)
         columns = {
             "mean": draws.mean(0),
             "sd": draws.std(0, ddof=1),
@@ -263,10 +262,10 @@ def predictive_table(
     return pd.concat(tables)
 
 
-def _sample_hdi(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shortest intervals that hold HDI_PROB of the draws (S, cells), (cells,) each."""
+def hdi(draws: np.ndarray, prob: float = HDI_PROB) -> tuple[np.ndarray, np.ndarray]:
+    """The shortest intervals that hold `prob` of the draws (S, cells), (cells,) each."""
     ordered = np.sort(draws, axis=0)
-    inside = int(np.floor(HDI_PROB * len(draws)))
+    inside = int(np.floor(prob * len(draws)))
     widths = ordered[inside:] - ordered[: len(draws) - inside]
     first = widths.argmin(0)
     cells = np.arange(draws.shape[1])
@@ -277,13 +276,18 @@ _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
 
 
 def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
-    """The metrics that apply to a fit: log_evidence, elbo, khat, elpd_loo and its kin."""
+    """The metrics that apply to a fit: log_evidence, elbo, khat, elpd_loo and its kin.
+
+    What stands behind them is kept in `idata`, to be drawn: `khat` as an attribute, leave-one-out
+    of each row as a group `loo`, variables `elpd` (nats) and `khat`.
+    """
     found = dict(fit.metrics)
     if fit.log_ratios is not None:
         ratios = fit.log_ratios.numpy()
         found["elbo"] = float(ratios.mean())
         found["elbo_se"] = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
         found["khat"] = float(_psis(ratios)[1])
+        idata.attrs["khat"] = found["khat"]
     if fit.kind in ("chains", "independent") and "log_likelihood" in idata.groups():
         found |= _loo(fit, idata, found.get("khat"))
     return found
@@ -304,6 +308,7 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
     tails = np.where(np.isinf(tails) & level, -np.inf, tails)
     each = _log_mean_weighted(rows, smoothed)
     full = _log_mean_weighted(rows, None if fit.log_q is None else weights + rows)
+    _add_group(idata, "loo", xr.Dataset({"elpd": ("row", each), "khat": ("row", tails)}))
     return {
         "elpd_loo": float(each.sum()),
         "elpd_loo_se": float(np.sqrt(len(each) * each.var())),
@@ -340,11 +345,12 @@ def pointwise(idata: az.InferenceData) -> np.ndarray:
     return sum(parts) if len(dims) == 1 else np.concatenate(parts)
 
 
-def held_out(problem: Problem, fit: Fit) -> dict[str, float]:
+def held_out(problem: Problem, fit: Fit, idata: az.InferenceData) -> dict[str, float]:
     """Scores on the rows held out: elpd_test, and for classes accuracy, log_score, brier, ece.
 
     log_score is the mean log predictive probability per row, brier is summed over the classes,
-    ece takes the top label in 15 equal bins (Guo et al. 2017).
+    ece takes the top label in 15 equal bins (Guo et al. 2017). The probabilities of the classes
+    are kept in `idata` as a group `held_out`: `probability` (row_test, class), `label` (row_test).
     """
     if problem.test is None or fit.kind == "prior":
         return {}
@@ -360,6 +366,8 @@ def held_out(problem: Problem, fit: Fit) -> dict[str, float]:
     by_class = [_with_value(problem, site.name, label) for label in labels]
     probabilities = np.exp([_log_predictive(Program(p), draws, rows) for p in by_class]).T
     truth = np.searchsorted(labels.numpy(), site.value.numpy())
+    kept = {"probability": (("row_test", "class"), probabilities), "label": ("row_test", truth)}
+    _add_group(idata, "held_out", xr.Dataset(kept))
     return scores | _classifier_scores(probabilities, truth)
 
 
@@ -386,7 +394,7 @@ def next_row(
     shape = (1, len(next(iter(draws.values()))))
     values = predictive(Program(problem), draws, shape, seed, new_rows=True)[site.name]
     cells = values.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, 1)
-    low, high = _sample_hdi(cells)
+    low, high = hdi(cells)
     return float(cells.mean()), float(low[0]), float(high[0])
 
 
@@ -405,16 +413,31 @@ def _log_predictive(program: Program, draws: Mapping[str, Tensor], rows: int) ->
 
 def _classifier_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """Accuracy, Brier score and calibration error of (rows, classes) against labels (rows,)."""
-    best = probabilities.argmax(1)
-    confidence, right = probabilities.max(1), best == truth
     one_hot = np.eye(probabilities.shape[1])[truth]
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    gaps = [abs(right[bins == i].sum() - confidence[bins == i].sum()) for i in range(15)]
+    _, confidence, right = calibration_bins(probabilities, truth)
     return {
-        "accuracy": float(right.mean()),
+        "accuracy": float((probabilities.argmax(1) == truth).mean()),
         "brier": float(((probabilities - one_hot) ** 2).sum(1).mean()),
-        "ece": float(sum(gaps) / len(truth)),
+        "ece": float(np.abs(right - confidence).sum() / len(truth)),
     }
+
+
+def calibration_bins(
+    probabilities: np.ndarray, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows by the probability of their top label, in 15 equal bins (Guo et al. 2017, eq. 3).
+
+    Args:
+        probabilities: of each class, (rows, classes).
+        truth: index of the true class, (rows,).
+
+    Returns:
+        By bin, (15,) each: number of rows, sum of their top probabilities, number of right ones.
+    """
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    bins = np.minimum((confidence * 15).astype(int), 14)
+    columns = (None, confidence, right)
+    return tuple(np.bincount(bins, weights=column, minlength=15) for column in columns)
 
 
 def add_original(
@@ -426,16 +449,15 @@ def add_original(
     for name, draws in original(draws_of(idata)).items():
         shape = posterior[name].shape
         values[name] = (posterior[name].dims, np.asarray(draws).reshape(shape))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The group posterior_original is not defined")
-        idata.add_groups({"posterior_original": xr.Dataset(values, coords=posterior.coords)})
+    _add_group(idata, "posterior_original", xr.Dataset(values, coords=posterior.coords))
 
 
 def draws_of(idata: az.InferenceData) -> dict[str, np.ndarray]:
-    """Posterior draws by site, (draws, *shape)."""
+    """Posterior draws by site, (draws, *shape); prior ones where the run was of the prior."""
+    group = "posterior" if "posterior" in idata.groups() else "prior"
     return {
         str(name): value.values.reshape(-1, *value.shape[2:])
-        for name, value in idata["posterior"].data_vars.items()
+        for name, value in idata[group].data_vars.items()
     }
 
 

@@ -116,7 +116,9 @@ def _whole(out: Path, name: str, write: Callable[[Path], None]) -> Path:
 
 def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
     for name, figure in figures.items():
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=130)
+        # A tenth larger than at the default level, in half the time.
+        fast = {"compress_level": 1}
+        figure.savefig(folder / "figures" / f"{name}.png", dpi=130, pil_kwargs=fast)
 
 
 def _write_files(

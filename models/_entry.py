@@ -138,7 +138,8 @@ class Entry:
             `posterior_original`); both map sites to arrays (draws, *shape).
         metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
             site to an array (draws, *shape), `exact` is the truth if the method used it.
-        figures: name to `figure(data, *, options)`, which gives a matplotlib `Figure`.
+        figures: name to `figure(data, draws, *, options)`, which gives a matplotlib `Figure`;
+            `draws` as for `metrics`, prior ones if the run is of the prior.
     """
 
     model: Callable

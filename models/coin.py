@@ -33,6 +33,7 @@ from scipy import special, stats
 
 from ._data import column, said, simulated_rng
 from ._entry import Data, Entry, Exact, Fault, Rows
+from ._figure import BLUE, captioned, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,26 +123,24 @@ def metrics(
     return {"p_heads": float(exact.predictive["x"].mean() if exact else draws["pi"].mean())}
 
 
-def updating(data: Data, *, alpha: float, beta: float) -> Figure:
-    """The posterior density after each flip: knowledge sharpens as data arrive."""
-    from matplotlib.figure import Figure
-
+def updating(data: Data, draws: dict[str, np.ndarray], *, alpha: float, beta: float) -> Figure:
+    """The exact posterior density after each flip: knowledge sharpens as data arrive."""
     x = np.asarray(data.tensors["x"])
     # At most a dozen curves stay readable: all of a short sequence, then evenly in log n.
     counts = np.unique(np.geomspace(1, len(x) + 1, min(len(x) + 1, 12)).round().astype(int)) - 1
     grid = np.linspace(0, 1, 801)[1:-1]
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(height=3.4)
     for i, n in enumerate(counts):
         heads = x[:n].sum()
         density = stats.beta.pdf(grid, alpha + heads, beta + n - heads)
-        shade = 0.15 + 0.85 * i / max(len(counts) - 1, 1)
+        shade = 1 - 0.85 * (len(counts) - 1 - i) / max(len(counts) - 1, 1)
         label = f"after {n} ({heads:.0f} heads)" if n else "prior"
-        axes.plot(grid, density, color="#0072B2", alpha=shade, label=label)
-    axes.set(xlabel="pi = P(heads)", ylabel="posterior density", xlim=(0, 1), ylim=(0, None))
-    axes.set_title("Each flip sharpens the posterior (darker: more flips)", fontsize=10)
-    axes.legend(frameon=False, fontsize=8)
-    return figure
+        axes.plot(grid, density, color=BLUE, alpha=shade, label=label)
+    axes.set(xlabel="pi = P(heads)", ylabel="posterior density", xlim=(0, 1))
+    axes.set_ylim(0, axes.get_ylim()[1])  # with the margin above the highest curve
+    axes.legend(frameon=False, fontsize=7.5)
+    caption = "Exact posterior after more and more flips (darker): each flip sharpens it."
+    return captioned(figure, caption)
 
 
 def refuses(method: str, options: dict, data: Data) -> str | None:

@@ -33,6 +33,7 @@ from scipy import stats
 
 from ._entry import Data, Entry, Exact
 from ._exact import Gridded, NormalMixture
+from ._figure import BLUE, RED, SKY, captioned, panels
 from ._tabular import coefficients, simulated_features, tabular
 
 if TYPE_CHECKING:
@@ -203,32 +204,83 @@ def _marginals(
     return {**mixed, "sigma": sigma}
 
 
-def band(data: Data, *, noise: float | None, prior_scale: float) -> Figure:
-    """The predictive band along one feature, sharpening as rows are added (lecture A)."""
-    from matplotlib.figure import Figure
+def band(
+    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
+) -> Figure:
+    """This run's line and new rows along the feature of largest effect, in the user's units.
 
+    The other features are held at their means. The data are drawn with the mean effect of the
+    others taken off (a component-plus-residual plot), so that they belong to this line.
+    """
+    x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
+    weights, units = draws["w"].mean(0), data.scaling
+    j = int(np.argmax(np.abs(weights) * x.std(0)))
+    others = np.where(np.arange(x.shape[1]) == j, 0, x - x.mean(0))
+    grid = np.linspace(x[:, j].min(), x[:, j].max(), 100)
+    held = np.where(np.arange(x.shape[1]) == j, grid[:, None], x.mean(0))  # (grid, k)
+    mean, sd_line, sd_new = _along(draws, held, noise)
+    at, rows = (units.x_loc[j] + units.x_scale[j] * v for v in (grid, x[:, j]))
+    mean, adjusted = (units.y_loc + units.y_scale * v for v in (mean, y - others @ weights))
+    figure, (ax,) = panels(height=3.6)
+    for sd, colour, label in ((sd_new, SKY, "new rows"), (sd_line, BLUE, "line")):
+        if sd.any():
+            ends = mean - 2 * units.y_scale * sd, mean + 2 * units.y_scale * sd
+            ax.fill_between(at, *ends, color=colour, alpha=0.35, lw=0, label=f"{label}, 2 sd")
+    ax.plot(at, mean, color=BLUE, label="line, mean")
+    ax.plot(
+        rows,
+        adjusted,
+        ".",
+        color=RED,
+        ms=4 if len(y) > 60 else 8,
+        alpha=0.7,
+        label="data, as at those means",
+    )
+    ax.set(xlabel=data.coords["feature"][j], ylabel="target, user's units")
+    known = "the dark band is how surely the line is known"
+    sure = known if sd_line.any() else "a point estimate is sure of its line"
+    caption = (
+        "This run's line along the feature of largest effect, the others at their means: about "
+        f"95 % of the data should lie in the light band; {sure}."
+    )
+    return captioned(figure, caption, ax)
+
+
+def _along(
+    draws: Mapping[str, np.ndarray], x: np.ndarray, noise: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and sd of the line, and sd of a new row, at each of the rows x (m, k)."""
+    some = slice(None, None, max(1, len(draws["b"]) // 1000))
+    sigma = draws["sigma"][some] if noise is None else np.array([noise])
+    lines = draws["w"][some] @ x.T + draws["b"][some, None]  # (draws, m)
+    return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (sigma**2).mean())
+
+
+def sharpening(
+    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
+) -> Figure:
+    """The exact predictive band along one feature as rows are added (lecture A)."""
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     spread = np.where(x.std(0) > 0, x.std(0), np.inf)
     chosen = int(np.argmax(np.abs((x - x.mean(0)).T @ (y - y.mean())) / spread))
     x, name = x[:, [chosen]], data.coords["feature"][chosen]
     counts = sorted({min(len(y), count) for count in (2, 10, 50, len(y))})
-    figure = Figure(figsize=(2.6 * len(counts) + 0.6, 3.2), layout="constrained")
-    grid = np.linspace(x.min(), x.max(), 100)
-    for ax, count in zip(figure.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts):
+    figure, axes = panels(len(counts), height=1.9, above=0.3, sharey=True)
+    grid = np.linspace(x.min(), x.max(), 50)
+    for ax, count in zip(axes, counts):
         mean, sd_line, sd_new = _band(x[:count], y[:count], grid, noise, prior_scale)
-        ax.fill_between(grid, mean - 2 * sd_new, mean + 2 * sd_new, color="#56B4E9", alpha=0.3)
-        ax.fill_between(grid, mean - 2 * sd_line, mean + 2 * sd_line, color="#0072B2", alpha=0.5)
-        ax.plot(grid, mean, color="#0072B2")
-        ax.plot(x[:count, 0], y[:count], ".", color="#D55E00", ms=4)
-        ax.set(title=f"{count} rows", xlabel=f"{name} (model's units)", ylim=_limits(y))
-    figure.axes[0].set_ylabel("y (model's units)")
-    figure.suptitle(
-        "Line (dark) and new rows (light), 2 sd: more rows, sharper line",
-        fontsize=9,
-        x=0.01,
-        ha="left",
+        ax.fill_between(grid, mean - 2 * sd_new, mean + 2 * sd_new, color=SKY, alpha=0.3)
+        ax.fill_between(grid, mean - 2 * sd_line, mean + 2 * sd_line, color=BLUE, alpha=0.5)
+        ax.plot(grid, mean, color=BLUE)
+        ax.plot(x[:count, 0], y[:count], ".", color=RED, ms=3)
+        ax.set(xlabel=f"{name}, model's units", ylim=_limits(y))
+        ax.set_title(f"{count} rows", fontsize=8.5)
+    axes[0].set_ylabel("target, model's units")
+    caption = (
+        "Exact posterior with one feature, on the first rows: the line (dark, 2 sd) sharpens with "
+        "every row, new rows (light, 2 sd) keep their noise."
     )
-    return figure
+    return captioned(figure, caption)
 
 
 def _limits(y: np.ndarray) -> tuple[float, float]:
@@ -241,12 +293,12 @@ def _band(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, sd of the line and sd of a new row on the grid, from draws of the exact posterior."""
     posterior, rng = _Posterior(x, y, prior_scale), np.random.default_rng(0)
-    at = np.full(4000, noise)
+    at = np.full(2000, noise)
     if noise is None:
         nodes = _sigma_grid(posterior)
         log_joint = posterior.log_evidence(nodes) + stats.halfnorm.logpdf(nodes)
-        at = Gridded(nodes, np.exp(log_joint - log_joint.max())).ppf(rng.random(4000))
-    lines = posterior.sample(at, rng) @ np.stack([grid, np.ones_like(grid)])  # (4000, 100)
+        at = Gridded(nodes, np.exp(log_joint - log_joint.max())).ppf(rng.random(2000))
+    lines = posterior.sample(at, rng) @ np.stack([grid, np.ones_like(grid)])  # (2000, 50)
     return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (at**2).mean())
 
 
@@ -280,5 +332,5 @@ ENTRY = Entry(
     exact=exact,
     original=original,
     refuses=refuses,
-    figures={"band": band},
+    figures={"band": band, "sharpening": sharpening},
 )

@@ -36,6 +36,7 @@ from scipy import optimize, special, stats
 
 from ._entry import Data, Entry, Exact, Fault
 from ._exact import Gridded
+from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
 from ._tabular import coefficients, simulated_features, tabular
 
 if TYPE_CHECKING:
@@ -267,69 +268,73 @@ def _shrunk(ranges: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return narrow
 
 
-def boundary(data: Data, **options: Any) -> Figure:
-    """Data of two features with the probability under the posterior mode of each (or of one)."""
-    from matplotlib.figure import Figure
+def boundary(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure:
+    """P(y = 1) of this run along its two strongest features (or its one), and how sure it is.
 
+    The probability is the mean over the draws, its uncertainty their sd; the other features are
+    held at their means.
+    """
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
-    chosen = _strongest(x, y)
-    names = [data.coords["feature"][j] for j in chosen]
-    x = x[:, chosen]
-    theta = _map(x, y, options["prior_scale"], options["intercept_scale"])
-    figure = Figure(figsize=(6, 4.4), layout="constrained")
-    axes = figure.subplots()
-    if len(chosen) == 1:
-        grid = np.linspace(x.min() - 0.5, x.max() + 0.5, 300)
-        axes.plot(grid, special.expit(grid * theta[0] + theta[1]), color="#0072B2")
-        axes.plot(x[:, 0], y, "|", color="#D55E00", alpha=0.6)
-        axes.set(xlabel=f"{names[0]} (model's units)", ylabel="P(y = 1)")
-    else:
-        spans = [np.linspace(v.min() - 0.5, v.max() + 0.5, 150) for v in x.T]
-        mesh = np.stack(np.meshgrid(*spans), axis=-1)
-        chance = special.expit(mesh @ theta[:2] + theta[2])
-        shades = axes.contourf(*spans, chance, levels=np.linspace(0, 1, 11), cmap="cividis")
-        axes.contour(*spans, chance, levels=[0.5], colors="white", linewidths=1.5)
-        for label, colour, mark in ((0, "#56B4E9", "o"), (1, "#E69F00", "^")):
-            rows = y == label
-            axes.scatter(
-                *x[rows].T,
-                s=12,
-                c=colour,
-                marker=mark,
-                edgecolors="k",
-                lw=0.3,
-                label=f"y = {label}",
-            )
-        figure.colorbar(shades, ax=axes, label="P(y = 1)")
-        axes.set(xlabel=f"{names[0]} (model's units)", ylabel=f"{names[1]} (model's units)")
-        axes.legend(loc="best", fontsize=8)
-    figure.suptitle(
-        "Probability and boundary (white) along the strongest features, mode under normal priors",
-        fontsize=9, x=0.01, ha="left",
-    )  # fmt: skip
-    return figure
+    strongest = np.argsort(-np.abs(draws["w"].mean(0)) * x.std(0))[:2]
+    units, names = data.scaling, [data.coords["feature"][j] for j in strongest]
+    spans = [np.linspace(v.min() - 0.1, v.max() + 0.1, 70) for v in x[:, strongest].T]
+    chances = _chances(draws, x.mean(0), strongest, spans)
+    rows = [units.x_loc[j] + units.x_scale[j] * x[:, j] for j in strongest]
+    spans = [units.x_loc[j] + units.x_scale[j] * s for j, s in zip(strongest, spans)]
+    draw = _curve if len(strongest) == 1 else _maps
+    return draw(spans, chances, rows, y, names)
 
 
-def _strongest(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """The one or two features that correlate most with the class."""
-    spread = x.std(0) * y.std()
-    safe = np.where(spread > 0, spread, np.inf)
-    correlation = np.abs(((x - x.mean(0)) * (y - y.mean())[:, None]).mean(0) / safe)
-    return sorted(np.argsort(-correlation)[:2].tolist())
+def _chances(
+    draws: Mapping[str, np.ndarray], means: np.ndarray, features: np.ndarray, spans: list
+) -> np.ndarray:
+    """P(y = 1) of at most 300 draws on the grid of the spans, (draws, *grid)."""
+    some = slice(None, None, max(1, -(-len(draws["w"]) // 300)))
+    w, b = draws["w"][some], draws.get("b", np.zeros(len(draws["w"])))[some]
+    fixed = means.copy()
+    fixed[features] = 0
+    mesh = np.stack(np.meshgrid(*spans), axis=-1)  # (*grid, 1 or 2)
+    logits = np.tensordot(w[:, features], mesh, axes=(1, -1))  # (draws, *grid)
+    return special.expit(logits + (b + w @ fixed).reshape(-1, *[1] * len(spans)))
 
 
-def _map(x: np.ndarray, y: np.ndarray, prior_scale: float, intercept_scale: float) -> np.ndarray:
-    """Mode of (w, b) under normal priors."""
-    design = np.column_stack([x, np.ones(len(x))])
-    scales = np.append(np.full(x.shape[1], prior_scale), intercept_scale)
+def _curve(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: list) -> Figure:
+    figure, (ax,) = panels()
+    if len(chances) > 1:
+        low, high = np.percentile(chances, [3, 97], axis=0)
+        ax.fill_between(spans[0], low, high, color=SKY, alpha=0.4, lw=0, label="94 % of draws")
+    ax.plot(spans[0], chances.mean(0), color=BLUE, label="mean")
+    ax.axhline(0.5, color=GREY, lw=0.8)
+    ax.plot(rows[0], y, "|", color=RED, alpha=0.6, label="data")
+    ax.set(xlabel=names[0], ylabel="P(y = 1)")
+    caption = (
+        "This run's probability of class 1 along the feature: the decision turns where it is "
+    )
+    return captioned(figure, caption + "0.5; the wider the band, the less sure.", ax)
 
-    def negative(theta: np.ndarray) -> float:
-        return (
-            -special.log_expit(design @ theta * (2 * y - 1)).sum()
-            + ((theta / scales) ** 2).sum() / 2
-        )
 
-    return optimize.minimize(negative, np.zeros(design.shape[1])).x
+def _maps(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: list) -> Figure:
+    mean = chances.mean(0)
+    maps = [("P(y = 1)", mean, np.linspace(0, 1, 11), "cividis")]
+    caption = "This run's probability of class 1 along its two strongest features, the others at "
+    caption += "their means; red: the decision boundary, 0.5."
+    if len(chances) > 1:
+        maps.append(("sd of P(y = 1) over draws", chances.std(0), 8, "Greys"))
+        caption += " Right: how unsure the probability is."
+    figure, axes = panels(len(maps), above=0.3, sharey=True)
+    for ax, (title, values, levels, colours) in zip(axes, maps):
+        shades = ax.contourf(*spans, values, levels=levels, cmap=colours)
+        if mean.min() < 0.5 < mean.max():
+            ax.contour(*spans, mean, levels=[0.5], colors=RED, linewidths=1.8)
+        for label, colour, mark in ((0, SKY, "o"), (1, ORANGE, "^")):
+            at = [row[y == label] for row in rows]
+            ax.scatter(*at, s=9, c=colour, marker=mark, ec="k", lw=0.3, label=f"y = {label}")
+        bar = figure.colorbar(shades, ax=ax, pad=0.03, aspect=30)
+        bar.ax.tick_params(labelsize=7.5)
+        ax.set_title(title, fontsize=8.5)
+        ax.set_xlabel(names[0])
+    axes[0].set_ylabel(names[1])
+    return captioned(figure, caption, axes[0])
 
 
 def original(draws: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:

@@ -166,8 +166,41 @@ def test_least_squares_without_a_unique_answer_is_refused(options, reason):
         zoo.run("linear", method="mle", data="simulate", **options)
 
 
+def test_the_band_is_that_of_the_draws_in_the_users_units():
+    data = linear.data(features="age,bmi")
+    rng = np.random.default_rng(0)
+    draws = {
+        "w": np.array([0.1, 0.6]) + 0.05 * rng.normal(size=(800, 2)),
+        "b": 0.05 * rng.normal(size=800),
+        "sigma": np.full(800, 0.8),
+    }
+    ax = linear.band(data, draws, noise=None, prior_scale=1.0).axes[0]
+    assert ax.get_xlabel() == "bmi"  # the larger weight
+    line, points = ax.lines
+    units, grid = data.scaling, line.get_xdata()
+    at = (grid - units.x_loc[1]) / units.x_scale[1]
+    lines = draws["b"][:, None] + draws["w"][:, [1]] * at  # age is at its mean, zero
+    user = units.y_loc + units.y_scale * lines.mean(0)
+    np.testing.assert_allclose(line.get_ydata(), user, rtol=1e-9)
+    new = 2 * units.y_scale * np.sqrt(lines.var(0) + 0.64)
+    corners = ax.collections[0].get_paths()[0].vertices
+    first = corners[np.isclose(corners[:, 0], grid[0])][:, 1]
+    assert first.max() == pytest.approx(user[0] + new[0], rel=1e-9)
+    assert first.min() == pytest.approx(user[0] - new[0], rel=1e-9)
+    x, y = data.tensors["x"].numpy(), data.tensors["y"].numpy()
+    rest = units.y_loc + units.y_scale * (y - x[:, 0] * draws["w"][:, 0].mean())
+    np.testing.assert_allclose(points.get_ydata(), rest, rtol=1e-9)
+
+
+def test_a_point_estimate_has_a_line_without_a_band_of_its_own():
+    draws = {"w": np.array([[0.6]]), "b": np.array([0.0])}
+    figure = linear.band(linear.data(features="bmi"), draws, noise=0.5, prior_scale=1.0)
+    assert len(figure.axes[0].collections) == 1
+    assert "point estimate" in figure.get_suptitle()
+
+
 def test_the_band_sharpens():
-    figure = linear.band(linear.data(), noise=None, prior_scale=1.0)
+    figure = linear.sharpening(linear.data(), {}, noise=None, prior_scale=1.0)
     assert [ax.get_title() for ax in figure.axes] == ["2 rows", "10 rows", "50 rows", "442 rows"]
     widths = []
     for ax in figure.axes:

@@ -150,12 +150,36 @@ def test_scores_on_held_out_rows_against_scikit_learn():
     assert run.metrics["ece"] == pytest.approx(sum(parts) / len(y), abs=1e-12)
 
 
-def test_the_boundary_is_drawn_for_one_and_two_features():
-    options = {"prior": "normal", "prior_scale": 2.5, "intercept": True, "intercept_scale": 10.0}
-    one = logistic.boundary(logistic.data("simulate"), **options)
-    assert one.axes[0].get_ylabel() == "P(y = 1)"
-    two = logistic.boundary(logistic.data(features=FOUR), **options)
-    assert "mean" in two.axes[0].get_xlabel() and "mean" in two.axes[0].get_ylabel()
+OPTIONS = {"prior": "normal", "prior_scale": 2.5, "intercept": True, "intercept_scale": 10.0}
+
+
+def test_the_boundary_of_one_feature_is_the_mean_probability_of_the_draws():
+    data = logistic.data(features="mean radius")
+    rng = np.random.default_rng(0)
+    draws = {"w": rng.normal(-3, 0.3, (200, 1)), "b": rng.normal(0.5, 0.2, 200)}
+    ax = logistic.boundary(data, draws, **OPTIONS).axes[0]
+    assert ax.get_ylabel() == "P(y = 1)" and ax.get_xlabel() == "mean radius"
+    line, units = ax.lines[0], data.scaling
+    at = (line.get_xdata() - units.x_loc[0]) / units.x_scale[0]
+    expected = special.expit(draws["w"] * at + draws["b"][:, None]).mean(0)
+    np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-9)
+
+
+def test_the_boundary_runs_along_the_two_strongest_features():
+    data = logistic.data(features=FOUR)
+    w = np.array([-2.0, -0.1, 0.2, -1.0])
+    point = logistic.boundary(data, {"w": w[None], "b": np.zeros(1)}, **OPTIONS)
+    assert point.axes[0].get_xlabel() == "mean radius"
+    assert point.axes[0].get_ylabel() == "mean concavity"
+    assert [ax.get_title() for ax in point.axes] == ["P(y = 1)", ""]  # a map and its colours
+    units = data.scaling
+    (path,) = [c for c in point.axes[0].collections if len(c.get_facecolor()) == 0]
+    at = np.concatenate([p.vertices for p in path.get_paths()])
+    standard = (at - units.x_loc[[0, 3]]) / units.x_scale[[0, 3]]
+    np.testing.assert_allclose(standard @ w[[0, 3]], 0, atol=1e-3)  # P = 1/2 on the boundary
+    draws = {"w": w + 0.1 * np.random.default_rng(0).normal(size=(50, 4)), "b": np.zeros(50)}
+    several = logistic.boundary(data, draws, **OPTIONS)
+    assert several.axes[1].get_title() == "sd of P(y = 1) over draws"
 
 
 def test_a_grid_that_would_miss_the_density_is_refused():

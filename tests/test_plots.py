@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import arviz as az
 import numpy as np
 import pytest
+import xarray as xr
+from conftest import HOUSE
 from matplotlib.figure import Figure
 
 import zoo
+from inference import plots, results
+
+SCHOOLS = {"y": [28, 8, -3, 7, -1, 1, 18, 12], "sigma": [15, 10, 16, 11, 9, 11, 10, 18]}
 
 
 @pytest.fixture(scope="module")
@@ -18,23 +24,53 @@ def runs():
     }
 
 
+@pytest.fixture(scope="module")
+def schools():
+    """Eight schools, sampled so carelessly that some draws diverge."""
+    path = HOUSE / "tests" / "user" / "eight_schools.py"
+    return zoo.run(path, data=SCHOOLS, draws=300, target_accept=0.5)
+
+
+@pytest.fixture(scope="module")
+def classes():
+    return zoo.run("logistic", method="laplace", split=0.3, features="mean radius")
+
+
+CHAINS = {"trace", "rank", "ess", "energy"}
+DRAWS = {"marginals", "prior_posterior", "khat"}
+BOTH = {"predictive", "updating"}
 KINDS = {
-    "nuts": {"trace", "marginals", "prior_posterior", "predictive", "updating"},
-    "svi": {"objective", "marginals", "prior_posterior", "predictive", "updating"},
-    "exact": {"marginals", "prior_posterior", "predictive", "updating"},
-    "map": {"predictive", "updating"},
+    "nuts": CHAINS | DRAWS | BOTH,
+    "svi": {"objective"} | DRAWS | BOTH,
+    "exact": DRAWS | BOTH,
+    "map": BOTH,
     "prior": {"updating"},
 }
+
+
+def look(figure, tmp_path, kind):
+    """Every picture: a Figure of one width that can be saved, captioned, its axes labelled."""
+    assert isinstance(figure, Figure) and figure.get_figwidth() == 7
+    figure.savefig(tmp_path / f"{kind}.png", dpi=60)
+    assert len(figure.get_suptitle()) > 30 and "nan" not in figure.get_suptitle()
+    words = {ax.get_xlabel() for ax in figure.axes} | {ax.get_ylabel() for ax in figure.axes}
+    assert len(words - {""}) >= 1
+    assert figure._suptitle.get_window_extent().x1 < figure.bbox.x1
 
 
 @pytest.mark.parametrize("method", KINDS)
 def test_each_method_gets_the_pictures_it_can_fill(runs, method, tmp_path):
     assert set(runs[method].plots()) == KINDS[method]
     for kind in runs[method].plots():
-        figure = runs[method].plot(kind)
-        assert isinstance(figure, Figure)
-        figure.savefig(tmp_path / f"{kind}.png", dpi=60)
-        assert all(ax.get_xlabel() for ax in figure.axes if ax.get_visible() and kind != "trace")
+        look(runs[method].plot(kind), tmp_path, kind)
+
+
+def test_several_parameters_and_held_out_classes_add_theirs(schools, classes, tmp_path):
+    assert set(schools.plots()) == CHAINS | DRAWS | {"pair", "predictive"}
+    assert set(classes.plots()) == DRAWS | {"pair", "predictive", "reliability", "boundary"}
+    for run in (schools, classes):
+        for kind in run.plots():
+            look(run.plot(kind), tmp_path, kind)
 
 
 def test_marginals_carry_the_exact_density(runs):
@@ -54,3 +90,163 @@ def test_predictive_shares_are_those_of_the_draws(runs):
 
 def test_captions_name_the_run(runs):
     assert runs["svi"].plot("objective").get_suptitle().startswith("coin svi own: The ELBO rises")
+
+
+def test_priors_are_drawn_with_their_own_area_near_the_posterior(schools):
+    axes = {ax.get_xlabel(): ax for ax in schools.plot("prior_posterior").axes}
+    prior, posterior = (patch.get_data() for patch in axes["tau"].patches)
+    share = (prior.values * np.diff(prior.edges)).sum()
+    inside = schools.idata["prior"]["tau"].values
+    inside = (inside >= prior.edges[0]) & (inside <= prior.edges[-1])
+    assert share == pytest.approx(inside.mean(), abs=1e-9)  # a HalfCauchy has its tail cut
+    assert (posterior.values * np.diff(posterior.edges)).sum() == pytest.approx(1, abs=0.01)
+
+
+# -- chains -----------------------------------------------------------------------------------
+
+
+def test_rank_bars_sum_to_the_draws_and_stay_in_the_band(runs):
+    axes = runs["nuts"].plot("rank").axes[0]
+    counts = [patch.get_data().values for patch in axes.patches if hasattr(patch, "get_data")]
+    assert [count.sum() for count in counts] == [100] * 4
+    assert sum(counts).tolist() == [400 / len(counts[0])] * len(counts[0])
+    (band,) = [patch for patch in axes.patches if patch.get_label() == "99 % band"]
+    low, high = band.get_y(), band.get_y() + band.get_height()
+    assert np.mean([(c >= low) & (c <= high) for c in counts]) > 0.9
+
+
+def test_a_chain_elsewhere_leaves_the_band():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 500))
+    values[2] += 1.0
+    low, high = plots._uniform_band(values, 20)
+    assert 5 < low < 25 < high < 50  # as for draws of chains that agree: 25 to a bar
+    idata = az.from_dict(posterior={"a": values}, sample_stats={"diverging": values > 99})
+    counts = plots.rank(idata).axes[0].patches[3].get_data().values
+    assert counts[0] < low and counts[-1] > high
+
+
+def test_the_worst_mixing_are_shown_first():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 200, 30))
+    values[0, :, 17] += 3
+    idata = az.from_dict(posterior={"w": values}, sample_stats={"diverging": values[..., 0] > 99})
+    figure = plots.trace(idata)
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert len(titles) == 6 and "w[17]" in titles
+    assert "the worst mixing 6 of 30 parameters" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_traces_mark_the_draws_that_diverged(schools):
+    diverging = schools.idata["sample_stats"]["diverging"].values
+    marks = schools.plot("trace").axes[0].lines[-1].get_xdata()
+    assert marks.tolist() == np.flatnonzero(diverging.any(0)).tolist() and len(marks) > 0
+
+
+def test_energy_shows_levels_jumps_and_bfmi(schools):
+    left, right = schools.plot("energy").axes
+    np.testing.assert_allclose(right.lines[0].get_ydata(), az.bfmi(schools.idata))
+    energy = schools.idata["sample_stats"]["energy"].values
+    jumps = np.diff(energy, axis=1).ravel()
+    edges = left.patches[1].get_data().edges
+    assert edges[[0, -1]] == pytest.approx(np.percentile(jumps, [0.05, 99.95]))
+
+
+def test_ess_curves_end_at_the_whole_and_begin_at_a_part(schools):
+    axes = schools.plot("ess").axes[0]
+    posterior = schools.idata["posterior"]
+    curves = {line.get_label(): line for line in axes.lines}
+    assert curves["needed: 400"].get_ydata() == [400, 400]
+    tau = posterior["tau"].values
+    for method in ("bulk", "tail"):
+        line = curves[f"tau, {method}"]
+        assert line.get_xdata()[[0, -1]].tolist() == [120, 1200]
+        assert line.get_ydata()[-1] == pytest.approx(az.ess(tau, method=method))
+        assert line.get_ydata()[0] == pytest.approx(az.ess(tau[:, :30], method=method))
+
+
+def test_pairs_mark_every_divergence(schools):
+    diverging = schools.idata["sample_stats"]["diverging"].values
+    figure = schools.plot("pair")
+    words = figure.get_suptitle().replace("\n", " ")
+    assert f"{diverging.sum()} of 1200 draws diverged" in words and diverging.any()
+    corner = figure.axes[0]
+    draws, marks = corner.lines
+    assert len(marks.get_xdata()) == diverging.sum()
+    assert len(draws.get_xdata()) == (~diverging).sum()
+
+
+def test_pairs_are_the_most_correlated():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 500, 8))
+    values[..., 5] = -values[..., 2] + 0.1 * values[..., 5]
+    idata = az.from_dict(posterior={"w": values})
+    kept, words = plots._most_correlated(idata)
+    assert {"w[2]", "w[5]"} <= set(kept) and len(kept) == 4
+    assert words == " Shown: the most correlated 4 of 8 parameters."
+    assert len(plots.pair(idata).axes) == 6
+
+
+# -- what approximations and predictions are worth ---------------------------------------------
+
+
+def test_khat_of_each_row_with_its_bounds(runs):
+    axes = runs["nuts"].plot("khat").axes[0]
+    low, high, *bounds = axes.lines
+    shown = np.concatenate([low.get_ydata(), high.get_ydata()])
+    assert len(shown) == 3 and shown.max() == pytest.approx(runs["nuts"].metrics["loo_khat_max"])
+    assert [line.get_ydata()[0] for line in bounds] == [0.5, 0.7]
+
+
+def test_rows_that_carry_the_fit_are_crossed_and_numbered():
+    idata = with_khat([0.1, 0.9, 0.3, 2.0])
+    figure = plots.khat(idata)
+    axes = figure.axes[0]
+    assert axes.lines[1].get_xdata().tolist() == [1, 3]
+    assert axes.lines[1].get_ydata().tolist() == [0.9, 1.5]
+    assert [text.get_text().strip() for text in axes.texts] == ["1", "3"]
+    assert "2 of 4 (at the top: 1.5 and more)" in figure.get_suptitle().replace("\n", " ")
+
+
+def with_khat(values):
+    idata = az.from_dict(posterior={"a": np.zeros((1, 20))})
+    results._add_group(idata, "loo", xr.Dataset({"khat": ("row", values)}))
+    return idata
+
+
+def test_weights_of_a_guide_have_mean_one_and_its_khat_is_told(runs):
+    figure = runs["svi"].plot("khat")
+    weights = figure.axes[1].lines[0].get_ydata()
+    assert weights.mean() == pytest.approx(1) and (np.diff(weights) <= 0).all()
+    stats = runs["svi"].idata["sample_stats"]
+    ratio = np.exp((stats["log_p"] - stats["log_q"]).values).ravel()
+    assert weights[0] == pytest.approx(ratio.max() / ratio.mean())
+    words = figure.get_suptitle().replace("\n", " ")
+    assert f"k-hat is {runs['svi'].metrics['khat']:.2f}" in words
+
+
+def test_reliability_points_by_hand(classes):
+    group = classes.idata["held_out"]
+    p, label = group["probability"].values, group["label"].values
+    top, right = p.max(1), p.argmax(1) == label
+    expected = []
+    for low in np.arange(15) / 15:
+        inside = (top >= low) & (top < low + 1 / 15 + (low > 0.93))
+        if inside.any():
+            expected.append((top[inside].mean(), right[inside].mean(), inside.sum()))
+    points, counts = classes.plot("reliability").axes
+    (line,) = [line for line in points.lines if line.get_label() == "share that is right"]
+    np.testing.assert_allclose(np.column_stack(line.get_data()), np.array(expected)[:, :2])
+    assert [int(text.get_text()) for text in counts.texts] == [e[2] for e in expected]
+    assert f"(ece) {classes.metrics['ece']:.3f}" in points.figure.get_suptitle()
+
+
+def test_groups_behind_the_pictures_come_back_from_a_file(classes, tmp_path):
+    results.write(classes.idata, tmp_path / "idata.nc")
+    again = results.read(tmp_path / "idata.nc")
+    assert plots.available(again) == plots.available(classes.idata)
+    for kind in ("khat", "reliability"):
+        before, after = (plots.PLOTS[kind][0](i) for i in (classes.idata, again))
+        assert before.get_suptitle() == after.get_suptitle()
+        pairs = zip(before.axes[0].lines, after.axes[0].lines)
+        assert all(np.array_equal(a.get_ydata(), b.get_ydata()) for a, b in pairs)

@@ -26,9 +26,10 @@ def runs():
 
 def test_groups_of_each_method(runs):
     groups = {method: set(run.idata.groups()) for method, run in runs.items()}
-    assert groups["nuts"] == groups["laplace"] == POSTERIOR | {"sample_stats"}
-    assert groups["svi"] == POSTERIOR | {"sample_stats", "objective"}
-    assert groups["map"] == groups["exact"] == POSTERIOR
+    assert groups["nuts"] == groups["laplace"] == POSTERIOR | {"sample_stats", "loo"}
+    assert groups["svi"] == POSTERIOR | {"sample_stats", "loo", "objective"}
+    assert groups["map"] == POSTERIOR
+    assert groups["exact"] == POSTERIOR | {"loo"}
     assert groups["prior"] == {"prior", "prior_predictive", "observed_data"}
     assert {"log_p", "log_q"} <= set(runs["laplace"].idata["sample_stats"].data_vars)
 
@@ -74,6 +75,37 @@ def test_leave_one_out_equals_arviz_and_the_closed_form(runs):
     assert "elpd_loo" not in runs["map"].metrics
 
 
+def test_leave_one_out_is_kept_by_row(runs):
+    for method in ("nuts", "svi", "exact"):
+        rows, metrics = runs[method].idata["loo"], runs[method].metrics
+        assert rows["elpd"].values.sum() == pytest.approx(metrics["elpd_loo"], rel=1e-12)
+        assert rows["khat"].values.max() == metrics["loo_khat_max"]
+        assert rows["elpd"].dims == ("row",) and rows.sizes["row"] == 3
+
+
+def test_held_out_probabilities_are_kept_and_survive_a_file(tmp_path):
+    run = zoo.run("logistic", method="map", split=0.2, features="mean radius")
+    results.write(run.idata, tmp_path / "idata.nc")
+    group = results.read(tmp_path / "idata.nc")["held_out"]
+    probability, label = group["probability"].values, group["label"].values
+    assert probability.shape == (114, 2)
+    np.testing.assert_allclose(probability.sum(1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(label, run.data.test["y"])
+    own = probability[np.arange(114), label]
+    assert np.log(own).mean() == pytest.approx(run.metrics["log_score"], rel=1e-12)
+    point = {k: v.values.item() for k, v in run.idata["posterior"].data_vars.items()}
+    x = run.data.test["x"].numpy()[:, 0]
+    by_hand = 1 / (1 + np.exp(-(x * point["w"] + point["b"])))
+    np.testing.assert_allclose(probability[:, 1], by_hand, rtol=1e-9)
+
+
+def test_calibration_bins_by_hand():
+    probabilities = np.array([[0.5, 0.5], [0.05, 0.95], [0.02, 0.98], [1.0, 0.0]])
+    counts, claimed, right = results.calibration_bins(probabilities, np.array([1, 1, 0, 0]))
+    assert counts[[7, 14]].tolist() == [1, 3] and counts.sum() == 4
+    assert claimed[14] == pytest.approx(2.93) and right[[7, 14]].tolist() == [0, 2]
+
+
 def test_summaries_hold_what_applies(runs):
     columns = {method: set(run.summary().columns) for method, run in runs.items()}
     assert columns["map"] == {"mean"}
@@ -83,10 +115,10 @@ def test_summaries_hold_what_applies(runs):
 
 
 def test_the_shortest_interval():
-    low, high = results._hdi(stats.beta(3, 1))
+    low, high = results.exact_hdi(stats.beta(3, 1))
     assert high == pytest.approx(1)
     assert low == pytest.approx(0.06 ** (1 / 3), rel=1e-3)
-    assert results._hdi(stats.norm()) == pytest.approx((-1.8808, 1.8808), abs=2e-3)
+    assert results.exact_hdi(stats.norm()) == pytest.approx((-1.8808, 1.8808), abs=2e-3)
 
 
 def test_files_keep_every_bit_and_labels(runs, tmp_path):
@@ -94,6 +126,7 @@ def test_files_keep_every_bit_and_labels(runs, tmp_path):
     results.write(runs["svi"].idata, path)
     again = results.read(path)
     assert again.groups() == runs["svi"].idata.groups()
+    assert again.attrs["khat"] == runs["svi"].metrics["khat"]
     for group in again.groups():
         xr.testing.assert_identical(
             again[group].drop_attrs(), runs["svi"].idata[group].drop_attrs()

@@ -1,0 +1,289 @@
+"""Pictures that lay several results side by side: methods, priors, amounts of data.
+
+Results come as label to InferenceData, at most about ten; studies of many runs come as tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from . import _style as style
+from ._style import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, captioned, grid, scalars, short
+from .results import HDI_PROB, calibration_bins, exact_hdi, hdi
+
+if TYPE_CHECKING:
+    import arviz as az
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    Results = Mapping[str, az.InferenceData]
+
+_ROWS, _PANELS, _STUDY_PANELS, _BINS = 16, 9, 6, 40
+_INNER = 0.5  # share of the draws in the thick part of an interval
+
+
+def forest(results: Results, exact: Any = None) -> Figure:
+    """Mean, 50 % and 94 % HDI of each parameter by each run; a point estimate is a cross.
+
+    Args:
+        results: label to run.
+        exact: an `Exact`, whose own 94 % HDI is a grey band; None if not known.
+    """
+    draws, rest = _most_differing(_by_parameter(results), _ROWS)
+    known = exact.marginals if exact is not None else {}
+    labels = [label for label in results if any(label in runs for runs in draws.values())]
+    step = 1 / (len(labels) + 1.2)
+    height = max(1.2, len(draws) * max(0.22, 0.115 * len(labels)))
+    widest = max(len(short(name)) for name in draws)
+    figure, (ax,) = grid(1, height=height, left=0.3 + 0.068 * widest)
+    for row, (name, runs) in enumerate(draws.items()):
+        if name in known:
+            low, high = exact_hdi(known[name])
+            ax.fill_betweenx([row - 0.44, row + 0.44], low, high, color="0.87", lw=0)
+            ax.plot([known[name].mean()] * 2, [row - 0.44, row + 0.44], color=GREY, lw=1)
+        for i, label in enumerate(labels):
+            if label in runs:
+                _interval(ax, runs[label], row + (i + 1.1) * step - 0.5, i)
+    for i, label in enumerate(labels):
+        single = any(label in runs and runs[label].size == 1 for runs in draws.values())
+        ax.plot([], [], "x" if single else MARKERS[i % 10], color=CYCLE[i % 7], ms=5, label=label)
+    if known:
+        ax.fill_between([], [], color="0.87", label="exact, 94 %")
+    ax.set_yticks(range(len(draws)), [short(name) for name in draws], fontsize=style.SMALLEST)
+    ax.set(ylim=(len(draws) - 0.4, -0.6), xlabel="value, model's units")
+    ax.grid(axis="x", color="0.93")
+    ax.set_axisbelow(True)
+    caption = (
+        "Mean, 50 % (thick) and 94 % (thin) highest-density intervals; crosses: point estimates. "
+        " Good approximations agree in place and width."
+    )
+    return captioned(figure, caption + rest, shared=ax)
+
+
+def _interval(ax: Axes, draws: np.ndarray, y: float, i: int) -> None:
+    colour = CYCLE[i % len(CYCLE)]
+    if draws.size == 1:
+        ax.plot(draws.item(), y, "x", color=colour, ms=5, mew=1.6, zorder=3)
+        return
+    for prob, width in ((HDI_PROB, 1.1), (_INNER, 2.8)):
+        low, high = hdi(draws.reshape(-1, 1), prob)
+        ax.plot([low[0], high[0]], [y, y], color=colour, lw=width, solid_capstyle="butt")
+    ax.plot(draws.mean(), y, MARKERS[i % len(MARKERS)], color=colour, ms=4, mec="w", mew=0.5)
+
+
+def overlay(results: Results, exact: Any = None) -> Figure:
+    """Posterior densities of several runs on top of each other; point estimates as lines.
+
+    Args:
+        results: label to run.
+        exact: an `Exact`, drawn dashed; None if not known.
+    """
+    draws, rest = _most_differing(_by_parameter(results), _PANELS)
+    known = exact.marginals if exact is not None else {}
+    figure, axes = grid(len(draws), left=0.2, gap=0.25, height=1.45)
+    colours = {label: CYCLE[i % len(CYCLE)] for i, label in enumerate(results)}
+    for ax, (name, runs) in zip(axes, draws.items()):
+        _outlines(ax, runs, colours)
+        if name in known:
+            every = np.concatenate([values.ravel() for values in runs.values()])
+            across = style.value_range(every, known[name])
+            ax.plot(across, known[name].pdf(across), "k--", lw=1.2)
+        ax.set(xlabel=short(name, 34), yticks=[], ylim=(0, None))
+    for label, colour in colours.items():
+        if any(label in runs for runs in draws.values()):
+            axes[0].plot([], [], color=colour, lw=1.6, label=label)
+    if known:
+        axes[0].plot([], [], "k--", lw=1.2, label="exact")
+    caption = (
+        "Posterior densities of each parameter: what is too narrow, too wide or off to one side? "
+        "Upright lines: point estimates."
+    )
+    return captioned(figure, caption + rest, shared=axes[0])
+
+
+def _outlines(ax: Axes, runs: Mapping[str, np.ndarray], colours: Mapping[str, str]) -> None:
+    """Histograms of all runs in the same bins, as outlines."""
+    many = [values for values in runs.values() if values.size > 1 and np.ptp(values) > 0]
+    if many:
+        ends = np.array([np.percentile(values, [0.1, 99.9]) for values in many])
+        edges = np.linspace(ends[:, 0].min(), ends[:, 1].max(), _BINS + 1)
+    for label, values in runs.items():
+        if values.size > 1 and np.ptp(values) > 0:
+            counts, _ = np.histogram(values, edges)
+            heights = counts / (values.size * (edges[1] - edges[0]))
+            ax.stairs(heights, edges, color=colours[label], lw=1.3)
+        else:
+            ax.axvline(values.flat[0], color=colours[label], lw=1.6)
+
+
+def calibration(results: Results) -> Figure:
+    """Reliability diagrams of several runs on the rows held out (Guo et al. 2017).
+
+    Args:
+        results: label to run; those without the group `held_out` are left out.
+
+    Raises:
+        ValueError: no run has held-out class probabilities.
+    """
+    groups = {k: v["held_out"] for k, v in results.items() if "held_out" in v.groups()}
+    if not groups:
+        raise ValueError("no run has class probabilities of held-out rows (--set split=0.2)")
+    figure, (top, bottom) = grid(2, columns=1, height=1.9, below=0.55)
+    top.plot([0, 1], [0, 1], color=GREY, lw=1)
+    for i, (label, group) in enumerate(groups.items()):
+        bins = calibration_bins(group["probability"].values, group["label"].values)
+        counts, claimed, right = (part[bins[0] > 0] for part in bins)
+        ece = np.abs(right - claimed).sum() / counts.sum()
+        look = {"color": CYCLE[i % 7], "marker": MARKERS[i % 10], "ms": 4.5, "lw": 1.1}
+        top.plot(claimed / counts, right / counts, label=f"{label} (ece {ece:.3f})", **look)
+        bottom.plot(claimed / counts, counts, **look)
+    least = min(1 / group.sizes["class"] for group in groups.values()) - 0.05
+    top.set(xlim=(least, 1.02), ylim=(-0.03, 1.05), ylabel="share that is right")
+    bottom.set(xlim=(least, 1.02), xlabel="probability of the most probable class")
+    bottom.set(ylabel="rows", yscale="log")
+    caption = (
+        "Held-out rows by the probability of the predicted class: under the diagonal is "
+        "overconfident, over it underconfident. Below: the rows behind each point; few say little."
+    )
+    return captioned(figure, caption, shared=top)
+
+
+# Kind of estimate to colour, marker, words.
+_ESTIMATES = {
+    "mle": (RED, "v", "maximum likelihood"),
+    "map": (ORANGE, "s", "MAP"),
+    "posterior": (BLUE, "o", "posterior mean, 94 %"),
+    "predictive": (GREEN, "D", "posterior predictive"),
+}
+
+
+def asymptopia(table: pd.DataFrame, truth: Mapping[str, float] | None = None) -> Figure:
+    """Estimates against the number of rows: they differ with few and agree with many.
+
+    Args:
+        table: columns n, estimate (mle, map, posterior, predictive), parameter, value, low, high;
+            a missing value (refused) leaves a gap. Parameters called `P(next ...)` come last.
+        truth: parameter to the value that made the data, where known.
+    """
+    names = sorted(dict.fromkeys(table["parameter"]), key=lambda name: name.startswith("P(next"))
+    # Predictions are kept whatever the number of parameters.
+    foretold = [name for name in names if name.startswith("P(next")][:2]
+    names = [n for n in names if n not in foretold][: _STUDY_PANELS - len(foretold)] + foretold
+    rest = style.said(names, set(table["parameter"]), "the first")
+    figure, axes = grid(len(names), columns=min(3, len(names)), height=2.0, gap=0.6)
+    for ax, name in zip(axes, names):
+        part = table[table["parameter"] == name]
+        for i, (kind, (colour, marker, _)) in enumerate(_ESTIMATES.items()):
+            _against(ax, part[part["estimate"] == kind], "n", "value", colour, marker, i)
+        if truth and name in truth:
+            ax.axhline(truth[name], color="k", ls="--", lw=1)
+        _rows_axis(ax, table["n"])
+        ax.set(xlabel="rows of data, n", ylabel=short(name, 26))
+    for kind, (colour, marker, words) in _ESTIMATES.items():
+        if (table["estimate"] == kind).any():
+            axes[0].plot([], [], color=colour, marker=marker, ms=4, lw=1.3, label=words)
+    if truth:
+        axes[0].plot([], [], "k--", lw=1, label="truth")
+    caption = (
+        "With few rows the estimates differ and the posterior is wide; with many they agree and "
+        "it narrows. Gaps: the estimate does not exist."
+    )
+    return captioned(figure, caption + rest, shared=axes[0])
+
+
+def _against(
+    ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, marker: str, order: int
+) -> None:
+    """A line with markers against x, and the band from low to high where there is one.
+
+    Later lines are thinner and have smaller markers, that equal values stay visible.
+    """
+    rows = rows.sort_values(x)
+    sizes = {"ms": max(9 - 2 * order, 3.5), "lw": max(2.6 - 0.6 * order, 1)}
+    ax.plot(rows[x], rows[y], color=colour, marker=marker, **sizes)
+    low, high = (rows[end].to_numpy(dtype=float) for end in ("low", "high"))
+    if np.isfinite(low).any():
+        ax.fill_between(rows[x], low, high, color=colour, alpha=0.18, lw=0)
+
+
+def _rows_axis(ax: Axes, counts: pd.Series) -> None:
+    """A logarithmic axis, which none at all (the prior) joins in a linear part."""
+    if counts.min() > 0:
+        ax.set_xscale("log")
+    else:
+        ax.set_xscale("symlog", linthresh=1)
+        ax.set_xlim(-0.3, None)
+
+
+def sensitivity(table: pd.DataFrame, setting: str | None = None) -> Figure:
+    """Parameters against a setting of the prior: what moves is what the prior decides.
+
+    Args:
+        table: columns value (of the setting), method, parameter, mean, low, high (94 %).
+        setting: its name; default `table.attrs["setting"]`.
+    """
+    setting = setting or table.attrs.get("setting", "setting of the prior")
+    means = table.groupby("parameter", sort=False)
+    panels = dict.fromkeys(table["parameter"])
+    widths = (means["high"].mean() - means["low"].mean()).abs().clip(lower=1e-12)
+    moves = {name: float(np.ptp(part["mean"]) / widths[name]) for name, part in means}
+    moves = {name: move if np.isfinite(move) else 0.0 for name, move in moves.items()}
+    panels, rest = style.chosen(panels, moves, _STUDY_PANELS, "those that move most,")
+    figure, axes = grid(len(panels), columns=min(3, len(panels)), height=2.0, gap=0.6)
+    values = table["value"]
+    wide = bool(values.min() > 0 and values.max() / values.min() > 20)
+    methods = list(dict.fromkeys(table["method"]))
+    for ax, name in zip(axes, panels):
+        for i, method in enumerate(methods):
+            part = table[(table["parameter"] == name) & (table["method"] == method)]
+            _against(ax, part, "value", "mean", CYCLE[i % 7], MARKERS[i % 10], i)
+        ax.set(xlabel=setting, ylabel=short(name, 26))
+        if wide:
+            ax.set_xscale("log")
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(4))
+    for i, method in enumerate(methods):
+        axes[0].plot([], [], color=CYCLE[i % 7], marker=MARKERS[i % 10], ms=4, label=method)
+    caption = (
+        f"Posterior mean and 94 % interval as {setting} varies: flat lines are decided by the "
+        "data, sloping ones by the prior."
+    )
+    return captioned(figure, caption + rest, shared=axes[0])
+
+
+def _by_parameter(results: Results) -> dict[str, dict[str, np.ndarray]]:
+    """Parameter to label to draws (chain, draw), of all runs that have a posterior."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for label, idata in results.items():
+        if "posterior" in idata.groups():
+            for name, values in scalars(idata["posterior"]).items():
+                found.setdefault(name, {})[label] = values
+    return found
+
+
+def _most_differing(
+    draws: Mapping[str, dict[str, np.ndarray]], most: int
+) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+    """Where runs differ most, in means and sds, by the widest run's sd; and what is left out."""
+
+    def differs(runs: Mapping[str, np.ndarray]) -> float:
+        means = [values.mean() for values in runs.values()]
+        sds = [values.std() for values in runs.values() if values.size > 1] or [0.0]
+        return float((np.ptp(means) + np.ptp(sds)) / max(*sds, 1e-12))
+
+    score = {name: differs(runs) for name, runs in draws.items()}
+    return style.chosen(draws, score, most, "those that differ most,")
+
+
+OVERLAYS: dict[str, Callable[..., Figure]] = {
+    "forest": forest,
+    "overlay": overlay,
+    "calibration": calibration,
+    "asymptopia": asymptopia,
+    "sensitivity": sensitivity,
+}

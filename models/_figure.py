@@ -1,0 +1,69 @@
+"""What the models' own figures share: width, colours, panels, and a caption above them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Of Okabe and Ito's palette, which colour-blind readers tell apart.
+BLUE, ORANGE, RED, SKY, GREY = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "0.55"
+
+
+def panels(
+    count: int = 1, *, height: float = 3.2, gap: float = 0.2, above: float = 0.12, **options: Any
+) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of `count` panels side by side, and the panels; lengths in inches.
+
+    Args:
+        count: number of panels.
+        height: of the panels.
+        gap: between them.
+        above: them, for titles of their own.
+        options: of matplotlib's `Figure.subplots`.
+    """
+    from matplotlib.figure import Figure
+
+    width, left, right = 7.0, 0.65, 0.2
+    total = height + 0.5 + above
+    figure = Figure(figsize=(width, total))
+    spaces = (width - left - right - gap * (count - 1)) / count
+    figure.subplots_adjust(left=left / width, right=1 - right / width, wspace=gap / spaces)
+    figure.subplots_adjust(bottom=0.5 / total, top=1 - above / total)
+    axes = figure.subplots(1, count, squeeze=False, **options)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=7.5)
+        ax.xaxis.label.set_size(8.5)
+        ax.yaxis.label.set_size(8.5)
+    return figure, axes
+
+
+def captioned(figure: Figure, caption: str, shared: Axes | None = None) -> Figure:
+    """Set the caption above the panels, and the legend of one of them below it.
+
+    Args:
+        figure: from `panels`; it grows by the lines.
+        caption: what is seen, and what to look for.
+        shared: a panel whose legend holds for all.
+    """
+    lines = textwrap.wrap(caption, 106)
+    handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
+    words, body = 0.165 * len(lines) + 0.1, figure.get_figheight()
+    total = body + words + 0.25 * bool(labels)
+    at = figure.subplotpars
+    figure.set_figheight(total)
+    figure.subplots_adjust(bottom=at.bottom * body / total, top=at.top * body / total)
+    place = {"x": 0.012, "y": 1 - 0.06 / total, "ha": "left", "va": "top"}
+    figure.suptitle("\n".join(lines), fontsize=8.5, linespacing=1.25, **place)
+    if labels:
+        style = {"frameon": False, "fontsize": 7.5, "borderaxespad": 0, "borderpad": 0}
+        corner = (0.016, 1 - words / total)
+        figure.legend(
+            handles, labels, ncols=len(labels), loc="upper left", bbox_to_anchor=corner, **style
+        )
+    return figure
