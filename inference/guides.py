@@ -68,7 +68,7 @@ def lowrank(
 
 
 def structured(program: Program, init: Init = start_value) -> Guide:
-    """A full covariance within each site, none between sites; weights that correlate, scales."""
+    """A full covariance within each site, none between sites; weights apart from their scales."""
     return Guide(_auto(partial(_Blocks, layout=program.layout), program, init), settings=_SLOW)
 
 
@@ -91,7 +91,7 @@ def maf(
 def nsf(
     program: Program, init: Init = start_value, *, transforms: Annotated[int, ">= 1"] = 2
 ) -> Guide:
-    """A flow of spline layers (zuko): skewed, heavy or several-peaked posteriors, few latents.
+    """A flow of spline layers (zuko): skewed and curved posteriors, up to some dozen latents.
 
     Durkan, Bekasov, Murray and Papamakarios (2019), Neural spline flows, arXiv:1906.04032. See
     `_Flow` for the direction and the start.
@@ -211,7 +211,7 @@ class _Flow(_Located):
     The autoregressive networks read z, not u (Kingma et al. 2016, Improving variational inference
     with inverse autoregressive flow, arXiv:1606.04934): a draw and its log density take one pass,
     where the other direction takes d, and an ELBO needs draws. T starts as the identity, so that
-    the flow starts as `mvn` does, and it can only gain on it.
+    the flow starts as `mvn` does; its family holds that of `mvn`, but its fit is noisier.
     """
 
     def __init__(self, model: Callable, *, flow: Callable, transforms: int, **start: Any):
