@@ -197,7 +197,7 @@ def run(
     model: str | Path | Callable | models.Entry,
     *,
     method: str | None = None,
-    guide: str | Callable | None = None,
+    guide: str | Path | Callable | None = None,
     data: Any = None,
     target: str | None = None,
     features: str | None = None,
@@ -214,7 +214,8 @@ def run(
     Args:
         model: a model's name, the path of a file with a Pyro function `model`, or such a function.
         method: one of `inference.METHODS`; default nuts, or svi where a guide is given.
-        guide: a guide's name, or a Pyro function, for svi.
+        guide: a guide's name (`lowrank:5` with its argument), the path of a file with a Pyro
+            function `guide`, or such a function; for svi.
         data: a data set's name, a file, or a mapping of data keys to values; default the model's.
         target: column of a file that is the target.
         features: columns of a file that are the features, separated by commas.
@@ -225,8 +226,8 @@ def run(
         settings: model options, data options and method settings by name.
 
     Raises:
-        UsageError: an unknown model, method or guide. Fault (of models or inference): bad data,
-        bad settings, a refusal or a failure, in one line with what to do.
+        UsageError: an unknown model or method. Fault (of models or inference): an unknown guide,
+        bad data, bad settings, a refusal or a failure, in one line with what to do.
     """
     started = time.perf_counter()
     plan = _plan(
@@ -629,7 +630,7 @@ def _plan(
     if reason:
         raise Refused(f"{method} is refused for {name}: {reason}")
     if "guide" in _settings.declared(function):
-        shares["method"]["guide"] = _guide(entry, guide)
+        shares["method"]["guide"] = _guide(entry, guide, shares["model"])
     elif guide is not None:
         raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
     return _Plan(
@@ -663,12 +664,19 @@ def _method(name: str) -> Callable:
     return inference.method(name)
 
 
-def _guide(entry: models.Entry, guide: str | Callable | None) -> str | Callable:
-    known = [*entry.guides, *inference.guide_titles()]
+def _guide(
+    entry: models.Entry, guide: str | Path | Callable | None, options: Mapping[str, Any]
+) -> str | Callable:
+    from inference import guides
+
     if guide is None:
-        return known[0]
-    if isinstance(guide, str) and guide not in known:
-        raise UsageError(f"there is no guide '{guide}' here; {_nearest(guide, known)}")
+        return [*entry.guides, *guides.GUIDES][0]
+    if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
+        own = _bound(models.load_guide(str(guide), models.data_keys(entry.model)), options)
+        own.__name__ = str(guide)  # what the record says
+        return own
+    if isinstance(guide, str):
+        guides.parse(guide, entry.guides)  # a wrong name is told now
     return guide
 
 
@@ -844,7 +852,7 @@ def _record(plan: _Plan, problem: Problem, fit: Any) -> dict[str, Any]:
     stamp, stem = time.strftime("%Y%m%d-%H%M%S"), Path(plan.name).stem
     guide = plan.guide
     return {
-        "name": "-".join([stem, plan.method, *([guide] if guide else []), str(plan.seed), stamp]),
+        "name": "-".join([stem, plan.method, *_in_folder(guide), str(plan.seed), stamp]),
         "model": str(Path(plan.name).resolve()) if plan.name.endswith(".py") else plan.name,
         "method": plan.method,
         "guide": guide,
@@ -853,13 +861,18 @@ def _record(plan: _Plan, problem: Problem, fit: Any) -> dict[str, Any]:
         "signal": fit.signal,
         "device": plan.device,
         "options": plan.options,
-        "settings": {k: v for k, v in plan.settings.items() if k != "guide"},
+        "settings": {k: v for k, v in plan.settings.items() if k != "guide"} | fit.settings,
         "data": _data_record(plan.data, problem, plan.asked),
         "latent_keys": list(problem.latent_keys),
         "point": {k: v.tolist() for k, v in fit.point.items()},
         "versions": machine.versions(),
         "command": sys.argv,
     }
+
+
+def _in_folder(guide: str | None) -> list[str]:
+    """The guide as part of a folder's name: not every system allows a colon there."""
+    return [Path(guide).stem.replace(":", "")] if guide else []
 
 
 def _name_of(function: Any) -> str:
@@ -993,7 +1006,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--method", metavar="M", help=f"{', '.join(inference.METHODS)} (default nuts)"
     )
-    one.add_argument("--guide", metavar="G", help="guide of svi (see list guides)")
+    one.add_argument("--guide", metavar="G", help="guide of svi (see list guides), or a file")
     _add_asked(one)
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
 
@@ -1193,7 +1206,9 @@ def _list(arguments: argparse.Namespace) -> None:
 
 def _guide_rows() -> dict[str, str]:
     own = {n: models.own_guides(n) for n in models.names()}
-    rows = inference.guide_titles()
+    forms = inference.guide_forms()
+    rows = {forms[name]: title for name, title in inference.guide_titles().items()}
+    rows["FILE.py"] = "a guide of yours: a Pyro function `guide` of the model's data keys"
     for model, names in own.items():
         rows |= {f"{name} ({model})": "the model's own guide" for name in names}
     return rows
@@ -1259,9 +1274,10 @@ def _show(arguments: argparse.Namespace) -> None:
             print(f"  {method:8} {text}")
     print("\nGuides for svi")
     for guide in entry.guides:
-        print(f"  {guide:8} the model's own (default)")
+        print(f"  {guide:16} the model's own (default)")
+    forms = inference.guide_forms()
     for guide, text in inference.guide_titles().items():
-        print(f"  {guide:8} {text}")
+        print(f"  {forms[guide]:16} {text}")
 
 
 def _show_settings(title: str, declared: Mapping[str, Any]) -> None:

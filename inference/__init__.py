@@ -27,15 +27,25 @@ def method(name: str) -> Callable:
 def title(name: str) -> str:
     """First line of the method's docstring, read from the source."""
     module, _, function = METHODS[name].partition(":")
-    return _titles(module)[function]
+    return _title(_functions(module)[function])
 
 
 def guide_titles() -> dict[str, str]:
     """Name to first docstring line of the shared guides, read from the source."""
-    titles = _titles("guides")
+    return {name: _title(function) for name, function in _guides().items()}
+
+
+def guide_forms() -> dict[str, str]:
+    """Name of the shared guides to how it is written, `lowrank[:rank]`, read from the source."""
+    arguments = {name: [a.arg for a in f.args.kwonlyargs] for name, f in _guides().items()}
+    return {name: name + "".join(f"[:{a}]" for a in taken) for name, taken in arguments.items()}
+
+
+def _guides() -> dict[str, ast.FunctionDef]:
+    functions = _functions("guides")
     for node in _tree("guides").body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "GUIDES":
-            return {k.value: titles[v.id] for k, v in zip(node.value.keys, node.value.values)}
+            return {k.value: functions[v.id] for k, v in zip(node.value.keys, node.value.values)}
     raise LookupError("inference/guides.py has no table GUIDES")
 
 
@@ -43,6 +53,9 @@ def _tree(module: str) -> ast.Module:
     return ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
 
 
-def _titles(module: str) -> dict[str, str]:
-    functions = [node for node in _tree(module).body if isinstance(node, ast.FunctionDef)]
-    return {f.name: (ast.get_docstring(f) or "").partition("\n")[0] for f in functions}
+def _functions(module: str) -> dict[str, ast.FunctionDef]:
+    return {node.name: node for node in _tree(module).body if isinstance(node, ast.FunctionDef)}
+
+
+def _title(function: ast.FunctionDef) -> str:
+    return (ast.get_docstring(function) or "").partition("\n")[0]

@@ -106,10 +106,12 @@ class Guide:
         guide: Pyro function of the data keys.
         objective: `objective(model, guide, batch)` gives a scalar tensor to be maximised, whose
             gradient trains guide and model; None means the ELBO.
+        settings: settings of svi that suit this guide, in force where the user gives none.
     """
 
     guide: Callable[..., Any]
     objective: Callable[[Callable, Callable, Mapping], Tensor] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Fit:
         metrics: numbers that only the method knows (`log_evidence`).
         point: site to the value that the method stands on: the mode of `map` and `laplace`.
         exact: the closed form, where the method used it.
+        settings: settings that the method chose itself, as used.
         findings: borders, refusals of a part, fallbacks, failures to converge.
         status: `interrupted` by a signal or `failed` on the way, and what is here was kept.
         signal: the signal that interrupted it.
@@ -158,6 +161,7 @@ class Fit:
     metrics: dict[str, float] = field(default_factory=dict)
     point: dict[str, Tensor] = field(default_factory=dict)
     exact: Any = None
+    settings: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     status: Literal["done", "interrupted", "failed"] = "done"
     signal: int | None = None

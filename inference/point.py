@@ -102,32 +102,44 @@ def map_(
 
 
 def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
-    def density(u: Tensor) -> Tensor:
-        return program.log_density(u, jacobian=False, prior=prior)
-
     name = "the posterior density" if prior else "the likelihood"
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
-    kinks = _kinks(program) if prior else None
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]
-    if kinks is not None:
-        mode = _maximise_with_kinks(density, points, limits(program), kinks)
+    found = mode(program, points, prior=prior)
+    if found.escaped.any():
+        density = partial(program.log_density, jacobian=False, prior=prior)
+        values, findings = _border(program, density, found, name)
     else:
-        mode = maximise(density, points, limits(program))
-    if mode.escaped.any():
-        values, findings = _border(program, density, mode, name)
-    else:
-        values, findings = program.constrain(mode.u), _interior(program, mode, name)
+        values, findings = program.constrain(found.u), _interior(program, found, name)
     with seeded(seed, DISCRETE):
         draws = program.complete({k: v[None] for k, v in values.items()})
     return Fit(
         draws={k: v[None] for k, v in draws.items()},
         kind="point",
-        metrics={"log_joint" if prior else "log_likelihood": mode.value},
+        metrics={"log_joint" if prior else "log_likelihood": found.value},
         point=values,
         findings=findings,
     )
+
+
+def mode(
+    program: Program, starts: list[Tensor], *, jacobian: bool = False, prior: bool = True
+) -> Mode:
+    """The mode of a program's density; where there are Laplace priors, it may lie on their kinks.
+
+    Args:
+        program: the model and its data.
+        starts: unconstrained vectors (d,) to climb from.
+        jacobian: of the density of the unconstrained vector, not of the constrained values.
+        prior: with the priors of the continuous latents.
+    """
+    density = partial(program.log_density, jacobian=jacobian, prior=prior)
+    kinks = _kinks(program) if prior else None
+    if kinks is None:
+        return maximise(density, starts, limits(program))
+    return _maximise_with_kinks(density, starts, limits(program), kinks)
 
 
 def limits(program: Program) -> Tensor:

@@ -114,12 +114,12 @@ def _prototype(problem: Problem) -> dict[str, Site]:
         message = str(error).partition("\n")[0]
         raise Refused(
             f"the model cannot run on these data ({type(error).__name__}: {message}), "
-            f"{_where(error, problem.model)}; data: {shapes}"
+            f"{where(error, problem.model)}; data: {shapes}"
         ) from error
 
 
-def _where(error: BaseException, model: Callable) -> str:
-    """File and line of the model in which an error arose."""
+def where(error: BaseException, model: Callable) -> str:
+    """File and line of the model (or guide) in which an error arose."""
     model = inspect.unwrap(getattr(model, "func", model))
     code = getattr(model, "__code__", None)
     frames = traceback.extract_tb(error.__traceback__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import pyro
 import torch
@@ -18,6 +18,8 @@ from . import guides
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, Heard, listening, seeded
 from .graph import How, compiled
+from .point import mode
+from .prepare import where
 from .program import (
     NOT_VECTORISED,
     Batch,
@@ -26,11 +28,17 @@ from .program import (
     further_draws,
     over_draws,
     run,
+    start_value,
     sum_of_factors,
 )
+from .settings import BadSetting
 
+# What is in force where neither the user nor the guide says otherwise.
+_SETTINGS = {"lr": 0.1, "window": 100}
 # The learning rate falls by this factor at each plateau of the objective, so many times.
 _DECAY, _PHASES = 0.3, 5
+# Random points from which `init=map` searches the mode.
+_STARTS = 4
 # Passes over the data that a window has at least, where a step sees a batch.
 _PASSES = 10
 
@@ -42,11 +50,12 @@ def svi(
     context: Context,
     guide: str | Guide | Callable = "normal",
     steps: Annotated[int, ">= 1"] = 20_000,
-    lr: Annotated[float, "> 0"] = 0.1,
+    lr: Annotated[float | None, "> 0"] = None,
     particles: Annotated[int, ">= 1"] = 8,
     batch_size: Annotated[int | None, ">= 1"] = None,
-    window: Annotated[int, ">= 10"] = 100,
+    window: Annotated[int | None, ">= 10"] = None,
     draws: Annotated[int, ">= 2"] = 4000,
+    init: Literal["start", "map"] = "start",
     compile: How = "traced",
 ) -> Fit:
     """Maximises the guide's objective, by default the ELBO, with Adam (Kingma and Ba 2015).
@@ -62,21 +71,28 @@ def svi(
         context: whether to show progress, and the device.
         guide: a shared guide's name, one of the model's own, or a Pyro function.
         steps: at most so many; a fit that is not level by then has not converged.
-        lr: the first learning rate.
+        lr: the first learning rate; None takes the guide's own, else 0.1.
         particles: Monte Carlo samples of the objective in a step.
         batch_size: rows in a step, drawn anew in each pass over the data; None takes all.
-        window: steps over which the objective is averaged to see a plateau.
+        window: steps over which the objective is averaged to see a plateau; None takes the
+            guide's own, else 100.
         draws: independent draws from the fitted guide.
+        init: where the location of a shared guide begins: at a random `start`, or at the mode of
+            the unconstrained density, `map`.
         compile: how a step runs: `traced`, `aot` (needs a C++ compiler) or `plain` Pyro.
 
     Raises:
         Refused: the guide's sites are not the model's latents; batches of a problem that has no
             rows, or whose rows have latents without an encoder.
         Fault: the objective or a gradient is not finite; with the step.
+        BadSetting: `init=map` with a guide that is not shared, or on a GPU.
     """
     program = Program(problem)
     check_memory(draws, program.size)
-    chosen = resolve(guide, program)
+    chosen, findings = _chosen(guide, program, init, seed, context)
+    used = _SETTINGS | dict(chosen.settings)
+    used |= {k: v for k, v in (("lr", lr), ("window", window)) if v is not None}
+    lr, window = used["lr"], used["window"]
     with pyro.get_param_store().scope(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         with seeded(seed, FIT):
@@ -88,6 +104,7 @@ def svi(
             of_pass = 1 if batch_size is None else problem.n // batch_size
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
             ascent = _ascend(gradient, params, batches, steps, lr, window, of_pass, context)
+            findings += ascent.pop("findings", [])
         with seeded(seed, DRAWS):
             values, log_q = _draw(program, chosen.guide, draws)
             log_p = over_draws(program.log_joint, values, program.elements)
@@ -103,16 +120,43 @@ def svi(
         log_q=log_q[None],
         log_ratios=log_ratios,
         params=learned,
+        settings=used,
+        findings=findings,
         **ascent,
     )
 
 
-def resolve(guide: str | Guide | Callable, program: Program) -> Guide:
+def resolve(
+    guide: str | Guide | Callable, program: Program, init: guides.Init = start_value
+) -> Guide:
     """The `Guide` of that name (or function): the model's own first, then the shared ones."""
     if isinstance(guide, str):
         own = program.problem.guides
-        return Guide(own[guide]) if guide in own else guides.GUIDES[guide](program)
+        name, argument = guides.parse(guide, own)
+        return Guide(own[name]) if name in own else guides.GUIDES[name](program, init, **argument)
     return guide if isinstance(guide, Guide) else Guide(guide)
+
+
+def _chosen(
+    guide: str | Guide | Callable, program: Program, init: str, seed: int, context: Context
+) -> tuple[Guide, list[Finding]]:
+    """The guide, begun where `init` says, and what there is to say of that."""
+    if init == "start":
+        return resolve(guide, program), []
+    if not isinstance(guide, str) or guide in program.problem.guides:
+        raise BadSetting(
+            "init=map is for the shared guides, others begin as written; leave it out"
+        )
+    if context.device != "cpu":
+        raise BadSetting("init=map runs on the processor alone; leave it out, or use --device cpu")
+    guides.parse(guide, program.problem.guides)  # a wrong name is told before the search
+    with seeded(seed, FIT):
+        at = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
+    if at.escaped.any() or not at.u.isfinite().all():
+        what = "the unconstrained density has no mode to begin at, so the guide began at random"
+        return resolve(guide, program), [Finding("note", what)]
+    values = program.constrain(at.u)
+    return resolve(guide, program, lambda site: values[site["name"]].clone()), []
 
 
 # -- one step ----------------------------------------------------------------------------------
@@ -158,7 +202,7 @@ def _prepare(
     with poutine.trace(param_only=True) as capture:
         # On all rows first: Pyro's guides take their shapes from the first data they see.
         for part in (Batch(program.problem.tensors), batch):
-            _check_sites(program, run(chosen.guide, part.tensors), part)
+            _check_sites(program, _first_run(chosen.guide, part.tensors), part)
     single = _single(program, chosen, batch)
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
         single(None, batch)
@@ -177,6 +221,20 @@ def _prepare(
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
     return compiled(gradient, examples, how=how, live=params), flat
+
+
+def _first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
+    """The guide's trace; an error inside it as a refusal with file and line."""
+    try:
+        return run(guide, tensors)
+    except Fault:
+        raise
+    except Exception as error:
+        message = str(error).partition("\n")[0]
+        raise Refused(
+            f"the guide cannot run ({type(error).__name__}: {message}), {where(error, guide)}; "
+            "correct it"
+        ) from error
 
 
 def _flatten(params: Sequence[Tensor]) -> Tensor:

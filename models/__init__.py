@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ._entry import Data, Entry, Fault, data_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Data", "Entry", "Fault", "data_keys", "names", "title", "load"]
 
@@ -107,3 +107,14 @@ def load(name: str) -> Entry:
     from ._file import load_file
 
     return load_file(name)
+
+
+def load_guide(name: str, keys: Iterable[str]) -> Callable:
+    """The guide of a user's file, by path, for a model with those data keys.
+
+    Raises:
+        MissingInput: no such file. Fault: a file that cannot be one (see `_file.load_guide`).
+    """
+    from ._file import load_guide as load
+
+    return load(name, keys)

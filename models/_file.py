@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 import traceback
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,9 +30,7 @@ def load_file(name: str) -> Entry:
         MissingInput: there is no such file.
         Fault: a syntax error or another error on import, with file and line; no `model`.
     """
-    path = Path(name).resolve()
-    if not path.is_file():
-        raise MissingInput(f"there is no model file {name}; check the path")
+    path = _existing(name, "model")
     module = _import(path)
     if isinstance(getattr(module, "ENTRY", None), Entry):
         return module.ENTRY
@@ -41,6 +40,38 @@ def load_file(name: str) -> Entry:
     guide = getattr(module, "guide", None)
     guides = {"own": guide} if callable(guide) else {}
     return entry_of(model, guides=guides)
+
+
+def load_guide(name: str, keys: Iterable[str]) -> Callable:
+    """The guide of a user's guide file.
+
+    Args:
+        name: path of a Python file that defines a Pyro function `guide`.
+        keys: the model's data keys, which the guide takes as they are.
+
+    Raises:
+        MissingInput: there is no such file.
+        Fault: an error on import, with file and line; no `guide`, or one of other parameters.
+    """
+    path = _existing(name, "guide")
+    guide = getattr(_import(path), "guide", None)
+    if not callable(guide):
+        raise Fault(f"{path.name} defines no function `guide`, {path}; name your Pyro guide so")
+    try:
+        inspect.signature(guide).bind(**dict.fromkeys(keys))
+    except TypeError as error:
+        raise Fault(
+            f"the guide does not take the model's data keys ({error}), {path}; "
+            f"write guide({', '.join(keys)})"
+        ) from None
+    return guide
+
+
+def _existing(name: str, what: str) -> Path:
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise MissingInput(f"there is no {what} file {name}; check the path")
+    return path
 
 
 def entry_of(model: Callable, guides: dict[str, Callable] | None = None) -> Entry:
