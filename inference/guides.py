@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from . import settings
 from ._density import Flowing, LowRankNormal
-from ._problem import Guide, Refused
+from ._problem import Fault, Guide, Refused
 from .program import Program, start_value
 
 # Where the values of a site start: site (a Pyro message) to a value in its support.
@@ -122,7 +122,8 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     name, colon, argument = text.partition(":")
     known = [*own, *(shared for shared in GUIDES if shared not in own)]
     if name not in known:
-        raise settings.UsageError(f"there is no guide '{name}' here; {settings.nearest(name, known)}")
+        near = settings.nearest(name, known)
+        raise settings.UsageError(f"there is no guide '{name}' here; {near}")
     taken = {} if name in own else settings.declared(GUIDES[name])
     if not colon:
         return name, {}

@@ -15,7 +15,7 @@ from pyro.distributions import constraints
 
 import inference
 import zoo
-from inference import guides, svi
+from inference import guides, machine, svi
 from inference._problem import Fault, Refused
 from inference.graph import Recorded
 from inference.program import Program, over_draws, run
@@ -157,7 +157,7 @@ GAUSSIAN = {
 def gaussian():
     """Each guide on the correlated pair: its sds, and the gap to the log evidence, which is 0."""
     found = {}
-    with zoo._numbers():
+    with machine.numbers():
         for guide in GAUSSIAN:
             fit = svi.svi(problem_of("gaussian"), seed=0, context=QUIET, guide=guide)
             assert fit.findings == []

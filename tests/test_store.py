@@ -63,7 +63,7 @@ def test_names_stay_inside_and_are_not_overwritten(tmp_path):
     first, second = run.save(tmp_path), run.save(tmp_path)
     assert first != second and first.parent == second.parent == tmp_path
     run.record["name"] = "../../x"
-    with pytest.raises(store.CannotWrite, match="no name for a run"):
+    with pytest.raises(store.CannotWrite, match="no name for a folder"):
         run.save(tmp_path)
 
 
