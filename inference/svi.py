@@ -35,8 +35,9 @@ from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100}
-# The learning rate falls by this factor at each plateau of the objective, so many times.
-_DECAY, _PHASES = 0.3, 5
+# The learning rate falls by this factor at each plateau of the objective, in so many phases; in
+# more where the last fall still raised the objective.
+_DECAY, _PHASES, _MOST_PHASES = 0.3, 5, 20
 # Random points from which `init=map` searches the mode.
 _STARTS = 4
 # Passes over the data that a window has at least, where a step sees a batch.
@@ -406,15 +407,17 @@ def _ascend(
 ) -> dict:
     """Adam until all is level in every phase; the trace and what a `Fit` says of it."""
     adam, trace = _Adam(flat, lr), torch.zeros(steps, dtype=flat.dtype)
-    done, phase, converged, last = 0, 0, False, flat.clone()
+    done, phase, converged, broke, last = 0, 1, False, None, flat.clone()
     means: list[Tensor] = []  # of the parameters, in the windows of this phase
+    level: Tensor | None = None  # the objective at the plateau before
+    averaging = False
     bar = tqdm(total=steps, desc="svi", disable=not context.progress, mininterval=0.2)
     with bar, listening() as heard:
         while done < steps and not converged and heard.signal is None:
             values, mean = _window(gradient, adam, batches, min(window, steps - done), heard)
-            if not len(values):
+            broke = _broken(values, flat)
+            if not len(values) or broke is not None:
                 break
-            _check_finite(values, flat, last, done)
             last.copy_(flat)
             trace[done : done + len(values)] = values
             done += len(values)
@@ -424,13 +427,22 @@ def _ascend(
             recent = trace[max(done - 2 * window, 0) : done]
             if len(means) < 3 or _rising(recent, of_pass) or _drifting(means[-3:]):
                 continue
-            converged = phase == _PHASES and len(means) >= 5
-            if phase < _PHASES:
-                phase, means = phase + 1, []
-                adam.lr = lr * _DECAY ** min(phase, _PHASES - 1)
+            if averaging:
+                converged = len(means) >= 5
+                continue
+            raised = level is not None and _above(recent, level)
+            level, means = recent.clone(), []
+            averaging = (phase >= _PHASES and not raised) or phase == _MOST_PHASES
+            if not averaging:
+                phase, adam.lr = phase + 1, adam.lr * _DECAY
     if converged:
         flat.copy_(torch.stack(means).mean(0))
-    return {"trace": trace[:done].cpu(), **_ending(converged, heard.signal, done)}
+    if broke is not None:
+        flat.copy_(last)
+        return _broken_off(trace[:done].cpu(), done + broke, adam.lr)
+    ending = _ending(converged, heard.signal, done)
+    ending["findings"] = ending.get("findings", []) + _fallen(trace[:done], window, lr)
+    return {"trace": trace[:done].cpu(), **ending}
 
 
 def _window(
@@ -446,17 +458,26 @@ def _window(
     return torch.stack(values) if values else total[:0], total / max(len(values), 1)
 
 
-def _check_finite(values: Tensor, flat: Tensor, last: Tensor, done: int) -> None:
-    """Stop at the first step that was not finite; the parameters go back to the last good ones."""
-    if values.isfinite().all() and flat.isfinite().all():
-        return
+def _broken(values: Tensor, flat: Tensor) -> int | None:
+    """The first step of a window, from 1, after which something was not finite."""
     bad = torch.nonzero(~values.isfinite())
-    step = done + (int(bad[0]) if len(bad) else len(values)) + 1
-    flat.copy_(last)
-    raise Fault(
-        f"the objective or its gradient is not finite in step {step}; "
-        "lower lr, or check the model's supports"
-    )
+    if len(bad):
+        return int(bad[0]) + 1
+    return None if flat.isfinite().all() else len(values)
+
+
+def _broken_off(trace: Tensor, step: int, lr: float) -> dict:
+    """What a `Fit` says of an ascent that ended in a value that is not finite.
+
+    Raises:
+        Fault: in the first window, so that there is no good state to keep.
+    """
+    what = f"the objective or its gradient is not finite in step {step}"
+    mend = f"lower lr (it was {lr:g}), or check the model's supports"
+    if not len(trace):
+        raise Fault(f"{what}; {mend}")
+    said = f"{what}; kept is the state after step {len(trace)}"
+    return {"trace": trace, "findings": [Finding("fail", said, mend)], "status": "failed"}
 
 
 def _ending(converged: bool, signal: int | None, done: int) -> dict:
@@ -472,6 +493,25 @@ def _ending(converged: bool, signal: int | None, done: int) -> dict:
     return {"findings": [Finding("fail", what, mend)]}
 
 
+def _fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
+    """Whether the ascent ended far below where it had been: its first steps were too large.
+
+    A single estimate of the ELBO exceeds the log evidence by t with a probability of exp(-t) at
+    most (Markov's inequality on the importance weight), so that one 20 nats above the end, and
+    above its noise, was no accident.
+    """
+    if len(trace) < 2 * window:
+        return []
+    end, best = trace[-window:], int(trace[:-window].argmax())
+    if trace[best] < end.mean() + 20 + 4 * end.std():
+        return []
+    what = (
+        f"the fit ended at an ELBO of {end.mean():.6g}, below the {trace[best]:.6g} of step "
+        f"{best + 1}: the learning rate of {lr:g} is too large"
+    )
+    return [Finding("fail", what, "lower lr (--set lr=0.1, or less)")]
+
+
 def _rising(values: Tensor, several: int) -> bool:
     """Whether the second half is above the first by more than its standard error.
 
@@ -484,6 +524,12 @@ def _rising(values: Tensor, several: int) -> bool:
     first, second = passes.chunk(2)
     error = (first.var() / len(first) + second.var() / len(second)).sqrt()
     return bool(second.mean() - first.mean() > error)
+
+
+def _above(values: Tensor, before: Tensor) -> bool:
+    """Whether the objective is higher than it was, by more than two standard errors."""
+    error = (values.var() / len(values) + before.var() / len(before)).sqrt()
+    return bool(values.mean() - before.mean() > 2 * error)
 
 
 def _drifting(means: Sequence[Tensor]) -> bool:

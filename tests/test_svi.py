@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import QUIET, problem_from
+from conftest import QUIET, problem_from, problem_of
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import constraints
 from zuko.flows import NSF
@@ -116,6 +116,37 @@ def test_too_few_steps_are_a_failure_and_a_wild_rate_is_told_with_its_step():
     assert [f.level for f in fit.findings] == ["fail"]
     with pytest.raises(Fault, match=r"not finite in step \d+"):
         svi(problem_from(regression, DATA), seed=0, context=QUIET, lr=1e6)
+
+
+def test_a_rate_that_wrecks_the_first_steps_is_named_as_the_cause():
+    fit = svi(problem_of("linear"), seed=0, context=QUIET, lr=10.0, draws=50)
+    assert any("the learning rate of 10 is too large" in f.what for f in fit.findings)
+    assert {f.level for f in fit.findings} == {"fail"}
+
+
+def test_a_fit_that_breaks_off_keeps_the_last_good_state():
+    def guide(y):
+        scale = pyro.param("scale", torch.tensor(1.0))
+        pyro.sample("mu", dist.Normal(0.0, scale))
+
+    def falling(model, guide, batch):
+        scale = pyro.param("scale")
+        return -scale + 0 * scale.log()  # no number once the scale is negative
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    chosen = {"guide": Guide(guide, objective=falling), "lr": 0.004, "draws": 50}
+    fit = svi(problem_from(model, {"y": DATA["y"]}), seed=0, context=QUIET, **chosen)
+    assert fit.status == "failed"
+    (finding,) = fit.findings
+    assert (
+        "not finite in step 2" in finding.what and "kept is the state after step" in finding.what
+    )
+    assert fit.params["scale"].item() == pytest.approx(0.2, abs=0.01)
+    assert fit.draws["mu"].isfinite().all()
 
 
 def test_the_models_own_parameters_are_fitted_too():
