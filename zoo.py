@@ -454,7 +454,8 @@ def _compared(
     for label, fault in (refused or {}).items():
         status = "refused" if isinstance(fault, Refused) else "failed"
         rows.append(compare.Row(label=label, posterior="", reason=str(fault), status=status))
-    exact = {keys[label]: _exact_of(run) for label, run in runs.items()}
+    first = {keys[label]: run for label, run in reversed(runs.items())}
+    exact = {key: _exact_of(run) for key, run in first.items()}
     with machine.numbers():
         table = compare.compare(rows, exact, seed=next(iter(runs.values())).record["seed"])
     table.runs = dict(runs)

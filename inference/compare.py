@@ -395,13 +395,13 @@ def _reading(line: Mapping[str, Any], each: pd.DataFrame) -> str:
     narrow = ratio[(1 - ratio > _SD_MATTERS) & (1 - ratio > error)]
     wide = ratio[(ratio - 1 > _SD_MATTERS) & (ratio - 1 > error)]
     if len(narrow):
-        said.append(f"narrower ({_parts(narrow, each)}, sd down to {narrow.min():.2f} of it)")
+        said.append(f"narrower ({_parts(narrow, each)}, sd down to {narrow.min():.2g} of it)")
     if len(wide):
-        said.append(f"wider ({_parts(wide, each)}, sd up to {wide.max():.2f} of it)")
+        said.append(f"wider ({_parts(wide, each)}, sd up to {wide.max():.3g} of it)")
     shift = each["mean_error"].abs()
     shifted = shift[(shift > _MEAN_MATTERS) & (shift > _SURE * each["mean_error_se"])]
     if len(shifted):
-        said.append(f"shifted ({shifted.idxmax()} by {shifted.max():.2f} sd)")
+        said.append(f"shifted ({shifted.idxmax()} by {shifted.max():.3g} sd)")
     if not said and line.get("distance", 0) > 1.5 * line.get("distance_floor", np.inf):
         said.append("each parameter agrees, the joint does not (correlations or tails)")
     if said:

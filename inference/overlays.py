@@ -56,13 +56,43 @@ def forest(results: Results, exact: Any = None) -> Figure:
         ax.fill_between([], [], color="0.87", label="exact, 94 %")
     ax.set_yticks(range(len(draws)), [short(name) for name in draws], fontsize=style.SMALLEST)
     ax.set(ylim=(len(draws) - 0.4, -0.6), xlabel="value, model's units")
+    spans = np.array([_span(runs) for runs in draws.values()])
+    away = _beyond(ax, draws, spans[:, 0].min(), spans[:, 1].max(), step)
     ax.grid(axis="x", color="0.93")
     ax.set_axisbelow(True)
     caption = (
         "Mean, 50 % (thick) and 94 % (thin) highest-density intervals; crosses: point estimates. "
         " Good approximations agree in place and width."
     )
-    return captioned(figure, caption + rest, shared=ax)
+    return captioned(figure, caption + away + rest, shared=ax)
+
+
+def _span(runs: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """Where most runs lie, generously: one that is wildly off must not hide the others."""
+    ends = np.array([np.percentile(values, [0.1, 99.9]) for values in runs.values()])
+    low, high = np.median(ends, axis=0)
+    wide = max(high - low, 1e-12)
+    inside = np.clip(ends, low - 0.75 * wide, high + 0.75 * wide)
+    return float(inside[:, 0].min()), float(inside[:, 1].max())
+
+
+def _beyond(
+    ax: Axes, draws: Mapping[str, Mapping[str, np.ndarray]], low: float, high: float, step: float
+) -> str:
+    """Cut the axis, mark by an arrow at the edge what lies beyond it; a sentence on it."""
+    margin, any_away = 0.03 * (high - low), False
+    labels = list(dict.fromkeys(label for runs in draws.values() for label in runs))
+    for row, runs in enumerate(draws.values()):
+        for label, values in runs.items():
+            mean, i = values.mean(), labels.index(label)
+            if low - margin <= mean <= high + margin:
+                continue
+            any_away, right = True, mean > high
+            x, mark = (high + margin, ">") if right else (low - margin, "<")
+            y, colour = row + (i + 1.1) * step - 0.5, CYCLE[i % len(CYCLE)]
+            ax.plot(x, y, mark, color=colour, ms=6, clip_on=False, zorder=4)
+    ax.set_xlim(low - margin, high + margin)
+    return " Arrows at the edge: means far beyond it." if any_away else ""
 
 
 def _interval(ax: Axes, draws: np.ndarray, y: float, i: int) -> None:
@@ -90,10 +120,12 @@ def overlay(results: Results, exact: Any = None) -> Figure:
     for ax, (name, runs) in zip(axes, draws.items()):
         _outlines(ax, runs, colours)
         if name in known:
-            every = np.concatenate([values.ravel() for values in runs.values()])
-            across = style.value_range(every, known[name])
+            across = style.value_range(np.array(_span(runs)), known[name])
             ax.plot(across, known[name].pdf(across), "k--", lw=1.2)
+        low, high = _span(runs)
+        margin = 0.03 * (high - low)
         ax.set(xlabel=short(name, 34), yticks=[], ylim=(0, None))
+        ax.set_xlim(low - margin, high + margin)
     for label, colour in colours.items():
         if any(label in runs for runs in draws.values()):
             axes[0].plot([], [], color=colour, lw=1.6, label=label)
@@ -110,8 +142,7 @@ def _outlines(ax: Axes, runs: Mapping[str, np.ndarray], colours: Mapping[str, st
     """Histograms of all runs in the same bins, as outlines."""
     many = [values for values in runs.values() if values.size > 1 and np.ptp(values) > 0]
     if many:
-        ends = np.array([np.percentile(values, [0.1, 99.9]) for values in many])
-        edges = np.linspace(ends[:, 0].min(), ends[:, 1].max(), _BINS + 1)
+        edges = np.linspace(*_span(dict(enumerate(many))), _BINS + 1)
     for label, values in runs.items():
         if values.size > 1 and np.ptp(values) > 0:
             counts, _ = np.histogram(values, edges)

@@ -28,7 +28,8 @@ body { font: 16px/1.45 system-ui, sans-serif; color: #1b1b1b; background: #fff;
        max-width: 1100px; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem;
      border-bottom: 2px solid #ddd; } h3 { font-size: 1.05rem; margin: 1.6rem 0 .3rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; }
+.wide { overflow-x: auto; margin: .8rem 0; }
+table { border-collapse: collapse; font-size: .88rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3;
          white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td.words { text-align: left; } td.words { white-space: normal; min-width: 16rem; }

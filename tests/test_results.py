@@ -5,11 +5,13 @@ from __future__ import annotations
 import arviz as az
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy import stats
 
 import zoo
-from inference import results
+from inference import diagnostics, results
+from inference._problem import Fit
 
 POSTERIOR = {
     "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive",
@@ -143,3 +145,22 @@ def test_rows_of_several_sites_are_summed_where_they_match():
     np.testing.assert_array_equal(results.pointwise(idata), np.full((3, 2), 3.0))
     idata = az.from_dict(log_likelihood=groups, dims={"a": ["row"], "b": ["other"]})
     assert results.pointwise(idata).shape == (6, 2)
+
+
+@pytest.mark.parametrize(("k", "trusted"), [(0.3, True), (0.5, True), (0.9, False), (1.2, False)])
+def test_khat_finds_the_known_tail_of_the_weights(k, trusted):
+    # exp(k E) with E standard exponential is Pareto, and its tail index is k.
+    log_ratios = torch.as_tensor(k * np.random.default_rng(3).exponential(size=20_000))
+    found, judged = _khat_and_verdict(log_ratios)
+    assert found == pytest.approx(k, abs=0.1)
+    assert (judged == "pass") is trusted
+    # The other sign has a bounded tail: a bad guide would pass (the trap of the sign).
+    assert _khat_and_verdict(-log_ratios)[0] < 0.1
+
+
+def _khat_and_verdict(log_ratios):
+    """Of a fit with those log p - log q."""
+    fit = Fit(draws={"w": torch.randn(1, 100)}, kind="independent", log_ratios=log_ratios)
+    idata = az.from_dict(posterior={"w": fit.draws["w"].numpy()})
+    metrics = results.metrics(fit, idata)
+    return metrics["khat"], diagnostics.verdict(fit, idata, metrics).status

@@ -22,3 +22,23 @@ def test_verdicts_and_brackets_are_printed_as_they_are(capsys):
 def test_numbers():
     assert terminal.number(0.53333333333) == "0.533333"
     assert terminal.number([1.0, [2.5]]) == "[1, [2.5]]"
+
+
+def test_cells_hold_values_with_their_errors_and_empty_columns_are_left_out():
+    table = pd.DataFrame(
+        {
+            "time_s": [1.25, 2.0],
+            "mean_error": [0.01234, float("nan")],
+            "mean_error_se": [0.0051, float("nan")],
+            "sd_low": [0.431, float("nan")],
+            "sd_high": [0.99, float("nan")],
+            "elbo": [-2423.28, -3.0],
+            "elbo_se": [0.0014, 0.0],
+        },
+        index=["svi", "laplace"],
+    ).reindex(columns=[name for group in terminal._CELLS for c in group.values() for name in c])
+    first, second = terminal.layout(table)
+    assert first["mean error, sd"] == ["0.0123 ± 0.0051", ""]
+    assert first["sd ratio"] == ["0.43 .. 0.99", ""]
+    assert "k-hat" not in first
+    assert second["ELBO"] == ["-2423.2800 ± 0.0014", "-3"]

@@ -1,0 +1,79 @@
+"""The report: verdicts first and the gravest on top, self-contained, nothing unescaped."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+import zoo
+from inference._problem import Finding
+from inference.diagnostics import Verdict
+from inference.settings import UsageError
+
+BAD = Finding("fail", "the chains disagree <in pi>", "run longer")
+
+
+@pytest.fixture(scope="module")
+def runs():
+    found = [zoo.run("coin", method=method, draws=200) for method in ("laplace", "exact")]
+    found.append(zoo.run("coin", method="map"))
+    bad = zoo.run("coin", method="laplace", draws=200, seed=7)
+    bad.record["verdict"] = {"status": "fail", "reasons": [str(BAD)]}
+    found.append(replace(bad, verdict=Verdict("fail", (BAD,))))
+    found.append(zoo.run("gaussian", method="exact", draws=200))
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(runs, tmp_path_factory):
+    file = tmp_path_factory.mktemp("report") / "report.html"
+    assert zoo.report(*runs, out=file) == file.read_text()
+    return file.read_text()
+
+
+def test_the_gravest_verdict_is_on_top_with_its_cause_and_the_trusted_are_named(page):
+    listed = re.findall(r'<li><span class="verdict"[^>]*>(\w+)</span> <b>([^<]*)</b>', page)
+    assert listed[0] == ("fail", "laplace seed=7")
+    assert [status for status, _ in listed] == ["fail", "warn", "pass", "pass", "pass"]
+    assert page.index("the chains disagree &lt;in pi&gt;; run longer") < page.index("<table>")
+    assert re.search(r"<b>Trust: exact coin, exact gaussian\.</b>", page)
+    assert "Points without an interval: map." in page
+    assert "Do not trust: laplace seed=0, laplace seed=7." in page
+
+
+def test_it_needs_nothing_else(page):
+    targets = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert targets and all(target.startswith("data:") for target in targets)
+    assert "<script" not in page and "url(" not in page and "@import" not in page
+    assert page.count("<img ") > 8
+    assert all('alt="' in tag for tag in re.findall(r"<img [^>]{0,80}", page))
+
+
+def test_settings_versions_and_commands_are_there(page):
+    for word in ("torch", "nutpie", "Options and settings", "seed", "sha256", "Commands"):
+        assert word in page
+
+
+def test_only_runs_of_the_same_data_are_compared(page):
+    assert page.count("<h2>Side by side</h2>") == 1
+
+
+def test_what_cannot_be_reported(tmp_path):
+    with pytest.raises(UsageError, match="needs runs"):
+        zoo.report()
+    with pytest.raises(UsageError, match=r"is no \.html"):
+        zoo.report(tmp_path, out="report.pdf")
+
+
+def test_from_the_command_line(runs, tmp_path, capsys):
+    folders = [str(run.save(tmp_path, figures=False)) for run in runs[:2]]
+    out = tmp_path / "both.html"
+    assert zoo.main(["report", *folders, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"wrote {out}\n"
+    assert "2 runs of coin" in out.read_text()
+    assert zoo.main(["compare", *folders, "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("held against exact\n") and "the reference" in said
+    assert "saved in" in said
