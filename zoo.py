@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,6 +51,12 @@ if TYPE_CHECKING:
 __all__ = ["Run", "compare", "load", "main", "report", "run"]
 
 _DEFAULT_METHOD = "nuts"
+
+
+class Interrupted(_InferenceFault):
+    """A run that an interruption kept from ending, or from beginning."""
+
+    exit_code = 130
 
 
 # -- the verbs in Python ----------------------------------------------------------------------
@@ -384,10 +391,14 @@ def _methods_compared(
     plans = {job.label: _planned(model, job, common, jobs) for job in jobs}
     done = _attempted(plans, progress, save_in, workers)
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
+    stopped = max(map(_signal_of, done.values()))
+    if not runs and stopped:
+        raise KeyboardInterrupt
     if not runs:
         raise Refused(f"no method ran: {next(iter(done.values()))}")
     rest = {label: one for label, one in done.items() if not isinstance(one, Run)}
     table = _compared(runs, rest)
+    table.signal = stopped
     if vary is not None:
         shown = study.sensitivity(table.parameters, jobs)
         table.notes += study.moved(shown)
@@ -420,12 +431,22 @@ def _planned(model: Any, job: Any, common: Mapping[str, Any], jobs: Sequence[Any
 def _attempted(
     plans: Mapping[str, Any], progress: bool, save_in: str | Path | None, workers: int
 ) -> dict[str, Any]:
-    """Label to `Run`, or to the fault that kept it from running; each is saved when it is done."""
-    from joblib import Parallel, delayed
+    """Label to `Run`, or to the fault that kept it from running; each is saved when it is done.
 
-    calls = [delayed(_attempt)(plan, progress, save_in) for plan in plans.values()]
-    found = Parallel(n_jobs=workers)(calls)
-    return dict(zip(plans, found))
+    After an interruption nothing more is begun.
+    """
+    if workers != 1:
+        from joblib import Parallel, delayed
+
+        calls = [delayed(_attempt)(plan, progress, save_in) for plan in plans.values()]
+        return dict(zip(plans, Parallel(n_jobs=workers)(calls)))
+    done: dict[str, Any] = {}
+    for label, plan in plans.items():
+        stopped = any(_signal_of(one) for one in done.values())
+        done[label] = Interrupted("not run") if stopped else _attempt(plan, progress, save_in)
+        if progress:
+            print(f"{label}: {_outcome(done[label])}", file=sys.stderr)
+    return done
 
 
 def _attempt(plan: Any, progress: bool, save_in: str | Path | None) -> Any:
@@ -435,9 +456,24 @@ def _attempt(plan: Any, progress: bool, save_in: str | Path | None) -> Any:
         run = _execute(plan, progress, time.perf_counter())
     except _InferenceFault as fault:
         return fault
+    except KeyboardInterrupt:
+        return Interrupted("interrupted before it had a result; run it again")
     if save_in is not None:
         run.save(save_in, figures=False)
     return run
+
+
+def _signal_of(one: Any) -> int:
+    """The signal that interrupted a run, 0 if none did."""
+    if isinstance(one, Interrupted):
+        return signal.SIGINT
+    return (one.record["signal"] or 0) if isinstance(one, Run) else 0
+
+
+def _outcome(one: Any) -> str:
+    if not isinstance(one, Run):
+        return str(one)
+    return f"{one.verdict.status}, {one.record['timing']['fit_s']:.1f} s"
 
 
 def _compared(
@@ -1141,6 +1177,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         terminal.show_growth(table, table.notes)
     else:
         terminal.show_comparison(table)
+    if table.signal:
+        return _fail("interrupted; what was done is saved", 128 + table.signal, False)
     return 0
 
 

@@ -109,13 +109,14 @@ class Table(pd.DataFrame):
         runs: label to run.
         notes: what a reader should know of the whole.
         pictures: kind to function of no arguments that gives a Figure.
+        signal: the signal that cut the study short; 0 if none did.
     """
 
-    _metadata = ("runs", "notes", "pictures")
+    _metadata = ("runs", "notes", "pictures", "signal")
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.runs, self.notes, self.pictures = {}, [], {}
+        self.runs, self.notes, self.pictures, self.signal = {}, [], {}, 0
 
     def figures(self) -> list[str]:
         """The kinds that `figure` can draw."""

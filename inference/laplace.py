@@ -63,6 +63,8 @@ def laplace(
     with seeded(seed, DISCRETE):
         values = program.complete(values)
     evidence = mode.value + program.size * _HALF_LOG_2_PI + root.diagonal().log().sum()
+    # An improper prior has no scale of its own: what it gives as evidence is arbitrary.
+    metrics = {} if program.improper() else {"log_evidence": evidence.item()}
     return Fit(
         draws={name: value[None] for name, value in values.items()},
         kind="independent",
@@ -70,7 +72,7 @@ def laplace(
         log_q=log_q[None],
         log_ratios=log_ratios,
         params={"loc": mode.u, "scale_tril": root},
-        metrics={"log_evidence": evidence.item()},
+        metrics=metrics,
         point=program.constrain(mode.u),
     )
 

@@ -120,6 +120,24 @@ def test_sensitivity_in_words():
     assert "mean of w moves by 2 of its smallest sds" in study.moved(table)[0]
 
 
+def test_an_interruption_begins_nothing_more_and_keeps_what_is_done(tmp_path, monkeypatch, capsys):
+    from inference import point
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(point, "map_", interrupted)
+    words = ["compare", "coin", "--methods", "laplace,map,nuts", "--out", str(tmp_path)]
+    assert zoo.main(words) == 130
+    said = capsys.readouterr()
+    assert "interrupted; what was done is saved" in said.err
+    assert "nuts     FAILED   not run" in said.out
+    assert [path.name[:12] for path in tmp_path.glob("*/run.json") for path in [path.parent]] == [
+        "coin-laplace"
+    ]
+    assert zoo.main([*words[:3], "map,nuts"]) == 130
+
+
 def test_jobs_at_once_give_the_same_draws():
     alone = zoo.compare("coin", methods="laplace,nuts", draws=50, chains=2)
     at_once = zoo.compare("coin", methods="laplace,nuts", draws=50, chains=2, jobs=2)
