@@ -138,7 +138,7 @@ def _fit(
 def _unsettled(fit: Fit, warmup: int) -> list[Finding]:
     """Whether the warm-up was too short to learn step size and mass matrix.
 
-    On the zoo's models the step sizes of four chains differed by a factor of 1.3 at most after
+    On the zoo's models the step sizes of four chains differed by a factor of 1.4 at most after
     100 to 400 steps, by up to 3.7 after 50, with trajectories 2 to 12 times as long.
     """
     last = fit.stats["step_size"][:, -1]

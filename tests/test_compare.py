@@ -138,3 +138,20 @@ def test_it_displays_and_becomes_plain_values():
     assert plain["parameters"]["svi"]["w[0]"]["reference_sd"] == pytest.approx(1, abs=0.05)
     with pytest.raises(UsageError, match="no figure 'forrest'"):
         table.figure("forrest")
+
+
+def test_nuts_lies_at_the_noise_and_a_planted_narrow_fit_clearly_above():
+    run = zoo.run("linear", method="nuts", noise=1.0)
+    planted = run.idata.copy()
+    posterior = planted.posterior
+    planted.posterior = posterior.mean(("chain", "draw")) + 0.8 * (
+        posterior - posterior.mean(("chain", "draw"))
+    )
+    rows = [
+        Row(label=label, posterior="m", record=run.record, idata=idata)
+        for label, idata in (("nuts", run.idata), ("planted", planted))
+    ]
+    table = compare.compare(rows, {"m": run.exact})
+    assert table.loc["nuts", "distance"] < 1.2 * table.loc["nuts", "distance_floor"]
+    assert table.loc["planted", "distance"] > 2 * table.loc["planted", "distance_floor"]
+    assert table.loc["planted", "reading"].startswith("narrower (all parameters, sd down to 0.7")
