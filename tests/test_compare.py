@@ -143,10 +143,9 @@ def test_it_displays_and_becomes_plain_values():
 def test_nuts_lies_at_the_noise_and_a_planted_narrow_fit_clearly_above():
     run = zoo.run("linear", method="nuts", noise=1.0)
     planted = run.idata.copy()
-    posterior = planted.posterior
-    planted.posterior = posterior.mean(("chain", "draw")) + 0.8 * (
-        posterior - posterior.mean(("chain", "draw"))
-    )
+    centre = planted.posterior.mean(("chain", "draw"))
+    narrow = centre + 0.8 * (planted.posterior - centre)
+    planted.posterior = narrow.transpose("chain", "draw", ...)
     rows = [
         Row(label=label, posterior="m", record=run.record, idata=idata)
         for label, idata in (("nuts", run.idata), ("planted", planted))
