@@ -17,7 +17,6 @@ import json
 import math
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -51,12 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["Run", "compare", "load", "main", "report", "run"]
 
 _DEFAULT_METHOD = "nuts"
-
-
-class Interrupted(_InferenceFault):
-    """A run that an interruption kept from ending, or from beginning."""
-
-    exit_code = 130
 
 
 # -- the verbs in Python ----------------------------------------------------------------------
@@ -389,9 +382,10 @@ def _methods_compared(
 
     jobs = study.jobs(methods, vary)
     plans = {job.label: _planned(model, job, common, jobs) for job in jobs}
-    done = _attempted(plans, progress, save_in, workers)
+    begin = partial(_begin, progress=progress, save_in=save_in)
+    done = study.attempt(plans, begin, workers=workers, progress=progress)
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
-    stopped = max(map(_signal_of, done.values()))
+    stopped = study.stopped_by(done.values())
     if not runs and stopped:
         raise KeyboardInterrupt
     if not runs:
@@ -406,6 +400,14 @@ def _methods_compared(
     if save_in is not None:
         _save_table(table, save_in, f"compare-{Path(_entry(model)[1]).stem}")
     return table
+
+
+def _begin(plan: _Plan, *, progress: bool, save_in: str | Path | None = None) -> Run:
+    """One of many runs; saved when it is done, its pictures left to the comparison."""
+    run = _execute(plan, progress, time.perf_counter())
+    if save_in is not None:
+        run.save(save_in, figures=False)
+    return run
 
 
 def _planned(model: Any, job: Any, common: Mapping[str, Any], jobs: Sequence[Any]) -> Any:
@@ -426,54 +428,6 @@ def _planned(model: Any, job: Any, common: Mapping[str, Any], jobs: Sequence[Any
         return _plan(model, method=job.method, guide=job.guide, **asked)
     except Refused as refusal:
         return refusal
-
-
-def _attempted(
-    plans: Mapping[str, Any], progress: bool, save_in: str | Path | None, workers: int
-) -> dict[str, Any]:
-    """Label to `Run`, or to the fault that kept it from running; each is saved when it is done.
-
-    After an interruption nothing more is begun.
-    """
-    if workers != 1:
-        from joblib import Parallel, delayed
-
-        calls = [delayed(_attempt)(plan, progress, save_in) for plan in plans.values()]
-        return dict(zip(plans, Parallel(n_jobs=workers)(calls)))
-    done: dict[str, Any] = {}
-    for label, plan in plans.items():
-        stopped = any(_signal_of(one) for one in done.values())
-        done[label] = Interrupted("not run") if stopped else _attempt(plan, progress, save_in)
-        if progress:
-            print(f"{label}: {_outcome(done[label])}", file=sys.stderr)
-    return done
-
-
-def _attempt(plan: Any, progress: bool, save_in: str | Path | None) -> Any:
-    if isinstance(plan, _InferenceFault):
-        return plan
-    try:
-        run = _execute(plan, progress, time.perf_counter())
-    except _InferenceFault as fault:
-        return fault
-    except KeyboardInterrupt:
-        return Interrupted("interrupted before it had a result; run it again")
-    if save_in is not None:
-        run.save(save_in, figures=False)
-    return run
-
-
-def _signal_of(one: Any) -> int:
-    """The signal that interrupted a run, 0 if none did."""
-    if isinstance(one, Interrupted):
-        return signal.SIGINT
-    return (one.record["signal"] or 0) if isinstance(one, Run) else 0
-
-
-def _outcome(one: Any) -> str:
-    if not isinstance(one, Run):
-        return str(one)
-    return f"{one.verdict.status}, {one.record['timing']['fit_s']:.1f} s"
 
 
 def _compared(
@@ -546,7 +500,9 @@ def _grown(
         part = _first_rows(whole, n)
         for job in study.jobs(methods or _estimators(entry, common["settings"], part), None):
             plan = _planned(model, job, {**common, "data": part}, [job])
-            run = _attempt(plan, progress, None)
+            (run,) = study.attempt({job.label: plan}, partial(_begin, progress=progress)).values()
+            if study.stopped_by([run]):
+                raise KeyboardInterrupt
             if isinstance(run, Run):
                 rows += study.estimates(n, job.method, run.summary())
                 rows += _next(run, whole, counts[-1])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ._problem import Fault
 from .compare import Table
 from .settings import UsageError
 
@@ -164,6 +167,73 @@ def sizes(words: str | Sequence[int], most: int | None) -> list[int]:
     if most is not None and found[-1] > most:
         raise UsageError(f"there are {most} rows, --sizes asks for {found[-1]}; take fewer")
     return found
+
+
+# -- one after the other, or several at once --------------------------------------------------
+
+
+class Interrupted(Fault):
+    """A run that an interruption kept from ending, or from beginning."""
+
+    exit_code = 130
+
+
+def attempt(
+    plans: Mapping[str, Any],
+    begin: Callable[[Any], Any],
+    *,
+    workers: int = 1,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Label to run, or to the fault that kept it from running.
+
+    After an interruption nothing more is begun.
+
+    Args:
+        plans: label to what `begin` takes, or to a fault, which stays.
+        begin: makes the run (`zoo.Run`) of a plan.
+        workers: runs at once.
+        progress: whether to tell each outcome on standard error.
+    """
+    if workers != 1:
+        from joblib import Parallel, delayed
+
+        return dict(zip(plans, Parallel(workers)(delayed(_one)(p, begin) for p in plans.values())))
+    done: dict[str, Any] = {}
+    for label, plan in plans.items():
+        stopped = stopped_by(done.values())
+        done[label] = Interrupted("not run") if stopped else _one(plan, begin)
+        if progress:
+            print(f"{label}: {_outcome(done[label])}", file=sys.stderr)
+    return done
+
+
+def _one(plan: Any, begin: Callable[[Any], Any]) -> Any:
+    if isinstance(plan, Fault):
+        return plan
+    try:
+        return begin(plan)
+    except Fault as fault:
+        return fault
+    except KeyboardInterrupt:
+        return Interrupted("interrupted before it had a result; run it again")
+
+
+def stopped_by(outcomes: Iterable[Any]) -> int:
+    """The signal that interrupted one of the runs; 0 if none did."""
+    return max((_signal_of(one) for one in outcomes), default=0)
+
+
+def _signal_of(one: Any) -> int:
+    if isinstance(one, Interrupted):
+        return int(signal.SIGINT)
+    return 0 if isinstance(one, Fault) else one.record["signal"] or 0
+
+
+def _outcome(one: Any) -> str:
+    if isinstance(one, Fault):
+        return str(one)
+    return f"{one.verdict.status}, {one.record['timing']['fit_s']:.1f} s"
 
 
 # -- data that grow ---------------------------------------------------------------------------

@@ -106,25 +106,28 @@ def svi(
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
             ascent = _ascend(gradient, params, batches, steps, lr, window, of_pass, context)
             findings += ascent.pop("findings", [])
-        with seeded(seed, DRAWS):
-            values, log_q = _draw(program, chosen.guide, draws)
-            log_p = over_draws(program.log_joint, values, program.elements)
-            more = further_draws(program, program.log_joint, values)
-            log_ratios = log_p - log_q if more <= draws else _log_ratios(program, chosen, more)
-        with seeded(seed, DISCRETE):
-            values = program.complete(values)
+        sample = _sample(program, chosen, draws, seed)
         learned = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
     return Fit(
-        draws={name: value[None] for name, value in values.items()},
-        kind="independent",
-        log_p=log_p[None],
-        log_q=log_q[None],
-        log_ratios=log_ratios,
-        params=learned,
-        settings=used,
-        findings=findings,
-        **ascent,
+        kind="independent", params=learned, settings=used, findings=findings, **sample, **ascent
     )
+
+
+def _sample(program: Program, chosen: Guide, draws: int, seed: int) -> dict[str, Any]:
+    """What a `Fit` holds of the fitted guide: draws, log p, log q and further ratios of them."""
+    with seeded(seed, DRAWS):
+        values, log_q = _draw(program, chosen.guide, draws)
+        log_p = over_draws(program.log_joint, values, program.elements)
+        more = further_draws(program, program.log_joint, values)
+        log_ratios = log_p - log_q if more <= draws else _log_ratios(program, chosen, more)
+    with seeded(seed, DISCRETE):
+        values = program.complete(values)
+    return {
+        "draws": {name: value[None] for name, value in values.items()},
+        "log_p": log_p[None],
+        "log_q": log_q[None],
+        "log_ratios": log_ratios,
+    }
 
 
 def resolve(
