@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import json
 import math
 import os
@@ -190,7 +191,10 @@ class Run:
 
 
 def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
-    return {str(k): {c: float(v) for c, v in row.items()} for k, row in table.iterrows()}
+    return {
+        str(k): {c: float(v) for c, v in row.items() if math.isfinite(v)}
+        for k, row in table.iterrows()
+    }
 
 
 def run(
@@ -285,13 +289,17 @@ def compare(
     """
     common = {"data": data, "columns": {"target": target, "features": features}}
     common |= {"seed": seed, "device": device, "settings": settings}
-    if all(isinstance(one, Run) or _is_run(one) for one in what) and what:
-        runs = [one if isinstance(one, Run) else load(one) for one in what]
-        return _runs_compared(runs, out)
+    if any(isinstance(one, Run) or _is_run(one) for one in what):
+        idle = {"methods": methods, "vary": vary, "sizes": sizes, "data": data, **settings}
+        _must_be_idle(idle, "runs that are there are compared as they are")
+        return _runs_compared(_loaded(what), out)
     if len(what) != 1:
         raise UsageError("compare takes one model, or folders of runs; see `zoo.py list runs`")
     if sizes is not None:
+        _must_be_idle({"vary": vary}, "--sizes shows estimates as the data grow")
         return _grown(what[0], sizes, methods, common, progress=progress, save_in=out)
+    if jobs < 1:
+        raise UsageError(f"--jobs {jobs} is no number of runs at once; give 1 or more")
     return _methods_compared(
         what[0], methods, vary, common, progress=progress, save_in=out, workers=jobs
     )
@@ -316,11 +324,14 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
         raise UsageError("a report needs runs; see `zoo.py list runs`")
     if out is not None and Path(out).suffix not in (".html", ".htm"):
         raise UsageError(f"--out {out} is no .html; name it so")
-    loaded = [one if isinstance(one, Run) else load(one) for one in runs]
+    if out is not None:
+        store.check_folder(Path(out).absolute().parent)
+    loaded = _loaded(runs)
     named = dict(zip(compare.labels([run.record for run in loaded]), loaded))
     alike: dict[str, dict[str, Run]] = {}
     for label, run in named.items():
-        alike.setdefault(run.record["data"]["sha256"], {})[label] = run
+        if _has_posterior(run):
+            alike.setdefault(run.record["data"]["sha256"], {})[label] = run
     tables = [_compared(part) for part in alike.values() if len(part) > 1]
     page = report.report(named, tables)
     if out is not None:
@@ -358,9 +369,31 @@ def _is_run(one: Any) -> bool:
     return isinstance(one, str | Path) and (Path(one) / "run.json").is_file()
 
 
+def _is_study(one: Any) -> bool:
+    """Whether it is the folder of a comparison, which lies among the runs."""
+    return isinstance(one, str | Path) and not _is_run(one) and (Path(one) / "table.csv").is_file()
+
+
+def _loaded(what: Sequence[Any]) -> list[Run]:
+    return [one if isinstance(one, Run) else load(one) for one in what if not _is_study(one)]
+
+
+def _has_posterior(run: Run) -> bool:
+    return "posterior" in run.idata.groups()
+
+
+def _must_be_idle(options: Mapping[str, Any], why: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{why}, {given[0]} would have no effect; leave it out")
+
+
 def _runs_compared(runs: Sequence[Run], save_in: str | Path | None) -> Table:
     from inference import compare
 
+    for run in runs:
+        if not _has_posterior(run):
+            raise UsageError("a run of the prior gives no posterior to compare; leave it out")
     table = _compared(dict(zip(compare.labels([run.record for run in runs]), runs)))
     if save_in is not None:
         _save_table(table, save_in, f"compare-{Path(runs[0].record['model']).stem}")
@@ -378,28 +411,67 @@ def _methods_compared(
     workers: int,
 ) -> Table:
     """Every method on one model; all plans are made before the first is run."""
-    from inference import overlays, study
+    from inference import compare, overlays, study
 
     jobs = study.jobs(methods, vary)
-    plans = {job.label: _planned(model, job, common, jobs) for job in jobs}
-    begin = partial(_begin, progress=progress, save_in=save_in)
-    done = study.attempt(plans, begin, workers=workers, progress=progress)
+    asked = {job.label: _asked(model, job, common, jobs) for job in jobs}
+    plans = {label: _planned(one) for label, one in asked.items()}
+    sound = {label: plan for label, plan in plans.items() if isinstance(plan, _Plan)}
+    compare.check_same_data({k: {"data": _data_said(plan.data)} for k, plan in sound.items()})
+    if workers == 1:
+        begin = partial(_begin, progress=progress, save_in=save_in)
+        done = study.attempt(plans, begin, progress=progress)
+    else:
+        done = _at_once(asked, plans, save_in, workers)
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
     stopped = study.stopped_by(done.values())
     if not runs and stopped:
         raise KeyboardInterrupt
     if not runs:
         raise Refused(f"no method ran: {next(iter(done.values()))}")
-    rest = {label: one for label, one in done.items() if not isinstance(one, Run)}
-    table = _compared(runs, rest)
+    table = _compared(done)
     table.signal = stopped
     if vary is not None:
-        shown = study.sensitivity(table.parameters, jobs)
+        shown = study.sensitivity(table.parameters, jobs, runs)
         table.notes += study.moved(shown)
         table.pictures["sensitivity"] = partial(overlays.sensitivity, shown)
     if save_in is not None:
         _save_table(table, save_in, f"compare-{Path(_entry(model)[1]).stem}")
     return table
+
+
+def _data_said(data: models.Data) -> dict[str, Any]:
+    return {"source": data.source, "n": data.n, "sha256": data.sha256}
+
+
+def _at_once(
+    asked: Mapping[str, Any], plans: Mapping[str, Any], save_in: Any, workers: int
+) -> dict[str, Any]:
+    """Label to run or fault, several at once: each is planned anew in a process of its own."""
+    from importlib import import_module
+
+    from joblib import Parallel, delayed
+
+    # By the module's name: what belongs to `__main__` is not known in another process.
+    remote = delayed(import_module("zoo")._remote)
+    found = Parallel(n_jobs=workers)(remote(one, save_in) for one in asked.values())
+    done = {}
+    for (label, plan), one in zip(plans.items(), found):
+        done[label] = one
+        if isinstance(one, dict):
+            done[label] = Run(**one, entry=plan.entry, _data=plan.data)
+    return done
+
+
+def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
+    """What makes up the run, without the functions that another process would not know."""
+    from inference import study
+
+    plan = _planned(asked)
+    (run,) = study.attempt({"": plan}, partial(_begin, progress=False, save_in=save_in)).values()
+    if not isinstance(run, Run):
+        return run
+    return {name: getattr(run, name) for name in ("record", "idata", "verdict", "params")}
 
 
 def _begin(plan: _Plan, *, progress: bool, save_in: str | Path | None = None) -> Run:
@@ -410,42 +482,48 @@ def _begin(plan: _Plan, *, progress: bool, save_in: str | Path | None = None) ->
     return run
 
 
-def _planned(model: Any, job: Any, common: Mapping[str, Any], jobs: Sequence[Any]) -> Any:
-    """The job's plan, or the refusal."""
-    given = common["settings"]
-    entry, _ = _entry(model)
+def _asked(model: Any, job: Any, common: Mapping[str, Any], jobs: Sequence[Any]) -> dict[str, Any]:
+    """What `_plan` is asked for by a job: of the settings, those that its method knows.
+
+    Raises:
+        BadSetting: a setting that no method knows, or one to vary that this one does not know.
+    """
+    given, (entry, name) = common["settings"], _entry(model)
     homes = {one.method: _homes(entry, _method(one.method)) for one in jobs}
     known = {m: {k for home in h.values() for k in home} for m, h in homes.items()}
-    for name in given:
-        if not any(name in names for names in known.values()):
-            everything = sorted(set().union(*known.values()))
+    for key in given:
+        if not any(key in names for names in known.values()):
+            near = _nearest(key, sorted(set().union(*known.values())))
+            raise _settings.BadSetting(f"there is no setting '{key}' here; {near}")
+    for key in job.varied:
+        if key not in known[job.method]:
+            near = _nearest(key, sorted(known[job.method]))
             raise _settings.BadSetting(
-                f"there is no setting '{name}' here; {_nearest(name, everything)}"
+                f"{job.method} on {name} has no setting '{key}' to vary; {near}"
             )
     settings = {k: v for k, v in given.items() if k in known[job.method]} | dict(job.varied)
-    asked = {**common, "settings": settings}
+    own = {"model": model, "method": job.method, "guide": job.guide, "settings": settings}
+    return {**common, **own}
+
+
+def _planned(asked: Mapping[str, Any]) -> Any:
+    """The plan, or the refusal."""
     try:
-        return _plan(model, method=job.method, guide=job.guide, **asked)
+        return _plan(**asked)
     except Refused as refusal:
         return refusal
 
 
-def _compared(
-    runs: Mapping[str, Run], refused: Mapping[str, _InferenceFault] | None = None
-) -> Table:
-    """The table and the pictures of runs by label, and of what was refused beside them."""
+def _compared(done: Mapping[str, Any]) -> Table:
+    """The table and the pictures of runs, or of the faults that kept them from running."""
     from inference import compare, machine, overlays
 
-    keys = {label: compare.posterior_key(run.record) for label, run in runs.items()}
-    rows = [
-        compare.Row(label=label, posterior=keys[label], record=run.record, idata=run.idata)
-        for label, run in runs.items()
-    ]
-    for label, fault in (refused or {}).items():
-        status = "refused" if isinstance(fault, Refused) else "failed"
-        rows.append(compare.Row(label=label, posterior="", reason=str(fault), status=status))
-    first = {keys[label]: run for label, run in reversed(runs.items())}
-    exact = {key: _exact_of(run) for key, run in first.items()}
+    runs = {label: one for label, one in done.items() if isinstance(one, Run)}
+    keys = compare.posterior_keys({label: run.record for label, run in runs.items()})
+    rows = [_row(label, one, keys.get(label, "")) for label, one in done.items()]
+    exact = dict.fromkeys(keys.values())
+    for label, run in runs.items():
+        exact[keys[label]] = exact[keys[label]] or _exact_of(run)
     with machine.numbers():
         table = compare.compare(rows, exact, seed=next(iter(runs.values())).record["seed"])
     table.runs = dict(runs)
@@ -458,6 +536,16 @@ def _compared(
     if any("held_out" in idata.groups() for idata in results.values()):
         table.pictures["calibration"] = partial(overlays.calibration, results)
     return table
+
+
+def _row(label: str, one: Any, key: str) -> Any:
+    from inference import compare, study
+
+    if isinstance(one, Run):
+        return compare.Row(label=label, posterior=key, record=one.record, idata=one.idata)
+    status = "refused" if isinstance(one, Refused) else "failed"
+    status = "interrupted" if isinstance(one, study.Interrupted) else status
+    return compare.Row(label=label, posterior=key, reason=str(one), status=status)
 
 
 def _exact_of(run: Run) -> Any:
@@ -498,8 +586,9 @@ def _grown(
     rows, notes = [], []
     for n in counts:
         part = _first_rows(whole, n)
-        for job in study.jobs(methods or _estimators(entry, common["settings"], part), None):
-            plan = _planned(model, job, {**common, "data": part}, [job])
+        chosen = study.estimators(methods) or _estimators(entry, common["settings"], part)
+        for job in study.jobs(chosen, None):
+            plan = _planned(_asked(model, job, {**common, "data": part}, [job]))
             (run,) = study.attempt({job.label: plan}, partial(_begin, progress=progress)).values()
             if study.stopped_by([run]):
                 raise KeyboardInterrupt
@@ -847,6 +936,7 @@ def _record(plan: _Plan, problem: Problem, fit: Any) -> dict[str, Any]:
     return {
         "name": "-".join([stem, plan.method, *_in_folder(guide), str(plan.seed), stamp]),
         "model": str(Path(plan.name).resolve()) if plan.name.endswith(".py") else plan.name,
+        "model_sha256": models.fingerprint(plan.entry.model),
         "method": plan.method,
         "guide": guide,
         "seed": plan.seed,
@@ -956,6 +1046,8 @@ def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
     try:
         return arguments.command(arguments) or 0
     except (models.Fault, _InferenceFault, UsageError) as fault:
@@ -1052,7 +1144,7 @@ def _add_asked(one: argparse.ArgumentParser) -> None:
 
 def _command(commands: Any, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(command=function)
+    command.set_defaults(command=function, verb=name)
     command.add_argument("-v", "--verbose", action="store_true", help="traceback of an error")
     return command
 
@@ -1145,13 +1237,11 @@ def _cut_short(result: Run, verbose: bool) -> int:
     return _fail(f"{what}, in {result.path}; run it again", code, verbose)
 
 
-_WORDS_OF_COMPARE = ("methods", "vary", "sizes", "jobs")
-
-
 def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
     pairs = _pairs(arguments.settings)
     for name in pairs:
-        if name in inspect.signature(run).parameters or name in _WORDS_OF_COMPARE:
+        verb = {"compare": compare, "run": run}[arguments.verb]
+        if name in inspect.signature(verb).parameters:
             raise UsageError(f"{name} is no setting of --set; write --{name} {pairs[name]}")
     return pairs
 

@@ -193,8 +193,8 @@ def density(
         span: the range to show; the height stays the density among all values.
     """
     values = values[np.isfinite(values)].astype(float)
-    if len(values) > 1 and np.ptp(values) > 0:
-        low, high = span or np.percentile(values, [0.05, 99.95])
+    low, high = span or (np.percentile(values, [0.05, 99.95]) if len(values) else (0.0, 0.0))
+    if len(values) > 1 and np.ptp(values) > 0 and high > low:
         bins = np.linspace(low, high, int(np.clip(len(values) ** 0.5, 8, 50)))
         counts, edges = np.histogram(values, bins)
         heights = counts / (len(values) * (bins[1] - bins[0]))

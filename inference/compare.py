@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import arviz as az
@@ -15,6 +16,7 @@ import pandas as pd
 from . import report, results
 from ._problem import Refused
 from .chains import DRAWS, spawn
+from .diagnostics import KHAT_MAX
 from .distance import Yardstick
 from .settings import UsageError, nearest
 
@@ -22,6 +24,8 @@ from .settings import UsageError, nearest
 _SURE = 4.0
 # Differences below these are of no consequence: sds of the reference, and parts of a ratio.
 _MEAN_MATTERS, _SD_MATTERS = 0.1, 0.05
+# Standard errors (of means in sds, of sd ratios) with which nothing can be told.
+_VAGUE = 0.08
 _EXACT_DRAWS = 4000
 
 # Columns in which the metrics of a run appear by their own names.
@@ -57,7 +61,7 @@ class Row:
         """
         table = results.summary(self.idata)
         if self.record["exact"]:
-            table = _with_known(table, self.record["exact"])
+            table = results.replaced(table, self.record["exact"])
         real = self.draws
         return table.loc[[name for name in table.index if name.partition("[")[0] in real]]
 
@@ -149,7 +153,8 @@ class Comparison(Table):
     mean_error_se and the parameter (worst); sd_low and sd_high (range of sd ratios) and sd_se;
     distance of the joint draws and its noise floor (`distance.py`); elbo, log_evidence and gap
     (exact log evidence - ELBO), nats; khat; PSIS-LOO; held-out scores; smallest bulk ess and
-    ess_per_s; log_bayes_factor against the row of largest evidence; reading, in words.
+    ess_per_s; log_bayes_factor against the largest evidence that the same method found (laplace's
+    only where its k-hat allows); reading, in words.
 
     Attributes:
         references: posterior key to the name of what its runs were held against, or why not.
@@ -174,7 +179,8 @@ class Comparison(Table):
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Index to column to value, without what is empty."""
-    return {str(key): row.dropna().to_dict() for key, row in table.iterrows()}
+    finite = table.replace([np.inf, -np.inf], np.nan)
+    return {str(key): row.dropna().to_dict() for key, row in finite.iterrows()}
 
 
 def check_same_data(records: Mapping[str, Mapping[str, Any]]) -> None:
@@ -183,7 +189,7 @@ def check_same_data(records: Mapping[str, Mapping[str, Any]]) -> None:
     Raises:
         Refused: naming two runs and their data.
     """
-    first_label, first = next(iter(records.items()))
+    first_label, first = next(iter(records.items()), ("", {}))
     for label, record in records.items():
         ours, theirs = first["data"], record["data"]
         if ours["sha256"] != theirs["sha256"]:
@@ -261,14 +267,6 @@ _COLUMNS = [
 # -- the reference ----------------------------------------------------------------------------
 
 
-def _with_known(table: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    table = table.copy()
-    for name in table.index.intersection(list(known)):
-        table.loc[name, list(known[name])] = list(known[name].values())
-        table.loc[name, ["mcse_mean", "mcse_sd"]] = 0.0
-    return table
-
-
 def _reference(rows: Sequence[Row], truth: Any, seed: int) -> Reference | None:
     """The exact posterior, else the NUTS run of most effective draws that passes, else None."""
     exact = next((row for row in rows if row.record["method"] == "exact"), None)
@@ -304,7 +302,7 @@ def _from_truth(truth: Any, like: az.InferenceData, seed: int) -> Reference:
         coords={d: posterior[d].values for d in posterior.dims if d not in ("chain", "draw")},
         dims={name: list(posterior[name].dims[2:]) for name in draws},
     )
-    moments = _with_known(results.summary(sample), results.truth_of(truth))
+    moments = results.replaced(results.summary(sample), results.truth_of(truth))
     return Reference(
         name="exact",
         moments=moments,
@@ -358,7 +356,8 @@ def _against(summary: pd.DataFrame, reference: Reference | None) -> pd.DataFrame
     if reference is None:
         return each
     other = reference.moments.reindex(index=each.index, columns=kept)
-    sd = other["sd"]
+    # What the reference holds fixed, up to rounding, has no sd to measure by.
+    sd = other["sd"].where(other["sd"] > 1e-10 * other["mean"].abs() + 1e-300)
     error = np.hypot(each["mcse_mean"].fillna(0), other["mcse_mean"].fillna(0))
     ratio = each["sd"] / sd
     relative = np.hypot(
@@ -407,6 +406,8 @@ def _reading(line: Mapping[str, Any], each: pd.DataFrame) -> str:
         said.append("each parameter agrees, the joint does not (correlations or tails)")
     if said:
         return "; ".join(said)
+    if max(line.get("mean_error_se", 0), line.get("sd_se", 0)) > _VAGUE:
+        return "too few effective draws to tell it from the reference"
     if "sd_low" not in line and "mean_error" in line:
         return "a point near the reference mean, without an interval"
     return "agrees with the reference" if "mean_error" in line else ""
@@ -427,7 +428,9 @@ def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, R
         known = [
             label
             for label, row in done.items()
-            if row.record["method"] == method and "log_evidence" in lines[label]
+            if row.record["method"] == method
+            and "log_evidence" in lines[label]
+            and lines[label].get("khat", 0) < KHAT_MAX
         ]
         if len({done[label].posterior for label in known}) < 2:
             continue
@@ -441,33 +444,46 @@ def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, R
 
 def labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each run: its method and guide, and by what it differs from the others."""
-    bases = [_base(record) for record in records]
+    several = len({record["model"] for record in records}) > 1
+    bases = [_base(record, several) for record in records]
     described = [_described(record) for record in records]
     names = []
     for base, about in zip(bases, described):
         alike = [other for b, other in zip(bases, described) if b == base]
         differs = [k for k, v in about.items() if any(o.get(k) != v for o in alike)]
-        names.append(" ".join([base, *(_pair(k, about[k]) for k in differs[:4])]))
-    return [f"{n} ({names[:i].count(n) + 1})" if names.count(n) > 1 else n
-            for i, n in enumerate(names)]  # fmt: skip
+        names.append(" ".join([base, *(f"{k}={about[k]}" for k in differs[:4])]))
+    return [
+        f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
 
 
-def _pair(key: str, value: Any) -> str:
-    return str(value) if key == "model" else f"{key}={value}"
-
-
-def _base(record: Mapping[str, Any]) -> str:
+def _base(record: Mapping[str, Any], several: bool) -> str:
+    """Method and guide, after the model where there are several."""
     guide = record.get("guide")
-    return record["method"] + (f":{guide}" if guide else "")
+    name = record["method"] + (f":{guide}" if guide else "")
+    return f"{Path(record['model']).stem} {name}" if several else name
 
 
 def _described(record: Mapping[str, Any]) -> dict[str, Any]:
-    """All by which two runs of one method may differ."""
-    about = {"model": record["model"], **record["options"], **record["settings"]}
-    return {**about, "seed": record["seed"]}
+    """All by which two runs of one method on one model may differ."""
+    return {**record["options"], **record["settings"], "seed": record["seed"]}
 
 
-def posterior_key(record: Mapping[str, Any]) -> str:
-    """What posterior a run approximates: the model and its options."""
+def posterior_keys(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Label to what posterior the run approximates: the model, its options, and its source.
+
+    Runs of models that bear one name but are not the same are told apart by the source's hash.
+    """
+    plain = {label: _posterior(record) for label, record in records.items()}
+    sources = {label: record.get("model_sha256", "") for label, record in records.items()}
+    keys = {}
+    for label, key in plain.items():
+        others = {sources[other] for other in plain if plain[other] == key}
+        keys[label] = f"{key}, source {sources[label][:8]}" if len(others) > 1 else key
+    return keys
+
+
+def _posterior(record: Mapping[str, Any]) -> str:
     options = ", ".join(f"{k}={v}" for k, v in sorted(record["options"].items()))
     return f"{record['model']} ({options})" if options else record["model"]

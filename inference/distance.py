@@ -15,8 +15,9 @@ import numpy as np
 _DIRECTIONS, _SPLITS = 64, 20
 # Fewer effective draws than this say nothing about a joint distribution.
 _FEWEST = 50
-# Beyond so many dimensions a sample of usual size has no covariance to speak of.
-_MOST_WHITENED = 200
+# With fewer effective draws than this a dimension, the reference's own covariance is so noisy that
+# what it was whitened by is too near to it: scales are then taken one by one.
+_DRAWS_OF_DIMENSION = 20
 
 
 class Distance(NamedTuple):
@@ -40,7 +41,7 @@ class Yardstick:
 
     def __init__(self, draws: np.ndarray, ess: float):
         self._loc = draws.mean(0)
-        self._directions = _whitening(draws) @ _directions(draws.shape[1])
+        self._directions = _whitening(draws, ess) @ _directions(draws.shape[1])
         self._projected = self._project(_thin(draws, ess))
         self._floors: dict[int, float] = {}
 
@@ -85,11 +86,11 @@ def _directions(d: int) -> np.ndarray:
     return found / np.linalg.norm(found, axis=0)
 
 
-def _whitening(draws: np.ndarray) -> np.ndarray:
+def _whitening(draws: np.ndarray, ess: float) -> np.ndarray:
     """A matrix (d, d) after which the draws have covariance 1 where they vary."""
     scale = draws.std(0)
     scale = np.where(scale > 0, scale, np.inf)
-    if draws.shape[1] > _MOST_WHITENED:
+    if ess < _DRAWS_OF_DIMENSION * draws.shape[1]:
         return np.diag(1 / scale)
     covariance = np.cov((draws - draws.mean(0)) / scale, rowvar=False)
     values, vectors = np.linalg.eigh(np.atleast_2d(covariance))

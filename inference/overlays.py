@@ -5,7 +5,7 @@ Results come as label to InferenceData, at most about ten; studies of many runs 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def _beyond(
     ax: Axes, draws: Mapping[str, Mapping[str, np.ndarray]], low: float, high: float, step: float
 ) -> str:
     """Cut the axis, mark by an arrow at the edge what lies beyond it; a sentence on it."""
-    margin, any_away = 0.03 * (high - low), False
+    margin, any_away = 0.03 * max(high - low, 1e-6 * abs(high), 1e-300), False
     labels = list(dict.fromkeys(label for runs in draws.values() for label in runs))
     for row, runs in enumerate(draws.values()):
         for label, values in runs.items():
@@ -123,7 +123,7 @@ def overlay(results: Results, exact: Any = None) -> Figure:
             across = style.value_range(np.array(_span(runs)), known[name])
             ax.plot(across, known[name].pdf(across), "k--", lw=1.2)
         low, high = _span(runs)
-        margin = 0.03 * (high - low)
+        margin = 0.03 * max(high - low, 1e-6 * abs(high), 1e-300)
         ax.set(xlabel=short(name, 34), yticks=[], ylim=(0, None))
         ax.set_xlim(low - margin, high + margin)
     for label, colour in colours.items():
@@ -251,14 +251,13 @@ def _rows_axis(ax: Axes, counts: pd.Series) -> None:
         ax.set_xlim(-0.3, None)
 
 
-def sensitivity(table: pd.DataFrame, setting: str | None = None) -> Figure:
+def sensitivity(table: pd.DataFrame) -> Figure:
     """Parameters against a setting of the prior: what moves is what the prior decides.
 
     Args:
-        table: columns value (of the setting), method, parameter, mean, low, high (94 %).
-        setting: its name; default `table.attrs["setting"]`.
+        table: columns setting (its name), value, method, parameter, mean, low, high (94 %).
     """
-    setting = setting or table.attrs.get("setting", "setting of the prior")
+    setting = table["setting"].iloc[0]
     means = table.groupby("parameter", sort=False)
     panels = dict.fromkeys(table["parameter"])
     widths = (means["high"].mean() - means["low"].mean()).abs().clip(lower=1e-12)
@@ -266,6 +265,9 @@ def sensitivity(table: pd.DataFrame, setting: str | None = None) -> Figure:
     moves = {name: move if np.isfinite(move) else 0.0 for name, move in moves.items()}
     panels, rest = style.chosen(panels, moves, _STUDY_PANELS, "those that move most,")
     figure, axes = grid(len(panels), columns=min(3, len(panels)), height=2.0, gap=0.6)
+    words = list(dict.fromkeys(table["value"])) if table["value"].dtype.kind not in "if" else []
+    if words:  # values that are words stand side by side
+        table = table.assign(value=table["value"].map(words.index))
     values = table["value"]
     wide = bool(values.min() > 0 and values.max() / values.min() > 20)
     methods = list(dict.fromkeys(table["method"]))
@@ -278,6 +280,8 @@ def sensitivity(table: pd.DataFrame, setting: str | None = None) -> Figure:
             ax.set_xscale("log")
         else:
             ax.xaxis.set_major_locator(MaxNLocator(4))
+        if words:
+            ax.set_xticks(range(len(words)), words)
     for i, method in enumerate(methods):
         axes[0].plot([], [], color=CYCLE[i % 7], marker=MARKERS[i % 10], ms=4, label=method)
     caption = (
@@ -309,12 +313,3 @@ def _most_differing(
 
     score = {name: differs(runs) for name, runs in draws.items()}
     return style.chosen(draws, score, most, "those that differ most,")
-
-
-OVERLAYS: dict[str, Callable[..., Figure]] = {
-    "forest": forest,
-    "overlay": overlay,
-    "calibration": calibration,
-    "asymptopia": asymptopia,
-    "sensitivity": sensitivity,
-}

@@ -26,7 +26,7 @@ from torch.distributions import biject_to
 
 from . import discrete
 from ._problem import Fault, Problem
-from .sampling import Sampling, base_of
+from .sampling import Sampling, base_of, masked
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
@@ -403,8 +403,12 @@ class Program:
         return {name: trace.nodes[name]["value"] for name in self.sites}
 
     def improper(self) -> list[str]:
-        """The latents whose prior cannot be sampled."""
-        return [s.name for s in self.of("latent") if isinstance(s.base, dist.ImproperUniform)]
+        """The latents whose prior cannot be sampled: flat ones, and those that are masked."""
+        return [
+            site.name
+            for site in self.of("latent")
+            if isinstance(site.base, dist.ImproperUniform) or masked(site.fn)
+        ]
 
 
 def run(model: Callable, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from ._problem import Fault
 from .terminal import layout, number
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 # Of Okabe and Ito's palette, dark enough to be read on white.
 COLOURS = {"pass": "#006B4E", "warn": "#8A5A00", "fail": "#B23A00", "refused": "#666"}
-COLOURS["failed"] = COLOURS["fail"]
-_GRAVEST = ("fail", "failed", "warn", "pass", "refused")
+COLOURS |= {"failed": COLOURS["fail"], "interrupted": COLOURS["fail"]}
+_GRAVEST = ("fail", "warn", "pass")
 _MOST_ROWS = 40
 _DPI = 100
 
@@ -152,22 +153,22 @@ def _opening(runs: Mapping[str, Any]) -> str:
 def _trusted(runs: Mapping[str, Any], readings: Mapping[str, str]) -> str:
     """Which runs to believe, in one sentence."""
     passing = [k for k, run in runs.items() if run.verdict.status == "pass"]
-    points = [k for k in passing if _is_point(runs[k])]
-    off = [k for k in passing if k not in points and _is_off(readings.get(k, ""))]
-    sound = [k for k in passing if k not in points and k not in off]
+    points = [k for k in passing if runs[k].record["method"] in ("map", "mle")]
+    priors = [k for k in passing if runs[k].record["method"] == "prior"]
+    rest = [k for k in passing if k not in (*points, *priors)]
+    off = [k for k in rest if _is_off(readings.get(k, ""))]
+    sound = [k for k in rest if k not in off]
     said = [f"<b>Trust: {escape(', '.join(sound)) or 'none of them'}.</b>"]
     if off:
         said.append(f"Passed their own checks, yet differ: {escape(', '.join(off))}.")
     if points:
         said.append(f"Points without an interval: {escape(', '.join(points))}.")
+    if priors:
+        said.append(f"The prior, no posterior: {escape(', '.join(priors))}.")
     bad = [k for k in runs if k not in passing]
     if bad:
         said.append(f"Do not trust: {escape(', '.join(bad))}.")
     return f"<p>{' '.join(said)}</p>"
-
-
-def _is_point(run: Any) -> bool:
-    return run.record["method"] in ("map", "mle")
 
 
 def _is_off(reading: str) -> bool:
@@ -190,7 +191,7 @@ def _section(label: str, run: Any) -> str:
     parts.append("<ul>" + "".join(f"<li>{escape(r)}</li>" for r in run.verdict.reasons) + "</ul>")
     parts.append(_summary(run.summary()))
     parts.append("<h3>Metrics and time</h3>" + _listed({**record["metrics"], **record["timing"]}))
-    parts += [_image(run.plot(kind), f"{label}: {kind}") for kind in run.plots()]
+    parts += [_picture(run, kind, f"{label}: {kind}") for kind in run.plots()]
     parts.append("<h3>Options and settings</h3>")
     parts.append(_listed({**record["options"], **record["settings"], "seed": record["seed"]}))
     notes = "".join(f"<li>{escape(note)}</li>" for note in record["data"]["notes"])
@@ -220,6 +221,14 @@ def _made_with(runs: Mapping[str, Any]) -> str:
             versions[name] = seen if version in seen.split(" and ") else f"{seen} and {version}"
     commands = {label: " ".join(map(str, r.record["command"])) for label, r in runs.items()}
     return _listed(versions) + "<h3>Commands</h3>" + _listed(commands)
+
+
+def _picture(run: Any, kind: str, alt: str) -> str:
+    """A picture of the run, or why there is none: some need the data, which may be gone."""
+    try:
+        return _image(run.plot(kind), alt)
+    except (Fault, ValueError) as fault:
+        return f"<p class='small'>no picture {escape(kind)}: {escape(str(fault))}</p>"
 
 
 def _image(figure: Figure, alt: str) -> str:

@@ -122,9 +122,14 @@ def _thinned(
     draws: Mapping[str, Tensor], shape: tuple[int, int], elements: int, most: int
 ) -> tuple[dict[str, Tensor], tuple[int, int]]:
     """Every so many draws, that `elements` of each add up to at most `most`; their shape."""
-    every = max(1, -(-shape[0] * shape[1] * elements // most))
+    every = _every(shape[0] * shape[1], elements, most)
     some = {k: v.unflatten(0, shape)[:, ::every].flatten(0, 1) for k, v in draws.items()}
     return some, (shape[0], -(-shape[1] // every))
+
+
+def _every(draws: int, elements: int, most: int) -> int:
+    """Of how many draws one is kept, that `elements` of each add up to at most `most`."""
+    return max(1, -(-draws * elements // most))
 
 
 def _prior_groups(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -223,11 +228,18 @@ def truth_of(exact: Any) -> dict[str, dict[str, float]]:
     return rows
 
 
-def with_truth(table: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """The summary of exact draws with what `truth_of` knows in place of their averages."""
+def replaced(table: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """A summary with known numbers, which have no Monte Carlo error, in place of averages."""
     table = table.copy()
     for name in table.index.intersection(list(known)):
         table.loc[name, list(known[name])] = list(known[name].values())
+        table.loc[name, ["mcse_mean", "mcse_sd"]] = 0.0
+    return table
+
+
+def with_truth(table: pd.DataFrame, known: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """The summary of exact draws with what `truth_of` knows in place of their averages."""
+    table = replaced(table, known)
     # Error-free numbers have no Monte Carlo error and need no effective draws.
     all_known = set(table.index) <= set(known)
     return table[["mean", "sd", "hdi_low", "hdi_high"]] if all_known else table
@@ -300,7 +312,7 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
         return {}
     weights = -rows
     if fit.log_q is not None:
-        every = -(-fit.log_p.numel() // rows.shape[1])  # draws thinned for a long table
+        every = _every(fit.log_p.numel(), len(rows), _LIKELIHOOD_ELEMENTS)
         weights = weights + (fit.log_p - fit.log_q)[:, ::every].flatten().numpy()
     smoothed, tails = _psis(weights)
     # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf.

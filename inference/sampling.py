@@ -31,6 +31,16 @@ def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     return fn
 
 
+def masked(fn: dist.TorchDistribution) -> bool:
+    """Whether a mask takes (part of) the density away, as Pyro's flat priors do."""
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    if not isinstance(fn, dist.MaskedDistribution):
+        return False
+    mask = fn._mask
+    return not (mask if isinstance(mask, bool) else bool(mask.all()))
+
+
 def _sample(fn: dist.TorchDistribution) -> Tensor:
     base = base_of(fn)
     # Wrappers only add batch dimensions on the left or rename them: their shape is the wanted one.

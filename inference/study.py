@@ -99,21 +99,26 @@ def _varied(vary: str | Mapping[str, Sequence[Any]] | None) -> tuple[str | None,
     return name, values
 
 
-def sensitivity(parameters: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
+def sensitivity(
+    parameters: pd.DataFrame, jobs: Sequence[Job], runs: Mapping[str, Any]
+) -> pd.DataFrame:
     """Where each value of the varied setting puts each parameter, by method.
 
     Args:
         parameters: those of a `Comparison`, by run and parameter.
-        jobs: what was run.
+        jobs: what was asked for.
+        runs: label to run; its record has the value as it was used.
 
     Returns:
         Columns setting, value, method, parameter, mean, sd, low, high.
     """
     parts = []
     for job in jobs:
-        if not job.varied or job.label not in parameters.index.get_level_values("run"):
+        if not job.varied or job.label not in runs:
             continue
-        ((setting, value),) = job.varied.items()
+        (setting,) = job.varied
+        record = runs[job.label].record
+        value = {**record["options"], **record["settings"]}[setting]
         part = parameters.loc[job.label].reset_index()
         part = part.assign(setting=setting, value=value, method=_base(job))
         parts.append(part.rename(columns={"hdi_low": "low", "hdi_high": "high"}))
@@ -135,7 +140,8 @@ def moved(table: pd.DataFrame) -> list[str]:
     for method, part in table.groupby("method", sort=False):
         means = part.pivot(index="parameter", columns="value", values="mean")
         sds = part.pivot(index="parameter", columns="value", values="sd")
-        spread = ((means.max(axis=1) - means.min(axis=1)) / sds.min(axis=1)).dropna()
+        smallest = sds.min(axis=1).where(sds.min(axis=1) > 1e-10 * means.abs().max(axis=1))
+        spread = ((means.max(axis=1) - means.min(axis=1)) / smallest).dropna()
         if len(spread) and means.shape[1] > 1:
             setting, worst = part["setting"].iloc[0], spread.idxmax()
             values = list(dict.fromkeys(part["value"]))
@@ -182,7 +188,6 @@ def attempt(
     plans: Mapping[str, Any],
     begin: Callable[[Any], Any],
     *,
-    workers: int = 1,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Label to run, or to the fault that kept it from running.
@@ -192,13 +197,8 @@ def attempt(
     Args:
         plans: label to what `begin` takes, or to a fault, which stays.
         begin: makes the run (`zoo.Run`) of a plan.
-        workers: runs at once.
         progress: whether to tell each outcome on standard error.
     """
-    if workers != 1:
-        from joblib import Parallel, delayed
-
-        return dict(zip(plans, Parallel(workers)(delayed(_one)(p, begin) for p in plans.values())))
     done: dict[str, Any] = {}
     for label, plan in plans.items():
         stopped = stopped_by(done.values())
@@ -237,6 +237,18 @@ def _outcome(one: Any) -> str:
 
 
 # -- data that grow ---------------------------------------------------------------------------
+
+
+def estimators(methods: str | Sequence[Any] | None) -> list[Any]:
+    """The methods of a study of growing data, of which one at most has more than a point.
+
+    Raises:
+        UsageError: two posteriors, which one table could not tell apart.
+    """
+    words = [] if methods is None else _words(methods)
+    if sum(word not in POINTS for word in words) > 1:
+        raise UsageError("--sizes takes one method for the posterior beside mle and map")
+    return words
 
 
 def estimates(n: int, method: str, summary: pd.DataFrame) -> list[dict[str, Any]]:

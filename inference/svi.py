@@ -106,6 +106,8 @@ def svi(
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
             ascent = _ascend(gradient, params, batches, steps, lr, window, of_pass, context)
             findings += ascent.pop("findings", [])
+            if chosen.objective is None and batch_size is None:
+                findings += _fallen(ascent["trace"], window, lr)
         sample = _sample(program, chosen, draws, seed)
         learned = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
     return Fit(
@@ -443,9 +445,7 @@ def _ascend(
     if broke is not None:
         flat.copy_(last)
         return _broken_off(trace[:done].cpu(), done + broke, adam.lr)
-    ending = _ending(converged, heard.signal, done)
-    ending["findings"] = ending.get("findings", []) + _fallen(trace[:done], window, lr)
-    return {"trace": trace[:done].cpu(), **ending}
+    return {"trace": trace[:done].cpu(), **_ending(converged, heard.signal, done)}
 
 
 def _window(
@@ -497,7 +497,7 @@ def _ending(converged: bool, signal: int | None, done: int) -> dict:
 
 
 def _fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
-    """Whether the ascent ended far below where it had been: its first steps were too large.
+    """Whether the ELBO of all rows ended far below where it had been: by steps too large.
 
     A single estimate of the ELBO exceeds the log evidence by t with a probability of exp(-t) at
     most (Markov's inequality on the importance weight), so that one 20 nats above the end, and
@@ -512,7 +512,7 @@ def _fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
         f"the fit ended at an ELBO of {end.mean():.6g}, below the {trace[best]:.6g} of step "
         f"{best + 1}: the learning rate of {lr:g} is too large"
     )
-    return [Finding("fail", what, "lower lr (--set lr=0.1, or less)")]
+    return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
 
 
 def _rising(values: Tensor, several: int) -> bool:

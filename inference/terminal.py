@@ -20,10 +20,16 @@ _MOST_ROWS = 40
 _FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on: for the command line to end in peace, where rich would exit with 1."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """Standard output; wide enough for the table where it is no terminal."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=120)
+    plain = _Console()
+    return plain if plain.is_terminal else _Console(width=120)
 
 
 def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
@@ -130,13 +136,13 @@ def layout(table: pd.DataFrame) -> list[dict[str, list[str]]]:
 def _cell(row: pd.Series, names: Sequence[str]) -> str:
     """A value, a value with its standard error, or a range; empty where it does not apply."""
     value = row[names[0]]
-    if value != value:
+    if not math.isfinite(value):
         return ""
     if len(names) == 3:
         return f"{value:.2f} .. {row[names[2]]:.2f}"
     if names[0] in ("ess", "ess_per_s"):
         return f"{value:.0f}"
-    if len(names) == 2 and row[names[1]] > 0:
+    if len(names) == 2 and math.isfinite(row[names[1]]) and row[names[1]] > 0:
         error = row[names[1]]
         decimals = min(max(0, 1 - math.floor(math.log10(error))), 4)
         return f"{value:.{decimals}f} ± {error:.{decimals}f}"

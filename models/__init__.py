@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import inspect
 import itertools
@@ -87,6 +88,16 @@ def place(model: Callable) -> str:
     if code is None:
         return f"a {type(model).__name__} object"
     return f"{code.co_filename}, line {code.co_firstlineno}"
+
+
+def fingerprint(model: Callable) -> str:
+    """Hash of the model's source, or of its code where the source is not to be had."""
+    function = inspect.unwrap(getattr(model, "func", model))
+    try:
+        text = inspect.getsource(function).encode()
+    except (OSError, TypeError):
+        text = getattr(getattr(function, "__code__", None), "co_code", b"")
+    return hashlib.sha256(text).hexdigest()
 
 
 def wrap(model: Callable) -> Entry:

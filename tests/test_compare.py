@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import arviz as az
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 from scipy import stats
 
 import zoo
-from inference import compare
+from inference import compare, terminal
 from inference._problem import Refused
 from inference.compare import Row
 from inference.settings import UsageError
@@ -127,6 +129,47 @@ def test_bayes_factors_of_two_priors_of_the_coin():
     assert found[["map alpha=1.0", "map alpha=3.0"]].isna().all()
     assert any("mean of pi moves" in note for note in table.notes)
     assert table.references.keys() == {"coin (alpha=1.0, beta=1.0)", "coin (alpha=3.0, beta=1.0)"}
+
+
+def test_what_the_reference_holds_fixed_is_no_error_and_infinity_no_value():
+    fixed = normal(chains=4)
+    fixed[..., 1] = 0.3 * (1 + 1e-16 * np.arange(1000))
+    point = row("map", np.full((1, 1, 2), 0.3))
+    table = compare.compare([point, row("nuts", fixed)], {})
+    assert table.loc["map", "worst"] == "w[0]"
+    assert table.loc["map", "mean_error"] == pytest.approx(0.3, abs=0.1)
+    fixed[..., 1] = 0.0
+    odd = row("svi", normal(seed=3), metrics={"elbo": -np.inf, "elbo_se": np.nan})
+    table = compare.compare([odd, row("nuts", fixed)], {})
+    assert "elbo" not in table.to_json_object()["rows"]["svi"]
+    assert terminal.layout(table)[0]["mean error, sd"][0] != ""
+
+
+def test_few_draws_tell_nothing():
+    few = row("svi", normal(seed=2)[:, :60])
+    table = compare.compare([few, row("nuts", normal(chains=4, seed=3))], {})
+    assert table.loc["svi", "reading"] == "too few effective draws to tell it from the reference"
+
+
+def test_models_of_one_name_are_not_held_against_each_other():
+    records = {
+        "a": record("nuts", model_sha256="1" * 64),
+        "b": record("map", model_sha256="2" * 64),
+    }
+    assert compare.posterior_keys(records) == {
+        "a": "m, source 11111111",
+        "b": "m, source 22222222",
+    }
+
+    def model(y):
+        pyro.sample("m", dist.Normal(0.0, 1.0))
+
+    first = zoo.models.fingerprint(model)
+
+    def model(y):
+        pyro.sample("m", dist.Normal(5.0, 1.0))
+
+    assert first != zoo.models.fingerprint(model)
 
 
 def test_it_displays_and_becomes_plain_values():

@@ -54,3 +54,9 @@ def test_many_dimensions_are_scaled_one_by_one():
         0.5 * RNG.normal(size=(500, 300)) * np.arange(1, 301), 500
     )
     assert found.value == pytest.approx(0.5, abs=0.1)
+
+
+def test_few_draws_of_many_dimensions_keep_below_their_floor():
+    yardstick = Yardstick(RNG.normal(size=(1000, 150)), 1000)
+    found = yardstick.measure(RNG.normal(size=(1000, 150)), 1000)
+    assert found.value < 1.05 * found.floor

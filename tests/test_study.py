@@ -8,7 +8,7 @@ import pytest
 
 import zoo
 from inference import study
-from inference._problem import Refused
+from inference._problem import Fault, Refused
 from inference.settings import BadSetting, UsageError
 
 METHODS = {"mle", "map", "laplace", "svi", "nuts", "exact"}
@@ -115,9 +115,46 @@ def test_sensitivity_in_words():
             [("map s=1", "w"), ("map s=2", "w")], names=["run", "parameter"]
         ),
     )
-    table = study.sensitivity(parameters, study.jobs("map,mle", "s=1,2"))
-    assert table["value"].tolist() == ["1", "2"]
+    runs = {f"map s={s}": _Varied({"options": {}, "settings": {"s": s}}) for s in (1, 2)}
+    table = study.sensitivity(parameters, study.jobs("map,mle", "s=1,2"), runs)
+    assert table["value"].tolist() == [1, 2]
     assert "mean of w moves by 2 of its smallest sds" in study.moved(table)[0]
+
+
+class _Varied:
+    def __init__(self, record):
+        self.record = record
+
+
+@pytest.mark.parametrize("vary", ["alpha=1,5", "prior=normal,laplace"], ids=["numbers", "words"])
+def test_a_setting_varies_from_the_command_line(vary, tmp_path, capsys):
+    model = {"alpha": "coin", "prior": "logistic"}[vary.partition("=")[0]]
+    words = ["compare", model, "--methods", "map", "--vary", vary, "--out", str(tmp_path)]
+    words += ["--features", "mean radius"] if model == "logistic" else []
+    assert zoo.main(words) == 0
+    assert f"map {vary.partition(',')[0]}" in capsys.readouterr().out
+    assert len(list(tmp_path.glob("compare-*/figures/sensitivity.png"))) == 1
+
+
+def test_what_would_have_no_effect_or_differ_in_data_is_told_before_the_work(tmp_path):
+    run = zoo.run("coin", method="exact", draws=50)
+    with pytest.raises(UsageError, match="methods would have no effect"):
+        zoo.compare(run, methods="map")
+    with pytest.raises(UsageError, match="vary would have no effect"):
+        zoo.compare("coin", sizes="2", vary="alpha=1,2")
+    with pytest.raises(UsageError, match="one method for the posterior"):
+        zoo.compare("coin", sizes="2", methods="exact,laplace")
+    with pytest.raises(UsageError, match="--jobs 0"):
+        zoo.compare("coin", jobs=0)
+    with pytest.raises(BadSetting, match="map on coin has no setting 'draws' to vary"):
+        zoo.compare("coin", methods="laplace,map", vary="draws=10,20")
+    with pytest.raises(Refused, match="different data"):
+        zoo.compare("linear", methods="map", vary="standardise=yes,no")
+    with pytest.raises(UsageError, match="a run of the prior"):
+        zoo.compare(run, zoo.run("coin", method="prior", draws=50))
+    with pytest.raises(Fault, match="no run in") as caught:
+        zoo.compare(run, tmp_path / "typo")
+    assert caught.value.exit_code == 66
 
 
 def test_an_interruption_begins_nothing_more_and_keeps_what_is_done(tmp_path, monkeypatch, capsys):
@@ -131,7 +168,7 @@ def test_an_interruption_begins_nothing_more_and_keeps_what_is_done(tmp_path, mo
     assert zoo.main(words) == 130
     said = capsys.readouterr()
     assert "interrupted; what was done is saved" in said.err
-    assert "nuts     FAILED   not run" in said.out
+    assert "nuts     INTERRUPTED  not run" in said.out
     assert [path.name[:12] for path in tmp_path.glob("*/run.json") for path in [path.parent]] == [
         "coin-laplace"
     ]
@@ -146,3 +183,23 @@ def test_jobs_at_once_give_the_same_draws():
             run.idata["posterior"]["pi"], at_once.runs[label].idata["posterior"]["pi"]
         )
     assert at_once.runs["nuts"].predict(rows=2).shape[0] == 2
+
+
+def test_jobs_at_once_from_the_command_line_and_of_a_file(command, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import pyro, pyro.distributions as dist\n"
+        "def model(y):\n"
+        "    mu = pyro.sample('mu', dist.Normal(0.0, 1.0))\n"
+        "    with pyro.plate('row', len(y)):\n"
+        "        pyro.sample('y', dist.Normal(mu, 1.0), obs=y)\n"
+    )
+    (tmp_path / "y.json").write_text('{"y": [1, 2]}')
+    words = ["compare", "mine.py", "--data", "y.json", "--methods", "map,laplace", "--jobs", "2"]
+    done = command(*words)
+    assert done.returncode == 0, done.stderr
+    assert "laplace  PASS" in done.stdout and done.stdout.count("saved in") == 1
+    # The comparison lies among the runs, and is no run.
+    assert (
+        zoo.main(["report", *map(str, tmp_path.glob("runs/*")), "--out", str(tmp_path / "r.html")])
+        == 0
+    )
