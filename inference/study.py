@@ -104,7 +104,7 @@ def sensitivity(parameters: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
         jobs: what was run.
 
     Returns:
-        Columns setting, value, method, parameter, mean, sd, low, high.
+        Columns setting, value, method, parameter, mean, sd, low, high; attribute `setting`.
     """
     parts = []
     for job in jobs:
@@ -115,7 +115,11 @@ def sensitivity(parameters: pd.DataFrame, jobs: Sequence[Job]) -> pd.DataFrame:
         part = part.assign(setting=setting, value=value, method=_base(job))
         parts.append(part.rename(columns={"hdi_low": "low", "hdi_high": "high"}))
     columns = ["setting", "value", "method", "parameter", "mean", "sd", "low", "high"]
-    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+    if not parts:
+        return pd.DataFrame(columns=columns)
+    table = pd.concat(parts)[columns]
+    table.attrs["setting"] = setting
+    return table
 
 
 def _base(job: Job) -> str:

@@ -116,7 +116,7 @@ def test_sensitivity_in_words():
         ),
     )
     table = study.sensitivity(parameters, study.jobs("map,mle", "s=1,2"))
-    assert table["value"].tolist() == ["1", "2"]
+    assert table["value"].tolist() == ["1", "2"] and table.attrs["setting"] == "s"
     assert "mean of w moves by 2 of its smallest sds" in study.moved(table)[0]
 
 
