@@ -20,6 +20,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -40,6 +41,12 @@ from inference._problem import Context, Finding, Problem, Refused
 from inference._problem import Fault as _InferenceFault
 from inference.settings import UsageError
 
+if "ipykernel" in sys.modules:
+    # Pyro imports this, and in a notebook without widgets it would warn of their absence.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tqdm.auto  # noqa: F401
+
 if TYPE_CHECKING:
     import arviz as az
     import pandas as pd
@@ -48,7 +55,7 @@ if TYPE_CHECKING:
     from inference.compare import Table
     from inference.diagnostics import Verdict
 
-__all__ = ["Run", "compare", "load", "main", "report", "run"]
+__all__ = ["Refused", "Run", "UsageError", "compare", "load", "main", "report", "run"]
 
 _DEFAULT_METHOD = "nuts"
 
@@ -56,7 +63,7 @@ _DEFAULT_METHOD = "nuts"
 # -- the verbs in Python ----------------------------------------------------------------------
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Run:
     """A finished run: the result, the verdict, and what is needed to predict and to draw.
 
@@ -131,13 +138,14 @@ class Run:
         Raises:
             UsageError: no such figure, or one that this result cannot fill.
         """
-        from inference import plots, results
+        from inference import _style, plots, results
 
         if kind not in self.plots():
             raise UsageError(f"there is no plot '{kind}' here; {_nearest(kind, self.plots())}")
         if kind in self.entry.figures:
             draws = results.draws_of(self.idata)
-            return self.entry.figures[kind](self.data, draws, **self.record["options"])
+            figure = self.entry.figures[kind](self.data, draws, **self.record["options"])
+            return _style.shown(figure)
         return plots.PLOTS[kind][0](self.idata, self.exact)
 
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
@@ -181,12 +189,19 @@ class Run:
         record = {key: self.record.get(key) for key in kept}
         return {**record, "data": data, "summary": _rows_of(self.summary())}
 
+    @property
+    def _title(self) -> str:
+        words = (self.record[key] for key in ("model", "method", "guide"))
+        return f"{' '.join(Path(word).stem for word in words if word)}: {self.verdict.status}"
+
+    def __repr__(self) -> str:
+        return "\n".join([self._title, *self.verdict.reasons, self.summary().to_string()])
+
     def _repr_html_(self) -> str:
         from html import escape
 
         reasons = "".join(f"<li>{escape(r)}</li>" for r in self.verdict.reasons)
-        title = escape(f"{self.record['model']} {self.record['method']}")
-        head = f"<p><b>{title}: {self.verdict.status}</b></p><ul>{reasons}</ul>"
+        head = f"<p><b>{escape(self._title)}</b></p><ul>{reasons}</ul>"
         return head + self.summary().to_html(float_format="{:.4g}".format)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,22 @@ SMALL, SMALLEST = 8.5, 7.5  # points
 _WIDTH = 7.0  # inches: 910 pixels
 _LINE, _LETTERS = 0.165, 106  # of a caption: a line's height in inches, its letters
 _MOST_SCALARS = 1000
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, also where no pyplot has set matplotlib up."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
+def shown(figure: Figure) -> Figure:
+    """A figure made elsewhere, as one that a notebook shows by itself."""
+    if type(figure) is Figure:
+        figure.__class__ = Picture
+    return figure
 
 
 def grid(
@@ -58,7 +75,7 @@ def grid(
     rows = -(-count // columns)
     total, right = rows * height + (rows - 1) * below + 0.5 + above, 0.22
     width = (_WIDTH - left - right - gap * (columns - 1)) / columns
-    figure = Figure(figsize=(_WIDTH, total))
+    figure = Picture(figsize=(_WIDTH, total))
     figure.subplots_adjust(
         left=left / _WIDTH,
         right=1 - right / _WIDTH,

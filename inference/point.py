@@ -341,6 +341,8 @@ def _border(
         direction = torch.where(mode.escaped, mode.u.sign(), torch.zeros_like(mode.u))
     direction = direction / direction.abs().max()
     _, slope = value_and_grad(function, mode.u)
+    # Where the density is not concave, Newton's step points downhill.
+    direction = torch.where(slope * direction < -1e-4, -direction, direction)
     if (slope * direction).sum() > 1e-4 or not slope.isfinite().all():
         raise Refused(
             f"{name} is unbounded as {where} nears the border of its support, so it has no "

@@ -90,6 +90,15 @@ def test_a_scale_that_goes_to_zero_is_unbounded():
     with pytest.raises(Refused, match="unbounded as sigma"):
         fit(point.mle, model, y=torch.tensor(0.0))
 
+    def funnel(y):
+        tau = pyro.sample("tau", dist.HalfCauchy(5.0))
+        with pyro.plate("school", len(y)):
+            theta = pyro.sample("theta", dist.Normal(0.0, tau))
+            pyro.sample("y", dist.Normal(theta, 10.0), obs=y)
+
+    with pytest.raises(Refused, match="unbounded as tau"):
+        fit(point.map_, funnel, y=torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]))
+
 
 def test_a_border_at_zero_is_told_with_the_others_at_their_best():
     def model(y):

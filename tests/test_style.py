@@ -18,6 +18,12 @@ def a_posterior():
     return az.from_dict(posterior=values, coords={"f": ["x", "y"]}, dims={"w": ["f"]})
 
 
+def test_figures_show_themselves_in_a_notebook():
+    for figure in (style.grid(1)[0], style.shown(Figure(figsize=(7, 2)))):
+        png = figure._repr_png_()
+        assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20]) == 700  # pixels wide
+
+
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
 def test_panels_have_the_height_asked_for_under_any_caption(count):
     for caption in ("short", "a caption of many words " * 15):
