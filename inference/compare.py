@@ -246,7 +246,9 @@ def _table(
     parameters: Sequence[pd.DataFrame],
     references: Mapping[str, Reference | None],
 ) -> Comparison:
-    table = Comparison(pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS))
+    numbers = [name for name in _COLUMNS if name not in _WORDS]
+    plain = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
+    table = Comparison(plain.astype(dict.fromkeys(numbers, float)))
     table.index.name = "run"
     table.parameters = (
         pd.concat(parameters).set_index(["run", "parameter"]) if parameters else pd.DataFrame()
@@ -257,6 +259,7 @@ def _table(
 
 _NO_REFERENCE = "none: no exact posterior is known, and no nuts run that passes is among them"
 
+_WORDS = ("verdict", "worst", "reading")
 _COLUMNS = [
     "verdict", "time_s", "mean_error", "mean_error_se", "worst", "sd_low", "sd_high", "sd_se",
     "distance", "distance_floor", "elbo", "elbo_se", "log_evidence", "gap", "log_bayes_factor",

@@ -79,6 +79,7 @@ def test_the_reference_is_exact_else_nuts_that_passes_else_none():
     none = compare.compare([failing, other], {})
     assert none.references["m"].startswith("none")
     assert none["mean_error"].isna().all() and none["distance"].isna().all()
+    assert none["mean_error"].dtype == float
     assert compare.compare([exact, other], {}).loc["svi", "gap"] == pytest.approx(0.5)
     assert np.isnan(compare.compare([good, other], {}).loc["svi", "gap"])
 
