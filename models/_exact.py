@@ -6,7 +6,6 @@ They answer as frozen scipy distributions do: `pdf`, `cdf`, `ppf`, `mean`, `std`
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 
 class Gridded:
@@ -64,7 +63,9 @@ class NormalMixture(Gridded):
 
     def pdf(self, x: np.ndarray) -> np.ndarray:
         """Density."""
-        return stats.norm.pdf(np.asarray(x)[..., None], self.locs, self.scales) @ self.weights
+        z = (np.asarray(x)[..., None] - self.locs) / self.scales
+        # By hand: scipy's own density takes three times as long, and there are a million of them.
+        return np.exp(-0.5 * z**2) @ (self.weights / (self.scales * np.sqrt(2 * np.pi)))
 
     def mean(self) -> float:
         """Mean."""
