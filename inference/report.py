@@ -43,7 +43,9 @@ p.small, dl { font-size: .85rem; color: #444; } a { color: #0072B2; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 600px) { ul.runs ul { padding-left: 1.2em; } body { padding: .6rem; } }
-@media print { body { max-width: none; font-size: 11pt; } img, tr { break-inside: avoid; }
+@media print { body { max-width: none; font-size: 11pt; } h2, h3 { break-after: avoid; }
+  img, tr, li { break-inside: avoid; } img { max-height: 23cm; width: auto; }
+  section img { display: inline-block; width: 49%; vertical-align: top; }
   section { break-before: page; } .wide { overflow: visible; } table { font-size: 8pt; }
   th, td { white-space: normal; padding: .15rem .3rem; } }
 """
