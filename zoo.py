@@ -245,8 +245,8 @@ def run(
         settings: model options, data options and method settings by name.
 
     Raises:
-        UsageError: an unknown model or method. Fault (of models or inference): an unknown guide,
-        bad data, bad settings, a refusal or a failure, in one line with what to do.
+        UsageError: an unknown model, method or guide. Fault (of models or inference): bad data,
+        bad settings, a refusal or a failure, in one line with what to do.
     """
     started = time.perf_counter()
     plan = _plan(
@@ -288,7 +288,7 @@ def compare(
     Args:
         what: a model as for `run`; or runs: `Run` objects, or folders of saved ones.
         methods: such as `map,svi:mvn,nuts`, or a list, in which (`svi`, a Pyro function) will do;
-            default all that point, Gaussian, sampled and exact answers need.
+            default `mle,map,laplace,svi:normal,svi:mvn,nuts,exact`.
         vary: a setting and its values, `prior_scale=0.1,1,10`: prior sensitivity.
         sizes: numbers of rows, `2,10,100`: the estimates as data grow, instead of the comparison.
         data, target, features, seed, device, progress: as for `run`.
@@ -302,22 +302,23 @@ def compare(
     Raises:
         UsageError, Fault: as `run`, for what concerns all methods; different data.
     """
+    from inference import study
+
     common = {"data": data, "columns": {"target": target, "features": features}}
     common |= {"seed": seed, "device": device, "settings": settings}
     if any(isinstance(one, Run) or _is_run(one) for one in what):
         idle = {"methods": methods, "vary": vary, "sizes": sizes, "data": data, **settings}
         _must_be_idle(idle, "runs that are there are compared as they are")
-        return _runs_compared(_loaded(what), out)
+        return _kept(_runs_compared(_loaded(what)), out)
     if len(what) != 1:
         raise UsageError("compare takes one model, or folders of runs; see `zoo.py list runs`")
     if sizes is not None:
         _must_be_idle({"vary": vary}, "--sizes shows estimates as the data grow")
-        return _grown(what[0], sizes, methods, common, progress=progress, save_in=out)
+        return _kept(_grown(what[0], sizes, methods, common, progress), out)
     if jobs < 1:
         raise UsageError(f"--jobs {jobs} is no number of runs at once; give 1 or more")
-    return _methods_compared(
-        what[0], methods, vary, common, progress=progress, save_in=out, workers=jobs
-    )
+    table = _methods_compared(what[0], study.jobs(methods, vary), common, progress, out, jobs)
+    return _kept(table, out)
 
 
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
@@ -342,6 +343,8 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     if out is not None:
         store.check_folder(Path(out).absolute().parent)
     loaded = _loaded(runs)
+    if not loaded:
+        raise UsageError("these are comparisons, a report needs runs; see `zoo.py list runs`")
     named = dict(zip(compare.labels([run.record for run in loaded]), loaded))
     alike: dict[str, dict[str, Run]] = {}
     for label, run in named.items():
@@ -403,33 +406,27 @@ def _must_be_idle(options: Mapping[str, Any], why: str) -> None:
         raise UsageError(f"{why}, {given[0]} would have no effect; leave it out")
 
 
-def _runs_compared(runs: Sequence[Run], save_in: str | Path | None) -> Table:
+def _runs_compared(runs: Sequence[Run]) -> Table:
     from inference import compare
 
     for run in runs:
         if not _has_posterior(run):
             raise UsageError("a run of the prior gives no posterior to compare; leave it out")
-    table = _compared(dict(zip(compare.labels([run.record for run in runs]), runs)))
-    if save_in is not None:
-        _save_table(table, save_in, f"compare-{Path(runs[0].record['model']).stem}")
-    return table
+    return _compared(dict(zip(compare.labels([run.record for run in runs]), runs)))
 
 
 def _methods_compared(
     model: Any,
-    methods: Any,
-    vary: Any,
+    jobs: Sequence[Any],
     common: Mapping[str, Any],
-    *,
     progress: bool,
     save_in: str | Path | None,
     workers: int,
 ) -> Table:
-    """Every method on one model; all plans are made before the first is run."""
+    """Every job on one model; all plans are made before the first is run."""
     from inference import compare, overlays, study
 
-    jobs = study.jobs(methods, vary)
-    asked = {job.label: _asked(model, job, common, jobs) for job in jobs}
+    asked = _asked(model, jobs, common)
     plans = {label: _planned(one) for label, one in asked.items()}
     sound = {label: plan for label, plan in plans.items() if isinstance(plan, _Plan)}
     compare.check_same_data({k: {"data": _data_said(plan.data)} for k, plan in sound.items()})
@@ -446,12 +443,10 @@ def _methods_compared(
         raise Refused(f"no method ran: {next(iter(done.values()))}")
     table = _compared(done)
     table.signal = stopped
-    if vary is not None:
-        shown = study.sensitivity(table.parameters, jobs, runs)
+    shown = study.sensitivity(table.parameters, jobs, runs)
+    if len(shown):
         table.notes += study.moved(shown)
         table.pictures["sensitivity"] = partial(overlays.sensitivity, shown)
-    if save_in is not None:
-        _save_table(table, save_in, f"compare-{Path(_entry(model)[1]).stem}")
     return table
 
 
@@ -497,28 +492,33 @@ def _begin(plan: _Plan, *, progress: bool, save_in: str | Path | None = None) ->
     return run
 
 
-def _asked(model: Any, job: Any, common: Mapping[str, Any], jobs: Sequence[Any]) -> dict[str, Any]:
-    """What `_plan` is asked for by a job: of the settings, those that its method knows.
+def _asked(
+    model: Any, jobs: Sequence[Any], common: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What `_plan` is asked for by each job: of the settings, those that its method knows.
 
     Raises:
-        BadSetting: a setting that no method knows, or one to vary that this one does not know.
+        BadSetting: a setting that no method knows, or one to vary that a method does not know.
     """
     given, (entry, name) = common["settings"], _entry(model)
-    homes = {one.method: _homes(entry, _method(one.method)) for one in jobs}
+    homes = {job.method: _homes(entry, _method(job.method)) for job in jobs}
     known = {m: {k for home in h.values() for k in home} for m, h in homes.items()}
     for key in given:
         if not any(key in names for names in known.values()):
             near = _nearest(key, sorted(set().union(*known.values())))
             raise _settings.BadSetting(f"there is no setting '{key}' here; {near}")
-    for key in job.varied:
-        if key not in known[job.method]:
+    for job in jobs:
+        for key in set(job.varied) - known[job.method]:
             near = _nearest(key, sorted(known[job.method]))
             raise _settings.BadSetting(
                 f"{job.method} on {name} has no setting '{key}' to vary; {near}"
             )
-    settings = {k: v for k, v in given.items() if k in known[job.method]} | dict(job.varied)
-    own = {"model": model, "method": job.method, "guide": job.guide, "settings": settings}
-    return {**common, **own}
+    asked = {}
+    for job in jobs:
+        own = {k: v for k, v in given.items() if k in known[job.method]} | dict(job.varied)
+        chosen = {"model": model, "method": job.method, "guide": job.guide, "settings": own}
+        asked[job.label] = {**common, **chosen}
+    return asked
 
 
 def _planned(asked: Mapping[str, Any]) -> Any:
@@ -542,6 +542,7 @@ def _compared(done: Mapping[str, Any]) -> Table:
     with machine.numbers():
         table = compare.compare(rows, exact, seed=next(iter(runs.values())).record["seed"])
     table.runs = dict(runs)
+    table.title = f"compare-{Path(next(iter(runs.values())).record['model']).stem}"
     results = {label: run.idata for label, run in runs.items()}
     truth = exact[next(iter(keys.values()))] if len(set(keys.values())) == 1 else None
     table.pictures |= {
@@ -571,26 +572,23 @@ def _exact_of(run: Run) -> Any:
         return None
 
 
-def _save_table(table: Table, out: str | Path, name: str) -> Path:
+def _kept(table: Table, out: str | Path | None) -> Table:
+    """The table, with its pictures saved under `out`, if that is given."""
     from inference import store
 
+    if out is None:
+        return table
     stamp = time.strftime("%Y%m%d-%H%M%S")
     tables = {"table": table, "parameters": getattr(table, "parameters", None)}
     figures = {kind: table.figure(kind) for kind in table.figures()}
     kept = {k: t for k, t in tables.items() if t is not None}
-    path = store.save_tables(Path(out), f"{name}-{stamp}", kept, figures)
+    path = store.save_tables(Path(out), f"{table.title}-{stamp}", kept, figures)
     table.notes.append(f"saved in {path}")
-    return path
+    return table
 
 
 def _grown(
-    model: Any,
-    sizes: Any,
-    methods: Any,
-    common: Mapping[str, Any],
-    *,
-    progress: bool,
-    save_in: str | Path | None,
+    model: Any, sizes: Any, methods: Any, common: Mapping[str, Any], progress: bool
 ) -> Table:
     """The estimates from the first n rows of one sequence, and what each predicts of the next."""
     from inference import overlays, study
@@ -603,8 +601,9 @@ def _grown(
         part = _first_rows(whole, n)
         chosen = study.estimators(methods) or _estimators(entry, common["settings"], part)
         for job in study.jobs(chosen, None):
-            plan = _planned(_asked(model, job, {**common, "data": part}, [job]))
-            (run,) = study.attempt({job.label: plan}, partial(_begin, progress=progress)).values()
+            (asked,) = _asked(model, [job], {**common, "data": part}).values()
+            plan = {job.label: _planned(asked)}
+            (run,) = study.attempt(plan, partial(_begin, progress=progress)).values()
             if study.stopped_by([run]):
                 raise KeyboardInterrupt
             if isinstance(run, Run):
@@ -613,9 +612,8 @@ def _grown(
             else:
                 notes.append(f"n = {n}: {run}")
     table = study.growth(rows, notes)
+    table.title = f"sizes-{Path(name).stem}"
     table.pictures["asymptopia"] = partial(overlays.asymptopia, table)
-    if save_in is not None:
-        _save_table(table, save_in, f"sizes-{Path(name).stem}")
     return table
 
 

@@ -43,7 +43,7 @@ class Row:
         record: the run's record; None where there is no run.
         idata: its result.
         reason: why there is no run.
-        status: `refused` or `failed`, where there is no run.
+        status: `refused`, `failed` or `interrupted`, where there is no run.
     """
 
     label: str
@@ -110,17 +110,19 @@ class Table(pd.DataFrame):
     """A DataFrame that knows its pictures and how to show itself in a notebook.
 
     Attributes:
+        title: what it is of, `compare-coin`; part of its folder's name.
         runs: label to run.
         notes: what a reader should know of the whole.
         pictures: kind to function of no arguments that gives a Figure.
         signal: the signal that cut the study short; 0 if none did.
     """
 
-    _metadata = ("runs", "notes", "pictures", "signal")
+    _metadata = ("title", "runs", "notes", "pictures", "signal")
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.runs, self.notes, self.pictures, self.signal = {}, [], {}, 0
+        self.title, self.signal = "", 0
+        self.runs, self.notes, self.pictures = {}, [], {}
 
     def figures(self) -> list[str]:
         """The kinds that `figure` can draw."""
@@ -216,8 +218,7 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
         Refused: the runs saw different data.
     """
     done = {row.label: row for row in rows if row.record is not None}
-    if done:
-        check_same_data({label: row.record for label, row in done.items()})
+    check_same_data({label: row.record for label, row in done.items()})
     keys = list(dict.fromkeys(row.posterior for row in done.values()))
     references = {
         key: _reference([r for r in done.values() if r.posterior == key], exact.get(key), seed)
@@ -448,7 +449,10 @@ def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, R
 def labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each run: its method and guide, and by what it differs from the others."""
     several = len({record["model"] for record in records}) > 1
-    bases = [_base(record, several) for record in records]
+    bases = [
+        f"{Path(record['model']).stem} {by(record)}" if several else by(record)
+        for record in records
+    ]
     described = [_described(record) for record in records]
     names = []
     for base, about in zip(bases, described):
@@ -461,11 +465,10 @@ def labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _base(record: Mapping[str, Any], several: bool) -> str:
-    """Method and guide, after the model where there are several."""
+def by(record: Mapping[str, Any]) -> str:
+    """By what a run was made: its method and guide, `svi:mvn`."""
     guide = record.get("guide")
-    name = record["method"] + (f":{guide}" if guide else "")
-    return f"{Path(record['model']).stem} {name}" if several else name
+    return record["method"] + (f":{guide}" if guide else "")
 
 
 def _described(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """How far a sample lies from a reference, jointly: sliced Wasserstein with its noise floor.
 
-Both samples are taken to where the reference has mean 0 and covariance 1, so that wrong
-correlations count as much as wrong scales, and a distance of 0.2 reads "off by a fifth of a
-reference standard deviation along a typical direction".
+Both samples are taken to where the reference has mean 0 and covariance 1 (where it has too few
+draws to tell its covariance, variances 1), so that wrong correlations count as much as wrong
+scales, and a distance of 0.2 reads "off by a fifth of a reference standard deviation along a
+typical direction".
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ def _directions(d: int) -> np.ndarray:
 
 
 def _whitening(draws: np.ndarray, ess: float) -> np.ndarray:
-    """A matrix (d, d) after which the draws have covariance 1 where they vary."""
+    """A matrix (d, d) after which the draws have covariance 1 where they vary.
+
+    Of few effective draws it is diagonal: each scalar is brought to variance 1 alone.
+    """
     scale = draws.std(0)
     scale = np.where(scale > 0, scale, np.inf)
     if ess < _DRAWS_OF_DIMENSION * draws.shape[1]:

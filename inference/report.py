@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._problem import Fault
@@ -33,13 +34,12 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.2rem;
 table { border-collapse: collapse; font-size: .88rem; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e3e3e3;
          white-space: nowrap; font-variant-numeric: tabular-nums; }
-th:first-child, td.words { text-align: left; } td.words { white-space: normal; min-width: 16rem; }
-.verdict { display: inline-block; min-width: 4.2em; text-align: center; color: #fff;
-           border-radius: .3em; padding: 0 .5em; font-weight: 600; font-size: .85rem; }
+th:first-child { text-align: left; }
+.verdict { display: inline-block; min-width: 4.2em; text-align: center; font-size: .85rem; }
 ul.runs { list-style: none; padding: 0; } ul.runs > li { margin: .6rem 0; }
 ul.runs ul { margin: .1rem 0 0; padding-left: 6.2em; }
 img { max-width: 100%; height: auto; display: block; margin: .6rem 0; }
-p.small, dl { font-size: .85rem; color: #444; } a { color: #0072B2; }
+p.small, dl { font-size: .85rem; color: #444; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; }
 dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 600px) { ul.runs ul { padding-left: 1.2em; } body { padding: .6rem; } }
@@ -58,7 +58,7 @@ def comparison_html(table: Comparison) -> str:
     """The comparison as tables: verdicts and readings first, then the numbers."""
     rows = "".join(
         f"<tr><th>{escape(str(label))}</th><td>{_badge(row['verdict'])}</td>"
-        f'<td class="words" style="text-align:left">{escape(row["reading"])}</td></tr>'
+        f'<td style="text-align:left">{escape(row["reading"])}</td></tr>'
         for label, row in table.iterrows()
     )
     return "\n".join(
@@ -92,6 +92,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _badge(verdict: str) -> str:
+    """The verdict on its colour, which is written here: a notebook has no style of ours."""
     colour = COLOURS[verdict]
     style = f"background:{colour};color:#fff;padding:0 .5em;border-radius:.3em;font-weight:600"
     return f'<span class="verdict" style="{style}">{escape(verdict)}</span>'
@@ -143,7 +144,7 @@ def _opening(runs: Mapping[str, Any]) -> str:
         (r.record["model"], r.record["data"]["sha256"]): r.record["data"] for r in runs.values()
     }
     said = [
-        f"{escape(model)} on {escape(about['source'])}"
+        f"{escape(Path(model).stem)} on {escape(about['source'])}"
         + ("" if about["n"] is None else f", n = {about['n']}")
         + f" (sha256 {sha[:8]})"
         for (model, sha), about in data.items()

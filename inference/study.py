@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ._problem import Fault
-from .compare import Table
+from .compare import Table, by
 from .settings import UsageError
 
 METHODS = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
@@ -120,14 +120,10 @@ def sensitivity(
         record = runs[job.label].record
         value = {**record["options"], **record["settings"]}[setting]
         part = parameters.loc[job.label].reset_index()
-        part = part.assign(setting=setting, value=value, method=_base(job))
+        part = part.assign(setting=setting, value=value, method=by(record))
         parts.append(part.rename(columns={"hdi_low": "low", "hdi_high": "high"}))
     columns = ["setting", "value", "method", "parameter", "mean", "sd", "low", "high"]
     return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def _base(job: Job) -> str:
-    return job.label.partition(" ")[0]
 
 
 def moved(table: pd.DataFrame) -> list[str]:

@@ -92,12 +92,13 @@ def show_growth(table: pd.DataFrame, notes: Sequence[str]) -> None:
         out.print(Text(note), soft_wrap=True)
 
 
-# Heading to the columns of a comparison that make up a cell, and how: value, value +- error, ...
+# Heading to the columns of a comparison that make up a cell: a value, one with its error (`_se`),
+# or the two ends of a range.
 _CELLS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "time, s": ("time_s",),
         "mean error, sd": ("mean_error", "mean_error_se"),
-        "sd ratio": ("sd_low", "to", "sd_high"),
+        "sd ratio": ("sd_low", "sd_high"),
         "distance": ("distance",),
         "its noise": ("distance_floor",),
         "k-hat": ("khat",),
@@ -138,14 +139,14 @@ def _cell(row: pd.Series, names: Sequence[str]) -> str:
     value = row[names[0]]
     if not math.isfinite(value):
         return ""
-    if len(names) == 3:
-        return f"{value:.2f} .. {row[names[2]]:.2f}"
     if names[0] in ("ess", "ess_per_s"):
         return f"{value:.0f}"
-    if len(names) == 2 and math.isfinite(row[names[1]]) and row[names[1]] > 0:
-        error = row[names[1]]
+    if names[-1].endswith("_se") and math.isfinite(row[names[-1]]) and row[names[-1]] > 0:
+        error = row[names[-1]]
         decimals = min(max(0, 1 - math.floor(math.log10(error))), 4)
         return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+    if len(names) == 2 and not names[-1].endswith("_se"):
+        return f"{value:.2f} .. {row[names[1]]:.2f}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.2f}"
 
 

@@ -115,7 +115,10 @@ def test_sensitivity_in_words():
             [("map s=1", "w"), ("map s=2", "w")], names=["run", "parameter"]
         ),
     )
-    runs = {f"map s={s}": _Varied({"options": {}, "settings": {"s": s}}) for s in (1, 2)}
+    runs = {
+        f"map s={s}": _Varied({"method": "map", "options": {}, "settings": {"s": s}})
+        for s in (1, 2)
+    }
     table = study.sensitivity(parameters, study.jobs("map,mle", "s=1,2"), runs)
     assert table["value"].tolist() == [1, 2]
     assert "mean of w moves by 2 of its smallest sds" in study.moved(table)[0]
