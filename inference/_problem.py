@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from .callbacks import Callback
+from .state import State
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -92,10 +95,14 @@ class Context:
     Attributes:
         progress: whether to show a progress bar.
         device: `cpu` or `cuda`, on which the problem's tensors lie.
+        callbacks: told of each step.
+        state: where the method keeps what it needs to go on after a kill, and finds it again.
     """
 
     progress: bool = False
     device: str = "cpu"
+    callbacks: Callback = field(default_factory=Callback)
+    state: State = field(default_factory=State)
 
 
 @dataclass(frozen=True)

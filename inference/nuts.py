@@ -9,8 +9,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,9 +22,11 @@ from torch import Tensor
 from . import chains as chains_
 from ._native import nutpie_model
 from ._problem import Context, Fault, Finding, Fit, Problem, Refused, check_memory
+from .callbacks import Callback
 from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
 from .graph import Function, How, Recorded, compiled
 from .program import Differentiable, Program, over_draws
+from .state import State
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
@@ -89,6 +92,9 @@ def nuts(
         workers=workers,
         progress=context.progress,
         apart=context.device == "cpu",
+        found=_found(context.state, chains, draws),
+        keep=partial(_keep, context.state, draws),
+        watch=partial(_watch, context.callbacks, chains * (warmup + draws)),
     )
     kept, stopped = _kept(outcome, chains, draws)
     fit = _fit(program, kept, stopped, seed, context.device)
@@ -110,6 +116,22 @@ def _prepared(
         with seeded(seed, CHAIN, chain):
             starts.append(program.start())
     return density, tuple(starts)
+
+
+def _found(state: State, chains: int, draws: int) -> dict[int, dict[str, np.ndarray]]:
+    """The chains of an earlier attempt that had come to their end."""
+    kept = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
+    return {c: one[0] for c, one in kept.items() if one is not None and len(one[0]["u"]) == draws}
+
+
+def _keep(state: State, draws: int, chain: int, result: dict[str, np.ndarray]) -> None:
+    """What a chain found, if it came to its end: the sampler can only begin a chain anew."""
+    if len(result["u"]) == draws:
+        state.save(f"chain-{chain}", result)
+
+
+def _watch(callbacks: Callback, of: int, done: Sequence[int]) -> None:
+    callbacks.on_step({"step": sum(done), "of": of, "chains": list(done)})
 
 
 def _fit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -473,13 +474,23 @@ def draws_of(idata: az.InferenceData) -> dict[str, np.ndarray]:
     }
 
 
-def write(idata: az.InferenceData, path: Path) -> None:
-    """Save as compressed netCDF."""
-    idata.to_netcdf(str(path), engine="h5netcdf", compress=True)
+def netcdf(idata: az.InferenceData) -> bytes:
+    """What a compressed netCDF file of it holds.
+
+    Made in memory: on a full disk the HDF5 library leaves files that it crashes on.
+    """
+    buffer = io.BytesIO()
+    parts = {"/": xr.Dataset(attrs=idata.attrs)} if idata.attrs else {}
+    parts |= {f"/{name}": idata[name] for name in idata.groups()}
+    for i, (name, dataset) in enumerate(parts.items()):
+        small = {k: {"zlib": True} for k, v in dataset.variables.items() if v.dtype.kind in "iufb"}
+        mode = "a" if i else "w"
+        dataset.to_netcdf(buffer, mode=mode, engine="h5netcdf", group=name, encoding=small)
+    return buffer.getvalue()
 
 
 def read(path: Path) -> az.InferenceData:
-    """Read what `write` saved, into memory.
+    """Read what `netcdf` made, into memory.
 
     Raises:
         Refused: not a file of InferenceData.

@@ -52,8 +52,6 @@ def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
         out.print(Text("mode of the density in the constrained space (laplace has the other one)"))
     for note in record["data"]["notes"]:
         out.print(Text(f"note: {note}"))
-    if record.get("run"):
-        out.print(Text(f"saved in {record['run']}"))
 
 
 def show_comparison(table: Comparison) -> None:

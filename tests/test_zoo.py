@@ -34,7 +34,7 @@ def test_json_is_one_object_with_all_that_is_promised(command, tmp_path):
     assert out["metrics"]["log_evidence"] == pytest.approx(np.log(1 / 3))
     folder = tmp_path / out["run"]
     assert {p.name for p in folder.iterdir()} == {
-        "run.json", "idata.nc", "metrics.json", "figures",
+        "run.json", "idata.nc", "metrics.json", "figures", "progress.jsonl", ".lock",
     }  # fmt: skip
     assert (folder / "figures" / "updating.png").stat().st_size > 10_000
 
