@@ -190,7 +190,10 @@ class Run:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from inference import store
 
-        kept = _arrays_of(self._source)
+        given = self._source
+        if given is None and self.path is not None:
+            given = store.read_data(self.path)
+        kept = _arrays_of(given)
         with store.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
             place.write(self.record, idata=self.idata, params=self.params)

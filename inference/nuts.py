@@ -30,6 +30,8 @@ from .state import State
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
+# Draws of a chain cut short of which a statistic can be computed.
+_FEWEST_DRAWS = 4
 # Steps of warm-up below which it is called short, and step sizes that differ by too much.
 _SHORT_WARMUP, _STEP_RATIO = 100, 2.0
 
@@ -185,14 +187,15 @@ def _kept(
     if why is None:
         return list(results.values()), {}
     lengths = sorted((len(result["u"]) for result in results.values()), reverse=True)
-    length = max((n for n in lengths), key=lambda n: n * _at_least(lengths, n), default=0)
-    kept = {c: result for c, result in results.items() if len(result["u"]) >= max(length, 4)}
-    if not kept:
+    lengths = [n for n in lengths if n >= _FEWEST_DRAWS]
+    length = max(lengths, key=lambda n: n * _at_least(lengths, n), default=None)
+    if length is None:
         if outcome.signal is not None:
             raise KeyboardInterrupt
         raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
+    kept = {c: result for c, result in results.items() if len(result["u"]) >= length}
     said = f"{why}; kept are {length} of {draws} draws of {len(kept)} of {chains} chains"
-    finding = Finding("fail", said, "run it again")
+    finding = Finding("fail", said, "resume it, or run it again")
     status = "failed" if outcome.died else "interrupted"
     whole = [{name: v[:length] for name, v in result.items()} for result in kept.values()]
     return whole, {"findings": [finding], "status": status, "signal": outcome.signal}

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -231,7 +230,8 @@ def begin(
         CannotWrite: not allowed, or no room; nothing is left behind.
     """
     _check_name(name)
-    begun = {**record, "status": "running", "host": socket.gethostname(), "pid": os.getpid()}
+    begun = {key: value for key, value in record.items() if key not in _FOUND}
+    begun["status"] = "running"
     with _told(f"the run in {out}", "use --out"):
         made = _made(out)
         try:
@@ -240,6 +240,10 @@ def begin(
             _unmake(made)
             raise
         return Place(path, begun, made)
+
+
+# What a record has once there is a result.
+_FOUND = ("verdict", "findings", "metrics", "files")
 
 
 def _put_begun(
@@ -575,7 +579,9 @@ def leftovers(out: Path) -> list[Path]:
 
 
 def _alive(partial: Path) -> bool:
-    """Whether the process that is writing it is still there."""
+    """Whether the process that is writing it is still there, or cannot be asked for."""
+    if os.name != "posix":
+        return True
     try:
         os.kill(int(partial.name.rpartition("-")[2]), 0)
     except (ValueError, ProcessLookupError):

@@ -576,7 +576,7 @@ def _ending(converged: bool, signal: int | None, done: int) -> dict:
         return {}
     if signal is not None:
         what = f"interrupted after {done} steps, before the objective was level"
-        found = Finding("fail", what, "run it again")
+        found = Finding("fail", what, "resume it, or run it again")
         return {"findings": [found], "status": "interrupted", "signal": signal}
     what = f"the objective was still rising, or too noisy to tell, after {done} steps"
     mend = "give more steps, more particles or another learning rate"

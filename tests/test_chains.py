@@ -17,6 +17,7 @@ from conftest import HOUSE, QUIET, problem_of
 import zoo
 from inference import chains
 from inference._problem import Fault
+from inference.callbacks import last_step
 from inference.chains import CHAIN, FIT, seeded, spawn
 from inference.nuts import nuts
 
@@ -126,7 +127,14 @@ class Command:
             path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
             with open(path) as file:
                 self.chains = [int(word) for word in file.read().split()]
-        time.sleep(3)  # past the warm-up
+        while min(self.steps(folder)) < 100:  # past the warm-up
+            time.sleep(0.1)
+
+    def steps(self, folder):
+        """The steps of the two chains that are running."""
+        (journal,) = folder.glob("runs/*/progress.jsonl")
+        told = last_step(journal)
+        return told["chains"][:2] if told else [0]
 
     def end(self):
         began = time.monotonic()

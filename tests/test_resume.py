@@ -80,6 +80,22 @@ def test_a_resumed_run_has_the_draws_of_one_that_nobody_stopped(name, tmp_path):
     assert resumed.record["status"] == "done" and resumed.path == path
 
 
+@pytest.mark.parametrize("name", ["nuts", "svi"])
+def test_the_same_seed_gives_the_same_draws_wherever_it_runs(name, command, tmp_path):
+    """One worker or two, before or after other runs, from the command line or from Python."""
+    asked = RUNS[name] | {"seed": 5}
+    alone = asked | ({"workers": 1} if name == "nuts" else {})
+    first = zoo.run(**alone)
+    zoo.run("linear", method="svi", guide="normal", steps=200, draws=20, seed=9)
+    zoo.run("gaussian", method="nuts", draws=20, warmup=10, chains=1, seed=5)
+    same(zoo.run(**asked), first)
+    words = [f"{k}={v}" for k, v in asked.items() if k not in ("model", "method", "guide", "seed")]
+    guide = ["--guide", asked["guide"]] if name == "svi" else []
+    command("run", asked["model"], "--method", name, *guide, "--seed", "5", "--set", *words)
+    (path,) = (tmp_path / "runs").iterdir()
+    same(zoo.load(path), first)
+
+
 def test_what_is_left_is_less_than_the_whole(tmp_path):
     """A resume does not begin again: the steps of the finished chains are not run."""
     path = stopped(tmp_path, 0.55, **NUTS)
