@@ -224,6 +224,8 @@ def _invalid(name: str, fn: Any) -> tuple[str, str, str] | None:
         lazy = parameter not in vars(fn) and f"_{parameter}" not in vars(fn)
         if constraints.is_dependent(constraint) or lazy:
             continue
+        while hasattr(constraint, "base_constraint"):  # of a vector: look at its elements
+            constraint = constraint.base_constraint
         value = torch.as_tensor(getattr(fn, parameter)).detach()
         inside = constraint.check(value)
         if not inside.all():

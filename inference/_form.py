@@ -133,7 +133,9 @@ def shapes(case: Case) -> Iterator[Check]:
         what = f"{key} has shape {site.shape}, its distribution {_name(site)} has {expected}"
         what += f": together they broadcast to {together}" if together else ""
         made = ", and what its distribution is made of," if wanted != expected else ""
-        yield cross(what, case.line(site.name), f"give {key}{made} the shape {wanted}")
+        mend = f"give {key}{made} the shape {wanted}"
+        mend += "" if together else f", or its plate and distribution that of {key}"
+        yield cross(what, case.line(site.name), mend)
 
 
 def plates(case: Case) -> Iterator[Check]:
@@ -250,7 +252,7 @@ def _name(site: Site) -> str:
 
 def parameters(case: Case) -> Iterator[Check]:
     invalid = [draw.watch.invalid for draw in case.attempts if draw.watch.invalid]
-    for (name, parameter), group in groupby(sorted(invalid), key=lambda found: found[:2]):
+    for (name, parameter), group in groupby(sorted(invalid, key=_of), key=_of):
         values = [value for _, _, value in group]
         what = f"{parameter} is {values[0]}, in {len(values)} of {DRAWS} draws from the prior"
         how = " (exp, softplus)" if values[0].endswith("> 0") else ""
@@ -258,6 +260,11 @@ def parameters(case: Case) -> Iterator[Check]:
         yield cross(what, case.line(name), mend)
     if not invalid:
         yield from _fails_validation(case)
+
+
+def _of(invalid: tuple[str, str, str]) -> tuple[str, str]:
+    """The site and the parameter, without the value."""
+    return invalid[:2]
 
 
 def _fails_validation(case: Case) -> Iterator[Check]:
