@@ -54,11 +54,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from inference.check import Checked
     from inference.compare import Table
     from inference.diagnostics import Verdict
 
 __all__ = ["Callback", "Refused", "Run", "UsageError"]
-__all__ += ["compare", "load", "main", "report", "resume", "run"]
+__all__ += ["check", "compare", "load", "main", "report", "resume", "run"]
 
 _DEFAULT_METHOD = "nuts"
 
@@ -379,6 +380,44 @@ def compare(
         raise UsageError(f"--jobs {jobs} is no number of runs at once; give 1 or more")
     table = _methods_compared(what[0], study.jobs(methods, vary), common, progress, out, jobs)
     return _kept(table, out)
+
+
+def check(
+    model: str | Path | Callable | models.Entry,
+    *,
+    guide: str | Path | Callable | None = None,
+    data: Any = None,
+    target: str | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Checked:
+    """Is the model sound? Shapes, plates, priors, density, gradient, guide and predictions.
+
+    Args:
+        model, data, target, features: as for `run`.
+        guide: a guide to check, as for `run`; default the model's own.
+        seed: seed of the draws at which the model is looked at.
+        settings: options of model and data by name.
+
+    Returns:
+        The list of checks: `.ok`, `.checks`, `.crosses`; each cross says what, where and a mend.
+
+    Raises:
+        UsageError, Fault: as `run`, for a model, data or settings that cannot be read.
+    """
+    from inference import check, machine
+
+    entry, name = _entry(model)
+    homes = _homes(entry)
+    shares = _settings.share_out(settings, homes)
+    options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
+    columns = {"target": target, "features": features}
+    given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
+    with machine.numbers():
+        chosen = None if guide is None else _guide(entry, guide, options)
+        found = check.check(_unprepared(entry, options, given), seed=seed, guide=chosen)
+    return replace(found, model=name, data=given.source)
 
 
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
@@ -1010,12 +1049,12 @@ def _nearest(name: str, known: Any) -> str:
     return _settings.nearest(name, known)
 
 
-def _homes(entry: models.Entry, function: Callable) -> dict[str, dict[str, Any]]:
+def _homes(entry: models.Entry, function: Callable | None = None) -> dict[str, dict[str, Any]]:
     """Where a setting may belong: the model's options, the data's, the method's."""
     homes = {
         "model": _settings.declared(entry.model),
         "data": _settings.declared(entry.data),
-        "method": _settings.declared(function),
+        "method": _settings.declared(function) if function else {},
     }
     apart = {"data": ("target", "features"), "method": ("guide",)}
     return {
@@ -1057,17 +1096,25 @@ def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
 def _problem(
     entry: models.Entry, options: Mapping[str, Any], data: Any, *, checked: bool = True
 ) -> Problem:
-    """The problem as inference sees it: what was not given, or has no rows, is latent."""
+    """The problem as inference sees it, made ready."""
     import torch
 
     from inference import prepare
+
+    problem = _unprepared(entry, options, data)
+    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
+
+
+def _unprepared(entry: models.Entry, options: Mapping[str, Any], data: Any) -> Problem:
+    """The problem as it came in: what was not given, or has no rows, is latent."""
+    import torch
 
     tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
     tensors |= {key: torch.zeros(()) for key in free}
     if data.n == 0:
         free = [*free, *data.rows.keys]
         tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
-    problem = Problem(
+    return Problem(
         model=partial(entry.model, **options),
         tensors=tensors,
         latent_keys=tuple(free),
@@ -1079,7 +1126,6 @@ def _problem(
         dims=data.dims,
         coords=data.coords,
     )
-    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
 
 
 def _must_observe(entry: models.Entry, problem: Problem) -> None:
@@ -1400,6 +1446,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
     _add_asked(one)
 
+    one = _command(commands, "check", _check, "is a model sound: shapes, priors, density, guide")
+    one.add_argument("model", metavar="MODEL", help="a name (see list) or a file of yours (.py)")
+    one.add_argument("--guide", metavar="G", help="a guide (see list guides), or a file")
+    _add_problem(one)
+    _add_shown(one)
+
     one = _command(commands, "predict", _predict_command, "new rows under a saved run")
     one.add_argument("run", metavar="RUN", help="the run's folder")
     one.add_argument("--data", metavar="D", help="a file with the new rows")
@@ -1418,6 +1470,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_asked(one: argparse.ArgumentParser) -> None:
     """What `run` and `compare` are asked with alike."""
+    _add_problem(one)
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder for the run's folder")
+    one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
+    _add_shown(one)
+
+
+def _add_shown(one: argparse.ArgumentParser) -> None:
+    """What a command that computes shows."""
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    one.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def _add_problem(one: argparse.ArgumentParser) -> None:
+    """Data, seed and settings."""
     one.add_argument("--data", metavar="D", help="a data set of the model, or a file")
     one.add_argument("--target", metavar="COL", help="column of a file that is the target")
     one.add_argument("--features", metavar="A,B", help="columns of a file that are features")
@@ -1431,15 +1497,6 @@ def _add_asked(one: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="options of model, data and method (see show MODEL)",
     )
-    one.add_argument("--out", default="runs", metavar="DIR", help="folder for the run's folder")
-    one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
-    _add_shown(one)
-
-
-def _add_shown(one: argparse.ArgumentParser) -> None:
-    """What a command that computes shows."""
-    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    one.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
 def _command(commands: Any, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
@@ -1550,6 +1607,27 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    from inference import terminal
+
+    found = check(
+        arguments.model,
+        guide=arguments.guide,
+        data=arguments.data,
+        target=arguments.target,
+        features=arguments.features,
+        seed=arguments.seed,
+        **_settings_of(arguments),
+    )
+    if arguments.json:
+        print(json.dumps(found.to_json()))
+    else:
+        terminal.show_checks(found)
+    if arguments.verbose:
+        terminal.show_tracebacks(found)
+    return 0 if found.ok else _fail(found.failure, 65, False)
+
+
 def _cut_short(result: Run, verbose: bool) -> int:
     """The line and the exit code of a run that was interrupted or failed on the way."""
     what = str(next(f.what for f in result.verdict.findings if f.level == "fail"))
@@ -1561,7 +1639,7 @@ def _cut_short(result: Run, verbose: bool) -> int:
 def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
     pairs = _pairs(arguments.settings)
     for name in pairs:
-        verb = {"compare": compare, "run": run}[arguments.verb]
+        verb = {"check": check, "compare": compare, "run": run}[arguments.verb]
         if name in inspect.signature(verb).parameters:
             raise UsageError(f"{name} is no setting of --set; write --{name} {pairs[name]}")
     return pairs

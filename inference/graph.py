@@ -33,6 +33,7 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from . import _source
 from ._problem import Refused
 
 How = Literal["traced", "aot", "plain"]
@@ -42,7 +43,11 @@ aten = torch.ops.aten
 
 
 class Unrecordable(RuntimeError):
-    """The function does what a graph cannot repeat."""
+    """The function does what a graph cannot repeat; `place` is the user's line, if it is known."""
+
+    def __init__(self, what: str, place: str | None = None):
+        super().__init__(f"{what}, {place}" if place else what)
+        self.place = place
 
 
 # -- recording -------------------------------------------------------------------------------
@@ -55,6 +60,7 @@ class _Call(NamedTuple):
     args: tuple
     kwargs: dict
     out: Any
+    place: str | None = None  # the user's line, of an operation that reads values
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -93,7 +99,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         out = function(*args, **(kwargs or {}))
-        self.calls.append(_Call(function, args, kwargs or {}, out))
+        place = _source.here() if _READS & set(function.tags) else None
+        self.calls.append(_Call(function, args, kwargs or {}, out, place))
         return out
 
 
@@ -173,10 +180,12 @@ class _Builder:
         """The graph of the recorded calls that the outputs need, each thing computed once."""
         for call in self.calls:
             self._refuse_values(call)
+            if self._folds(call):
+                continue
             same = self._same_as(call)
             if same is not None:
                 self.nodes[id(call.out)] = self.nodes[id(same)]
-            elif not self._folds(call):
+            else:
                 self._emit(call)
         self.graph.output(tuple(self._reference(out) for out in outputs))
         self._drop_unused()
@@ -198,7 +207,7 @@ class _Builder:
         else:
             reads = bool(_READS & set(call.function.tags))
         if varying and reads:
-            raise Unrecordable(f"a branch or a shape depends on a value ({call.function})")
+            raise Unrecordable("a branch or a shape depends on a value", call.place)
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
@@ -341,17 +350,32 @@ def compiled(
     if how == "plain":
         return function
     try:
-        graph = record(function, points[0], live)
-        run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
-        same = all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
-        why = "the recorded graph gave other values"
+        return faster(function, points, how=how, live=live)
     except Refused:
         raise
     except Exception as error:
-        same, why = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    if not same:
-        warnings.warn(f"the model runs untraced, which is slow ({why})", stacklevel=2)
-        return function
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    warnings.warn(f"the model runs untraced, which is slow ({why})", stacklevel=2)
+    return function
+
+
+def faster(
+    function: Function,
+    points: Sequence[Sequence[Tensor]],
+    *,
+    how: How = "traced",
+    live: Sequence[Tensor] = (),
+) -> Recorded:
+    """As `compiled`, without a way back.
+
+    Raises:
+        Unrecordable: it does what a graph cannot repeat, or the graph gives other values.
+        Refused: `aot` without a C++ compiler.
+    """
+    graph = record(function, points[0], live)
+    run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
+    if not all(_agree(_same_random(run, p), _same_random(function, p)) for p in points):
+        raise Unrecordable("the recorded graph gave other values")
     return run
 
 

@@ -212,7 +212,7 @@ def _prepare(
     with poutine.trace(param_only=True) as capture:
         # On all rows first: Pyro's guides take their shapes from the first data they see.
         for part in (Batch(program.problem.tensors), batch):
-            _check_sites(program, _first_run(chosen.guide, part.tensors), part)
+            check_sites(program, _first_run(chosen.guide, part.tensors), part)
     single = _single(program, chosen, batch)
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
         single(None, batch)
@@ -327,11 +327,22 @@ def _reparameterised(trace: poutine.Trace) -> bool:
     return all(getattr(fn, "has_rsample", True) for fn in sampled)
 
 
-def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
+def check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
+    """Refuse a guide whose sites are not the model's continuous latents.
+
+    Args:
+        program: the model.
+        trace: a run of the guide on the rows of the batch.
+        batch: the rows.
+
+    Raises:
+        Refused: a latent without a site, a site of another shape, or one that is no latent.
+    """
     for name in program.layout:
         if name not in trace.nodes:
             raise Refused(
-                f"the guide has no site '{name}', the model's latents are {_names(program)}"
+                f"the guide has no site '{name}', the model's latents are {_names(program)}; "
+                f'add pyro.sample("{name}", ...)'
             )
         shape, found = _shape(program, name, batch), tuple(trace.nodes[name]["value"].shape)
         if shape != found:
@@ -340,7 +351,10 @@ def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
                     f"'{name}' is a latent of each row, and the guide has shape {found} for a "
                     f"batch of {shape}; leave batch_size out, or give a guide with an encoder"
                 )
-            raise Refused(f"the guide's site '{name}' has shape {found}, the model's {shape}")
+            raise Refused(
+                f"the guide's site '{name}' has shape {found}, the model's {shape}; "
+                "give it that of the model"
+            )
     for name, node in trace.nodes.items():
         auxiliary = node.get("infer", {}).get("is_auxiliary")
         if node["type"] != "sample" or auxiliary or isinstance(node["fn"], _Subsample):
@@ -348,7 +362,10 @@ def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
         if name in program.sites and program.sites[name].role == "discrete":
             raise Refused(f"'{name}' is discrete and summed out; leave it out of the guide")
         if name not in program.sites:
-            raise Refused(f"the guide's site '{name}' is not in the model: {_names(program)}")
+            raise Refused(
+                f"the guide's site '{name}' is not in the model, whose latents are "
+                f"{_names(program)}; rename it, or leave it out"
+            )
 
 
 def _shape(program: Program, name: str, batch: Batch) -> tuple[int, ...]:

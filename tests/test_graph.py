@@ -100,8 +100,16 @@ def test_a_branch_on_a_value_runs_plainly_with_a_warning():
     with pytest.warns(UserWarning, match="runs untraced"):
         plain = compiled(branching, [(U,)])
     assert plain is branching
-    with pytest.raises(graph.Unrecordable, match="depends on a value"):
+    with pytest.raises(graph.Unrecordable, match=r"depends on a value, test_graph.py, line \d+"):
         record(lambda u: (u[u > 0].sum(),), [U])
+
+
+def test_a_folded_operation_may_be_repeated():
+    def function(u):
+        return (u + torch.zeros_like(u).cos() + torch.zeros_like(u).sin(),)
+
+    module = record(function, [U])
+    torch.testing.assert_close(module(2 * U), function(2 * U), rtol=0, atol=0)
 
 
 def test_what_is_equal_only_for_now_is_not_dropped():
