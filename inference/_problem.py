@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from .graph import Graphs
+
     Level = Literal["note", "warn", "fail"]
 
 
@@ -92,10 +94,14 @@ class Context:
     Attributes:
         progress: whether to show a progress bar.
         device: `cpu` or `cuda`, on which the problem's tensors lie.
+        apart: whether chains may run in processes of their own.
+        graphs: what was recorded for other values of the same data; None in a single run.
     """
 
     progress: bool = False
     device: str = "cpu"
+    apart: bool = True
+    graphs: Graphs | None = None
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def nuts(
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     check_memory(chains * draws, program.size)
-    density, starts = _prepared(program, seed, chains, compile)
+    density, starts = _prepared(program, seed, chains, compile, context)
     if engine == "nutpie":
         import nutpie  # noqa: F401  here, that the forked chains find it imported
 
@@ -88,7 +88,7 @@ def nuts(
         steps=warmup + draws,
         workers=workers,
         progress=context.progress,
-        apart=context.device == "cpu",
+        apart=context.apart and context.device == "cpu",
     )
     kept, stopped = _kept(outcome, chains, draws)
     fit = _fit(program, kept, stopped, seed, context.device)
@@ -97,14 +97,15 @@ def nuts(
 
 
 def _prepared(
-    program: Program, seed: int, chains: int, how: How
+    program: Program, seed: int, chains: int, how: How, context: Context
 ) -> tuple[Function, tuple[Tensor, ...]]:
     """The density as it will run, and a starting point (d,) for each chain."""
     with seeded(seed, FIT):
         # Far out too, and with every sign turned.
         u, points = program.start(), []
         points += [(u,), (5 * u,), (-u,), (program.start(),)]
-        density = compiled(program.density_and_gradient, points, how=how)
+        record = compiled if context.graphs is None else context.graphs.compiled
+        density = record(program.density_and_gradient, points, how=how)
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):
