@@ -403,9 +403,11 @@ class Recorded:
 
     Attributes:
         package: the file of compiled code that it runs; None where there is none.
+        live: tensors that it reads beside its arguments.
     """
 
     package: Path | None = None
+    live: Sequence[Tensor] = ()
 
 
 class _Scripted(Recorded):

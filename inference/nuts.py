@@ -247,7 +247,14 @@ class _NutpieChain(_Chain):
         if package is None or start.dtype != torch.float64 or sys.platform != "linux":
             return None
         try:
-            return nutpie_model(package, len(start), lambda _: start.numpy(), monitor.steps, chain)
+            return nutpie_model(
+                package,
+                len(start),
+                lambda _: start.numpy(),
+                monitor.steps,
+                chain,
+                self.density.live,
+            )
         except (OSError, RuntimeError, subprocess.CalledProcessError):
             return None  # the same draws through Python
 
