@@ -172,11 +172,11 @@ class Simulated:
         if not observed:
             return {}
         scores = over_draws(self.program.log_likelihood, values, elements)
-        total = sum(score.flatten(1).sum(1) for score in scores.values())
+        total = sum(score.reshape(len(score), -1).sum(1) for score in scores.values())
         name = observed[0].name
         with seeded(self.seed, SIMULATED, i, _REPLICATES):
             new = over_draws(self.program.predictive, values, elements)[name]
-        mean = new.to(torch.float64).flatten(1).mean(1)
+        mean = new.to(torch.float64).reshape(len(new), -1).mean(1)
         return {LOG_LIKELIHOOD: total.numpy(), f"mean of new {name}": mean.numpy()}
 
 

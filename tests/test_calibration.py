@@ -54,7 +54,7 @@ def right(problem, rng, size):
 def test_an_exact_posterior_passes():
     table = study("linear", right, 100, "simulate", noise=1.0)
     assert table.verdict.status == "pass" and (table["p_holm"] > 0.01).all()
-    assert list(table.index) == ["w[x0]", "b", "log likelihood", "mean of new y"]
+    assert list(table.index) == ["w[x_1]", "b", "log likelihood", "mean of new y"]
     assert table["error2"].iloc[:2].to_numpy() == pytest.approx(1.0, abs=4 * np.sqrt(2 / 100))
     assert set(table["says"]) == {"as it should be"}
 
@@ -85,7 +85,7 @@ def test_the_wrong_sign_of_the_jacobian_fails():
         a, b = problem.exact().marginals["pi"].args
         return {"pi": rng.beta(a - 2, b - 2, size)}
 
-    table = study("coin", wrong, 100, "H", alpha=2.5, beta=2.5)
+    table = study("coin", wrong, 250, "HT", alpha=3.0, beta=3.0)
     assert table.verdict.status == "fail" and "too wide" in table.loc["pi", "says"]
 
 
