@@ -223,7 +223,7 @@ def _findings(table: Calibration) -> list[Finding]:
     off = table[table["p_holm"] < FAMILY].sort_values("p_holm")
     tests = f"{2 * k} tests of {k} quantities over {n} data sets"
     if not len(off):
-        what = f"calibrated as far as {tests} can tell (family-wise error {FAMILY:.0%}, Holm)"
+        what = f"calibrated as far as {tests} can tell (family-wise error 1 %, Holm)"
         return [Finding("note", what), _sight(n, k)]
     what = f"not calibrated: {len(off)} of {k} quantities are off ({tests}, family-wise error 1 %)"
     named = [
@@ -243,8 +243,8 @@ def _sight(n: int, k: int) -> Finding:
     reach = stats.norm.isf(FAMILY / (4 * k)) + stats.norm.isf(0.2)
     shift, ratio = reach / np.sqrt(n), 1 / np.sqrt(1 + reach * np.sqrt(2 / n))
     what = (
-        f"an sd {1 - ratio:.0%} too small, or a mean off by {shift:.2f} sd, would have been seen "
-        "four times out of five"
+        f"an sd {100 * (1 - ratio):.0f} % too small, or a mean off by {shift:.2f} sd, "
+        "would have been seen four times out of five"
     )
     return Finding("note", what, "more fits see more" if n < 500 else "")
 

@@ -255,7 +255,7 @@ def test_the_verdict_begins_with_a_sentence_and_says_how_far_it_sees():
     table = calibration.judge(fits(100), 120)
     first, second, *rest = table.verdict.reasons
     assert first.startswith("calibrated as far as 2 tests of 1 quantities over 100 data sets")
-    assert "an sd 19% too small" in second and "100 of 120 fits" in rest[0]
+    assert "an sd 19 % too small" in second and "100 of 120 fits" in rest[0]
     assert json.loads(json.dumps(table.to_json_object()))["verdict"]["status"] == "pass"
     assert "<b>pass</b>" in table._repr_html_()
 
