@@ -205,6 +205,8 @@ def _words(name: str, shifted: bool, spread: bool, row: pd.Series, theory: float
         said.append(
             f"posterior too {how}: mean squared score {row['mean_z2']:.2f} (theory {theory:.2f})"
         )
+        if row["error2"] > row["mean_z2"] > theory:  # scores end where the draws do
+            said[-1] += f", mean squared error {row['error2']:.2f} of its variance (theory 1)"
     if shifted:
         where = "down" if row["mean_z"] > 0 else "up"
         said.append(f"posterior shifted {where} by {abs(row['mean_z']):.2f} sd")
