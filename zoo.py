@@ -54,12 +54,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from inference.calibration import Calibration
     from inference.check import Checked
     from inference.compare import Table
     from inference.diagnostics import Verdict
 
 __all__ = ["Callback", "Refused", "Run", "UsageError"]
-__all__ += ["check", "compare", "load", "main", "report", "resume", "run"]
+__all__ += ["calibrate", "check", "compare", "load", "main", "report", "resume", "run"]
 
 _DEFAULT_METHOD = "nuts"
 
@@ -939,6 +940,132 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
             problem = _problem(run.entry, run.record["options"], run.data)
             found = results.next_row(problem, row, draws, run.record["seed"])
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
+
+
+# -- is the inference calibrated --------------------------------------------------------------
+
+
+def calibrate(
+    model: str | Path | Callable | models.Entry,
+    sbc: int = 500,
+    *,
+    method: str | None = None,
+    guide: str | Path | Callable | None = None,
+    data: Any = None,
+    target: str | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    jobs: int = 1,
+    found: Mapping[int, dict[str, Any]] | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda fit: None,
+    **settings: Any,
+) -> Calibration:
+    """Simulation-based calibration: does the truth lie anywhere among the draws, equally often?
+
+    Args:
+        model, method, guide, target, features, seed, progress, settings: as for `run`.
+        sbc: data sets to simulate and fit; what they show does not depend on `jobs`.
+        data: the design: its covariates and rows are kept, what is observed is simulated. With
+            the setting `n`, default the simulated data of that many rows, else the model's.
+        jobs: fits at once.
+        found: number to fit of those that were made before, by the same call.
+        keep: called with each new fit, a dictionary of plain values.
+
+    Raises:
+        UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
+    """
+    if sbc < 1 or jobs < 1:
+        raise UsageError(f"sbc={sbc}, jobs={jobs}: give 1 or more, some 500 fits tell something")
+    asked = {
+        "model": model,
+        "method": method or ("svi" if guide is not None else _DEFAULT_METHOD),
+        "guide": guide,
+        "data": _design(model, data, settings),
+        "columns": {"target": target, "features": features},
+        "seed": seed,
+        "device": "cpu",
+        "settings": settings,
+    }
+    return _calibrated(asked, sbc, jobs, found=found, keep=keep, progress=progress)
+
+
+def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
+    """The source of the design: simulated rows where their number `n` is asked for."""
+    entry, _ = _entry(model)
+    if data is None and "n" in settings and "n" in _settings.declared(entry.data):
+        return "simulate"
+    return data
+
+
+def _calibrated(
+    asked: Mapping[str, Any], n: int, jobs: int, *, progress: bool = False, **kept: Any
+) -> Calibration:
+    """The verdict on the method that `_plan` is asked for, over n simulated data sets.
+
+    Args:
+        asked: what `_plan` takes; another process plans it anew.
+        n: data sets.
+        jobs: fits at once.
+        progress: whether to show a bar.
+        kept: `found` and `keep` of `simulated.run`.
+    """
+    from importlib import import_module
+
+    from inference import calibration, overlays, simulated
+
+    if asked["method"] in ("prior", "mle", "map"):
+        raise UsageError(f"{asked['method']} gives no draws of a posterior; take another method")
+    plan = _plan(**asked)
+    study = _simulated(plan)
+    one, token = study.fit, str(time.time_ns())
+    if jobs > 1:
+        # By the module's name: what belongs to `__main__` is not known in another process.
+        one = partial(import_module("zoo")._remote_fit, token, asked)
+    fits, stopped = simulated.run(one, n, workers=jobs, progress=progress, **kept)
+    if stopped and not any("rank" in fit for fit in fits):
+        raise KeyboardInterrupt
+    table = calibration.judge(fits, n)
+    words = [Path(plan.name).stem, plan.method, *_in_folder(plan.guide)]
+    table.title, table.signal = "-".join(["calibration", *words]), stopped
+    table.notes.append(f"design: {plan.data.source}")
+    table.pictures["ranks"] = partial(overlays.ranks, table, " ".join(words))
+    return table
+
+
+def _simulated(plan: _Plan) -> Any:
+    """The method of a plan, to be fitted to data drawn from its model."""
+    from inference import machine, simulated
+
+    entry, data, options = plan.entry, plan.data, plan.options
+
+    def given(problem: Problem) -> Problem:
+        """What belongs to these data: a refusal, the exact truth."""
+        own = {key: problem.tensors[key].clone() for key in study.keys.values()}
+        simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
+        reason = entry.refuses(plan.method, options, simulated_data)
+        if reason:
+            raise Refused(reason)
+        known = partial(entry.exact, simulated_data, **options) if entry.exact else None
+        return replace(problem, exact=known)
+
+    with machine.numbers():
+        problem = _problem(entry, options, data)
+        method = inference.method(plan.method)
+        study = simulated.Simulated(problem, method, plan.settings, plan.seed, given)
+    return study
+
+
+# In a worker process: the study that it works on, under the token of its call.
+_studies: dict[str, Any] = {}
+
+
+def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
+    """The i-th fit, in another process, which plans and records once for all of its fits."""
+    if token not in _studies:
+        _studies.clear()
+        _studies[token] = _simulated(_plan(**asked))
+    return _studies[token].fit(i)
 
 
 # -- from what was asked to a result ----------------------------------------------------------

@@ -374,9 +374,52 @@ def faster(
     """
     graph = record(function, points[0], live)
     run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
-    if not all(_agree(_same_random(run, p), _same_random(function, p)) for p in points):
+    if not _same(run, function, points):
         raise Unrecordable("the recorded graph gave other values")
     return run
+
+
+class Graphs:
+    """Functions recorded once for many fits, which differ in the values of their data alone.
+
+    A graph is held against its function anew for each fit, and recorded again if they differ;
+    whether it was recorded here or before changes neither results nor random numbers.
+
+    Args:
+        live: the data that change, in place, from fit to fit.
+    """
+
+    def __init__(self, live: Sequence[Tensor]):
+        self.live = list(live)
+        self._runs: dict[Any, Function] = {}
+        self._memory: dict[str, Tensor] = {}
+
+    def compiled(
+        self,
+        function: Function,
+        points: Sequence[Sequence[Tensor]],
+        *,
+        how: How = "traced",
+        live: Sequence[Tensor] = (),
+    ) -> Function:
+        """As the function `compiled`, from the graph of an earlier fit if there is one."""
+        shapes = [tensor.shape for point in points for tensor in point]
+        key = (function.__qualname__, how, str(shapes), len(live))
+        with torch.random.fork_rng(devices=[]):
+            run = self._runs.get(key)
+            if key in self._runs and not isinstance(run, Recorded):
+                return function  # it cannot be recorded, as was told once
+            if run is None or not _same(run, function, points):
+                run = compiled(function, points, how=how, live=[*live, *self.live])
+            self._runs[key] = run
+        return run
+
+    def memory(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in the memory that the graphs read: that of the first one of its name."""
+        first = self._memory.setdefault(name, tensor)
+        if first.shape != tensor.shape:
+            first = self._memory[name] = tensor
+        return first.copy_(tensor)
 
 
 class Recorded:
@@ -384,9 +427,11 @@ class Recorded:
 
     Attributes:
         package: the file of compiled code that it runs; None where there is none.
+        live: tensors that it reads beside its arguments.
     """
 
     package: Path | None = None
+    live: Sequence[Tensor] = ()
 
 
 class _Scripted(Recorded):
@@ -496,6 +541,10 @@ def _cache() -> Path:
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
         raise Refused(f"the cache {folder} can be written by others; set XDG_CACHE_HOME")
     return folder
+
+
+def _same(run: Function, function: Function, points: Sequence[Sequence[Tensor]]) -> bool:
+    return all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
 
 
 def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:

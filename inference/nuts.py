@@ -79,7 +79,7 @@ def nuts(
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     check_memory(chains * draws, program.size)
-    density, starts = _prepared(program, seed, chains, compile)
+    density, starts = _prepared(program, seed, chains, compile, context)
     if engine == "nutpie":
         import nutpie  # noqa: F401  here, that the forked chains find it imported
 
@@ -93,7 +93,7 @@ def nuts(
         steps=warmup + draws,
         workers=workers,
         progress=context.progress,
-        apart=context.device == "cpu",
+        apart=context.apart and context.device == "cpu",
         found=_found(context.state, chains, draws),
         keep=partial(_keep, context.state, draws),
         watch=partial(_watch, context.callbacks, chains * (warmup + draws)),
@@ -105,14 +105,15 @@ def nuts(
 
 
 def _prepared(
-    program: Program, seed: int, chains: int, how: How
+    program: Program, seed: int, chains: int, how: How, context: Context
 ) -> tuple[Function, tuple[Tensor, ...]]:
     """The density as it will run, and a starting point (d,) for each chain."""
     with seeded(seed, FIT):
         # Far out too, and with every sign turned.
         u, points = program.start(), []
         points += [(u,), (5 * u,), (-u,), (program.start(),)]
-        density = compiled(program.density_and_gradient, points, how=how)
+        record = compiled if context.graphs is None else context.graphs.compiled
+        density = record(program.density_and_gradient, points, how=how)
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):
@@ -271,7 +272,14 @@ class _NutpieChain(_Chain):
         if package is None or start.dtype != torch.float64 or sys.platform != "linux":
             return None
         try:
-            return nutpie_model(package, len(start), lambda _: start.numpy(), monitor.steps, chain)
+            return nutpie_model(
+                package,
+                len(start),
+                lambda _: start.numpy(),
+                monitor.steps,
+                chain,
+                self.density.live,
+            )
         except (OSError, RuntimeError, subprocess.CalledProcessError):
             return None  # the same draws through Python
 

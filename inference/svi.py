@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from . import guides
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, Heard, listening, seeded
-from .graph import How, compiled
+from .graph import Graphs, How, compiled
 from .point import mode
 from .prepare import where
 from .program import (
@@ -102,7 +102,7 @@ def svi(
             pyro.clear_param_store()
             batches = _batches(problem, batch_size)
             ahead = [next(batches), next(batches)]
-            gradient, params = _prepare(program, chosen, particles, ahead, compile)
+            gradient, params = _prepare(program, chosen, particles, ahead, compile, context)
             of_pass = 1 if batch_size is None else problem.n // batch_size
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
             ascent = _Ascent(_Adam(params, lr), steps, window, of_pass, context.state)
@@ -202,7 +202,12 @@ def _batch(problem: Problem, rows: Sequence[Tensor]) -> Batch:
 
 
 def _prepare(
-    program: Program, chosen: Guide, particles: int, examples: list[list[Tensor]], how: How
+    program: Program,
+    chosen: Guide,
+    particles: int,
+    examples: list[list[Tensor]],
+    how: How,
+    context: Context,
 ) -> tuple[Gradient, Tensor]:
     """The objective's gradient, and the vector of all unconstrained parameters it is in.
 
@@ -222,7 +227,7 @@ def _prepare(
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
     estimate = _over_particles(single, particles, batch)
-    flat = _flatten(params)
+    flat = _flatten(params, context.graphs)
 
     def gradient(*rows: Tensor) -> tuple[Tensor, Tensor]:
         with pyro.validation_enabled(False):
@@ -230,7 +235,8 @@ def _prepare(
         slopes = torch.autograd.grad(value, params, materialize_grads=True)
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
-    return compiled(gradient, examples, how=how, live=params), flat
+    record = compiled if context.graphs is None else context.graphs.compiled
+    return record(gradient, examples, how=how, live=params), flat
 
 
 def _first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
@@ -247,9 +253,10 @@ def _first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
         ) from error
 
 
-def _flatten(params: Sequence[Tensor]) -> Tensor:
+def _flatten(params: Sequence[Tensor], graphs: Graphs | None) -> Tensor:
     """One vector of all parameters, of which each becomes a view: one update moves them all."""
     flat = torch.cat([param.detach().flatten() for param in params])
+    flat = flat if graphs is None else graphs.memory("parameters", flat)
     start = 0
     for param in params:
         param.data = flat[start : start + param.numel()].view(param.shape)
