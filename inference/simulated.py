@@ -9,6 +9,7 @@ Journal of Computational and Graphical Statistics 15; Talts et al. 2018, arXiv:1
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -272,15 +273,12 @@ def run(
     with bar, listening() as heard:
         for fit in _fits(one, waiting, workers, heard):
             if fit is None:
-                heard.signal = heard.signal or _SIGINT
+                heard.signal = heard.signal or signal.SIGINT
                 continue
             done[fit["i"]] = fit
             keep(fit)
             bar.update()
     return [done[i] for i in sorted(done)], heard.signal or 0
-
-
-_SIGINT = 2
 
 
 def _fits(
@@ -297,8 +295,16 @@ def _fits(
         return
     from joblib import Parallel, delayed
 
-    tasks = (delayed(one)(i) for i in waiting if heard.signal is None)
+    tasks = (delayed(_deaf)(one, i) for i in waiting if heard.signal is None)
     try:
         yield from Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, KeyboardInterrupt) as error:
+        if heard.signal is not None:
+            return  # a Ctrl-C reaches workers that are just starting, too
         raise Fault("a worker process died; what was done is kept, go on with it") from error
+
+
+def _deaf(one: Callable[[int], dict[str, Any] | None], i: int) -> dict[str, Any] | None:
+    """A fit in a worker process, which a Ctrl-C reaches too: its parent says when to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return one(i)
