@@ -306,11 +306,12 @@ def resume(
     data: Any = None,
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
-) -> Run:
+    jobs: int = 1,
+) -> Run | Calibration:
     """Continue a run that was interrupted, killed or failed: to the draws it would have had.
 
-    Chains of nuts that had come to their end are kept, svi goes on from its last window. A run
-    that is done is loaded.
+    Chains of nuts that had come to their end are kept, svi goes on from its last window, a
+    calibration from its last fit. What is done is loaded.
 
     Args:
         folder: the run's folder.
@@ -318,12 +319,13 @@ def resume(
         guide: the guide, likewise.
         data: the data, where they were given in Python and are not kept.
         progress, callbacks: as for `run`.
+        jobs: fits at once, of a calibration.
 
     Raises:
         Fault: no run there, or a damaged one; another model, other data or other libraries than
         the run's; it is running. Otherwise as `run`.
     """
-    how = _How(progress=progress, callbacks=_checked(callbacks))
+    how = _How(progress=progress, callbacks=_checked(callbacks), jobs=jobs)
     return _resumed(Path(folder), {"model": model, "guide": guide, "data": data}, how)
 
 
@@ -497,12 +499,14 @@ class _How:
         callbacks: told of start, steps and end.
         show: what to do with the result before its pictures are drawn.
         figures: whether to draw pictures.
+        jobs: fits at once, of a calibration.
     """
 
     progress: bool = False
     callbacks: Sequence[Callback] = ()
     show: Callable[[Run], None] = lambda _: None
     figures: bool = True
+    jobs: int = 1
 
 
 def _checked(callbacks: Sequence[Callback]) -> Sequence[Callback]:
@@ -550,52 +554,63 @@ def _in_place(plan: _Plan, how: _How, started: float, place: Any) -> Run:
     return run
 
 
-def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run:
-    """The run of a folder, carried to its end."""
+def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibration:
+    """The run or the calibration of a folder, carried to its end."""
     from inference import store
 
+    again = _calibration_resumed if "calibration" in store.begun(folder) else _run_resumed
     if store.begun(folder)["status"] != "done":
         with store.reopen(folder) as place:
             if place.record["status"] != "done":  # nor did another process end it meanwhile
-                started = time.perf_counter()
-                return _in_place(_planned_again(place.record, given), how, started, place)
+                return again(place, given, how)
+    if again is _calibration_resumed:
+        return _calibration_of(folder)
     run = load(folder)
     how.show(run)
     return run
 
 
-def _planned_again(record: Mapping[str, Any], given: Mapping[str, Any]) -> _Plan:
-    """The plan of a run by its record, which must be that of the same run.
+def _run_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Run:
+    started = time.perf_counter()
+    plan = _same_plan(place.record, _asked_of(place.record, given))
+    return _in_place(plan, how, started, place)
+
+
+def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> _Plan:
+    """What a run was asked for, planned again; it must be the same run.
 
     Raises:
         Fault: model, guide, data or libraries are not those of the run, naming both.
     """
     from inference import machine
 
-    asked = record["data"]["asked"]
     for name, now in machine.versions(machine.OF_DRAWS).items():
         if record["versions"].get(name) != now:
             raise models.Fault(
                 f"the run was begun with {name} {record['versions'].get(name)}, here is {now}: "
                 "its draws would not be those of either; install that one, or run it again"
             )
-    options = dict(asked["options"])
-    columns = {name: options.pop(name, None) for name in ("target", "features")}
-    plan = _plan(
-        given["model"] if given["model"] is not None else _model_of(record),
-        method=record["method"],
-        guide=given["guide"] if given["guide"] is not None else _guide_of(record),
-        data=given["data"] if given["data"] is not None else _source_of(record),
-        columns=columns,
-        seed=record["seed"],
-        device=record["device"],
-        settings={**options, **record["options"], **record["settings"]},
-    )
+    plan = _plan(**asked)
     fresh = _begun(plan)
     for what, key in (("model", "model_sha256"), ("guide", "guide_sha256")):
         _must_be_same(what, fresh[key], record[key])
     _must_be_same(f"data ({plan.data.source})", plan.data.sha256, record["data"]["sha256"])
     return plan
+
+
+def _asked_of(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_plan` was asked for, by a run's record and what is given in place of it."""
+    options = dict(record["data"]["asked"]["options"])
+    columns = {name: options.pop(name, None) for name in ("target", "features")}
+    kept = {"model": _model_of, "guide": _guide_of, "data": _source_of}
+    return {
+        **{k: given[k] if given[k] is not None else of(record) for k, of in kept.items()},
+        "method": record["method"],
+        "columns": columns,
+        "seed": record["seed"],
+        "device": record["device"],
+        "settings": {**options, **record["options"], **record["settings"]},
+    }
 
 
 def _must_be_same(what: str, now: str | None, then: str | None) -> None:
@@ -655,12 +670,15 @@ def _arrays_of(source: Any) -> dict[str, Any] | None:
 
 
 def _is_run(one: Any) -> bool:
-    return isinstance(one, str | Path) and (Path(one) / "run.json").is_file()
+    named = isinstance(one, str | Path) and (Path(one) / "run.json").is_file()
+    return named and not (Path(one) / "fits.jsonl").exists()
 
 
 def _is_study(one: Any) -> bool:
-    """Whether it is the folder of a comparison, which lies among the runs."""
-    return isinstance(one, str | Path) and not _is_run(one) and (Path(one) / "table.csv").is_file()
+    """Whether it is the folder of a comparison or a calibration, which lie among the runs."""
+    if not isinstance(one, str | Path) or _is_run(one):
+        return False
+    return any((Path(one) / name).is_file() for name in ("table.csv", "fits.jsonl"))
 
 
 def _loaded(what: Sequence[Any]) -> list[Run]:
@@ -955,10 +973,9 @@ def calibrate(
     target: str | None = None,
     features: str | None = None,
     seed: int = 0,
+    out: str | Path | None = None,
     progress: bool = False,
     jobs: int = 1,
-    found: Mapping[int, dict[str, Any]] | None = None,
-    keep: Callable[[dict[str, Any]], None] = lambda fit: None,
     **settings: Any,
 ) -> Calibration:
     """Simulation-based calibration: does the truth lie anywhere among the draws, equally often?
@@ -968,13 +985,15 @@ def calibrate(
         sbc: data sets to simulate and fit; what they show does not depend on `jobs`.
         data: the design: its covariates and rows are kept, what is observed is simulated. With
             the setting `n`, default the simulated data of that many rows, else the model's.
+        out: folder to keep it in from the first fit on, so that `resume` can go on; None keeps
+            nothing.
         jobs: fits at once.
-        found: number to fit of those that were made before, by the same call.
-        keep: called with each new fit, a dictionary of plain values.
 
     Raises:
         UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
     """
+    from inference import store
+
     if sbc < 1 or jobs < 1:
         raise UsageError(f"sbc={sbc}, jobs={jobs}: give 1 or more, some 500 fits tell something")
     asked = {
@@ -987,7 +1006,28 @@ def calibrate(
         "device": "cpu",
         "settings": settings,
     }
-    return _calibrated(asked, sbc, jobs, found=found, keep=keep, progress=progress)
+    plan = _plan(**asked)
+    if plan.method in ("prior", "mle", "map"):
+        raise UsageError(f"{plan.method} gives no draws of a posterior; take another method")
+    study = _Study(asked, plan, sbc, jobs, progress)
+    if out is None:
+        return _calibrated(study)
+    begun = _begun(plan)
+    record = {**begun, "name": f"calibration-{begun['name']}", "calibration": sbc}
+    kept = _arrays_of(asked["data"])
+    with store.begin(Path(out), record["name"], record, kept) as place:
+        return _calibrated_in(place, study)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A calibration: what `_plan` is asked for, which another process plans anew, and how."""
+
+    asked: Mapping[str, Any]
+    plan: _Plan
+    n: int
+    jobs: int = 1
+    progress: bool = False
 
 
 def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
@@ -998,37 +1038,88 @@ def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
     return data
 
 
-def _calibrated(
-    asked: Mapping[str, Any], n: int, jobs: int, *, progress: bool = False, **kept: Any
-) -> Calibration:
-    """The verdict on the method that `_plan` is asked for, over n simulated data sets.
+def _calibrated_in(place: Any, study: _Study) -> Calibration:
+    """A calibration in its folder, which goes on from the fits that are there."""
+    from inference import store
+
+    began = time.perf_counter()
+    found = {fit["i"]: fit for fit in store.lines(place.path / store.FITS)}
+    place.restart(store.FITS, found.values())  # without a line that a kill cut short
+    done = len(found)
+
+    def keep(fit: Mapping[str, Any]) -> None:
+        nonlocal done
+        place.append(store.FITS, fit)
+        done += 1
+        place.journal.on_step({"step": done, "of": study.n})
+
+    place.journal.on_start(place.record)
+    table = _calibrated(study, found=found, keep=keep)
+    verdict = {"status": table.verdict.status, "reasons": table.verdict.reasons}
+    status = "interrupted" if table.signal else "done"
+    timing = {"total_s": time.perf_counter() - began, "fits": done - len(found)}
+    record = {**place.record, "status": status, "verdict": verdict, "timing": timing}
+    place.write_tables(record, {"table": table}, {k: table.figure(k) for k in table.figures()})
+    table.notes.append(f"saved in {place.path}")
+    return table
+
+
+def _calibrated(study: _Study, **kept: Any) -> Calibration:
+    """The verdict on the method of a plan, over simulated data sets.
 
     Args:
-        asked: what `_plan` takes; another process plans it anew.
-        n: data sets.
-        jobs: fits at once.
-        progress: whether to show a bar.
+        study: what to calibrate.
         kept: `found` and `keep` of `simulated.run`.
     """
     from importlib import import_module
 
-    from inference import calibration, overlays, simulated
+    from inference import calibration, simulated
 
-    if asked["method"] in ("prior", "mle", "map"):
-        raise UsageError(f"{asked['method']} gives no draws of a posterior; take another method")
-    plan = _plan(**asked)
-    study = _simulated(plan)
-    one, token = study.fit, str(time.time_ns())
-    if jobs > 1:
+    one, token = _simulated(study.plan).fit, str(time.time_ns())
+    if study.jobs > 1:
         # By the module's name: what belongs to `__main__` is not known in another process.
-        one = partial(import_module("zoo")._remote_fit, token, asked)
-    fits, stopped = simulated.run(one, n, workers=jobs, progress=progress, **kept)
-    if stopped and not any("rank" in fit for fit in fits):
+        one = partial(import_module("zoo")._remote_fit, token, study.asked)
+    fits, stopped = simulated.run(
+        one, study.n, workers=study.jobs, progress=study.progress, **kept
+    )
+    if stopped and sum("rank" in fit for fit in fits) < calibration.FEWEST:
         raise KeyboardInterrupt
+    plan = study.plan
+    names = {"model": plan.name, "method": plan.method, "guide": plan.guide}
+    return _judged(names, plan.data.source, fits, study.n, stopped)
+
+
+def _calibration_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Calibration:
+    asked = _asked_of(place.record, given)
+    plan = _same_plan(place.record, asked)
+    study = _Study(asked, plan, place.record["calibration"], how.jobs, how.progress)
+    return _calibrated_in(place, study)
+
+
+def _calibration_of(folder: Path) -> Calibration:
+    """A calibration that is saved, judged again from its fits."""
+    from inference import store
+
+    record = store.record(folder)
+    names = {key: record[key] for key in ("model", "method", "guide")}
+    fits = store.lines(folder / store.FITS)
+    return _judged(names, record["data"]["source"], fits, record["calibration"], 0)
+
+
+def _judged(
+    names: Mapping[str, str | None],
+    design: str,
+    fits: Sequence[Mapping[str, Any]],
+    n: int,
+    stopped: int,
+) -> Calibration:
+    """The fits of a calibration as a table with its verdict and its picture."""
+    from inference import calibration, overlays
+
     table = calibration.judge(fits, n)
-    words = [Path(plan.name).stem, plan.method, *_in_folder(plan.guide)]
+    words = [Path(names["model"]).stem, names["method"], *_in_folder(names["guide"])]
     table.title, table.signal = "-".join(["calibration", *words]), stopped
-    table.notes.append(f"design: {plan.data.source}")
+    table.notes.append(f"design: {design}")
     table.pictures["ranks"] = partial(overlays.ranks, table, " ".join(words))
     return table
 
@@ -1555,6 +1646,7 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(commands, "resume", _resume, "continue a run that was stopped or killed")
     one.add_argument("run", metavar="RUN", help="the run's folder")
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
+    one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits at once, of check")
     _add_shown(one)
 
     one = _command(commands, "clean", _clean, "remove runs that failed")
@@ -1573,9 +1665,15 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
     _add_asked(one)
 
-    one = _command(commands, "check", _check, "is a model sound: shapes, priors, density, guide")
+    one = _command(
+        commands, "check", _check, "is a model sound; with --sbc, is its inference calibrated"
+    )
     one.add_argument("model", metavar="MODEL", help="a name (see list) or a file of yours (.py)")
     one.add_argument("--guide", metavar="G", help="a guide (see list guides), or a file")
+    one.add_argument("--sbc", type=int, metavar="N", help="fit --method to N simulated data sets")
+    one.add_argument("--method", metavar="M", help="method of --sbc (default nuts)")
+    one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits of --sbc at once")
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder for that of --sbc")
     _add_problem(one)
     _add_shown(one)
 
@@ -1671,7 +1769,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    return _ended(_resumed(Path(arguments.run), _NOTHING_GIVEN, _how(arguments)), arguments)
+    done = _resumed(Path(arguments.run), _NOTHING_GIVEN, _how(arguments))
+    return (_ended if isinstance(done, Run) else _calibration_ended)(done, arguments)
 
 
 _NOTHING_GIVEN: Mapping[str, Any] = {"model": None, "guide": None, "data": None}
@@ -1680,7 +1779,8 @@ _NOTHING_GIVEN: Mapping[str, Any] = {"model": None, "guide": None, "data": None}
 def _how(arguments: argparse.Namespace) -> _How:
     """What a run of the command line shows."""
     progress = not arguments.quiet and sys.stderr.isatty()
-    return _How(progress=progress, show=_show_json if arguments.json else _show_result)
+    show = _show_json if arguments.json else _show_result
+    return _How(progress=progress, show=show, jobs=getattr(arguments, "jobs", 1))
 
 
 def _show_result(run: Run) -> None:
@@ -1737,6 +1837,12 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from inference import terminal
 
+    if arguments.sbc is not None:
+        return _check_calibration(arguments)
+    if arguments.method is not None:
+        raise UsageError(
+            "--method is for --sbc N, whether it is calibrated; leave it out, or both"
+        )
     found = check(
         arguments.model,
         guide=arguments.guide,
@@ -1755,6 +1861,37 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0 if found.ok else _fail(found.failure, 65, False)
 
 
+def _check_calibration(arguments: argparse.Namespace) -> int:
+    table = calibrate(
+        arguments.model,
+        arguments.sbc,
+        method=arguments.method,
+        guide=arguments.guide,
+        data=arguments.data,
+        target=arguments.target,
+        features=arguments.features,
+        seed=arguments.seed,
+        out=arguments.out,
+        progress=not arguments.quiet and sys.stderr.isatty(),
+        jobs=arguments.jobs,
+        **_settings_of(arguments),
+    )
+    return _calibration_ended(table, arguments)
+
+
+def _calibration_ended(table: Calibration, arguments: argparse.Namespace) -> int:
+    """A calibration as the command line shows it, and its exit code."""
+    from inference import terminal
+
+    if arguments.json:
+        print(json.dumps(table.to_json_object()))
+    else:
+        terminal.show_calibration(table)
+    if table.signal:
+        return _fail("interrupted; resume it to go on", 128 + table.signal, False)
+    return 0 if table.verdict.status == "pass" else _fail(table.verdict.reasons[0], 65, False)
+
+
 def _cut_short(result: Run, verbose: bool) -> int:
     """The line and the exit code of a run that was interrupted or failed on the way."""
     what = str(next(f.what for f in result.verdict.findings if f.level == "fail"))
@@ -1766,7 +1903,7 @@ def _cut_short(result: Run, verbose: bool) -> int:
 def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
     pairs = _pairs(arguments.settings)
     for name in pairs:
-        verb = {"check": check, "compare": compare, "run": run}[arguments.verb]
+        verb = {"check": calibrate, "compare": compare, "run": run}[arguments.verb]
         if name in inspect.signature(verb).parameters:
             raise UsageError(f"{name} is no setting of --set; write --{name} {pairs[name]}")
     return pairs
@@ -1906,6 +2043,9 @@ def _show(arguments: argparse.Namespace) -> None:
         if "verdict" not in record:
             print(_state_of({**record, "status": store.status(folder, record)}))
             print(f"continue it with `zoo.py resume {folder}`")
+            return
+        if "calibration" in record:
+            terminal.show_calibration(_calibration_of(folder))
             return
         result = load(folder)
         terminal.show_run(result.record, result.summary())

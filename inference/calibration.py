@@ -29,7 +29,7 @@ FAMILY = 0.01
 # Share of the fits that may be missing: those that are need not be like those that are there.
 _MISSING = 0.05
 # Fits of which too few are there to say anything.
-_FEWEST = 10
+FEWEST = 10
 _SHOWN_REASONS = 5
 
 
@@ -90,7 +90,7 @@ def _ranks(
     there: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, np.ndarray], int]:
     """Quantity to ranks (fits,), and how many values a rank can take."""
-    if len(there) < _FEWEST:
+    if len(there) < FEWEST:
         reasons = [fit["reason"] for fit in fits if "missing" in fit]
         why = f" ({Counter(reasons).most_common(1)[0][0]})" if reasons else ""
         raise Fault(f"{len(there)} fits say nothing about calibration{why}; ask for 100 or more")

@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 2
+# What a calibration has in place of draws: a line for each of its fits.
+FITS = "fits.jsonl"
 # How long to wait for a lock whose holder may be just ending, seconds.
 _PATIENCE = 1.0
 # The disk is at fault, or full: not the name, and not the rights.
@@ -147,9 +149,11 @@ class Place:
 
     def _ended_by(self, error: BaseException) -> None:
         """Say in the record how the run ended, where that is worth keeping."""
+        if isinstance(error, CannotWrite):
+            return  # it can go on when there is room
         stopped = isinstance(error, KeyboardInterrupt)
         failed = not stopped and getattr(error, "exit_code", 70) == 70
-        empty = not (self.path / "state").is_dir()
+        empty = not any((self.path / kept).exists() for kept in ("state", FITS))
         unused = self.record["status"] == "running" and "verdict" not in self.record
         if unused and self.made is not None and not failed and not (stopped and not empty):
             self._discard()
@@ -179,13 +183,42 @@ class Place:
         Raises:
             CannotWrite: not allowed, or no room; the run can be resumed when there is.
         """
-        self.record = dict(record)
         with self._told():
             _put_result(self.path, record, idata, params)
-            self._journal_end(record["status"])
-            self._seal()
+            self._finish(record)
+
+    def write_tables(
+        self, record: Mapping[str, Any], tables: Mapping[str, Any], figures: Mapping[str, Figure]
+    ) -> None:
+        """Write a result of tables (.csv) and figures, as `write` does one of draws."""
+        with self._told():
+            _put_tables(self.path, tables)
+            _put_figures(self.path, figures)
+            self._finish(record)
+
+    def _finish(self, record: Mapping[str, Any]) -> None:
+        self.record = dict(record)
+        self._journal_end(record["status"])
+        self._seal()
         if record["status"] == "done":
             shutil.rmtree(self.path / "state", ignore_errors=True)
+
+    def restart(self, file: str, objects: Iterable[Mapping[str, Any]]) -> None:
+        """Write a file of JSON lines anew, to which `append` adds."""
+        text = "".join(json.dumps(one) + "\n" for one in objects)
+        with self._told():
+            replace(self.path / file, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def append(self, file: str, one: Mapping[str, Any]) -> None:
+        """Add a line to a file of JSON lines, and see it on the disk.
+
+        Raises:
+            CannotWrite: as `write`.
+        """
+        with self._told(), (self.path / file).open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(one) + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())
 
     def add_figures(self, figures: Mapping[str, Figure]) -> None:
         """Write pictures beside a result.
@@ -320,8 +353,7 @@ def save_tables(
     """
 
     def write(folder: Path) -> None:
-        for stem, table in tables.items():
-            table.to_csv(folder / f"{stem}.csv")
+        _put_tables(folder, tables)
         _put_figures(folder, figures)
 
     _check_name(name)
@@ -372,6 +404,11 @@ def _put_result(
         replace(folder / "params.safetensors", lambda path: path.write_bytes(content))
     metrics = json.dumps(record["metrics"], indent=1)
     replace(folder / "metrics.json", lambda path: path.write_text(metrics, encoding="utf-8"))
+
+
+def _put_tables(folder: Path, tables: Mapping[str, Any]) -> None:
+    for stem, table in tables.items():
+        replace(folder / f"{stem}.csv", table.to_csv)
 
 
 def _put_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
@@ -486,6 +523,15 @@ def progress(folder: Path) -> str:
     """How far a run under way has come, in words."""
     step = last_step(folder / "progress.jsonl")
     return f"{step['step']} of {step['of']} steps" if step else "no step yet"
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines; a line cut short by a kill is left out."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def status(folder: Path, content: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .calibration import Calibration
     from .check import Checked
     from .compare import Comparison
 
@@ -100,6 +101,30 @@ def show_comparison(table: Comparison) -> None:
         for label, cells in zip(table.index, zip(*columns.values())):
             drawn.add_row(Text(str(label)), *cells)
         out.print(drawn)
+    for note in table.notes:
+        out.print(Text(note), soft_wrap=True)
+
+
+def show_calibration(table: Calibration) -> None:
+    """Print the verdict on a calibration, then a row for each quantity, the worst first."""
+    out = console()
+    out.print(Text(table.title.replace("-", " ")))
+    verdict = {"status": table.verdict.status, "reasons": table.verdict.reasons}
+    show_verdict(out, verdict)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn.add_column("")
+    for heading in ("mean z", "mean z\N{SUPERSCRIPT TWO}", "99 % of right ones", "p (Holm)"):
+        drawn.add_column(heading, justify="right")
+    drawn.add_column("")
+    ordered = table.sort_values(["p_holm", "p_z2"])
+    for name, row in ordered.head(_MOST_ROWS).iterrows():
+        z = f"{row['mean_z']:+.2f} ± {row['se_z']:.2f}"
+        band = f"{row['z2_low']:.2f} .. {row['z2_high']:.2f}"
+        cells = (z, f"{row['mean_z2']:.2f}", band, f"{row['p_holm']:.2g}", row["says"])
+        drawn.add_row(Text(str(name)), *cells)
+    out.print(drawn)
+    if len(table) > _MOST_ROWS:
+        out.print(Text(f"... and {len(table) - _MOST_ROWS} more (--json has all)"))
     for note in table.notes:
         out.print(Text(note), soft_wrap=True)
 
