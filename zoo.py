@@ -1751,9 +1751,6 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 def _run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    if arguments.method is None and not arguments.json:
-        chosen = "svi" if arguments.guide is not None else _DEFAULT_METHOD
-        print(f"no --method given: {chosen}", file=sys.stderr)
     plan = _plan(
         arguments.model,
         method=arguments.method or ("svi" if arguments.guide else _DEFAULT_METHOD),
@@ -1764,6 +1761,8 @@ def _run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         settings=_settings_of(arguments),
     )
+    if arguments.method is None and not arguments.json:
+        print(f"no --method given: {plan.method}", file=sys.stderr)
     result = _carried_out(plan, _how(arguments), started, arguments.out)
     return _ended(result, arguments)
 
