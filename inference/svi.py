@@ -101,7 +101,9 @@ def svi(
             batches = _batches(problem, batch_size)
             first, second = next(batches), next(batches)
             examples = [first, second]
-            gradient, params = _prepare(program, chosen, particles, examples, compile, context)
+            gradient, params = _prepare(
+                program, chosen, particles, examples, compile, context.graphs
+            )
             batches = chain([first, second], batches)
             of_pass = 1 if batch_size is None else problem.n // batch_size
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
@@ -204,7 +206,7 @@ def _prepare(
     particles: int,
     examples: list[list[Tensor]],
     how: How,
-    context: Context,
+    graphs: Graphs | None = None,
 ) -> tuple[Gradient, Tensor]:
     """The objective's gradient, and the vector of all unconstrained parameters it is in.
 
@@ -224,7 +226,7 @@ def _prepare(
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
     estimate = _over_particles(single, particles, batch)
-    flat = _flatten(params, context.graphs)
+    flat = _flatten(params, graphs)
 
     def gradient(*rows: Tensor) -> tuple[Tensor, Tensor]:
         with pyro.validation_enabled(False):
@@ -232,7 +234,7 @@ def _prepare(
         slopes = torch.autograd.grad(value, params, materialize_grads=True)
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
-    record = compiled if context.graphs is None else context.graphs.compiled
+    record = compiled if graphs is None else graphs.compiled
     return record(gradient, examples, how=how, live=params), flat
 
 
