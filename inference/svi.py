@@ -102,7 +102,7 @@ def svi(
             pyro.clear_param_store()
             batches = _batches(problem, batch_size)
             ahead = [next(batches), next(batches)]
-            gradient, params = _prepare(program, chosen, particles, ahead, compile, context)
+            gradient, params = _prepare(program, chosen, particles, ahead, compile, context.graphs)
             of_pass = 1 if batch_size is None else problem.n // batch_size
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
             ascent = _Ascent(_Adam(params, lr), steps, window, of_pass, context.state)
@@ -207,7 +207,7 @@ def _prepare(
     particles: int,
     examples: list[list[Tensor]],
     how: How,
-    context: Context,
+    graphs: Graphs | None = None,
 ) -> tuple[Gradient, Tensor]:
     """The objective's gradient, and the vector of all unconstrained parameters it is in.
 
@@ -227,7 +227,7 @@ def _prepare(
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
     estimate = _over_particles(single, particles, batch)
-    flat = _flatten(params, context.graphs)
+    flat = _flatten(params, graphs)
 
     def gradient(*rows: Tensor) -> tuple[Tensor, Tensor]:
         with pyro.validation_enabled(False):
@@ -235,7 +235,7 @@ def _prepare(
         slopes = torch.autograd.grad(value, params, materialize_grads=True)
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
-    record = compiled if context.graphs is None else context.graphs.compiled
+    record = compiled if graphs is None else graphs.compiled
     return record(gradient, examples, how=how, live=params), flat
 
 

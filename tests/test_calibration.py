@@ -131,7 +131,7 @@ def check_mean_field(table, n):
     assert square == pytest.approx(3.909, abs=0.001)
     assert table.verdict.status == "fail" and list(table.index) == ["x", "y"]
     assert table["error2"].to_numpy() == pytest.approx(theory, abs=4 * theory * np.sqrt(2 / n))
-    assert table["mean_z2"].to_numpy() == pytest.approx(square, abs=4 * theory * np.sqrt(2 / n))
+    assert table["mean_z2"].to_numpy() == pytest.approx(square, abs=16 / np.sqrt(n))
 
 
 def test_mean_field_is_too_narrow_by_what_theory_says():

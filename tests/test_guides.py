@@ -119,7 +119,7 @@ def test_a_step_is_traced(name, guide):
     with pyro.get_param_store().scope(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         pyro.clear_param_store()
-        gradient, _ = svi._prepare(program, svi.resolve(guide, program), 8, [[]], "traced", QUIET)
+        gradient, _ = svi._prepare(program, svi.resolve(guide, program), 8, [[]], "traced")
     assert isinstance(gradient, Recorded)
 
 

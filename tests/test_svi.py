@@ -308,7 +308,7 @@ def test_a_step_is_traced_and_is_pyros(guide):
         with pyro.get_param_store().scope():
             torch.manual_seed(0)
             chosen = module.resolve(guide, program)
-            gradient, _ = module._prepare(program, chosen, 8, [[]], how, QUIET)
+            gradient, _ = module._prepare(program, chosen, 8, [[]], how)
             assert isinstance(gradient, Recorded) == (how == "traced")
             torch.manual_seed(1)
             steps[how] = gradient()
