@@ -173,10 +173,12 @@ class _Builder:
         """The graph of the recorded calls that the outputs need, each thing computed once."""
         for call in self.calls:
             self._refuse_values(call)
+            if self._folds(call):
+                continue
             same = self._same_as(call)
             if same is not None:
                 self.nodes[id(call.out)] = self.nodes[id(same)]
-            elif not self._folds(call):
+            else:
                 self._emit(call)
         self.graph.output(tuple(self._reference(out) for out in outputs))
         self._drop_unused()

@@ -42,6 +42,15 @@ def test_what_no_input_reaches_is_folded_and_what_does_nothing_is_dropped():
         torch.testing.assert_close(module(u), function(u), rtol=0, atol=0)
 
 
+def test_what_is_folded_twice_has_no_node():
+    def function(u):
+        return (u.sin() + torch.zeros_like(u).cos() + torch.zeros_like(u).exp(),)
+
+    run = compiled(function, [(U,), (2 * U,)])
+    assert isinstance(run, graph._Scripted)
+    torch.testing.assert_close(run(U), function(U), rtol=0, atol=0)
+
+
 def test_nothing_is_folded_through_what_is_written_to():
     def function(u):
         total = torch.zeros(3)
