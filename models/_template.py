@@ -110,12 +110,12 @@ def write(name: str) -> list[Path]:
     if path.suffix == ".py":
         source, package = path, "models."
         test = path.with_name(f"test_{stem}.py")
-    elif path.name == name:
+    elif stem == name:
         house = Path(__file__).parent
         source, package = house / f"{stem}.py", "."
         test = house.parent / "tests" / f"test_{stem}.py"
     else:
-        raise BadSetting(f"{name} has a folder but no .py; write {name}.py for a file of yours")
+        raise BadSetting(f"{name} is no plain name; write {name}.py for a file of yours")
     for file in (source, test):
         if file.exists():
             raise BadSetting(f"{file} is there already; choose another name")

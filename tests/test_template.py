@@ -15,7 +15,9 @@ def test_two_files_that_name_the_model(tmp_path):
         _template.write(str(source))
 
 
-@pytest.mark.parametrize("name", ["1x.py", "a-b.py", "class.py", "_hidden", "../up", "coin"])
+@pytest.mark.parametrize(
+    "name", ["1x.py", "a-b.py", "class.py", "_hidden", "../up", "coin", "a.b"]
+)
 def test_names_that_cannot_be(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadSetting):
