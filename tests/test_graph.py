@@ -202,6 +202,18 @@ def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
         compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_damaged_code_in_the_cache_is_compiled_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
+    whole = first.package.read_bytes()
+    first.package.write_bytes(whole[:5000])
+    again = compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
+    torch.testing.assert_close(again(3 * U), ((9 * U**2).sum(), 6 * U))
+    assert again.package == first.package and len(again.package.read_bytes()) > 5000
+
+
 def test_no_compiler_is_told_in_words(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
