@@ -22,6 +22,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -39,6 +40,7 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
 from inference import settings as _settings
 from inference._problem import Context, Finding, Problem, Refused
 from inference._problem import Fault as _InferenceFault
+from inference.callbacks import Callback, Callbacks
 from inference.settings import UsageError
 
 if "ipykernel" in sys.modules:
@@ -52,10 +54,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from inference.calibration import Calibration
+    from inference.check import Checked
     from inference.compare import Table
     from inference.diagnostics import Verdict
 
-__all__ = ["Refused", "Run", "UsageError", "compare", "load", "main", "report", "run"]
+__all__ = ["Callback", "Refused", "Run", "UsageError"]
+__all__ += ["calibrate", "check", "compare", "load", "main", "report", "resume", "run"]
 
 _DEFAULT_METHOD = "nuts"
 
@@ -73,15 +78,15 @@ class Run:
         idata: the result as ArviZ InferenceData.
         verdict: `pass`, `warn` or `fail`, with reasons.
         params: learned parameters, if any.
-        entry: the model.
     """
 
     record: dict[str, Any]
     idata: az.InferenceData
     verdict: Verdict
     params: dict[str, Any] = field(default_factory=dict)
-    entry: models.Entry
-    _data: Any = None
+    _entry: models.Entry | None = None
+    _data: models.Data | None = None
+    _source: Any = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -94,21 +99,29 @@ class Run:
         return Path(self.record["run"]) if self.record.get("run") else None
 
     @cached_property
-    def data(self) -> Any:
-        """The data set; read again from its source for a run that was loaded."""
+    def entry(self) -> models.Entry:
+        """The model; read again from its file for a run that was loaded.
+
+        Raises:
+            Fault: it was given in Python, is gone, or is not the one that ran.
+        """
+        if self._entry is not None:
+            return self._entry
+        entry, _ = _entry(_model_of(self.record))
+        _must_be_same("model", models.fingerprint(entry.model), self.record["model_sha256"])
+        return entry
+
+    @cached_property
+    def data(self) -> models.Data:
+        """The data set; read again from its source for a run that was loaded.
+
+        Raises:
+            Fault: it is gone, or not the one that the run had.
+        """
         if self._data is not None:
             return self._data
-        asked, recorded = self.record["data"]["asked"], self.record["data"]["sha256"]
-        if asked["in_python"]:
-            raise models.Fault(
-                "the data of this run were given in Python and are not kept; run it again there"
-            )
-        data = self.entry.data(asked["source"], **asked["options"])
-        if data.sha256 != recorded:
-            raise models.Fault(
-                f"the data have changed since the run ({data.source}: sha256 {data.sha256[:8]}, "
-                f"the run's {recorded[:8]}); put the old data back, or run again"
-            )
+        data = _data(self.entry, _source_of(self.record), self.record["data"]["asked"]["options"])
+        _must_be_same(f"data ({data.source})", data.sha256, self.record["data"]["sha256"])
         return data
 
     def summary(self) -> pd.DataFrame:
@@ -121,16 +134,28 @@ class Run:
 
     @cached_property
     def exact(self) -> Any:
-        """The exact truth of this problem, or None."""
-        if self.entry.exact is None or "posterior" not in self.idata.groups():
+        """The exact truth; None where it is not known, or the model or the data are gone."""
+        if "posterior" not in self.idata.groups():
             return None
-        return self.entry.exact(self.data, **self.record["options"])
+        try:
+            known = self.entry.exact
+            return known(self.data, **self.record["options"]) if known is not None else None
+        except models.Fault:
+            return None
 
     def plots(self) -> list[str]:
         """The kinds that `plot` can draw for this run."""
         from inference import plots
 
-        return [*plots.available(self.idata), *self.entry.figures]
+        return [*plots.available(self.idata), *self._own_figures]
+
+    @property
+    def _own_figures(self) -> Mapping[str, Callable]:
+        """The model's own figures, where the model is to be had."""
+        try:
+            return self.entry.figures
+        except models.Fault:
+            return {}
 
     def plot(self, kind: str) -> Figure:
         """A figure: one of `plots()`.
@@ -142,10 +167,10 @@ class Run:
 
         if kind not in self.plots():
             raise UsageError(f"there is no plot '{kind}' here; {_nearest(kind, self.plots())}")
-        if kind in self.entry.figures:
+        own = self._own_figures
+        if kind in own:
             draws = results.draws_of(self.idata)
-            figure = self.entry.figures[kind](self.data, draws, **self.record["options"])
-            return _style.shown(figure)
+            return _style.shown(own[kind](self.data, draws, **self.record["options"]))
         return plots.PLOTS[kind][0](self.idata, self.exact)
 
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
@@ -163,23 +188,30 @@ class Run:
         """
         return _predict(self, data, rows)
 
-    def save(self, out: str | Path = "runs", *, figures: bool = True) -> Path:
-        """Write the run's folder under `out`, without pictures if it was cut short; returns it."""
+    def save(self, out: str | Path = "runs") -> Path:
+        """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from inference import store
 
-        drawn = figures and self.record["status"] == "done"
-        pictures = {kind: self.plot(kind) for kind in self.plots()} if drawn else {}
-        self.record.pop("run", None)
-        path = store.save(
-            Path(out),
-            self.record["name"],
-            self.record,
-            idata=self.idata,
-            params=self.params,
-            figures=pictures,
-        )
-        self.record["run"] = str(path)
-        return path
+        given = self._source
+        if given is None and self.path is not None:
+            given = store.read_data(self.path)
+        kept = _arrays_of(given)
+        with store.begin(Path(out), self.record["name"], self.record, kept) as place:
+            self.record["run"] = str(place.path)
+            place.write(self.record, idata=self.idata, params=self.params)
+            place.add_figures(self._pictures())
+        return place.path
+
+    def _pictures(self) -> dict[str, Figure]:
+        """All pictures of a run that is done; one that cannot be drawn costs a warning."""
+        pictures = {}
+        for kind in self.plots() if self.record["status"] == "done" else ():
+            try:
+                pictures[kind] = self.plot(kind)
+            except Exception as error:
+                what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                warnings.warn(f"the picture '{kind}' could not be drawn ({what})", stacklevel=2)
+        return pictures
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -224,11 +256,13 @@ def run(
     out: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
     progress: bool = False,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
     """Infer a model by a method.
 
-    Ctrl-C ends nuts and svi with what they have: a run whose verdict says so.
+    Ctrl-C ends nuts and svi with what they have: a run whose verdict says so. With `out` the run
+    has its folder from the beginning, and `resume` continues what was cut short.
 
     Args:
         model: a model's name, the path of a file with a Pyro function `model`, or such a function.
@@ -242,6 +276,7 @@ def run(
         out: folder to save the run in; None does not save.
         device: `cuda` computes svi and nuts on the GPU, `auto` does so where there is one.
         progress: whether to show a progress bar.
+        callbacks: `zoo.Callback` objects, told of the start, of steps and of the end.
         settings: model options, data options and method settings by name.
 
     Raises:
@@ -249,6 +284,7 @@ def run(
         bad settings, a refusal or a failure, in one line with what to do.
     """
     started = time.perf_counter()
+    how = _How(progress=progress, callbacks=_checked(callbacks))
     plan = _plan(
         model,
         method=method or ("svi" if guide is not None else _DEFAULT_METHOD),
@@ -259,10 +295,36 @@ def run(
         device=device,
         settings=settings,
     )
-    result = _execute(plan, progress, started)
-    if out is not None:
-        result.save(out)
-    return result
+    return _carried_out(plan, how, started, out)
+
+
+def resume(
+    folder: str | Path,
+    *,
+    model: str | Path | Callable | models.Entry | None = None,
+    guide: str | Path | Callable | None = None,
+    data: Any = None,
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> Run:
+    """Continue a run that was interrupted, killed or failed: to the draws it would have had.
+
+    Chains of nuts that had come to their end are kept, svi goes on from its last window. A run
+    that is done is loaded.
+
+    Args:
+        folder: the run's folder.
+        model: the model, where it was given in Python; it must be the same.
+        guide: the guide, likewise.
+        data: the data, where they were given in Python and are not kept.
+        progress, callbacks: as for `run`.
+
+    Raises:
+        Fault: no run there, or a damaged one; another model, other data or other libraries than
+        the run's; it is running. Otherwise as `run`.
+    """
+    how = _How(progress=progress, callbacks=_checked(callbacks))
+    return _resumed(Path(folder), {"model": model, "guide": guide, "data": data}, how)
 
 
 def compare(
@@ -321,6 +383,44 @@ def compare(
     return _kept(table, out)
 
 
+def check(
+    model: str | Path | Callable | models.Entry,
+    *,
+    guide: str | Path | Callable | None = None,
+    data: Any = None,
+    target: str | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> Checked:
+    """Is the model sound? Shapes, plates, priors, density, gradient, guide and predictions.
+
+    Args:
+        model, data, target, features: as for `run`.
+        guide: a guide to check, as for `run`; default the model's own.
+        seed: seed of the draws at which the model is looked at.
+        settings: options of model and data by name.
+
+    Returns:
+        The list of checks: `.ok`, `.checks`, `.crosses`; each cross says what, where and a mend.
+
+    Raises:
+        UsageError, Fault: as `run`, for a model, data or settings that cannot be read.
+    """
+    from inference import check, machine
+
+    entry, name = _entry(model)
+    homes = _homes(entry)
+    shares = _settings.share_out(settings, homes)
+    options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
+    columns = {"target": target, "features": features}
+    given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
+    with machine.numbers():
+        chosen = None if guide is None else _guide(entry, guide, options)
+        found = check.check(_unprepared(entry, options, given), seed=seed, guide=chosen)
+    return replace(found, model=name, data=given.source)
+
+
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
 
@@ -357,27 +457,198 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     return page
 
 
-def load(folder: str | Path) -> Run:
+def load(folder: str | Path, *, model: Callable | models.Entry | None = None) -> Run:
     """A saved run.
 
+    Args:
+        folder: the run's folder.
+        model: the model, where it was given in Python and is to predict or to draw.
+
     Raises:
-        Fault: no run there, or one that is damaged.
+        Fault: no run there, or one that is damaged or not done.
     """
     from inference import results, store
     from inference.diagnostics import Verdict
 
     folder = Path(folder)
     record = store.record(folder)
-    record["run"] = str(folder)
     findings = [Finding(**finding) for finding in record["findings"]]
-    entry, _ = _entry(record["model"])
+    entry = None if model is None else _entry(model)[0]
+    if entry is not None:
+        _must_be_same("model", models.fingerprint(entry.model), record["model_sha256"])
     return Run(
         record=record,
         idata=results.read(folder / "idata.nc"),
         verdict=Verdict(record["verdict"]["status"], tuple(findings)),
         params=store.read_params(folder),
-        entry=entry,
+        _entry=entry,
     )
+
+
+# -- a run in its folder ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class _How:
+    """What a run shows while it goes on, and what it leaves out; none of it changes its numbers.
+
+    Attributes:
+        progress: whether to show a progress bar.
+        callbacks: told of start, steps and end.
+        show: what to do with the result before its pictures are drawn.
+        figures: whether to draw pictures.
+    """
+
+    progress: bool = False
+    callbacks: Sequence[Callback] = ()
+    show: Callable[[Run], None] = lambda _: None
+    figures: bool = True
+
+
+def _checked(callbacks: Sequence[Callback]) -> Sequence[Callback]:
+    for one in callbacks:
+        if not isinstance(one, Callback):
+            raise UsageError(f"{type(one).__name__} is no callback; derive it from zoo.Callback")
+    return callbacks
+
+
+def _carried_out(plan: _Plan, how: _How, started: float, out: str | Path | None) -> Run:
+    """The planned run, in a folder of its own if `out` is given."""
+    from inference import store
+
+    record = _begun(plan)
+    if out is None:
+        context, told = _context(plan, how)
+        run = _execute(plan, context, record, started)
+        told.on_end(run)
+        return run
+    kept = _arrays_of(plan.asked["source"])
+    with store.begin(Path(out), record["name"], record, kept) as place:
+        return _in_place(plan, how, started, place)
+
+
+def _context(plan: _Plan, how: _How, place: Any = None) -> tuple[Context, Callbacks]:
+    """Where the run computes, and all that is told of it."""
+    told = Callbacks([*([place.journal] if place else []), *how.callbacks])
+    state = {"state": place.state} if place else {}
+    context = Context(progress=how.progress, device=plan.device, callbacks=told, **state)
+    return context, told
+
+
+def _in_place(plan: _Plan, how: _How, started: float, place: Any) -> Run:
+    """The planned run in its folder: computed, saved, shown, and last its pictures."""
+    context, told = _context(plan, how, place)
+    run = _execute(plan, context, place.record, started)
+    run.record["run"] = str(place.path)
+    try:
+        place.write(run.record, idata=run.idata, params=run.params)
+    finally:
+        how.show(run)  # also where there is no room to save it
+    if how.figures:
+        place.add_figures(run._pictures())
+    told.on_end(run)
+    return run
+
+
+def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run:
+    """The run of a folder, carried to its end."""
+    from inference import store
+
+    if store.begun(folder)["status"] != "done":
+        with store.reopen(folder) as place:
+            if place.record["status"] != "done":  # nor did another process end it meanwhile
+                started = time.perf_counter()
+                return _in_place(_planned_again(place.record, given), how, started, place)
+    run = load(folder)
+    how.show(run)
+    return run
+
+
+def _planned_again(record: Mapping[str, Any], given: Mapping[str, Any]) -> _Plan:
+    """The plan of a run by its record, which must be that of the same run.
+
+    Raises:
+        Fault: model, guide, data or libraries are not those of the run, naming both.
+    """
+    from inference import machine
+
+    asked = record["data"]["asked"]
+    for name, now in machine.versions(machine.OF_DRAWS).items():
+        if record["versions"].get(name) != now:
+            raise models.Fault(
+                f"the run was begun with {name} {record['versions'].get(name)}, here is {now}: "
+                "its draws would not be those of either; install that one, or run it again"
+            )
+    options = dict(asked["options"])
+    columns = {name: options.pop(name, None) for name in ("target", "features")}
+    plan = _plan(
+        given["model"] if given["model"] is not None else _model_of(record),
+        method=record["method"],
+        guide=given["guide"] if given["guide"] is not None else _guide_of(record),
+        data=given["data"] if given["data"] is not None else _source_of(record),
+        columns=columns,
+        seed=record["seed"],
+        device=record["device"],
+        settings={**options, **record["options"], **record["settings"]},
+    )
+    fresh = _begun(plan)
+    for what, key in (("model", "model_sha256"), ("guide", "guide_sha256")):
+        _must_be_same(what, fresh[key], record[key])
+    _must_be_same(f"data ({plan.data.source})", plan.data.sha256, record["data"]["sha256"])
+    return plan
+
+
+def _must_be_same(what: str, now: str | None, then: str | None) -> None:
+    """Refuse what is not the run's own.
+
+    Raises:
+        Fault: naming both by their hashes.
+    """
+    if now != then:
+        raise models.Fault(
+            f"the {what} changed since the run (sha256 {str(now)[:8]}, the run's "
+            f"{str(then)[:8]}); put the old back, or run it again"
+        )
+
+
+def _model_of(record: Mapping[str, Any]) -> str:
+    if record["model_in_python"]:
+        raise models.Fault(
+            f"the model of this run ({record['model']}) was given in Python; give it again: "
+            "model=..."
+        )
+    return record["model"]
+
+
+def _guide_of(record: Mapping[str, Any]) -> str | None:
+    if record["guide_in_python"]:
+        raise models.Fault(
+            f"the guide of this run ({record['guide']}) was given in Python; give it again: "
+            "guide=..."
+        )
+    return record["guide"]
+
+
+def _source_of(record: Mapping[str, Any]) -> Any:
+    """What the data of a run are read from: their source, or the run's folder."""
+    from inference import store
+
+    asked = record["data"]["asked"]
+    if not asked["in_python"]:
+        return asked["source"]
+    kept = store.read_data(Path(record["run"])) if record.get("run") else None
+    if kept is None:
+        raise models.Fault(
+            "the data of this run were given in Python and are not kept; run it again there"
+        )
+    return kept
+
+
+def _arrays_of(source: Any) -> dict[str, Any] | None:
+    """Data given in Python, as they are kept in the run's folder; None for those of a file."""
+    from inference import store
+
+    return store.arrays_of(source) if isinstance(source, Mapping) else None
 
 
 # -- many runs --------------------------------------------------------------------------------
@@ -469,7 +740,7 @@ def _at_once(
     for (label, plan), one in zip(plans.items(), found):
         done[label] = one
         if isinstance(one, dict):
-            done[label] = Run(**one, entry=plan.entry, _data=plan.data)
+            done[label] = Run(**one, _entry=plan.entry, _data=plan.data)
     return done
 
 
@@ -485,11 +756,9 @@ def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
 
 
 def _begin(plan: _Plan, *, progress: bool, save_in: str | Path | None = None) -> Run:
-    """One of many runs; saved when it is done, its pictures left to the comparison."""
-    run = _execute(plan, progress, time.perf_counter())
-    if save_in is not None:
-        run.save(save_in, figures=False)
-    return run
+    """One of many runs; its pictures are left to the comparison."""
+    how = _How(progress=progress, figures=False)
+    return _carried_out(plan, how, time.perf_counter(), save_in)
 
 
 def _asked(
@@ -673,6 +942,132 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
 
 
+# -- is the inference calibrated --------------------------------------------------------------
+
+
+def calibrate(
+    model: str | Path | Callable | models.Entry,
+    sbc: int = 500,
+    *,
+    method: str | None = None,
+    guide: str | Path | Callable | None = None,
+    data: Any = None,
+    target: str | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+    jobs: int = 1,
+    found: Mapping[int, dict[str, Any]] | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda fit: None,
+    **settings: Any,
+) -> Calibration:
+    """Simulation-based calibration: does the truth lie anywhere among the draws, equally often?
+
+    Args:
+        model, method, guide, target, features, seed, progress, settings: as for `run`.
+        sbc: data sets to simulate and fit; what they show does not depend on `jobs`.
+        data: the design: its covariates and rows are kept, what is observed is simulated. With
+            the setting `n`, default the simulated data of that many rows, else the model's.
+        jobs: fits at once.
+        found: number to fit of those that were made before, by the same call.
+        keep: called with each new fit, a dictionary of plain values.
+
+    Raises:
+        UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
+    """
+    if sbc < 1 or jobs < 1:
+        raise UsageError(f"sbc={sbc}, jobs={jobs}: give 1 or more, some 500 fits tell something")
+    asked = {
+        "model": model,
+        "method": method or ("svi" if guide is not None else _DEFAULT_METHOD),
+        "guide": guide,
+        "data": _design(model, data, settings),
+        "columns": {"target": target, "features": features},
+        "seed": seed,
+        "device": "cpu",
+        "settings": settings,
+    }
+    return _calibrated(asked, sbc, jobs, found=found, keep=keep, progress=progress)
+
+
+def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
+    """The source of the design: simulated rows where their number `n` is asked for."""
+    entry, _ = _entry(model)
+    if data is None and "n" in settings and "n" in _settings.declared(entry.data):
+        return "simulate"
+    return data
+
+
+def _calibrated(
+    asked: Mapping[str, Any], n: int, jobs: int, *, progress: bool = False, **kept: Any
+) -> Calibration:
+    """The verdict on the method that `_plan` is asked for, over n simulated data sets.
+
+    Args:
+        asked: what `_plan` takes; another process plans it anew.
+        n: data sets.
+        jobs: fits at once.
+        progress: whether to show a bar.
+        kept: `found` and `keep` of `simulated.run`.
+    """
+    from importlib import import_module
+
+    from inference import calibration, overlays, simulated
+
+    if asked["method"] in ("prior", "mle", "map"):
+        raise UsageError(f"{asked['method']} gives no draws of a posterior; take another method")
+    plan = _plan(**asked)
+    study = _simulated(plan)
+    one, token = study.fit, str(time.time_ns())
+    if jobs > 1:
+        # By the module's name: what belongs to `__main__` is not known in another process.
+        one = partial(import_module("zoo")._remote_fit, token, asked)
+    fits, stopped = simulated.run(one, n, workers=jobs, progress=progress, **kept)
+    if stopped and not any("rank" in fit for fit in fits):
+        raise KeyboardInterrupt
+    table = calibration.judge(fits, n)
+    words = [Path(plan.name).stem, plan.method, *_in_folder(plan.guide)]
+    table.title, table.signal = "-".join(["calibration", *words]), stopped
+    table.notes.append(f"design: {plan.data.source}")
+    table.pictures["ranks"] = partial(overlays.ranks, table, " ".join(words))
+    return table
+
+
+def _simulated(plan: _Plan) -> Any:
+    """The method of a plan, to be fitted to data drawn from its model."""
+    from inference import machine, simulated
+
+    entry, data, options = plan.entry, plan.data, plan.options
+
+    def given(problem: Problem) -> Problem:
+        """What belongs to these data: a refusal, the exact truth."""
+        own = {key: problem.tensors[key].clone() for key in study.keys.values()}
+        simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
+        reason = entry.refuses(plan.method, options, simulated_data)
+        if reason:
+            raise Refused(reason)
+        known = partial(entry.exact, simulated_data, **options) if entry.exact else None
+        return replace(problem, exact=known)
+
+    with machine.numbers():
+        problem = _problem(entry, options, data)
+        method = inference.method(plan.method)
+        study = simulated.Simulated(problem, method, plan.settings, plan.seed, given)
+    return study
+
+
+# In a worker process: the study that it works on, under the token of its call.
+_studies: dict[str, Any] = {}
+
+
+def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
+    """The i-th fit, in another process, which plans and records once for all of its fits."""
+    if token not in _studies:
+        _studies.clear()
+        _studies[token] = _simulated(_plan(**asked))
+    return _studies[token].fit(i)
+
+
 # -- from what was asked to a result ----------------------------------------------------------
 
 
@@ -689,6 +1084,7 @@ class _Plan:
     asked: Mapping[str, Any]
     seed: int
     device: str
+    model_in_python: bool = False
 
     @property
     def guide(self) -> str | None:
@@ -738,6 +1134,7 @@ def _plan(
         asked={"source": data, "options": options},
         seed=seed,
         device=placed,
+        model_in_python=not isinstance(model, str | Path),
     )
 
 
@@ -779,12 +1176,12 @@ def _nearest(name: str, known: Any) -> str:
     return _settings.nearest(name, known)
 
 
-def _homes(entry: models.Entry, function: Callable) -> dict[str, dict[str, Any]]:
+def _homes(entry: models.Entry, function: Callable | None = None) -> dict[str, dict[str, Any]]:
     """Where a setting may belong: the model's options, the data's, the method's."""
     homes = {
         "model": _settings.declared(entry.model),
         "data": _settings.declared(entry.data),
-        "method": _settings.declared(function),
+        "method": _settings.declared(function) if function else {},
     }
     apart = {"data": ("target", "features"), "method": ("guide",)}
     return {
@@ -826,17 +1223,25 @@ def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
 def _problem(
     entry: models.Entry, options: Mapping[str, Any], data: Any, *, checked: bool = True
 ) -> Problem:
-    """The problem as inference sees it: what was not given, or has no rows, is latent."""
+    """The problem as inference sees it, made ready."""
     import torch
 
     from inference import prepare
+
+    problem = _unprepared(entry, options, data)
+    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
+
+
+def _unprepared(entry: models.Entry, options: Mapping[str, Any], data: Any) -> Problem:
+    """The problem as it came in: what was not given, or has no rows, is latent."""
+    import torch
 
     tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
     tensors |= {key: torch.zeros(()) for key in free}
     if data.n == 0:
         free = [*free, *data.rows.keys]
         tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
-    problem = Problem(
+    return Problem(
         model=partial(entry.model, **options),
         tensors=tensors,
         latent_keys=tuple(free),
@@ -848,7 +1253,6 @@ def _problem(
         dims=data.dims,
         coords=data.coords,
     )
-    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
 
 
 def _must_observe(entry: models.Entry, problem: Problem) -> None:
@@ -881,11 +1285,18 @@ def _bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
     return partial(guide, **{k: v for k, v in options.items() if k in named})
 
 
-def _execute(plan: _Plan, progress: bool, started: float) -> Run:
-    """The planned run, computed and judged; `started` is when it was asked for."""
+def _execute(plan: _Plan, context: Context, record: Mapping[str, Any], started: float) -> Run:
+    """The planned run, computed and judged.
+
+    Args:
+        plan: what was asked for.
+        context: where it computes, and who is told.
+        record: what is known of it before it begins.
+        started: when it was asked for, `time.perf_counter`.
+    """
     from inference import machine, prepare, results
 
-    context = Context(progress=progress, device=plan.device)
+    context.callbacks.on_start(record)
     with machine.numbers():
         problem = _problem(plan.entry, plan.options, plan.data)
         if plan.method != "prior":
@@ -907,20 +1318,21 @@ def _execute(plan: _Plan, progress: bool, started: float) -> Run:
             problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
         )
         verdict, metrics = _judge(plan, problem, fit, idata)
-        record = _record(plan, problem, fit)
+        found = _found(plan, problem, fit, record)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
-    record |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
-    record |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons}}
-    record["findings"] = [vars(finding) for finding in verdict.findings]
+    found |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
+    found |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons}}
+    found["findings"] = [vars(finding) for finding in verdict.findings]
     return Run(
-        record=record,
+        record={**record, **found},
         idata=idata,
         verdict=verdict,
         params=fit.params,
-        entry=plan.entry,
+        _entry=plan.entry,
         _data=plan.data,
+        _source=plan.asked["source"],
     )
 
 
@@ -940,29 +1352,41 @@ def _judge(
     return verdict, metrics
 
 
-def _record(plan: _Plan, problem: Problem, fit: Any) -> dict[str, Any]:
-    """What run.json holds of how the run was made."""
+def _begun(plan: _Plan) -> dict[str, Any]:
+    """What run.json holds of a run before it begins: how it is made, and made again."""
     from inference import machine
 
     stamp, stem = time.strftime("%Y%m%d-%H%M%S"), Path(plan.name).stem
-    guide = plan.guide
+    guide, own = plan.guide, plan.settings.get("guide")
+    in_file = guide is not None and guide.endswith(".py")
     return {
         "name": "-".join([stem, plan.method, *_in_folder(guide), str(plan.seed), stamp]),
         "model": str(Path(plan.name).resolve()) if plan.name.endswith(".py") else plan.name,
         "model_sha256": models.fingerprint(plan.entry.model),
+        "model_in_python": plan.model_in_python,
         "method": plan.method,
-        "guide": guide,
+        "guide": str(Path(guide).resolve()) if in_file else guide,
+        "guide_sha256": models.fingerprint(own) if callable(own) else None,
+        "guide_in_python": callable(own) and not in_file,
         "seed": plan.seed,
-        "status": fit.status,
-        "signal": fit.signal,
         "device": plan.device,
         "options": plan.options,
-        "settings": {k: v for k, v in plan.settings.items() if k != "guide"} | fit.settings,
-        "data": _data_record(plan.data, problem, plan.asked),
-        "latent_keys": list(problem.latent_keys),
-        "point": {k: v.tolist() for k, v in fit.point.items()},
+        "settings": {k: v for k, v in plan.settings.items() if k != "guide"},
+        "data": _data_asked(plan.data, plan.asked),
         "versions": machine.versions(),
         "command": sys.argv,
+    }
+
+
+def _found(plan: _Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json holds of the result, beside what it held from the beginning."""
+    return {
+        "status": fit.status,
+        "signal": fit.signal,
+        "settings": record["settings"] | fit.settings,
+        "data": record["data"] | _data_seen(plan.data, problem),
+        "latent_keys": list(problem.latent_keys),
+        "point": {k: v.tolist() for k, v in fit.point.items()},
     }
 
 
@@ -975,14 +1399,14 @@ def _name_of(function: Any) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _data_record(data: Any, problem: Problem, asked: Mapping[str, Any]) -> dict[str, Any]:
-    shapes = {k: list(getattr(v, "shape", ())) for k, v in problem.tensors.items()}
+def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The data of a run as they were asked for."""
     source, in_python = asked["source"], not isinstance(asked["source"], str | Path | None)
     if data.source == str(source) and os.path.isfile(source):
         source = os.path.abspath(source)  # read again from wherever the run is loaded
     return {
         "source": data.source,
-        "n": data.n if data.n is not None else problem.n,
+        "n": data.n,
         "sha256": data.sha256,
         "notes": list(data.notes),
         "asked": {
@@ -990,8 +1414,15 @@ def _data_record(data: Any, problem: Problem, asked: Mapping[str, Any]) -> dict[
             "in_python": in_python,
             "options": asked["options"],
         },
+    }
+
+
+def _data_seen(data: models.Data, problem: Problem) -> dict[str, Any]:
+    """The data of a run as the model saw them."""
+    return {
+        "n": data.n if data.n is not None else problem.n,
         "rows": problem.rows,
-        "shapes": shapes,
+        "shapes": {k: list(getattr(v, "shape", ())) for k, v in problem.tensors.items()},
         "predicted": _predicted(problem),
         "units": {key: list(unit) for key, unit in data.units.items()},
     }
@@ -1061,12 +1492,25 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _guarded(arguments)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as a user of the command line reads it."""
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _guarded(arguments: argparse.Namespace) -> int:
+    """The exit code of a command; what goes wrong in it becomes one line."""
     try:
         return arguments.command(arguments) or 0
     except (models.Fault, _InferenceFault, UsageError) as fault:
         return _fail(str(fault), fault.exit_code, arguments.verbose)
-    except KeyboardInterrupt:
-        return _fail("interrupted, nothing was saved; run it again", 130, arguments.verbose)
+    except KeyboardInterrupt as stop:
+        what = str(stop) or "interrupted, nothing was saved; run it again"
+        return _fail(what, 130, arguments.verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -1108,6 +1552,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_asked(one)
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
 
+    one = _command(commands, "resume", _resume, "continue a run that was stopped or killed")
+    one.add_argument("run", metavar="RUN", help="the run's folder")
+    one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
+    _add_shown(one)
+
+    one = _command(commands, "clean", _clean, "remove runs that failed")
+    one.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs to remove, instead")
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder of runs")
+    one.add_argument("--interrupted", action="store_true", help="also those that were stopped")
+    one.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
+
     one = _command(
         commands, "compare", _compare, "methods on one model, or saved runs, in a table"
     )
@@ -1117,6 +1572,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--sizes", metavar="N,N,...", help="estimates as the data grow, instead")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
     _add_asked(one)
+
+    one = _command(commands, "check", _check, "is a model sound: shapes, priors, density, guide")
+    one.add_argument("model", metavar="MODEL", help="a name (see list) or a file of yours (.py)")
+    one.add_argument("--guide", metavar="G", help="a guide (see list guides), or a file")
+    _add_problem(one)
+    _add_shown(one)
 
     one = _command(commands, "predict", _predict_command, "new rows under a saved run")
     one.add_argument("run", metavar="RUN", help="the run's folder")
@@ -1136,6 +1597,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_asked(one: argparse.ArgumentParser) -> None:
     """What `run` and `compare` are asked with alike."""
+    _add_problem(one)
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder for the run's folder")
+    one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
+    _add_shown(one)
+
+
+def _add_shown(one: argparse.ArgumentParser) -> None:
+    """What a command that computes shows."""
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    one.add_argument("-q", "--quiet", action="store_true", help="no progress")
+
+
+def _add_problem(one: argparse.ArgumentParser) -> None:
+    """Data, seed and settings."""
     one.add_argument("--data", metavar="D", help="a data set of the model, or a file")
     one.add_argument("--target", metavar="COL", help="column of a file that is the target")
     one.add_argument("--features", metavar="A,B", help="columns of a file that are features")
@@ -1149,10 +1624,6 @@ def _add_asked(one: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="options of model, data and method (see show MODEL)",
     )
-    one.add_argument("--out", default="runs", metavar="DIR", help="folder for the run's folder")
-    one.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
-    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
-    one.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
 
 def _command(commands: Any, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
@@ -1181,36 +1652,56 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from inference import store, terminal
-
-    store.check_folder(Path(arguments.out))  # known before the work, not after it
-    result = run(
+    started = time.perf_counter()
+    if arguments.method is None and not arguments.json:
+        chosen = "svi" if arguments.guide is not None else _DEFAULT_METHOD
+        print(f"no --method given: {chosen}", file=sys.stderr)
+    plan = _plan(
         arguments.model,
-        method=arguments.method,
+        method=arguments.method or ("svi" if arguments.guide else _DEFAULT_METHOD),
         guide=arguments.guide,
         data=arguments.data,
-        target=arguments.target,
-        features=arguments.features,
+        columns={"target": arguments.target, "features": arguments.features},
         seed=arguments.seed,
         device=arguments.device,
-        progress=not arguments.quiet and sys.stderr.isatty(),
-        **_settings_of(arguments),
+        settings=_settings_of(arguments),
     )
-    if arguments.json:
-        result.save(arguments.out)
-        print(json.dumps(result.to_json()))
-    else:
-        if arguments.method is None:
-            print(f"no --method given: {result.record['method']}", file=sys.stderr)
-        try:
-            terminal.show_run(result.record, result.summary())
-            sys.stdout.flush()  # the answer is there; the pictures take a while
-        finally:
-            path = result.save(arguments.out)  # also where nobody reads on (a closed pipe)
-        print(f"saved in {path}")
-    if result.record["status"] != "done":
-        return _cut_short(result, arguments.verbose)
-    return 3 if arguments.strict and result.verdict.status == "fail" else 0
+    result = _carried_out(plan, _how(arguments), started, arguments.out)
+    return _ended(result, arguments)
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    return _ended(_resumed(Path(arguments.run), _NOTHING_GIVEN, _how(arguments)), arguments)
+
+
+_NOTHING_GIVEN: Mapping[str, Any] = {"model": None, "guide": None, "data": None}
+
+
+def _how(arguments: argparse.Namespace) -> _How:
+    """What a run of the command line shows."""
+    progress = not arguments.quiet and sys.stderr.isatty()
+    return _How(progress=progress, show=_show_json if arguments.json else _show_result)
+
+
+def _show_result(run: Run) -> None:
+    from inference import terminal
+
+    with suppress(BrokenPipeError):  # nobody reads on: the run is saved all the same
+        terminal.show_run(run.record, run.summary())
+        sys.stdout.flush()  # the answer is there; the pictures take a while
+
+
+def _show_json(run: Run) -> None:
+    print(json.dumps(run.to_json()))
+
+
+def _ended(run: Run, arguments: argparse.Namespace) -> int:
+    """The last words and the exit code of a run on the command line."""
+    if not arguments.json:
+        print(f"saved in {run.path}")
+    if run.record["status"] != "done":
+        return _cut_short(run, arguments.verbose)
+    return 3 if arguments.strict and run.verdict.status == "fail" else 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -1243,17 +1734,39 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    from inference import terminal
+
+    found = check(
+        arguments.model,
+        guide=arguments.guide,
+        data=arguments.data,
+        target=arguments.target,
+        features=arguments.features,
+        seed=arguments.seed,
+        **_settings_of(arguments),
+    )
+    if arguments.json:
+        print(json.dumps(found.to_json()))
+    else:
+        terminal.show_checks(found)
+    if arguments.verbose:
+        terminal.show_tracebacks(found)
+    return 0 if found.ok else _fail(found.failure, 65, False)
+
+
 def _cut_short(result: Run, verbose: bool) -> int:
     """The line and the exit code of a run that was interrupted or failed on the way."""
     what = str(next(f.what for f in result.verdict.findings if f.level == "fail"))
     code = 70 if result.record["status"] == "failed" else 128 + result.record["signal"]
-    return _fail(f"{what}, in {result.path}; run it again", code, verbose)
+    mend = f"continue it with `zoo.py resume {result.path}`"
+    return _fail(f"{what}, in {result.path}; {mend}", code, verbose)
 
 
 def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
     pairs = _pairs(arguments.settings)
     for name in pairs:
-        verb = {"compare": compare, "run": run}[arguments.verb]
+        verb = {"check": check, "compare": compare, "run": run}[arguments.verb]
         if name in inspect.signature(verb).parameters:
             raise UsageError(f"{name} is no setting of --set; write --{name} {pairs[name]}")
     return pairs
@@ -1345,16 +1858,56 @@ def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
 
     rows = {}
     for record in store.runs(Path(arguments.out)):
-        status = record.get("verdict", {}).get("status", record.get("status", "damaged"))
-        rows[record["run"]] = {"title": status}
+        row = {"status": record["status"], "verdict": record.get("verdict", {}).get("status")}
+        rows[record["run"]] = {**row, "title": _state_of(record)}
     return rows
 
 
-def _show(arguments: argparse.Namespace) -> None:
-    from inference import terminal
+def _state_of(record: Mapping[str, Any]) -> str:
+    """The state of a run in words: the verdict of one that is done."""
+    from inference import store
 
-    if (Path(arguments.name) / "run.json").is_file():
-        result = load(arguments.name)
+    verdict, status = record.get("verdict", {}).get("status"), record["status"]
+    if status == "done":
+        return verdict
+    if status in ("running", "interrupted"):
+        return f"{status}, {store.progress(Path(record['run']))}"
+    reasons = record.get("verdict", {}).get("reasons") or [record.get("reason", "")]
+    return f"{status}: {reasons[0]}"
+
+
+def _clean(arguments: argparse.Namespace) -> None:
+    from inference import store
+
+    if arguments.runs:
+        gone = [Path(run) for run in arguments.runs]
+        for folder in gone:
+            if not (folder / "run.json").is_file():
+                raise store.MissingRun(f"there is no run in {folder}; nothing was removed")
+    else:
+        statuses = ("failed", "interrupted") if arguments.interrupted else ("failed",)
+        out = Path(arguments.out)
+        gone = [Path(r["run"]) for r in store.runs(out) if r["status"] in statuses]
+        gone += store.leftovers(out)
+    for folder in gone:
+        if not arguments.dry_run:
+            store.remove(folder)
+        print(f"{'would remove' if arguments.dry_run else 'removed'} {folder}")
+    if not gone:
+        print("there is nothing to remove")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from inference import store, terminal
+
+    folder = Path(arguments.name)
+    if (folder / "run.json").is_file():
+        record = store.begun(folder)
+        if "verdict" not in record:
+            print(_state_of({**record, "status": store.status(folder, record)}))
+            print(f"continue it with `zoo.py resume {folder}`")
+            return
+        result = load(folder)
         terminal.show_run(result.record, result.summary())
         return
     entry, name = _entry(arguments.name)

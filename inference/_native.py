@@ -15,12 +15,14 @@ import platform
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .graph import compiler
 
@@ -39,6 +41,8 @@ struct density {
   void (*set_threads)(int);
   void *model;
   int64_t *steps;
+  int64_t lives;  /* tensors that the density reads beside u, */
+  int64_t live[]; /* each: address, dtype, dimensions, sizes, strides */
 };
 
 int64_t value_and_gradient(uint64_t size, double *u, double *gradient, double *value,
@@ -49,9 +53,15 @@ int64_t value_and_gradient(uint64_t size, double *u, double *gradient, double *v
     alone = 1;
   }
   int64_t shape = size, stride = 1;
-  void *input, *output[2], *where;
-  if (self->tensor(u, 1, &shape, &stride, 0, 7 /* float64 */, 0 /* cpu */, 0, &input)) return 1;
-  if (self->run(self->model, &input, 1, output, 2, NULL, NULL)) return 1;
+  void *input[1 + self->lives], *output[2], *where;
+  if (self->tensor(u, 1, &shape, &stride, 0, 7 /* float64 */, 0 /* cpu */, 0, input)) return 1;
+  int64_t *at = self->live;
+  for (int64_t i = 1; i <= self->lives; i++) {
+    int64_t n = at[2];
+    if (self->tensor((void *)at[0], n, at + 3, at + 3 + n, 0, at[1], 0, 0, input + i)) return 1;
+    at += 3 + 2 * n;
+  }
+  if (self->run(self->model, input, 1 + self->lives, output, 2, NULL, NULL)) return 1;
   self->address(output[0], &where);
   *value = *(double *)where;
   self->address(output[1], &where);
@@ -85,8 +95,17 @@ def _pointer(function: Any) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value
 
 
+# Torch's numbers of the types that data have.
+_TYPES = {torch.float64: 7, torch.float32: 6, torch.int64: 4, torch.int32: 3, torch.bool: 11}
+
+
 def nutpie_model(
-    package: Path, size: int, start: Callable[[int], np.ndarray], steps: ctypes.Array, chain: int
+    package: Path,
+    size: int,
+    start: Callable[[int], np.ndarray],
+    steps: ctypes.Array,
+    chain: int,
+    live: Sequence[Tensor] = (),
 ) -> Any:
     """A model that nutpie samples from, of the density in a package of AOTInductor.
 
@@ -96,20 +115,19 @@ def nutpie_model(
         start: seed to starting point.
         steps: steps of each chain, in shared memory; counted up at each draw.
         chain: the chain whose steps are counted.
+        live: further arguments of the graph, read where they lie.
+
+    Raises:
+        RuntimeError: the density cannot be loaded, or a live tensor has an odd type.
     """
     from nutpie.compile_pymc import CompiledPyMCModel
 
+    if any(tensor.dtype not in _TYPES for tensor in live):
+        raise RuntimeError("a tensor has a type that is not passed on")
     adapter = ctypes.CDLL(str(_adapter(package.parent)))
-    library = ctypes.CDLL(str(_library(package)))
-    libtorch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
-    model = ctypes.c_void_p()
-    create = library.AOTInductorModelContainerCreateWithDevice
-    if create(ctypes.byref(model), ctypes.c_size_t(1), b"cpu", None):
-        raise RuntimeError("the compiled density cannot be loaded")
-    functions = [getattr(library, _RUN), *(getattr(libtorch, f"aoti_torch_{n}") for n in _TORCH)]
-    functions.append(libtorch.omp_set_num_threads)
     counter = ctypes.addressof(steps) + chain * ctypes.sizeof(ctypes.c_int64)
-    pointers = [*map(_pointer, functions), model.value, counter]
+    pointers = [*_loaded(package), counter, len(live)]
+    pointers += [number for tensor in live for number in _described(tensor)]
     return CompiledPyMCModel(
         dims={},
         compiled_logp_func=_Address(adapter.value_and_gradient),
@@ -125,6 +143,27 @@ def nutpie_model(
         _shapes={"u": (size,)},
         _coords={},
     )
+
+
+@cache
+def _loaded(package: Path) -> tuple[int, ...]:
+    """The addresses of the functions that the adapter calls, and that of the model."""
+    library = ctypes.CDLL(str(_library(package)))
+    libtorch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    model = ctypes.c_void_p()
+    create = library.AOTInductorModelContainerCreateWithDevice
+    if create(ctypes.byref(model), ctypes.c_size_t(1), b"cpu", None):
+        raise RuntimeError("the compiled density cannot be loaded")
+    functions = [getattr(library, _RUN), *(getattr(libtorch, f"aoti_torch_{n}") for n in _TORCH)]
+    functions.append(libtorch.omp_set_num_threads)
+    return (*map(_pointer, functions), model.value)
+
+
+def _described(tensor: Tensor) -> tuple[int, ...]:
+    """Address, type, dimensions, sizes and strides, as the adapter reads them."""
+    return (
+        tensor.data_ptr(), _TYPES[tensor.dtype], tensor.ndim, *tensor.shape, *tensor.stride()
+    )  # fmt: skip
 
 
 def _adapter(folder: Path) -> Path:

@@ -6,8 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from .callbacks import Callback
+from .state import State
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .graph import Graphs
 
     Level = Literal["note", "warn", "fail"]
 
@@ -92,10 +97,18 @@ class Context:
     Attributes:
         progress: whether to show a progress bar.
         device: `cpu` or `cuda`, on which the problem's tensors lie.
+        callbacks: told of each step.
+        state: where the method keeps what it needs to go on after a kill, and finds it again.
+        apart: whether chains may run in processes of their own.
+        graphs: what was recorded for other values of the same data; None in a single run.
     """
 
     progress: bool = False
     device: str = "cpu"
+    callbacks: Callback = field(default_factory=Callback)
+    state: State = field(default_factory=State)
+    apart: bool = True
+    graphs: Graphs | None = None
 
 
 @dataclass(frozen=True)

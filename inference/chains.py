@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ._problem import Fault
 
 # Streams of random numbers of a run; each is independent of the others and of how many are used.
-CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE = range(6)
+CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE, SIMULATED = range(7)
 
 
 def spawn(seed: int, *key: int) -> np.random.SeedSequence:
@@ -86,6 +86,10 @@ class Monitor:
 Chain = Callable[[int, Monitor], dict[str, np.ndarray]]
 
 
+def _ignore(*_: Any) -> None:
+    """What is told to nobody."""
+
+
 @dataclass
 class Outcome:
     """How the chains ended.
@@ -94,11 +98,22 @@ class Outcome:
         results: number of the chain to its results, which may be short if all were stopped.
         died: what happened to a chain that left no results; None if none did.
         signal: the signal that stopped the run (SIGINT or SIGTERM), or None.
+        keep: told of each result as it comes.
     """
 
     results: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     died: str | None = None
     signal: int | None = None
+    keep: Callable[[int, dict[str, np.ndarray]], None] = _ignore
+
+    def add(self, number: int, result: dict[str, np.ndarray]) -> None:
+        """The results of a chain that ended."""
+        self.results[number] = result
+        self.keep(number, result)
+
+    def waiting(self, monitor: Monitor) -> list[int]:
+        """The chains that have not run."""
+        return [i for i in range(len(monitor.steps)) if i not in self.results]
 
 
 def run(
@@ -109,6 +124,9 @@ def run(
     workers: int = 0,
     progress: bool = False,
     apart: bool = True,
+    found: Mapping[int, dict[str, np.ndarray]] | None = None,
+    keep: Callable[[int, dict[str, np.ndarray]], None] = _ignore,
+    watch: Callable[[Sequence[int]], None] = _ignore,
 ) -> Outcome:
     """Run chains in processes, as many at once as there are workers.
 
@@ -122,18 +140,31 @@ def run(
         workers: processes at once; 0 takes the cores there are.
         progress: whether to show a bar for each chain.
         apart: False runs them here, one after another (a GPU's memory is of one process).
+        found: number of a chain to its results, of chains that need not run.
+        keep: told the number and the results of each chain that ends.
+        watch: told now and then how many steps each chain has done.
 
     Raises:
         Fault: whatever a chain raised.
     """
     context = multiprocessing.get_context(_start_method())
-    monitor, outcome = Monitor(chains, context), Outcome()
-    with _bars(chains, steps, progress) as show, listening(monitor.stop) as heard:
+    monitor, outcome = Monitor(chains, context), Outcome(dict(found or {}), keep=keep)
+    for number in outcome.results:
+        monitor.steps[number] = steps
+    with _bars(chains, steps, progress) as bars, listening(monitor.stop) as heard:
+        told: list[int] = []
+
+        def show(done: Sequence[int]) -> None:
+            bars(done)
+            if told != list(done):
+                told[:] = done
+                watch(told)
+
         # A worker of somebody's pool may have no children.
         if not apart or multiprocessing.current_process().daemon:
-            _run_here(chain, chains, monitor, outcome, show)
+            _run_here(chain, monitor, outcome, show)
         else:
-            _run_apart(chain, chains, workers or cores(), context, monitor, outcome, show)
+            _run_apart(chain, workers or cores(), context, monitor, outcome, show)
     outcome.results, outcome.signal = dict(sorted(outcome.results.items())), heard.signal
     return outcome
 
@@ -146,25 +177,22 @@ def _start_method() -> str:
     return "fork" if sys.platform == "linux" else "spawn"
 
 
-def _run_here(
-    chain: Chain, chains: int, monitor: Monitor, outcome: Outcome, show: Callable
-) -> None:
-    for number in range(chains):
+def _run_here(chain: Chain, monitor: Monitor, outcome: Outcome, show: Callable) -> None:
+    for number in outcome.waiting(monitor):
         if not monitor.stopping:
-            outcome.results[number] = chain(number, monitor)
+            outcome.add(number, chain(number, monitor))
             show(monitor.steps)
 
 
 def _run_apart(
     chain: Chain,
-    chains: int,
     workers: int,
     context: Any,
     monitor: Monitor,
     outcome: Outcome,
     show: Callable,
 ) -> None:
-    waiting, running = list(range(chains)), {}
+    waiting, running = outcome.waiting(monitor), {}
     try:
         while running or (waiting and not monitor.stopping):
             while waiting and len(running) < workers and not monitor.stopping:
@@ -173,7 +201,7 @@ def _run_apart(
                     pipe, process = _start(chain, number, context, monitor)
                 except (PicklingError, AttributeError, TypeError):
                     # Cannot be sent to another process (spawned ones only).
-                    return _run_here(chain, chains, monitor, outcome, show)
+                    return _run_here(chain, monitor, outcome, show)
                 running[pipe] = number, process
             sentinels = [process.sentinel for _, process in running.values()]
             wait([*running, *sentinels], timeout=0.1)
@@ -242,7 +270,7 @@ def _collect(
         outcome.died = outcome.died or f"chain {number + 1} died ({how})"
         monitor.stop()
     else:
-        outcome.results[number] = found
+        outcome.add(number, found)
 
 
 @dataclass

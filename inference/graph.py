@@ -33,6 +33,7 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from . import _source
 from ._problem import Refused
 
 How = Literal["traced", "aot", "plain"]
@@ -42,7 +43,11 @@ aten = torch.ops.aten
 
 
 class Unrecordable(RuntimeError):
-    """The function does what a graph cannot repeat."""
+    """The function does what a graph cannot repeat; `place` is the user's line, if it is known."""
+
+    def __init__(self, what: str, place: str | None = None):
+        super().__init__(f"{what}, {place}" if place else what)
+        self.place = place
 
 
 # -- recording -------------------------------------------------------------------------------
@@ -55,6 +60,7 @@ class _Call(NamedTuple):
     args: tuple
     kwargs: dict
     out: Any
+    place: str | None = None  # the user's line, of an operation that reads values
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -93,7 +99,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         out = function(*args, **(kwargs or {}))
-        self.calls.append(_Call(function, args, kwargs or {}, out))
+        place = _source.here() if _READS & set(function.tags) else None
+        self.calls.append(_Call(function, args, kwargs or {}, out, place))
         return out
 
 
@@ -200,7 +207,7 @@ class _Builder:
         else:
             reads = bool(_READS & set(call.function.tags))
         if varying and reads:
-            raise Unrecordable(f"a branch or a shape depends on a value ({call.function})")
+            raise Unrecordable("a branch or a shape depends on a value", call.place)
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
@@ -343,18 +350,76 @@ def compiled(
     if how == "plain":
         return function
     try:
-        graph = record(function, points[0], live)
-        run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
-        same = all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
-        why = "the recorded graph gave other values"
+        return faster(function, points, how=how, live=live)
     except Refused:
         raise
     except Exception as error:
-        same, why = False, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    if not same:
-        warnings.warn(f"the model runs untraced, which is slow ({why})", stacklevel=2)
-        return function
+        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    warnings.warn(f"the model runs untraced, which is slow ({why})", stacklevel=2)
+    return function
+
+
+def faster(
+    function: Function,
+    points: Sequence[Sequence[Tensor]],
+    *,
+    how: How = "traced",
+    live: Sequence[Tensor] = (),
+) -> Recorded:
+    """As `compiled`, without a way back.
+
+    Raises:
+        Unrecordable: it does what a graph cannot repeat, or the graph gives other values.
+        Refused: `aot` without a C++ compiler.
+    """
+    graph = record(function, points[0], live)
+    run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
+    if not _same(run, function, points):
+        raise Unrecordable("the recorded graph gave other values")
     return run
+
+
+class Graphs:
+    """Functions recorded once for many fits, which differ in the values of their data alone.
+
+    A graph is held against its function anew for each fit, and recorded again if they differ;
+    whether it was recorded here or before changes neither results nor random numbers.
+
+    Args:
+        live: the data that change, in place, from fit to fit.
+    """
+
+    def __init__(self, live: Sequence[Tensor]):
+        self.live = list(live)
+        self._runs: dict[Any, Function] = {}
+        self._memory: dict[str, Tensor] = {}
+
+    def compiled(
+        self,
+        function: Function,
+        points: Sequence[Sequence[Tensor]],
+        *,
+        how: How = "traced",
+        live: Sequence[Tensor] = (),
+    ) -> Function:
+        """As the function `compiled`, from the graph of an earlier fit if there is one."""
+        shapes = [tensor.shape for point in points for tensor in point]
+        key = (function.__qualname__, how, str(shapes), len(live))
+        with torch.random.fork_rng(devices=[]):
+            run = self._runs.get(key)
+            if key in self._runs and not isinstance(run, Recorded):
+                return function  # it cannot be recorded, as was told once
+            if run is None or not _same(run, function, points):
+                run = compiled(function, points, how=how, live=[*live, *self.live])
+            self._runs[key] = run
+        return run
+
+    def memory(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in the memory that the graphs read: that of the first one of its name."""
+        first = self._memory.setdefault(name, tensor)
+        if first.shape != tensor.shape:
+            first = self._memory[name] = tensor
+        return first.copy_(tensor)
 
 
 class Recorded:
@@ -362,9 +427,11 @@ class Recorded:
 
     Attributes:
         package: the file of compiled code that it runs; None where there is none.
+        live: tensors that it reads beside its arguments.
     """
 
     package: Path | None = None
+    live: Sequence[Tensor] = ()
 
 
 class _Scripted(Recorded):
@@ -484,6 +551,10 @@ def _cache() -> Path:
     if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
         raise Refused(f"the cache {folder} can be written by others; set XDG_CACHE_HOME")
     return folder
+
+
+def _same(run: Function, function: Function, points: Sequence[Sequence[Tensor]]) -> bool:
+    return all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
 
 
 def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:

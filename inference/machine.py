@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
@@ -57,7 +57,10 @@ def on(device: str) -> Iterator[None]:
         yield
 
 
-def versions() -> dict[str, str]:
+# The libraries that draws depend on.
+OF_DRAWS = ("torch", "pyro-ppl", "numpy", "scipy", "nutpie")
+
+
+def versions(names: Sequence[str] = (*OF_DRAWS, "arviz")) -> dict[str, str]:
     """Python and the libraries that determine a run's numbers."""
-    names = ("torch", "pyro-ppl", "arviz", "numpy", "scipy", "nutpie")
     return {"python": sys.version.split()[0], **{name: version(name) for name in names}}

@@ -9,8 +9,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -21,12 +22,16 @@ from torch import Tensor
 from . import chains as chains_
 from ._native import nutpie_model
 from ._problem import Context, Fault, Finding, Fit, Problem, Refused, check_memory
+from .callbacks import Callback
 from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
 from .graph import Function, How, Recorded, compiled
 from .program import Differentiable, Program, over_draws
+from .state import State
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
+# Draws of a chain cut short of which a statistic can be computed.
+_FEWEST_DRAWS = 4
 # Steps of warm-up below which it is called short, and step sizes that differ by too much.
 _SHORT_WARMUP, _STEP_RATIO = 100, 2.0
 
@@ -74,7 +79,7 @@ def nuts(
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     check_memory(chains * draws, program.size)
-    density, starts = _prepared(program, seed, chains, compile)
+    density, starts = _prepared(program, seed, chains, compile, context)
     if engine == "nutpie":
         import nutpie  # noqa: F401  here, that the forked chains find it imported
 
@@ -88,7 +93,10 @@ def nuts(
         steps=warmup + draws,
         workers=workers,
         progress=context.progress,
-        apart=context.device == "cpu",
+        apart=context.apart and context.device == "cpu",
+        found=_found(context.state, chains, draws),
+        keep=partial(_keep, context.state, draws),
+        watch=partial(_watch, context.callbacks, chains * (warmup + draws)),
     )
     kept, stopped = _kept(outcome, chains, draws)
     fit = _fit(program, kept, stopped, seed, context.device)
@@ -97,19 +105,36 @@ def nuts(
 
 
 def _prepared(
-    program: Program, seed: int, chains: int, how: How
+    program: Program, seed: int, chains: int, how: How, context: Context
 ) -> tuple[Function, tuple[Tensor, ...]]:
     """The density as it will run, and a starting point (d,) for each chain."""
     with seeded(seed, FIT):
         # Far out too, and with every sign turned.
         u, points = program.start(), []
         points += [(u,), (5 * u,), (-u,), (program.start(),)]
-        density = compiled(program.density_and_gradient, points, how=how)
+        record = compiled if context.graphs is None else context.graphs.compiled
+        density = record(program.density_and_gradient, points, how=how)
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):
             starts.append(program.start())
     return density, tuple(starts)
+
+
+def _found(state: State, chains: int, draws: int) -> dict[int, dict[str, np.ndarray]]:
+    """The chains of an earlier attempt that had come to their end."""
+    kept = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
+    return {c: one[0] for c, one in kept.items() if one is not None and len(one[0]["u"]) == draws}
+
+
+def _keep(state: State, draws: int, chain: int, result: dict[str, np.ndarray]) -> None:
+    """What a chain found, if it came to its end: the sampler can only begin a chain anew."""
+    if len(result["u"]) == draws:
+        state.save(f"chain-{chain}", result)
+
+
+def _watch(callbacks: Callback, of: int, done: Sequence[int]) -> None:
+    callbacks.on_step({"step": sum(done), "of": of, "chains": list(done)})
 
 
 def _fit(
@@ -163,14 +188,15 @@ def _kept(
     if why is None:
         return list(results.values()), {}
     lengths = sorted((len(result["u"]) for result in results.values()), reverse=True)
-    length = max((n for n in lengths), key=lambda n: n * _at_least(lengths, n), default=0)
-    kept = {c: result for c, result in results.items() if len(result["u"]) >= max(length, 4)}
-    if not kept:
+    lengths = [n for n in lengths if n >= _FEWEST_DRAWS]
+    length = max(lengths, key=lambda n: n * _at_least(lengths, n), default=None)
+    if length is None:
         if outcome.signal is not None:
             raise KeyboardInterrupt
         raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
+    kept = {c: result for c, result in results.items() if len(result["u"]) >= length}
     said = f"{why}; kept are {length} of {draws} draws of {len(kept)} of {chains} chains"
-    finding = Finding("fail", said, "run it again")
+    finding = Finding("fail", said, "resume it, or run it again")
     status = "failed" if outcome.died else "interrupted"
     whole = [{name: v[:length] for name, v in result.items()} for result in kept.values()]
     return whole, {"findings": [finding], "status": status, "signal": outcome.signal}
@@ -246,7 +272,14 @@ class _NutpieChain(_Chain):
         if package is None or start.dtype != torch.float64 or sys.platform != "linux":
             return None
         try:
-            return nutpie_model(package, len(start), lambda _: start.numpy(), monitor.steps, chain)
+            return nutpie_model(
+                package,
+                len(start),
+                lambda _: start.numpy(),
+                monitor.steps,
+                chain,
+                self.density.live,
+            )
         except (OSError, RuntimeError, subprocess.CalledProcessError):
             return None  # the same draws through Python
 

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from . import _style as style
 from ._style import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, captioned, grid, scalars, short
+from .calibration import FAMILY, band, ecdf
 from .results import HDI_PROB, calibration_bins, exact_hdi, hdi
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from .calibration import Band, Calibration
 
     Results = Mapping[str, az.InferenceData]
 
@@ -289,6 +292,57 @@ def sensitivity(table: pd.DataFrame) -> Figure:
         "data, sloping ones by the prior."
     )
     return captioned(figure, caption + rest, shared=axes[0])
+
+
+def ranks(table: Calibration, who: str) -> Figure:
+    """Where the truth lay among the draws: ECDF minus the uniform, in a simultaneous band.
+
+    Säilynoja, Bürkner and Vehtari (2022), Statistics and Computing 32, doi
+    10.1007/s11222-022-10090-6.
+
+    Args:
+        table: ranks by quantity.
+        who: model and method, for the caption.
+    """
+    panels, rest = _most_off(table)
+    n = len(next(iter(panels.values())))
+    region = band(n, table.levels)
+    steps = {name: ecdf(one, table.levels) - region.at for name, one in panels.items()}
+    most = 1.08 * max(
+        np.abs(values).max() for values in [*steps.values(), region.high - region.at]
+    )
+    figure, axes = grid(len(panels), left=0.6, gap=0.25, height=1.35, below=0.5)
+    for i, (ax, (name, step)) in enumerate(zip(axes, steps.items())):
+        _difference(ax, region, step, off=table.loc[name, "p_holm"] < FAMILY)
+        ax.set(xlim=(0, 1), ylim=(-most, most), xticks=(0, 0.5, 1), xlabel=short(name, 34))
+        ax.tick_params(labelleft=i % 3 == 0)
+    axes[0].set_ylabel("ECDF - uniform")
+    axes[0].fill_between([], [], color="0.87", label="99 % band")
+    axes[0].plot([], [], color=BLUE, label="as it should be")
+    if (table["p_holm"] < FAMILY).any():
+        axes[0].plot([], [], color=RED, label="off, by the tests of the verdict")
+    caption = (
+        f"{who}, {n} simulated data sets: ranks of the truth among {table.levels - 1} draws, as "
+        "shares. A right posterior stays in the band, at all points of a panel at once, in 99 %. "
+        "A hill: the posterior is too high; a valley: too low; first up, then down: too narrow; "
+        "first down, then up: too wide."
+    )
+    return captioned(figure, caption + rest.replace("parameters", "quantities"), shared=axes[0])
+
+
+def _difference(ax: Axes, region: Band, step: np.ndarray, *, off: bool) -> None:
+    """One quantity's ECDF minus the uniform, in its band; both are zero at the ends."""
+    at = np.concatenate([[0.0], region.at, [1.0]])
+    low, high = (np.pad(edge - region.at, 1) for edge in (region.low, region.high))
+    ax.fill_between(at, low, high, color="0.87", lw=0)
+    ax.axhline(0, color=GREY, lw=0.8)
+    ax.plot(at, np.pad(step, 1), color=RED if off else BLUE, lw=1.4)
+
+
+def _most_off(table: Calibration) -> tuple[dict[str, np.ndarray], str]:
+    """The ranks of the quantities of smallest p-values, and a sentence on those left out."""
+    score = {name: -min(row["p_z"], row["p_z2"]) for name, row in table.iterrows()}
+    return style.chosen(table.ranks, score, _PANELS, "those most off,")
 
 
 def _by_parameter(results: Results) -> dict[str, dict[str, np.ndarray]]:

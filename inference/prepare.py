@@ -26,7 +26,8 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
     Args:
         problem: with its data as they came in.
         dtype: of all floating-point data.
-        checked: whether the observed values are held against shapes and supports.
+        checked: whether the observed values are held against shapes and supports, and the
+            discrete latents against what can be summed out.
 
     Raises:
         Refused: the model cannot run on the data, shapes do not match the plates, or a value lies
@@ -52,8 +53,9 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
     sites = _prototype(problem)
     for site in sites.values():
         if site.role == "observed" and checked:
-            _check_observed(site, keys.get(site.name, site.name))
-        if site.role == "discrete":
+            _check_shape(site, keys.get(site.name, site.name))
+            check_support(site, keys.get(site.name, site.name))
+        if site.role == "discrete" and checked:
             discrete.check(site)
     return problem
 
@@ -154,13 +156,21 @@ def _rows(
     return None
 
 
-def _check_observed(site: Site, key: str) -> None:
+def _check_shape(site: Site, key: str) -> None:
     expected = tuple(site.fn.shape())
     if site.shape != expected:
         raise Refused(
             f"{key} has shape {site.shape}, its distribution {type(site.base).__name__} has "
             f"{expected}; give {key} that shape (broadcasting would be silently wrong)"
         )
+
+
+def check_support(site: Site, key: str) -> None:
+    """Refuse an observed value that its distribution cannot give, naming the row.
+
+    Raises:
+        Refused: with the first such value.
+    """
     inside = site.fn.support.check(site.value)
     if not inside.all():
         row = torch.nonzero(~inside)[0][0].item() if inside.ndim else 0

@@ -411,11 +411,13 @@ class Program:
         ]
 
 
-def run(model: Callable, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
-    """One traced run of a model under handlers, the first innermost, validation off."""
+def run(
+    model: Callable, tensors: Mapping[str, Any], *handlers: Any, validate: bool = False
+) -> poutine.Trace:
+    """One traced run of a model under handlers, the first innermost; validation off by default."""
     for handler in (*handlers, Sampling()):
         model = handler(model)
-    with pyro.validation_enabled(False):
+    with pyro.validation_enabled(validate):
         return poutine.trace(model).get_trace(**tensors)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +58,28 @@ def to_inference_data(
         if prior_draws and not program.improper():
             groups |= _prior_groups(program, prior_sample(program, seed, prior_draws))
     groups |= _data_groups(program)
-    labels = {**_labels(program), **_key_labels(problem)}
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
-    idata = az.from_dict(
-        **{name: group for name, group in groups.items() if group},
-        coords={dim: list(values) for dim, values in problem.coords.items()},
-        dims=labels,
-        attrs=plain,
-    )
+    idata = _labelled(program, groups, attrs=plain)
     if fit.trace is not None:
         _add_group(idata, "objective", xr.Dataset({"value": ("step", fit.trace.numpy())}))
     return idata
+
+
+def draws_alone(program: Program, fit: Fit) -> az.InferenceData:
+    """The groups posterior and sample_stats alone, which is all that a verdict looks at."""
+    return _labelled(program, _draw_groups(program, fit))
+
+
+def _labelled(
+    program: Program, groups: Mapping[str, Mapping[str, np.ndarray]], **more: Any
+) -> az.InferenceData:
+    problem = program.problem
+    return az.from_dict(
+        **{name: group for name, group in groups.items() if group},
+        coords={dim: list(values) for dim, values in problem.coords.items()},
+        dims={**_labels(program), **_key_labels(problem)},
+        **more,
+    )
 
 
 def _add_group(idata: az.InferenceData, name: str, values: xr.Dataset) -> None:
@@ -79,13 +92,7 @@ def _add_group(idata: az.InferenceData, name: str, values: xr.Dataset) -> None:
 def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
     draws = {k: v.flatten(0, 1) for k, v in fit.draws.items()}
     shape = next(iter(fit.draws.values())).shape[:2] if fit.draws else (1, 0)
-    stats = dict(fit.stats)
-    for name in ("log_p", "log_q"):
-        if getattr(fit, name) is not None:
-            stats[name] = getattr(fit, name)
-    whole = {site.name for site in program.of("discrete")}
-    posterior = {k: v.long() if k in whole else v for k, v in fit.draws.items()}
-    groups = {"posterior": _arrays(posterior), "sample_stats": _arrays(stats)}
+    groups = _draw_groups(program, fit)
     if program.of("observed") and draws:
         elements = sum(site.value.numel() for site in program.of("observed"))
         some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
@@ -93,6 +100,16 @@ def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
         groups["log_likelihood"] = _arrays(_unflatten(likelihood, kept))
         groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
     return groups
+
+
+def _draw_groups(program: Program, fit: Fit) -> dict[str, Any]:
+    stats = dict(fit.stats)
+    for name in ("log_p", "log_q"):
+        if getattr(fit, name) is not None:
+            stats[name] = getattr(fit, name)
+    whole = {site.name for site in program.of("discrete")}
+    posterior = {k: v.long() if k in whole else v for k, v in fit.draws.items()}
+    return {"posterior": _arrays(posterior), "sample_stats": _arrays(stats)}
 
 
 def predictive(
@@ -177,6 +194,14 @@ def _site_labels(program: Program, site: Site) -> list[str]:
     events = list(program.problem.dims.get(site.name, ()))
     unnamed = [f"{site.name}_dim_{batch + i}" for i in range(site.event_dim)]
     return names + (events if len(events) == site.event_dim else unnamed)
+
+
+def cell_names(program: Program, name: str) -> list[str]:
+    """The scalars of a site as a summary names them (`w[bmi]`), the last index fastest."""
+    site, coords = program.sites[name], program.problem.coords
+    dims = zip(_site_labels(program, site), site.shape)
+    labels = [[str(label) for label in coords.get(dim, range(size))] for dim, size in dims]
+    return [f"{name}[{', '.join(cell)}]" if cell else name for cell in product(*labels)]
 
 
 def _key_labels(problem: Problem) -> dict[str, list[str]]:
@@ -298,7 +323,8 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         ratios = fit.log_ratios.numpy()
         found["elbo"] = float(ratios.mean())
         found["elbo_se"] = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
-        found["khat"] = float(_psis(ratios)[1])
+        # Weights that are equal up to rounding have no tail, whatever is fitted to their noise.
+        found["khat"] = float(_psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
         idata.attrs["khat"] = found["khat"]
     if fit.kind in ("chains", "independent") and "log_likelihood" in idata.groups():
         found |= _loo(fit, idata, found.get("khat"))
@@ -473,13 +499,23 @@ def draws_of(idata: az.InferenceData) -> dict[str, np.ndarray]:
     }
 
 
-def write(idata: az.InferenceData, path: Path) -> None:
-    """Save as compressed netCDF."""
-    idata.to_netcdf(str(path), engine="h5netcdf", compress=True)
+def netcdf(idata: az.InferenceData) -> bytes:
+    """What a compressed netCDF file of it holds.
+
+    Made in memory: on a full disk the HDF5 library leaves files that it crashes on.
+    """
+    buffer = io.BytesIO()
+    parts = {"/": xr.Dataset(attrs=idata.attrs)} if idata.attrs else {}
+    parts |= {f"/{name}": idata[name] for name in idata.groups()}
+    for i, (name, dataset) in enumerate(parts.items()):
+        small = {k: {"zlib": True} for k, v in dataset.variables.items() if v.dtype.kind in "iufb"}
+        mode = "a" if i else "w"
+        dataset.to_netcdf(buffer, mode=mode, engine="h5netcdf", group=name, encoding=small)
+    return buffer.getvalue()
 
 
 def read(path: Path) -> az.InferenceData:
-    """Read what `write` saved, into memory.
+    """Read what `netcdf` made, into memory.
 
     Raises:
         Refused: not a file of InferenceData.

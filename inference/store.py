@@ -1,30 +1,62 @@
-"""A run on disk: written whole or not at all, checked against its hashes when read."""
+"""A run on disk: a folder from its beginning, locked while it runs, checked when it is read.
+
+    run.json            what runs or ran, its status, and the hashes of the other files; comes last
+    idata.nc, params.safetensors, metrics.json, figures/*.png      the result
+    data.npz            data that were given in Python, which have no other source
+    progress.jsonl      how it went, a line a second
+    state/              what a resume needs; gone when the run is done
+    .lock               held by whoever writes
+
+Every file is written under another name, synced and renamed. Nothing is pickled.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._problem import Fault, Refused
+from .callbacks import Journal, last_step
+from .state import State, replace
 
 if TYPE_CHECKING:
     import arviz as az
+    import numpy as np
     from matplotlib.figure import Figure
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
+# How long to wait for a lock whose holder may be just ending, seconds.
+_PATIENCE = 1.0
+# The disk is at fault, or full: not the name, and not the rights.
+_IO_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT)
 
 
 class CannotWrite(Fault):
     """The run's folder cannot be made or written."""
 
     exit_code = 73
+
+
+class WriteFailed(CannotWrite):
+    """The disk is full or broken."""
+
+    exit_code = 74
+
+
+class Locked(Fault):
+    """Someone else is writing this run."""
+
+    exit_code = 75
 
 
 class MissingRun(Fault):
@@ -39,45 +71,243 @@ def check_folder(out: Path) -> None:
     Raises:
         CannotWrite: it cannot be made or written to.
     """
+    with _told(f"the run in {out}", "use --out"):
+        made = _made(out)
+        try:
+            with tempfile.TemporaryFile(dir=out):
+                pass
+        finally:
+            _unmake(made)
+
+
+def _made(out: Path) -> list[Path]:
+    """Make a folder; those that were not there before, the innermost first."""
     missing = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-        for folder in missing:
+    out.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _unmake(made: list[Path]) -> None:
+    """Take away folders that are still empty."""
+    for folder in made:
+        try:
             folder.rmdir()
+        except OSError:
+            return
+
+
+@contextmanager
+def _told(what: str, mend: str) -> Iterator[None]:
+    """What the system says of a file, as one line.
+
+    Raises:
+        WriteFailed: a full or broken disk. CannotWrite: anything else.
+    """
+    try:
+        yield
     except OSError as error:
-        raise CannotWrite(
-            f"cannot write the run ({error.strerror or error}), {out}; use --out"
-        ) from error
+        kind = WriteFailed if error.errno in _IO_ERRORS else CannotWrite
+        raise kind(f"cannot write {what} ({error.strerror or error}); {mend}") from error
 
 
-def save(
+# -- a run's folder while it is written --------------------------------------------------------
+
+
+class Place:
+    """The folder of a run under way: its lock, its state and its journal.
+
+    Used as a context. At its end the lock is released, and what an exception left undone is
+    said in `run.json`; a run that was refused, or stopped before it had anything, leaves nothing.
+
+    Attributes:
+        path: the folder.
+        state: where the method keeps what a resume needs.
+        journal: writes `progress.jsonl`.
+    """
+
+    def __init__(self, path: Path, record: Mapping[str, Any], made: list[Path] | None = None):
+        self.path, self.record, self.made = path, dict(record), made
+        self.lock = _locked(path, _PATIENCE)
+        self.state = State(path / "state")
+        self.journal = Journal(path / "progress.jsonl")
+        _clear(path)
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType
+    ) -> None:
+        try:
+            if error is not None:
+                with suppress(OSError):  # the disk that is full is told of already
+                    self._ended_by(error)
+        finally:
+            self.lock.release()
+
+    def _ended_by(self, error: BaseException) -> None:
+        """Say in the record how the run ended, where that is worth keeping."""
+        stopped = isinstance(error, KeyboardInterrupt)
+        failed = not stopped and getattr(error, "exit_code", 70) == 70
+        empty = not (self.path / "state").is_dir()
+        unused = self.record["status"] == "running" and "verdict" not in self.record
+        if unused and self.made is not None and not failed and not (stopped and not empty):
+            self._discard()
+            return
+        if unused and (failed or stopped):
+            status, reason = ("interrupted", "") if stopped else ("failed", str(error))
+            self._journal_end(status, reason)
+            _put_manifest(self.path, {**self.record, "status": status, "reason": reason})
+        if stopped:
+            raise KeyboardInterrupt(
+                f"interrupted, in {self.path}; continue with `zoo.py resume {self.path}`"
+            ) from error
+
+    def _discard(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        _unmake(self.made or [])
+
+    def write(
+        self,
+        record: Mapping[str, Any],
+        *,
+        idata: az.InferenceData,
+        params: Mapping[str, Tensor],
+    ) -> None:
+        """Write the result; the record, with the hashes of all files, comes last.
+
+        Raises:
+            CannotWrite: not allowed, or no room; the run can be resumed when there is.
+        """
+        self.record = dict(record)
+        with self._told():
+            _put_result(self.path, record, idata, params)
+            self._journal_end(record["status"])
+            self._seal()
+        if record["status"] == "done":
+            shutil.rmtree(self.path / "state", ignore_errors=True)
+
+    def add_figures(self, figures: Mapping[str, Figure]) -> None:
+        """Write pictures beside a result.
+
+        Raises:
+            CannotWrite: as `write`; the result is there all the same.
+        """
+        with _told(f"the pictures in {self.path}", "the result is saved; make room for pictures"):
+            _put_figures(self.path, figures)
+            self._seal()
+
+    def _seal(self) -> None:
+        files = sorted(path for path in self.path.rglob("*") if _of_result(path, self.path))
+        hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in files}
+        _put_manifest(self.path, {**self.record, "files": hashes})
+
+    def _told(self) -> Any:
+        return _told(
+            f"the run in {self.path}", f"make room, then `zoo.py resume {self.path}` continues it"
+        )
+
+    def _journal_end(self, status: str, reason: str = "") -> None:
+        with suppress(OSError):  # a line of the journal is not worth a run
+            self.journal.end(status, reason)
+
+
+def begin(
     out: Path,
     name: str,
     record: Mapping[str, Any],
-    *,
-    idata: az.InferenceData,
-    params: Mapping[str, Tensor],
-    figures: Mapping[str, Figure],
-) -> Path:
-    """Write a run's folder under `out`; it appears under its name only when it is complete.
+    data: Mapping[str, np.ndarray] | None = None,
+) -> Place:
+    """Make the folder of a run, which appears with its record in it.
 
     Args:
         out: folder of runs, made if it is not there.
         name: the run's name; `-2` and so on is added if it is taken.
-        record: what goes to run.json, beside the hashes of the other files.
-        idata: the result.
-        params: learned parameters; no file if there are none.
-        figures: name to figure.
-
-    Returns:
-        The folder.
+        record: what is known of the run before it begins.
+        data: arrays to keep, of data that cannot be read again.
 
     Raises:
         CannotWrite: not allowed, or no room; nothing is left behind.
     """
-    return _whole(out, name, lambda folder: _write_files(folder, record, idata, params, figures))
+    _check_name(name)
+    begun = {key: value for key, value in record.items() if key not in _FOUND}
+    begun["status"] = "running"
+    with _told(f"the run in {out}", "use --out"):
+        made = _made(out)
+        try:
+            path = _whole(out, name, lambda folder: _put_begun(folder, begun, data))
+        except OSError:
+            _unmake(made)
+            raise
+        return Place(path, begun, made)
+
+
+# What a record has once there is a result.
+_FOUND = ("verdict", "findings", "metrics", "files")
+
+
+def _put_begun(
+    folder: Path, record: Mapping[str, Any], data: Mapping[str, np.ndarray] | None
+) -> None:
+    if data is not None:
+        import numpy as np
+
+        np.savez(folder / "data.npz", allow_pickle=False, **data)
+    _put_manifest(folder, {**record, "files": {}})
+
+
+def reopen(path: Path) -> Place:
+    """The folder of a run that is to go on.
+
+    Raises:
+        MissingRun, Refused: as `begun`. Locked: it is running. CannotWrite: not allowed.
+    """
+    record = begun(path)
+    with _told(f"in {path}", "copy the run to where you may write"):
+        place = Place(path, record)
+        place.record = begun(path)  # it may have ended while the lock was waited for
+        return place
+
+
+def _locked(path: Path, patience: float) -> Any:
+    """The lock of a run's folder, acquired.
+
+    Raises:
+        Locked: another process has it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.05)
+    except Timeout:
+        raise Locked(f"the run is being written by another process, {path}; wait for it") from None
+    return lock
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process is writing the run."""
+    try:
+        _locked(path, 0).release()
+    except Locked:
+        return True
+    except OSError:  # nobody can write here
+        return False
+    return False
+
+
+def _clear(path: Path) -> None:
+    """Remove what a killed writer left half-written."""
+    for partial in [*path.glob(".*.partial-*"), *path.glob("*/.*.partial-*")]:
+        partial.unlink(missing_ok=True)
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def _check_name(name: str) -> None:
+    if Path(name).name != name or name.startswith("."):
+        raise CannotWrite(f"'{name}' is no name for a folder; use letters and digits")
 
 
 def save_tables(
@@ -92,59 +322,98 @@ def save_tables(
     def write(folder: Path) -> None:
         for stem, table in tables.items():
             table.to_csv(folder / f"{stem}.csv")
-        _write_figures(folder, figures)
+        _put_figures(folder, figures)
 
-    return _whole(out, name, write)
+    _check_name(name)
+    with _told(f"{name} in {out}", "use --out"):
+        out.mkdir(parents=True, exist_ok=True)
+        return _whole(out, name, write)
 
 
 def _whole(out: Path, name: str, write: Callable[[Path], None]) -> Path:
     """A folder that appears under its name only when all of it is written."""
-    if Path(name).name != name or name.startswith("."):
-        raise CannotWrite(f"'{name}' is no name for a folder; use letters and digits")
     partial = out / f".{name}.partial-{os.getpid()}"
     try:
-        (partial / "figures").mkdir(parents=True)
+        partial.mkdir()
         write(partial)
         return _rename(partial, out, name)
-    except OSError as error:
-        raise CannotWrite(
-            f"cannot write {name} ({error.strerror or error}), {out}; use --out"
-        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
-    for name, figure in figures.items():
-        # A tenth larger than at the default level, in half the time.
-        fast = {"compress_level": 1}
-        figure.savefig(folder / "figures" / f"{name}.png", dpi=130, pil_kwargs=fast)
+def _rename(partial: Path, out: Path, name: str) -> Path:
+    for attempt in range(1, 100):
+        target = out / (name if attempt == 1 else f"{name}-{attempt}")
+        if target.exists():
+            continue
+        try:
+            return partial.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise  # else another process was faster
+    raise CannotWrite(f"a hundred runs are called {name} already, {out}; use --out")
 
 
-def _write_files(
+def _put_result(
     folder: Path,
     record: Mapping[str, Any],
     idata: az.InferenceData,
     params: Mapping[str, Tensor],
-    figures: Mapping[str, Figure],
 ) -> None:
     from . import results
 
-    results.write(idata, folder / "idata.nc")
+    netcdf = results.netcdf(idata)
+    replace(folder / "idata.nc", lambda path: path.write_bytes(netcdf))
     if params:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         contiguous = {name: tensor.detach().contiguous() for name, tensor in params.items()}
-        save_file(contiguous, folder / "params.safetensors")
-    (folder / "metrics.json").write_text(json.dumps(record["metrics"], indent=1))
-    _write_figures(folder, figures)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    hashes = {str(path.relative_to(folder)): sha256(path) for path in files}
-    manifest = {"format": FORMAT, **record, "files": hashes}
-    (folder / "run.json").write_text(json.dumps(manifest, indent=1))
-    for path in [*files, folder / "run.json"]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        content = save(contiguous)
+        replace(folder / "params.safetensors", lambda path: path.write_bytes(content))
+    metrics = json.dumps(record["metrics"], indent=1)
+    replace(folder / "metrics.json", lambda path: path.write_text(metrics, encoding="utf-8"))
+
+
+def _put_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    fast = {"compress_level": 1}  # a tenth larger than at the default level, in half the time
+    for name, figure in figures.items():
+        (folder / "figures").mkdir(exist_ok=True)
+        replace(
+            folder / "figures" / f"{name}.png",
+            lambda path, figure=figure: figure.savefig(
+                path, format="png", dpi=130, pil_kwargs=fast
+            ),
+        )
+
+
+# The record itself, what a resume needs, and the log, which a resume goes on writing.
+_OF_NO_RESULT = ("run.json", "state", "progress.jsonl")
+
+
+def _of_result(path: Path, folder: Path) -> bool:
+    """Whether a file is part of a result, and so of its manifest."""
+    parts = path.relative_to(folder).parts
+    hidden = any(part.startswith(".") for part in parts)
+    return (
+        path.is_file() and not hidden and parts[0] not in ("state", "run.json", "progress.jsonl")
+    )
+
+
+def _put_manifest(folder: Path, record: Mapping[str, Any]) -> None:
+    content = {"format": FORMAT, **{k: v for k, v in record.items() if k not in _NOT_KEPT}}
+    content = json.loads(json.dumps(content, default=repr))  # as it will be read
+    sealed = {"sha256": _seal_of(content), **content}
+    text = json.dumps(sealed, indent=1)
+    replace(folder / "run.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+# What a record has in memory alone.
+_NOT_KEPT = ("run", "sha256", "format")
+
+
+def _seal_of(content: Mapping[str, Any]) -> str:
+    """Hash of what a record says, however it is laid out."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -153,26 +422,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         CannotWrite: not allowed, or no room; an earlier file of that name is as it was.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise CannotWrite(f"cannot write {path} ({error.strerror or error}); use --out") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _rename(partial: Path, out: Path, name: str) -> Path:
-    for attempt in range(1, 100):
-        target = out / (name if attempt == 1 else f"{name}-{attempt}")
-        if not target.exists():
-            partial.rename(target)
-            return target
-    raise CannotWrite(f"a hundred runs are called {name} already, {out}; use --out")
+    with _told(str(path), "use --out"):
+        replace(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def sha256(path: Path) -> str:
@@ -181,37 +432,82 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def record(folder: Path) -> dict[str, Any]:
-    """A run's record, after every file was held against its hash.
+# -- reading -----------------------------------------------------------------------------------
+
+
+def begun(folder: Path) -> dict[str, Any]:
+    """The record of a run in whatever state, held against its own hash; files are not looked at.
 
     Raises:
-        MissingRun: no run there. Refused: a file is missing or altered, or of another format.
+        MissingRun: no run there. Refused: the record is altered, or of another format.
     """
     path = folder / "run.json"
     if not path.is_file():
         raise MissingRun(f"there is no run in {folder} (no run.json); see `zoo.py list runs`")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        version, files = content["format"], content["files"]
-    except (ValueError, KeyError, TypeError):
+        version, seal = content["format"], content.pop("sha256", None)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused(f"run.json is damaged, {folder}; run it again") from None
     if version != FORMAT:
         raise Refused(f"{folder} has format {version}, this zoo reads {FORMAT}; run it again")
-    for name, expected in files.items():
+    if seal != _seal_of(content):
+        raise Refused(f"run.json was altered, {folder}; run it again")
+    return {**content, "run": str(folder)}
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """The record of a run that has a result, after every file was held against its hash.
+
+    Raises:
+        MissingRun: no run there. Refused: a file is missing or altered, or of another format, or
+            there is no result yet. Locked: it is running for the first time.
+    """
+    content = begun(folder)
+    if "verdict" not in content:
+        raise _unfinished(folder, content)
+    for name, expected in content["files"].items():
         file = folder / name
         if not file.is_file() or sha256(file) != expected:
             raise Refused(f"{name} is missing or was altered, {folder}; run it again")
     return content
 
 
+def _unfinished(folder: Path, content: Mapping[str, Any]) -> Fault:
+    if is_running(folder):
+        return Locked(f"the run is not done yet ({progress(folder)}), {folder}; wait for it")
+    if content["status"] == "failed":
+        return Refused(f"the run failed and has no result, {folder}: {content['reason']}")
+    mend = f"continue it with `zoo.py resume {folder}`"
+    return Refused(f"the run was stopped before it was done, {folder}; {mend}")
+
+
+def progress(folder: Path) -> str:
+    """How far a run under way has come, in words."""
+    step = last_step(folder / "progress.jsonl")
+    return f"{step['step']} of {step['of']} steps" if step else "no step yet"
+
+
+def status(folder: Path, content: Mapping[str, Any]) -> str:
+    """running, interrupted, done or failed: what a record says, held against who is writing.
+
+    A run that was killed says it is running, and nobody holds its lock.
+    """
+    said = content.get("status", "damaged")
+    if said != "done" and is_running(folder):
+        return "running"
+    return "interrupted" if said == "running" else said
+
+
 def runs(out: Path) -> list[dict[str, Any]]:
-    """The records of the finished runs under a folder, oldest first, hashes not checked."""
+    """The records of the runs under a folder, oldest first; hashes of files not checked."""
     found = []
-    for path in sorted(out.glob("*/run.json"), key=lambda p: p.stat().st_mtime):
+    for path in sorted(out.glob("[!.]*/run.json"), key=lambda p: p.stat().st_mtime):
         try:
-            found.append({**json.loads(path.read_text(encoding="utf-8")), "run": str(path.parent)})
-        except ValueError:
-            found.append({"run": str(path.parent), "status": "damaged"})
+            content = begun(path.parent)
+            found.append({**content, "status": status(path.parent, content)})
+        except Fault as fault:
+            found.append({"run": str(path.parent), "status": "damaged", "reason": str(fault)})
     return found
 
 
@@ -223,3 +519,73 @@ def read_params(folder: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     return load_file(path)
+
+
+def read_data(folder: Path) -> dict[str, Any] | None:
+    """Data that were given in Python, name to number or array; None if none are kept."""
+    path = folder / "data.npz"
+    if not path.is_file():
+        return None
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: _plain(arrays[name]) for name in arrays.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise Refused(f"data.npz is damaged ({error}), {folder}; run it again") from None
+
+
+def _plain(array: np.ndarray) -> Any:
+    return array.item() if array.ndim == 0 else array
+
+
+def arrays_of(data: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """Data given in Python as arrays that can be kept; None where they cannot."""
+    import numpy as np
+
+    arrays = {}
+    for name, value in data.items():
+        array = value.numpy(force=True) if hasattr(value, "numpy") else np.asarray(value)
+        if array.dtype.kind == "O" and all(isinstance(one, str) for one in array.flat):
+            array = array.astype(str)
+        if array.dtype.kind not in "iufbU":
+            return None
+        arrays[str(name)] = array
+    return arrays
+
+
+# -- clearing away -----------------------------------------------------------------------------
+
+
+def remove(folder: Path) -> None:
+    """Remove a run.
+
+    Raises:
+        Locked: it is running. CannotWrite: not allowed.
+    """
+    lock = _locked(folder, 0)
+    with _told(f"in {folder}", "it stays"):
+        try:
+            gone = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+            folder.rename(gone)
+            shutil.rmtree(gone)
+        finally:
+            lock.release()
+
+
+def leftovers(out: Path) -> list[Path]:
+    """Folders and files that killed writers left half-written under a folder of runs."""
+    return [path for path in out.glob(".*.partial-*") if not _alive(path)]
+
+
+def _alive(partial: Path) -> bool:
+    """Whether the process that is writing it is still there, or cannot be asked for."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(int(partial.name.rpartition("-")[2]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True

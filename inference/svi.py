@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -17,7 +18,7 @@ from tqdm.auto import tqdm
 from . import guides
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, Heard, listening, seeded
-from .graph import How, compiled
+from .graph import Graphs, How, compiled
 from .point import mode
 from .prepare import where
 from .program import (
@@ -32,6 +33,7 @@ from .program import (
     sum_of_factors,
 )
 from .settings import BadSetting
+from .state import State
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100}
@@ -99,19 +101,21 @@ def svi(
         with seeded(seed, FIT):
             pyro.clear_param_store()
             batches = _batches(problem, batch_size)
-            first, second = next(batches), next(batches)
-            gradient, params = _prepare(program, chosen, particles, [first, second], compile)
-            batches = chain([first, second], batches)
+            ahead = [next(batches), next(batches)]
+            gradient, params = _prepare(program, chosen, particles, ahead, compile, context)
             of_pass = 1 if batch_size is None else problem.n // batch_size
             window = max(window, _PASSES * of_pass) // of_pass * of_pass
-            ascent = _ascend(gradient, params, batches, steps, lr, window, of_pass, context)
-            findings += ascent.pop("findings", [])
+            ascent = _Ascent(_Adam(params, lr), steps, window, of_pass, context.state)
+            # At the end of a window the batches of a pass are all drawn: a new pass begins.
+            batches = _batches(problem, batch_size) if ascent.load() else chain(ahead, batches)
+            ended = ascent.run(gradient, batches, context)
+            findings += ended.pop("findings", [])
             if chosen.objective is None and batch_size is None:
-                findings += _fallen(ascent["trace"], window, lr)
+                findings += _fallen(ended["trace"], window, lr)
         sample = _sample(program, chosen, draws, seed)
         learned = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
     return Fit(
-        kind="independent", params=learned, settings=used, findings=findings, **sample, **ascent
+        kind="independent", params=learned, settings=used, findings=findings, **sample, **ended
     )
 
 
@@ -198,7 +202,12 @@ def _batch(problem: Problem, rows: Sequence[Tensor]) -> Batch:
 
 
 def _prepare(
-    program: Program, chosen: Guide, particles: int, examples: list[list[Tensor]], how: How
+    program: Program,
+    chosen: Guide,
+    particles: int,
+    examples: list[list[Tensor]],
+    how: How,
+    context: Context,
 ) -> tuple[Gradient, Tensor]:
     """The objective's gradient, and the vector of all unconstrained parameters it is in.
 
@@ -208,7 +217,7 @@ def _prepare(
     with poutine.trace(param_only=True) as capture:
         # On all rows first: Pyro's guides take their shapes from the first data they see.
         for part in (Batch(program.problem.tensors), batch):
-            _check_sites(program, _first_run(chosen.guide, part.tensors), part)
+            check_sites(program, _first_run(chosen.guide, part.tensors), part)
     single = _single(program, chosen, batch)
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
         single(None, batch)
@@ -218,7 +227,7 @@ def _prepare(
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
     estimate = _over_particles(single, particles, batch)
-    flat = _flatten(params)
+    flat = _flatten(params, context.graphs)
 
     def gradient(*rows: Tensor) -> tuple[Tensor, Tensor]:
         with pyro.validation_enabled(False):
@@ -226,7 +235,8 @@ def _prepare(
         slopes = torch.autograd.grad(value, params, materialize_grads=True)
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
-    return compiled(gradient, examples, how=how, live=params), flat
+    record = compiled if context.graphs is None else context.graphs.compiled
+    return record(gradient, examples, how=how, live=params), flat
 
 
 def _first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
@@ -243,9 +253,10 @@ def _first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
         ) from error
 
 
-def _flatten(params: Sequence[Tensor]) -> Tensor:
+def _flatten(params: Sequence[Tensor], graphs: Graphs | None) -> Tensor:
     """One vector of all parameters, of which each becomes a view: one update moves them all."""
     flat = torch.cat([param.detach().flatten() for param in params])
+    flat = flat if graphs is None else graphs.memory("parameters", flat)
     start = 0
     for param in params:
         param.data = flat[start : start + param.numel()].view(param.shape)
@@ -323,11 +334,22 @@ def _reparameterised(trace: poutine.Trace) -> bool:
     return all(getattr(fn, "has_rsample", True) for fn in sampled)
 
 
-def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
+def check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
+    """Refuse a guide whose sites are not the model's continuous latents.
+
+    Args:
+        program: the model.
+        trace: a run of the guide on the rows of the batch.
+        batch: the rows.
+
+    Raises:
+        Refused: a latent without a site, a site of another shape, or one that is no latent.
+    """
     for name in program.layout:
         if name not in trace.nodes:
             raise Refused(
-                f"the guide has no site '{name}', the model's latents are {_names(program)}"
+                f"the guide has no site '{name}', the model's latents are {_names(program)}; "
+                f'add pyro.sample("{name}", ...)'
             )
         shape, found = _shape(program, name, batch), tuple(trace.nodes[name]["value"].shape)
         if shape != found:
@@ -336,7 +358,10 @@ def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
                     f"'{name}' is a latent of each row, and the guide has shape {found} for a "
                     f"batch of {shape}; leave batch_size out, or give a guide with an encoder"
                 )
-            raise Refused(f"the guide's site '{name}' has shape {found}, the model's {shape}")
+            raise Refused(
+                f"the guide's site '{name}' has shape {found}, the model's {shape}; "
+                "give it that of the model"
+            )
     for name, node in trace.nodes.items():
         auxiliary = node.get("infer", {}).get("is_auxiliary")
         if node["type"] != "sample" or auxiliary or isinstance(node["fn"], _Subsample):
@@ -344,7 +369,10 @@ def _check_sites(program: Program, trace: poutine.Trace, batch: Batch) -> None:
         if name in program.sites and program.sites[name].role == "discrete":
             raise Refused(f"'{name}' is discrete and summed out; leave it out of the guide")
         if name not in program.sites:
-            raise Refused(f"the guide's site '{name}' is not in the model: {_names(program)}")
+            raise Refused(
+                f"the guide's site '{name}' is not in the model, whose latents are "
+                f"{_names(program)}; rename it, or leave it out"
+            )
 
 
 def _shape(program: Program, name: str, batch: Batch) -> tuple[int, ...]:
@@ -399,53 +427,136 @@ class _Adam:
             maximize=True,
         )
 
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that changes from step to step, but the learning rate."""
+        return {"flat": self.flat, "mean": self.mean, "square": self.square, "step": self.step}
 
-def _ascend(
-    gradient: Gradient,
-    flat: Tensor,
-    batches: Iterator[list[Tensor]],
-    steps: int,
-    lr: float,
-    window: int,
-    of_pass: int,
-    context: Context,
-) -> dict:
-    """Adam until all is level in every phase; the trace and what a `Fit` says of it."""
-    adam, trace = _Adam(flat, lr), torch.zeros(steps, dtype=flat.dtype)
-    done, phase, converged, broke, last = 0, 1, False, None, flat.clone()
-    means: list[Tensor] = []  # of the parameters, in the windows of this phase
-    level: Tensor | None = None  # the objective at the plateau before
-    averaging = False
-    bar = tqdm(total=steps, desc="svi", disable=not context.progress, mininterval=0.2)
-    with bar, listening() as heard:
-        while done < steps and not converged and heard.signal is None:
-            values, mean = _window(gradient, adam, batches, min(window, steps - done), heard)
-            broke = _broken(values, flat)
-            if not len(values) or broke is not None:
-                break
-            last.copy_(flat)
-            trace[done : done + len(values)] = values
-            done += len(values)
-            means.append(mean)
-            bar.update(len(values))
-            bar.set_postfix_str(f"ELBO {values.mean():.4g}")
-            recent = trace[max(done - 2 * window, 0) : done]
-            if len(means) < 3 or _rising(recent, of_pass) or _drifting(means[-3:]):
-                continue
-            if averaging:
-                converged = len(means) >= 5
-                continue
-            raised = level is not None and _above(recent, level)
-            level, means = recent.clone(), []
-            averaging = (phase >= _PHASES and not raised) or phase == _MOST_PHASES
-            if not averaging:
-                phase, adam.lr = phase + 1, adam.lr * _DECAY
-    if converged:
-        flat.copy_(torch.stack(means).mean(0))
-    if broke is not None:
-        flat.copy_(last)
-        return _broken_off(trace[:done].cpu(), done + broke, adam.lr)
-    return {"trace": trace[:done].cpu(), **_ending(converged, heard.signal, done)}
+
+@dataclass
+class _Progress:
+    """How far an ascent has come, beside its optimiser and its random numbers.
+
+    Attributes:
+        done: steps made.
+        phase: number of the learning rate, from 1.
+        averaging: whether the parameters are averaged, the learning rates being over.
+        converged: whether all is level.
+        means: of the parameters in each window of this phase.
+        level: the objective's last values at the plateau before.
+    """
+
+    done: int = 0
+    phase: int = 1
+    averaging: bool = False
+    converged: bool = False
+    means: list[Tensor] = field(default_factory=list)
+    level: Tensor | None = None
+
+
+class _Ascent:
+    """Adam until all is level in every phase, window by window; goes on from a state on disk.
+
+    Args:
+        adam: the optimiser, on the vector of all parameters.
+        steps: at most so many.
+        window: steps of a window.
+        of_pass: steps of a pass over the data.
+        state: where to keep what a resume needs.
+    """
+
+    def __init__(self, adam: _Adam, steps: int, window: int, of_pass: int, state: State):
+        self.adam, self.steps, self.window, self.of_pass = adam, steps, window, of_pass
+        self.kept = state
+        self.trace = torch.zeros(steps, dtype=adam.flat.dtype)
+        self.at = _Progress()
+
+    def run(self, gradient: Gradient, batches: Iterator[list[Tensor]], context: Context) -> dict:
+        """The trace, and what a `Fit` says of it; the parameters are left at their best."""
+        at, last, broke = self.at, self.adam.flat.clone(), None
+        bar = tqdm(total=self.steps, desc="svi", disable=not context.progress, mininterval=0.2)
+        bar.update(at.done)
+        with bar, listening() as heard:
+            while at.done < self.steps and not at.converged and heard.signal is None:
+                most = min(self.window, self.steps - at.done)
+                values, mean = _window(gradient, self.adam, batches, most, heard)
+                broke = _broken(values, self.adam.flat)
+                if not len(values) or broke is not None:
+                    break
+                last.copy_(self.adam.flat)
+                self._advance(values, mean)
+                elbo = float(values.mean())
+                bar.update(len(values))
+                bar.set_postfix_str(f"ELBO {elbo:.4g}")
+                told = {"step": at.done, "of": self.steps, "elbo": elbo, "lr": self.adam.lr}
+                context.callbacks.on_step(told)
+                if self.kept.due and len(values) == self.window:
+                    self.save()
+        if at.converged:
+            self.adam.flat.copy_(torch.stack(at.means).mean(0))
+        trace = self.trace[: at.done].cpu()
+        if broke is not None:
+            self.adam.flat.copy_(last)
+            return _broken_off(trace, at.done + broke, self.adam.lr)
+        return {"trace": trace, **_ending(at.converged, heard.signal, at.done)}
+
+    def _advance(self, values: Tensor, mean: Tensor) -> None:
+        """Take a window into account: a plateau ends a phase, the last one the ascent."""
+        at = self.at
+        self.trace[at.done : at.done + len(values)] = values
+        at.done += len(values)
+        at.means.append(mean)
+        recent = self.trace[max(at.done - 2 * self.window, 0) : at.done]
+        if len(at.means) < 3 or _rising(recent, self.of_pass) or _drifting(at.means[-3:]):
+            return
+        if at.averaging:
+            at.converged = len(at.means) >= 5
+            return
+        raised = at.level is not None and _above(recent, at.level)
+        at.level, at.means = recent.clone(), []
+        at.averaging = (at.phase >= _PHASES and not raised) or at.phase == _MOST_PHASES
+        if not at.averaging:
+            at.phase, self.adam.lr = at.phase + 1, self.adam.lr * _DECAY
+
+    def save(self) -> None:
+        """Keep all that the rest of the ascent depends on, at the end of a window."""
+        at = self.at
+        arrays = {**self.adam.state, "trace": self.trace[: at.done], **_random_states()}
+        arrays |= {"means": torch.stack(at.means)} if at.means else {}
+        arrays |= {} if at.level is None else {"level": at.level}
+        numbers = {"done": at.done, "phase": at.phase, "averaging": at.averaging}
+        numbers |= {"converged": at.converged, "lr": self.adam.lr}
+        found = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
+        self.kept.save("svi", found, **numbers)
+
+    def load(self) -> bool:
+        """Go back to where an earlier attempt was, if it left its state."""
+        found = self.kept.load("svi")
+        if found is None or found[0]["flat"].shape != tuple(self.adam.flat.shape):
+            return False
+        arrays, numbers = {k: torch.as_tensor(v) for k, v in found[0].items()}, found[1]
+        for name, tensor in self.adam.state.items():
+            tensor.copy_(arrays[name])
+        self.adam.lr = numbers.pop("lr")
+        self.trace[: numbers["done"]] = arrays["trace"]
+        means = arrays.get("means", torch.zeros(0)).to(self.adam.flat)
+        self.at = _Progress(**numbers, means=list(means), level=arrays.get("level"))
+        _restore_random(arrays)
+        return True
+
+
+def _random_states() -> dict[str, Tensor]:
+    """The states of the generators that steps draw from."""
+    states = {"random": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["random_cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_random(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["random"])
+    if "random_cuda" in states and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["random_cuda"])
 
 
 def _window(
@@ -489,7 +600,7 @@ def _ending(converged: bool, signal: int | None, done: int) -> dict:
         return {}
     if signal is not None:
         what = f"interrupted after {done} steps, before the objective was level"
-        found = Finding("fail", what, "run it again")
+        found = Finding("fail", what, "resume it, or run it again")
         return {"findings": [found], "status": "interrupted", "signal": signal}
     what = f"the objective was still rising, or too noisy to tell, after {done} steps"
     mend = "give more steps, more particles or another learning rate"

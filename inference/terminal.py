@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +15,15 @@ from rich.text import Text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from .check import Checked
     from .compare import Comparison
 
 _COLOURS = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red"}
+# Whether the terminal can show them, then tick, cross, and does not apply.
+_MARKS = {
+    True: {True: "✓", False: "✗", None: "-"},
+    False: {True: "ok", False: "NO", None: "- "},
+}
 _MOST_ROWS = 40
 _FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
 
@@ -52,8 +60,26 @@ def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
         out.print(Text("mode of the density in the constrained space (laplace has the other one)"))
     for note in record["data"]["notes"]:
         out.print(Text(f"note: {note}"))
-    if record.get("run"):
-        out.print(Text(f"saved in {record['run']}"))
+
+
+def show_checks(report: Checked) -> None:
+    """Print what was checked: a tick, a cross or a dash each, or words for them."""
+    out = console()
+    out.print(Text(f"{report.model}   data: {report.data}"), soft_wrap=True)
+    colours = {True: "green", False: "bold red", None: "dim"}
+    width = max(len(check.name) for check in report.checks)
+    for check in report.checks:
+        line = Text(_MARKS[out.encoding.startswith("utf")][check.ok], style=colours[check.ok])
+        line.append(f" {check.name:{width}}  {check}", style="dim" if check.ok is None else "none")
+        out.print(line, soft_wrap=True)
+
+
+def show_tracebacks(report: Checked) -> None:
+    """Print on standard error where the exceptions behind the crosses arose."""
+    for check in report.crosses:
+        if check.error is not None:
+            print(f"{check.name}:", file=sys.stderr)
+            traceback.print_exception(check.error)
 
 
 def show_comparison(table: Comparison) -> None:

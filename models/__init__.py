@@ -10,9 +10,11 @@ import hashlib
 import importlib
 import inspect
 import itertools
+import re
+import sys
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._entry import Data, Entry, Fault, data_keys
 
@@ -91,13 +93,38 @@ def place(model: Callable) -> str:
 
 
 def fingerprint(model: Callable) -> str:
-    """Hash of the model's source, or of its code where the source is not to be had."""
+    """Hash of a model's source, and of all that it names of its own file.
+
+    A function given in Python without a source is known by its code.
+    """
     function = inspect.unwrap(getattr(model, "func", model))
+    parts: dict[str, str] = {}
+    _collect(function, parts)
+    text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _collect(what: Any, parts: dict[str, str]) -> None:
+    """The source of a function or class, then of what it names of its own module."""
+    name = getattr(what, "__qualname__", type(what).__qualname__)
+    if name in parts:
+        return
+    parts[name] = _text(what)
+    home = getattr(what, "__module__", None)
+    known = getattr(what, "__globals__", None) or vars(sys.modules.get(home, object)) or {}
+    for word in sorted(set(re.findall(r"\w+", parts[name]))):
+        found = known.get(word)
+        if callable(found) and getattr(found, "__module__", None) == home:
+            _collect(found, parts)
+        elif isinstance(found, bool | int | float | str | tuple):
+            parts[word] = repr(found)
+
+
+def _text(what: Any) -> str:
     try:
-        text = inspect.getsource(function).encode()
+        return inspect.getsource(what)
     except (OSError, TypeError):
-        text = getattr(getattr(function, "__code__", None), "co_code", b"")
-    return hashlib.sha256(text).hexdigest()
+        return repr(getattr(getattr(what, "__code__", None), "co_code", b""))
 
 
 def wrap(model: Callable) -> Entry:

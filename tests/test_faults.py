@@ -25,6 +25,7 @@ from faults import COIN, MEAN, NOTES, ROWS, TABLE
 import zoo
 from inference import store
 from inference._problem import Refused
+from inference.callbacks import last_step
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HOW = ["here", pytest.param("run", marks=pytest.mark.slow)]
@@ -120,12 +121,24 @@ def test_an_ascent_that_diverges_later_keeps_its_last_good_state(scene):
 # -- signals and kills -------------------------------------------------------------------------
 
 
+def told(scene):
+    """The last step that the new run's journal tells of; None before the first."""
+    runs = scene.new_runs()
+    return last_step(runs[0] / "progress.jsonl") if runs else None
+
+
+def steps(scene):
+    """The steps of the two chains that are running."""
+    step = told(scene)
+    return step["chains"][:2] if step else [0]
+
+
 @pytest.fixture
 def sampling(scene):
     """`run linear` whose two chains are past their warm-up, and their process ids."""
     process = scene.start(*NUTS)
     chains = scenes.children(process, 2)
-    time.sleep(3)
+    scenes.wait_for(process, lambda: min(steps(scene)) > 100)
     yield process, chains
     process.kill()
     process.communicate()
@@ -166,7 +179,7 @@ def test_chains_that_are_interrupted_keep_what_is_done(scene, sampling, number, 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_ascent_that_is_interrupted_keeps_what_is_done(scene, number, code):
     process = scene.start(*SVI)
-    scenes.wait_for(process, lambda: "step" in text_of(scene, "progress.jsonl"))
+    scenes.wait_for(process, lambda: told(scene) is not None)
     process.send_signal(number)
     scene.judge("signal", scenes.finished(process), code, "interrupted after ", leaves=1)
     run = zoo.load(scene.new_run())
@@ -523,9 +536,3 @@ def test_sources_that_are_not_there_are_told_at_once(scene):
     done = scene.run("run", "linear", "--data", "https://example.invalid/x.csv")
     assert time.monotonic() - began < 60
     scene.judge("absent", done, 66, "https://example.invalid/x.csv", leaves=0)
-
-
-def text_of(scene, name):
-    """What the new run's file holds so far."""
-    found = [path / name for path in scene.new_runs() if (path / name).is_file()]
-    return found[0].read_text() if found else ""

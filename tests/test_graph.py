@@ -15,7 +15,7 @@ from conftest import problem_from, problem_of
 import models
 from inference import graph
 from inference._problem import Refused
-from inference.graph import compiled, record
+from inference.graph import Graphs, compiled, record
 from inference.program import Program
 
 U = torch.tensor([0.3, -0.7, 1.1])
@@ -109,8 +109,16 @@ def test_a_branch_on_a_value_runs_plainly_with_a_warning():
     with pytest.warns(UserWarning, match="runs untraced"):
         plain = compiled(branching, [(U,)])
     assert plain is branching
-    with pytest.raises(graph.Unrecordable, match="depends on a value"):
+    with pytest.raises(graph.Unrecordable, match=r"depends on a value, test_graph.py, line \d+"):
         record(lambda u: (u[u > 0].sum(),), [U])
+
+
+def test_a_folded_operation_may_be_repeated():
+    def function(u):
+        return (u + torch.zeros_like(u).cos() + torch.zeros_like(u).sin(),)
+
+    module = record(function, [U])
+    torch.testing.assert_close(module(2 * U), function(2 * U), rtol=0, atol=0)
 
 
 def test_what_is_equal_only_for_now_is_not_dropped():
@@ -220,3 +228,53 @@ def test_no_compiler_is_told_in_words(tmp_path, monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(Refused, match=r"needs a C\+\+ compiler"):
         compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
+
+
+# -- for many fits ----------------------------------------------------------------------------
+
+
+def test_a_graph_serves_other_values_of_its_live_tensors():
+    y, u = torch.tensor([1.0, 2.0]), torch.tensor([0.3])
+    graphs = Graphs([y])
+
+    def function(u):
+        return (u * y).sum(), u.exp()
+
+    first = graphs.compiled(function, [(u,)])
+    y.copy_(torch.tensor([5.0, -1.0]))
+    state = torch.get_rng_state()
+    assert graphs.compiled(function, [(u,)]) is first
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first(u)[0].item() == pytest.approx(1.2)
+
+
+def test_a_graph_that_does_not_follow_is_recorded_again():
+    hidden, u = torch.tensor(1.0), torch.tensor([0.3])
+    graphs = Graphs([])
+
+    def function(u):
+        return (u * hidden,)
+
+    first = graphs.compiled(function, [(u,)])
+    hidden.fill_(2.0)
+    again = graphs.compiled(function, [(u,)])
+    assert again is not first and again(u)[0].item() == pytest.approx(0.6)
+
+
+def test_what_cannot_be_recorded_is_told_once_and_runs_as_it_is():
+    graphs, u = Graphs([]), torch.tensor([0.3])
+
+    def function(u):
+        return (u * 2 if u.sum() > 0 else u,)
+
+    with pytest.warns(UserWarning, match="untraced"):
+        graphs.compiled(function, [(u,)])
+    assert graphs.compiled(function, [(u,)]) is function
+
+
+def test_parameters_stay_in_the_memory_of_the_first():
+    graphs = Graphs([])
+    first = graphs.memory("parameters", torch.tensor([1.0, 2.0]))
+    second = graphs.memory("parameters", torch.tensor([3.0, 4.0]))
+    assert second is first and first.tolist() == [3.0, 4.0]
+    assert graphs.memory("parameters", torch.zeros(3)).shape == (3,)

@@ -43,6 +43,28 @@ def test_its_values_are_those_of_the_graph():
     assert list(monitor.steps) == [0, 40]
 
 
+def test_what_changes_is_read_where_it_lies():
+    import nutpie
+
+    problem = problem_of("linear", "simulate", noise=0.7)
+    program, y = Program(problem), problem.tensors["y"]
+    u = program.start()
+    density = _AheadOfTime(record(program.density_and_gradient, [u], [y]), [u], [y])
+    monitor = Monitor(1)
+    for shift in (0.0, 3.0):
+        y += shift
+        model = _native.nutpie_model(
+            density.package, program.size, lambda _: u.numpy(), monitor.steps, 0, density.live
+        )
+        trace = nutpie.sample(
+            model, draws=20, tune=20, chains=1, cores=1, seed=1, progress_bar=False
+        )
+        value = program.log_density(_tensor(trace["posterior"]["u"].values[0, -1]))
+        assert trace["sample_stats"]["logp"].values[0, -1] == pytest.approx(
+            value.item(), rel=1e-10
+        )
+
+
 def _tensor(values):
     import torch
 

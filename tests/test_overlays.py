@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import zoo
-from inference import overlays, results
+from inference import calibration, overlays, results
+from inference._style import BLUE, RED
 
 NAN = float("nan")
 
@@ -57,6 +58,36 @@ def test_forest_intervals_are_the_hdis(runs, coin, tmp_path):
         results.exact_hdi(runs["exact"].exact.marginals["pi"])
     )
     assert [text.get_text() for text in axes.get_yticklabels()] == ["pi"]
+
+
+def calibrated(k, fault=0):
+    """A calibration of k quantities, the last of which has ranks that lie low by `fault`."""
+    ranks = np.random.default_rng(0).integers(100, size=(200, k))
+    ranks[:, -1] = np.maximum(ranks[:, -1] - fault, 0)
+    fits = [
+        {"i": i, "draws": 99, "rank": rank, "error": {}, "status": "pass", "findings": []}
+        for i, rank in enumerate(
+            dict(zip(map("w[{}]".format, range(k)), map(int, r))) for r in ranks
+        )
+    ]
+    return calibration.judge(fits, 200)
+
+
+def test_ranks_are_drawn_as_differences_from_the_uniform(tmp_path):
+    table = calibrated(12, fault=25)
+    figure = overlays.ranks(table, "coin nuts")
+    assert save(figure, tmp_path)[-1] == "off, by the tests of the verdict"
+    words = figure.get_suptitle().replace("\n", " ")
+    assert "200 simulated data sets" in words and "9 of 12 quantities" in words
+    last = figure.axes[-1]
+    assert last.get_xlabel() == "w[11]"
+    line = last.lines[-1]
+    assert line.get_color() == RED and figure.axes[0].lines[1].get_color() == BLUE
+    at = line.get_xdata()[50]
+    share = (table.ranks["w[11]"] < round(100 * at)).mean()
+    assert line.get_ydata()[50] == pytest.approx(share - at) and share - at > 0.15
+    region = calibration.band(200, 100)
+    assert np.abs(region.high - region.at).max() < 0.15
 
 
 def test_forest_takes_the_most_differing_and_says_so(tmp_path):

@@ -64,10 +64,13 @@ def test_only_runs_of_the_same_data_are_compared(page):
 
 
 def test_a_run_without_its_data_lacks_a_picture_and_the_prior_is_no_answer(tmp_path):
-    run = zoo.run("coin", method="laplace", data={"x": [1, 1, 0]}, draws=100)
+    (tmp_path / "flips.csv").write_text("x\n1\n1\n0\n")
+    run = zoo.run("coin", method="laplace", data=tmp_path / "flips.csv", draws=100)
     prior = zoo.run("coin", method="prior", draws=100)
-    page = zoo.report(run.save(tmp_path), prior, out=tmp_path / "report.html")
-    assert "no picture updating: the data of this run were given in Python" in page
+    folder = run.save(tmp_path)
+    (tmp_path / "flips.csv").unlink()
+    page = zoo.report(folder, prior, out=tmp_path / "report.html")
+    assert "no picture updating: there is no file" in page
     assert "The prior, no posterior: prior." in page
 
 
@@ -81,7 +84,7 @@ def test_what_cannot_be_reported(tmp_path):
 
 
 def test_from_the_command_line(runs, tmp_path, capsys):
-    folders = [str(run.save(tmp_path, figures=False)) for run in runs[:2]]
+    folders = [str(run.save(tmp_path)) for run in runs[:2]]
     out = tmp_path / "both.html"
     assert zoo.main(["report", *folders, "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"wrote {out}\n"

@@ -87,7 +87,7 @@ def test_leave_one_out_is_kept_by_row(runs):
 
 def test_held_out_probabilities_are_kept_and_survive_a_file(tmp_path):
     run = zoo.run("logistic", method="map", split=0.2, features="mean radius")
-    results.write(run.idata, tmp_path / "idata.nc")
+    (tmp_path / "idata.nc").write_bytes(results.netcdf(run.idata))
     group = results.read(tmp_path / "idata.nc")["held_out"]
     probability, label = group["probability"].values, group["label"].values
     assert probability.shape == (114, 2)
@@ -125,7 +125,7 @@ def test_the_shortest_interval():
 
 def test_files_keep_every_bit_and_labels(runs, tmp_path):
     path = tmp_path / "idata.nc"
-    results.write(runs["svi"].idata, path)
+    path.write_bytes(results.netcdf(runs["svi"].idata))
     again = results.read(path)
     assert again.groups() == runs["svi"].idata.groups()
     assert again.attrs["khat"] == runs["svi"].metrics["khat"]

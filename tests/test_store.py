@@ -41,20 +41,58 @@ def test_a_flipped_bit_or_a_missing_file_is_noticed(saved, name):
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 99, "files": {}}'])
 def test_a_damaged_or_foreign_record_is_refused(saved, content):
     (saved / "run.json").write_text(content)
-    with pytest.raises(Refused, match=r"damaged|format 99"):
+    with pytest.raises(Refused, match=r"damaged|format 99, this zoo reads 2"):
         zoo.load(saved)
 
 
-def test_nothing_is_left_of_a_write_that_fails(tmp_path, monkeypatch):
+def test_a_record_whose_numbers_were_changed_is_refused(saved):
+    text = (saved / "run.json").read_text()
+    (saved / "run.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(Refused, match=r"run\.json was altered"):
+        zoo.load(saved)
+
+
+def test_a_picture_that_cannot_be_drawn_costs_a_warning_and_not_the_run(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    import models
+
+    def broken(*_, **__):
+        raise ValueError("no ink")
+
+    entry = replace(models.load("coin"), figures={"broken": broken})
+    with pytest.warns(UserWarning, match=r"'broken' could not be drawn \(ValueError: no ink\)"):
+        path = zoo.run(entry, method="exact", draws=50, out=tmp_path).path
+    assert (path / "figures" / "marginals.png").is_file()
+    assert zoo.load(path, model=entry).verdict.status == "pass"
+
+
+def test_data_given_in_python_are_kept_with_the_run(tmp_path):
+    flips = {"x": ["H", "T", "H"]}
+    path = zoo.run("coin", method="exact", data=flips, draws=50, out=tmp_path).path
+    assert zoo.load(path).data.tensors["x"].tolist() == [1, 0, 1]
+    assert zoo.load(path).exact is not None
+
+
+def test_a_write_that_fails_leaves_a_run_that_can_be_resumed(tmp_path, monkeypatch):
     from inference import results
 
-    def full(*_):
+    def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(results, "write", full)
-    with pytest.raises(store.CannotWrite, match="No space left") as caught:
-        zoo.run("coin", method="exact", draws=50, out=tmp_path)
-    assert caught.value.exit_code == 73
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "netcdf", full)
+        with pytest.raises(store.CannotWrite, match=r"No space left.*zoo\.py resume") as caught:
+            zoo.run("coin", method="exact", draws=50, out=tmp_path)
+    assert caught.value.exit_code == 74
+    (path,) = tmp_path.iterdir()
+    assert {file.name for file in path.iterdir()} <= {"run.json", "progress.jsonl", ".lock"}
+    assert zoo.resume(path).verdict.status == "pass"
+
+
+def test_nothing_is_left_of_a_run_that_is_refused(tmp_path):
+    with pytest.raises(Refused, match="unbounded"):
+        zoo.run("coin", method="map", alpha=0.5, beta=0.5, out=tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,8 +1,11 @@
 """The report on the terminal: verdict, table, numbers short enough to read."""
 
 import pandas as pd
+import pytest
 
 from inference import terminal
+from inference._case import Check
+from inference.check import Checked
 
 
 def test_long_tables_are_cut_with_a_word(capsys):
@@ -42,3 +45,15 @@ def test_cells_hold_values_with_their_errors_and_empty_columns_are_left_out():
     assert first["sd ratio"] == ["0.43 .. 0.99", ""]
     assert "k-hat" not in first
     assert second["ELBO"] == ["-2423.2800 ± 0.0014", "-3"]
+
+
+@pytest.mark.parametrize(("encoding", "marks"), [("utf-8", "✓✗-"), ("ascii", ["ok", "NO", "-"])])
+def test_checks_have_marks_that_the_terminal_can_show(encoding, marks, monkeypatch, tmp_path):
+    lines = [("shapes", True, "", ""), ("plates", False, "y lies in no plate", "add one")]
+    lines = [Check(*line) for line in [*lines, ("guide", None, "there is none", "")]]
+    with (tmp_path / "out").open("w", encoding=encoding) as out:
+        monkeypatch.setattr("sys.stdout", out)
+        terminal.show_checks(Checked(tuple(lines), "mine.py", "d.json"))
+    shown = (tmp_path / "out").read_text(encoding=encoding).splitlines()
+    assert [line.split()[0] for line in shown] == ["mine.py", *marks]
+    assert shown[2].split(maxsplit=1)[1] == "plates  y lies in no plate; add one"

@@ -1,0 +1,288 @@
+"""What can be told from a model's numbers: density, gradient, graph, guide and predictions.
+
+Each function finds what is wrong, or worth a word; nothing where all is well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from . import _source, discrete
+from ._case import (
+    DRAWS,
+    POINTS,
+    Case,
+    Check,
+    Watch,
+    cross,
+    expected_shape,
+    from_error,
+    listed,
+    note,
+)
+from ._problem import Guide, Refused
+from .chains import PRIOR, seeded
+from .graph import Unrecordable
+from .program import Batch, Program, Site, over_draws, run
+from .sampling import base_of
+from .svi import check_sites, resolve
+
+# Data sets from the prior: what none of them reaches has a probability below 1e-3.
+_REPLICATES = 1000
+# Coordinates of the gradient that are held against differences, at a point.
+_COORDINATES = 10
+
+
+# -- density -----------------------------------------------------------------------------------
+
+
+def density(case: Case) -> Iterator[Check]:
+    program = case.program
+    points = [draw.unconstrained(program) for draw in case.draws]
+    points += [torch.rand(program.size) * 4 - 2 for _ in range(DRAWS)]
+    pairs = [_value_and_gradient(program, u) for u in points]
+    values, slopes = (torch.stack(part) for part in zip(*pairs))  # (points,), (points, d)
+    where = f"of {len(points)} points (draws from the prior, and random ones)"
+    if not values.isfinite().all():
+        yield _not_finite(case, points, values, where)
+    elif not slopes.isfinite().all():
+        yield _no_slope(case, slopes, where)
+    elif not torch.equal(program.log_density(points[0]).detach(), values[0]):
+        what = "the log density is another each time at the same values of the latents"
+        mend = "draw random numbers by pyro.sample, or give them as data"
+        yield cross(what, _source.of_function(case.raw.model), mend)
+
+
+def _no_slope(case: Case, slopes: Tensor, where: str) -> Check:
+    flawed = ~slopes.isfinite()
+    name = _latent(case.program, int(flawed.any(0).nonzero()[0]))
+    what = f"the gradient of the log density in {name} is {slopes[flawed][0]} at "
+    what += f"{int(flawed.any(1).sum())} {where}, the density is finite"
+    return cross(what, case.line(name), "look for a root, abs or where of what may be zero")
+
+
+def _not_finite(case: Case, points: Sequence[Tensor], values: Tensor, where: str) -> Check:
+    """A cross; a mere note where the data exclude some values of the latents."""
+    wrong = (~values.isfinite()).nonzero().flatten().tolist()
+    value, site = values[wrong[0]].item(), _term(case.program, points[wrong[0]])
+    what = f"the log density is {value} at {len(wrong)} {where}"
+    what += f", by the site {site}" if site else ""
+    line = case.line(site) if site else _source.of_function(case.raw.model)
+    if not (values[wrong] == -math.inf).all():
+        return cross(what, line, "look for a logarithm, root or quotient of what may be zero")
+    if len(wrong) == len(points):
+        return cross(what, line, "hold the data against the support of their distribution")
+    return note(f"{what}: the data exclude such values, nuts has an edge to step back from")
+
+
+def _value_and_gradient(program: Program, u: Tensor) -> tuple[Tensor, Tensor]:
+    if program.size:
+        return program.density_and_gradient(u)
+    return program.log_density(u).detach(), u
+
+
+def _latent(program: Program, coordinate: int) -> str:
+    """The latent that a coordinate of the unconstrained vector belongs to."""
+    inside = (n for n, (part, _) in program.layout.items() if coordinate < part.stop)
+    return next(inside)
+
+
+def _term(program: Program, u: Tensor) -> str | None:
+    """The first site whose log density is not finite, where one alone is to blame."""
+    values = program.constrain(u)
+    trace = run(program.model, program.problem.tensors, poutine.condition(data=values))
+    for name, node in discrete.factors(trace).items():
+        if not node["log_prob"].isfinite().all():
+            return name
+    return None
+
+
+def gradient(case: Case) -> Iterator[Check]:
+    if not case.program.size:
+        yield note("no continuous latents")
+        return
+    wrong = next((found for u in case.points if (found := _wrong_slope(case.program, u))), None)
+    if wrong:
+        i, slope, numeric = wrong
+        name = _latent(case.program, i)
+        what = f"the gradient of the log density in {name} is {slope:.4g}"
+        what += f", by central differences {numeric:.4g}"
+        line = getattr(case.untraced, "place", None) or case.line(name)
+        mend = "take no .item(), .detach(), float() or NumPy of what depends on a latent"
+        yield cross(what, line, mend)
+
+
+def _wrong_slope(program: Program, u: Tensor) -> tuple[int, float, float] | None:
+    """A coordinate, the gradient in it, and the difference that it should equal."""
+    value, slopes = program.density_and_gradient(u)
+    error = 1e-4 * max(1.0, float(slopes.abs().max()), 1e-3 * float(value.abs()))
+    for i in torch.randperm(program.size)[:_COORDINATES].tolist():
+        slope = float(slopes[i])
+        numeric = _difference(program, u, i, slope, error)
+        if not abs(numeric - slope) <= error:
+            return i, slope, numeric
+    return None
+
+
+def _difference(program: Program, u: Tensor, i: int, slope: float, error: float) -> float:
+    """The central difference in a coordinate, of the first of three steps that agrees.
+
+    A kink within a step (an absolute value, a rectifier) spoils the larger ones, rounding the
+    smallest.
+    """
+    e = torch.zeros_like(u)
+    for step in (1e-5, 1e-4, 1e-6):
+        e[i] = step
+        with torch.no_grad():
+            rise = program.log_density(u + e) - program.log_density(u - e)
+        numeric = float(rise) / (2 * step)
+        if abs(numeric - slope) <= error:
+            break
+    return numeric
+
+
+def likelihood(case: Case) -> Iterator[Check]:
+    program = case.program
+    if not case.observed:
+        yield note("nothing is observed")
+        return
+    summed = program._summed
+    if summed is not None and not summed.by_row(case.observed):
+        yield note("scored at drawn values of the discrete latents, which are not of the rows")
+        return
+    for draw in case.draws[:POINTS]:
+        values, u = draw.values(program), draw.unconstrained(program)
+        with torch.no_grad():
+            parts = program.log_likelihood(values)
+            pointwise = float(sum(part.sum() for part in parts.values()))
+            whole = float(program.log_density(u, jacobian=False, prior=False))
+        if program.has_factor:
+            yield note("the factor is left out, it belongs to no observation")
+            return
+        if not math.isclose(pointwise, whole, rel_tol=1e-8, abs_tol=1e-8):
+            what = f"the log-likelihood of the observations adds up to {pointwise:.6g}"
+            what += f", log joint minus log prior is {whole:.6g}"
+            name = case.observed[0].name
+            yield cross(what, case.line(name), "let each observation be one value of its site")
+            return
+
+
+def traced(case: Case) -> Iterator[Check]:
+    program = case.program
+    if not program.size:
+        yield note("no continuous latents")
+        return
+    error = case.untraced
+    if error is None:
+        return
+    what = "the log density cannot be traced, and runs slowly"
+    if isinstance(error, Unrecordable):
+        yield cross(f"{what}: {error}", None, "write it by torch.where(condition, a, b)", error)
+    else:
+        yield from_error(what, error, "it is right without, or use other operations there")
+
+
+# -- guides, predictions -----------------------------------------------------------------------
+
+
+def guide(case: Case) -> Iterator[Check]:
+    program = case.program
+    guides = dict(program.problem.guides)
+    if case.guide is not None:
+        guides = {getattr(case.guide, "__name__", str(case.guide)): case.guide}
+    if not guides:
+        yield note("the model has no guide of its own")
+    for guide in guides.values():
+        with pyro.get_param_store().scope():
+            yield from _guide_faults(case, guide)
+
+
+def _guide_faults(case: Case, guide: str | Guide | Callable) -> Iterator[Check]:
+    program, watch = case.program, Watch()
+    guide = resolve(guide, program).guide
+    tensors = program.problem.tensors
+    try:
+        trace = run(guide, tensors, watch)
+    except Exception as error:
+        yield from_error("the guide cannot run", error)
+        return
+    try:
+        check_sites(program, trace, Batch(tensors))
+    except Refused as refusal:
+        named = [name for name in watch.lines if f"site '{name}'" in str(refusal)]
+        line = watch.lines[named[0]] if named else _source.of_function(guide)
+        what, _, mend = str(refusal).rpartition("; ")
+        yield cross(what, line, mend)
+        return
+    values = {name: trace.nodes[name]["value"] for name in program.layout}
+    model = run(program.model, tensors, poutine.condition(data=values))
+    for name, value in values.items():
+        fn = model.nodes[name]["fn"]
+        if not fn.support.check(value).all():
+            what = f"the guide draws {name} outside the support of its prior"
+            mend = f"give it the support of {type(base_of(fn)).__name__} (LogNormal, Beta, ...)"
+            yield cross(what, watch.lines[name], mend)
+
+
+def predictive(case: Case) -> Iterator[Check]:
+    program = case.program
+    if not case.observed:
+        yield note("nothing is observed")
+        return
+    if program.improper():
+        yield note(f"the prior of {listed(program.improper())} is improper and predicts nothing")
+        return
+    for site in case.observed:
+        if site.shape != expected_shape(site):
+            yield note(
+                f"not compared, the prior draws {site.name} of shape {expected_shape(site)}"
+            )
+            return
+    with seeded(case.seed, PRIOR):
+        drawn = over_draws(
+            lambda _: _statistics(program.prior(), case.observed),
+            {"draw": torch.arange(_REPLICATES)},
+            program.elements,
+        )
+    data = _statistics({site.name: site.value for site in case.observed}, case.observed)
+    for site in case.observed:
+        yield _beside(site.name, data[site.name].tolist(), drawn[site.name])
+
+
+def _statistics(values: Mapping[str, Tensor], sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Mean, sd, least and greatest of each site, (4,)."""
+    found = {}
+    for site in sites:
+        flat = values[site.name].flatten().to(torch.get_default_dtype())
+        sd = ((flat - flat.mean()) ** 2).mean().sqrt()
+        found[site.name] = torch.stack([flat.mean(), sd, flat.min(), flat.max()])
+    return found
+
+
+def _beside(name: str, data: Sequence[float], drawn: Tensor) -> Check:
+    """The data beside what the prior predicts, with a word where it lies outside all of that."""
+    (mean, sd, least, most), (low, high) = data, drawn.nanquantile(_CENTRAL, 0)
+    mean = 0.0 if abs(mean) < 1e-9 * sd else mean  # of standardised data, but for rounding
+    said = f"{name}: mean {mean:.4g} (prior 95 %: {low[0]:.4g} to {high[0]:.4g}), "
+    said += f"sd {sd:.4g} ({low[1]:.4g} to {high[1]:.4g}), "
+    said += f"range {least:.4g} to {most:.4g} ({low[2]:.4g} to {high[3]:.4g})"
+    far = [
+        statistic
+        for i, statistic in enumerate(("mean", "sd"))
+        if not drawn[:, i].min() <= data[i] <= drawn[:, i].max()
+    ]
+    if far:
+        return note(
+            f"{said}: in none of {_REPLICATES} draws is the {' or the '.join(far)} so far out; "
+            "rescale the data, or widen the prior"
+        )
+    return Check("", True, said)
+
+
+_CENTRAL = torch.tensor([0.025, 0.975], dtype=torch.float64)

@@ -1,0 +1,117 @@
+"""Callbacks: what a run tells a tracker, a log or a screen while it goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Callback:
+    """Told of a run as it goes; derive from it and write what you need.
+
+    What it raises is told in a warning, and it is not called again: the run goes on.
+    """
+
+    def on_start(self, record: Mapping[str, Any]) -> None:
+        """The run begins.
+
+        Args:
+            record: model, method, guide, seed, options, settings, data, versions.
+        """
+
+    def on_step(self, step: Mapping[str, Any]) -> None:
+        """The run goes on: some ten times a second for nuts, after each window for svi.
+
+        Args:
+            step: `step` steps are done `of` so many; of svi also `elbo` (mean of the window,
+                nats) and `lr`, of nuts `chains`, the steps of each.
+        """
+
+    def on_end(self, run: Any) -> None:
+        """The run has ended: done, interrupted or failed (`run.record["status"]`).
+
+        Args:
+            run: the `zoo.Run`; its folder, if it has one, is written.
+        """
+
+
+class Callbacks(Callback):
+    """Several callbacks as one."""
+
+    def __init__(self, callbacks: Sequence[Callback] = ()):
+        self.callbacks = list(callbacks)
+
+    def on_start(self, record: Mapping[str, Any]) -> None:
+        self._tell("on_start", record)
+
+    def on_step(self, step: Mapping[str, Any]) -> None:
+        self._tell("on_step", step)
+
+    def on_end(self, run: Any) -> None:
+        self._tell("on_end", run)
+
+    def _tell(self, event: str, what: Any) -> None:
+        for one in list(self.callbacks):
+            try:
+                getattr(one, event)(what)
+            except Exception as error:
+                self.callbacks.remove(one)
+                said = f"{event} of {type(one).__name__} raised {type(error).__name__} ({error})"
+                warnings.warn(f"{said}; it is not called again, the run goes on", stacklevel=3)
+
+
+class Journal(Callback):
+    """Writes `progress.jsonl`: a line a second, by which a run can be followed.
+
+    Each line has the time `t` since the run (or its resumption) began, in seconds.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._began = time.monotonic()
+        self._written = -1.0
+        self._waiting: Mapping[str, Any] | None = None  # the last step, if it is not written yet
+
+    def on_start(self, record: Mapping[str, Any]) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self._write({"event": "start", "time": stamp, "method": record["method"]})
+
+    def on_step(self, step: Mapping[str, Any]) -> None:
+        self._waiting = step
+        if time.monotonic() - self._written >= 1:
+            self._write_step()
+
+    def _write_step(self) -> None:
+        if self._waiting is not None:
+            self._write({"event": "step", **self._waiting})
+            self._waiting, self._written = None, time.monotonic()
+
+    def end(self, status: str, reason: str = "") -> None:
+        """The last lines."""
+        self._write_step()
+        self._write({"event": "end", "status": status} | ({"reason": reason} if reason else {}))
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        line = {"t": round(time.monotonic() - self._began, 3), **line}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def last_step(path: Path) -> dict[str, Any] | None:
+    """The last step that a journal tells of; None where it tells of none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            told = json.loads(line)
+        except ValueError:  # cut short when the run was killed
+            continue
+        if isinstance(told, dict) and told.get("event") == "step":
+            return told
+    return None

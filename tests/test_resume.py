@@ -1,0 +1,318 @@
+"""Resuming: the draws and parameters of a run that nobody stopped, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+from conftest import HOUSE
+
+import models
+import zoo
+from inference import store
+from inference._problem import Fault, Refused
+
+NUTS = {"model": "coin", "method": "nuts", "draws": 200, "warmup": 60, "workers": 2}
+SVI = {"model": "gaussian", "method": "svi", "guide": "mvn", "steps": 1500, "draws": 60}
+BATCHES = SVI | {"model": "linear", "guide": "normal", "batch_size": 100, "lr": 0.02}
+RUNS = {"nuts": NUTS, "svi": SVI, "batches": BATCHES}
+
+
+class StopAt(zoo.Callback):
+    """Ends the run as Ctrl-C would, at a share of its steps."""
+
+    def __init__(self, share: float):
+        self.share = share
+
+    def on_step(self, step):
+        if step["step"] >= self.share * step["of"]:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _save_at_each_chance(monkeypatch):
+    monkeypatch.setattr("inference.state._SECONDS", 0.0)
+    monkeypatch.setattr("inference.state._SHARE", 1e9)
+
+
+def stopped(folder: Path, share: float, **asked) -> Path:
+    """The folder of a run that was stopped on its way."""
+    with pytest.raises(KeyboardInterrupt, match=r"continue with `zoo.py resume"):
+        zoo.run(out=folder, callbacks=[StopAt(share)], **asked)
+    (path,) = folder.iterdir()
+    return path
+
+
+def same(one: zoo.Run, other: zoo.Run) -> None:
+    """Equal draws, statistics, parameters, objective and verdict."""
+    assert set(one.idata.groups()) == set(other.idata.groups())
+    for group in one.idata.groups():
+        for name, values in one.idata[group].data_vars.items():
+            assert np.array_equal(values, other.idata[group][name], equal_nan=True), name
+    assert one.params.keys() == other.params.keys()
+    assert all((one.params[name] == other.params[name]).all() for name in one.params)
+    assert one.metrics == other.metrics
+    assert one.record["verdict"] == other.record["verdict"]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_resumed_run_has_the_draws_of_one_that_nobody_stopped(name, tmp_path):
+    path = stopped(tmp_path, 0.55, **RUNS[name])
+    assert json.loads((path / "run.json").read_text())["status"] == "interrupted"
+    kept = sorted(file.name for file in (path / "state").iterdir())
+    assert kept and set(kept) < {"svi.safetensors", *(f"chain-{i}.safetensors" for i in range(4))}
+    resumed = zoo.resume(path)
+    same(resumed, zoo.run(**RUNS[name]))
+    assert not (path / "state").exists()
+    same(zoo.load(path), resumed)
+    assert resumed.record["status"] == "done" and resumed.path == path
+
+
+@pytest.mark.parametrize("name", ["nuts", "svi"])
+def test_the_same_seed_gives_the_same_draws_wherever_it_runs(name, command, tmp_path):
+    """One worker or two, before or after other runs, from the command line or from Python."""
+    asked = RUNS[name] | {"seed": 5}
+    alone = asked | ({"workers": 1} if name == "nuts" else {})
+    first = zoo.run(**alone)
+    zoo.run("linear", method="svi", guide="normal", steps=200, draws=20, seed=9)
+    zoo.run("gaussian", method="nuts", draws=20, warmup=10, chains=1, seed=5)
+    same(zoo.run(**asked), first)
+    words = [f"{k}={v}" for k, v in asked.items() if k not in ("model", "method", "guide", "seed")]
+    guide = ["--guide", asked["guide"]] if name == "svi" else []
+    command("run", asked["model"], "--method", name, *guide, "--seed", "5", "--set", *words)
+    (path,) = (tmp_path / "runs").iterdir()
+    same(zoo.load(path), first)
+
+
+def test_what_is_left_is_less_than_the_whole(tmp_path):
+    """A resume does not begin again: the steps of the finished chains are not run."""
+    path = stopped(tmp_path, 0.55, **NUTS)
+    told = []
+
+    class Watch(zoo.Callback):
+        def on_step(self, step):
+            told.append(step["chains"])
+
+    zoo.resume(path, callbacks=[Watch()])
+    assert sum(steps == 260 for steps in told[0]) >= 1
+
+
+def test_an_interrupted_result_stays_readable_until_the_resumed_one_is_there(tmp_path):
+    class Interrupt(zoo.Callback):
+        def on_step(self, step):
+            if step["step"] >= 500:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    run = zoo.run(out=tmp_path, callbacks=[Interrupt()], **SVI)
+    assert run.record["status"] == "interrupted"
+    with pytest.raises(KeyboardInterrupt):
+        zoo.resume(run.path, callbacks=[StopAt(0.7)])
+    assert zoo.load(run.path).record["status"] == "interrupted"
+    same(zoo.resume(run.path), zoo.run(**SVI))
+
+
+@pytest.mark.parametrize("name", ["chain-0", "chain-1"])
+def test_damaged_state_is_computed_again(name, tmp_path):
+    path = stopped(tmp_path, 0.9, **NUTS)
+    file = path / "state" / f"{name}.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content if name == "chain-0" else content[:-100])
+    same(zoo.resume(path), zoo.run(**NUTS))
+
+
+def mean(y, *, scale: float = 1.0):
+    m = pyro.sample("m", dist.Normal(0.0, scale))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+
+def other(y, *, scale: float = 1.0):
+    m = pyro.sample("m", dist.Normal(0.0, 2 * scale))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(m, 1.0), obs=y)
+
+
+def test_models_and_data_of_python_are_given_again_and_must_be_the_same(tmp_path):
+    data = {"y": [0.5, -1.0, 2.0]}
+    asked = SVI | {"model": mean, "data": data}
+    path = stopped(tmp_path, 0.5, **asked)
+    with pytest.raises(models.Fault, match=r"given in Python; give it again: model="):
+        zoo.resume(path)
+    with pytest.raises(models.Fault, match=r"the model changed since the run \(sha256 \w{8}"):
+        zoo.resume(path, model=other)
+    with pytest.raises(models.Fault, match=r"the data \(given in Python\) changed"):
+        zoo.resume(path, model=mean, data={"y": [0.5, -1.0, 2.5]})
+    same(zoo.resume(path, model=mean), zoo.run(**asked))
+    loaded = zoo.load(path, model=mean)
+    assert len(loaded.predict(rows=2)) == 2
+    with pytest.raises(models.Fault, match="given in Python"):
+        zoo.load(path).predict(rows=2)
+    assert "marginals" in zoo.load(path).plots() and zoo.load(path).exact is None
+
+
+def test_other_libraries_data_and_files_are_refused_by_name(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "import pyro, pyro.distributions as dist\nSCALE = 1.0\n"
+        "def model(y):\n"
+        "    m = pyro.sample('m', dist.Normal(0.0, SCALE))\n"
+        "    with pyro.plate('row', len(y)):\n"
+        "        pyro.sample('y', dist.Normal(m, 1.0), obs=y)\n"
+    )
+    (tmp_path / "y.json").write_text('{"y": [1.0, 2.0]}')
+    asked = SVI | {"model": tmp_path / "m.py", "data": tmp_path / "y.json"}
+    path = stopped(tmp_path / "runs", 0.5, **asked)
+    (tmp_path / "y.json").write_text('{"y": [1.0, 2.5]}')
+    with pytest.raises(models.Fault, match=r"the data .* changed since the run"):
+        zoo.resume(path)
+    (tmp_path / "y.json").write_text('{"y": [1.0, 2.0]}')
+    text = (tmp_path / "m.py").read_text()
+    (tmp_path / "m.py").write_text(text.replace("SCALE = 1.0", "SCALE = 2.0"))
+    with pytest.raises(models.Fault, match=r"the model changed since the run"):
+        zoo.resume(path)
+    (tmp_path / "m.py").write_text(text)
+    record = store.begun(path)
+    record["versions"]["torch"] = "1.0"
+    store._put_manifest(path, record)
+    with pytest.raises(models.Fault, match=r"begun with torch 1.0, here is 2\."):
+        zoo.resume(path)
+
+
+def test_a_run_is_locked_while_it_is_written(tmp_path):
+    path = stopped(tmp_path, 0.5, **SVI)
+    with store.reopen(path):
+        assert store.is_running(path)
+        with pytest.raises(store.Locked, match="written by another process") as caught:
+            zoo.resume(path)
+        assert caught.value.exit_code == 75
+        with pytest.raises(store.Locked, match="not done yet"):
+            zoo.load(path)
+        with pytest.raises(store.Locked):
+            store.remove(path)
+    assert not store.is_running(path)
+    with pytest.raises(Refused, match="stopped before it was done") as caught:
+        zoo.load(path)
+    assert caught.value.exit_code == 65
+
+
+def test_a_run_that_fails_says_so_in_its_folder(tmp_path, capsys):
+    with pytest.raises(Fault, match="not finite"):
+        zoo.run("linear", method="svi", lr=1e9, out=tmp_path)
+    (path,) = tmp_path.iterdir()
+    record = store.begun(path)
+    assert record["status"] == "failed" and "not finite" in record["reason"]
+    with pytest.raises(Refused, match=r"failed and has no result.*not finite"):
+        zoo.load(path)
+    assert zoo.main(["list", "runs", "--out", str(tmp_path)]) == 0
+    assert "failed: the objective" in capsys.readouterr().out
+    assert zoo.main(["clean", "--out", str(tmp_path), "--dry-run"]) == 0 and path.exists()
+    assert zoo.main(["clean", "--out", str(tmp_path)]) == 0 and not path.exists()
+
+
+def test_clean_takes_what_failed_or_is_named_and_nothing_else(tmp_path, capsys):
+    done = zoo.run("coin", method="exact", draws=50, out=tmp_path).path
+    path = stopped(tmp_path / "other", 0.5, **SVI)
+    shutil.move(path, tmp_path / path.name)
+    gone = tmp_path / ".coin.partial-999999999"
+    gone.mkdir()
+    assert zoo.main(["clean", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / path.name).exists() and not gone.exists()
+    assert zoo.main(["list", "runs", "--out", str(tmp_path)]) == 0
+    assert re.search("interrupted, [789]00 of 1500", capsys.readouterr().out)
+    assert zoo.main(["show", str(tmp_path / path.name)]) == 0
+    assert "zoo.py resume" in capsys.readouterr().out
+    assert zoo.main(["clean", "--out", str(tmp_path), "--interrupted"]) == 0
+    assert not (tmp_path / path.name).exists() and done.exists()
+    assert zoo.main(["clean", str(done)]) == 0 and not done.exists()
+    assert zoo.main(["clean", str(done)]) == 66
+
+
+def test_a_run_that_is_done_is_not_run_again(tmp_path, capsys):
+    path = zoo.run("coin", method="laplace", draws=50, out=tmp_path).path
+    before = (path / "run.json").read_bytes()
+    assert zoo.main(["resume", str(path)]) == 0
+    assert "coin laplace" in capsys.readouterr().out
+    assert (path / "run.json").read_bytes() == before
+    assert zoo.main(["resume", str(tmp_path / "none")]) == 66
+
+
+# -- killed at any moment ----------------------------------------------------------------------
+
+KILLED = {
+    "nuts": ["coin", "--method", "nuts", "--set", "draws=1500", "warmup=100", "chains=4"],
+    "svi": [
+        "linear",
+        "--guide",
+        "mvn",
+        "--set",
+        "steps=4000",
+        "draws=200",
+        "batch_size=100",
+        "lr=0.02",
+    ],
+}
+
+
+def start(words, folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(HOUSE / "zoo.py"), *words, "-q"],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def once_killed(name: str, seed: int, whole: Path, folder: Path) -> tuple[float, str, bool]:
+    """A run killed at a random moment and resumed: when, its status then, whether it is equal."""
+    folder.mkdir()
+    process = start(["run", *KILLED[name], "--out", str(folder)], folder)
+    rng = np.random.default_rng(seed)
+    while not list(folder.glob("[!.]*/run.json")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    delay = rng.uniform(0, float(os.environ.get("ZOO_KILL_WITHIN", "8")))
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+    (path,) = folder.glob("[!.]*/")
+    status = store.status(path, store.begun(path))
+    resumed = start(["resume", str(path)], folder)
+    _, error = resumed.communicate()
+    if resumed.returncode not in (0, 3):
+        return delay, f"{status}: {error}", False
+    try:
+        same(zoo.load(path), zoo.load(whole))
+    except AssertionError as error:
+        return delay, f"{status}: {error}", False
+    return delay, status, True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KILLED)
+def test_runs_killed_at_any_moment_resume_to_the_same_draws(name, tmp_path):
+    """SIGKILL while sampling, training or writing; `ZOO_KILLS` runs, 10 by default."""
+    process = start(["run", *KILLED[name], "--out", str(tmp_path / "whole")], tmp_path)
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+    (whole,) = (tmp_path / "whole").iterdir()
+    kills = int(os.environ.get("ZOO_KILLS", "10"))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(
+            pool.map(lambda i: once_killed(name, i, whole, tmp_path / str(i)), range(kills))
+        )
+    counts = {status: sum(f[1] == status for f in found) for status in {f[1] for f in found}}
+    print(f"{name}: {sum(f[2] for f in found)} of {kills} equal; when killed: {counts}")
+    assert all(equal for _, _, equal in found), found
