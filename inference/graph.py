@@ -471,9 +471,19 @@ class _AheadOfTime(Recorded):
         self.live = _detached(live)
         inputs = [*inputs, *self.live]
         self.package = _cache() / f"{_key(graph, inputs)}.pt2"
-        if not self.package.is_file():
+        if not self._loads():
             _compile(graph, inputs, self.package)
-        self._load()
+            self._load()
+
+    def _loads(self) -> bool:
+        """Whether the cache has the code, whole."""
+        if not self.package.is_file():
+            return False
+        try:
+            self._load()
+        except RuntimeError:
+            return False
+        return True
 
     def _load(self) -> None:
         # What `torch._inductor.aoti_load_package` wraps: importing that one takes 1.5 s, and its

@@ -311,7 +311,10 @@ def _interior(program: Program, mode: Mode, name: str) -> list[Finding]:
     information = -mode.hessian
     scale = information.diagonal().abs().sqrt()
     if (scale == 0).any():
-        raise Refused(f"{name} is flat in {_at(program, scale == 0)}: its information is singular")
+        raise Refused(
+            f"{name} has no curvature in {_at(program, scale == 0)}, in which it is flat or rises "
+            "for ever; use a proper prior"
+        )
     eigenvalues, vectors = torch.linalg.eigh(information / scale[:, None] / scale)
     if eigenvalues[0] < _SINGULAR:
         worst = vectors[:, 0].abs() > 0.1

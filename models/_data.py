@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,6 +31,8 @@ def read_columns(path: str | Path) -> dict[str, Any]:
         MissingInput: there is no such file.
         Fault: not readable as what its suffix says.
     """
+    if "://" in str(path):
+        raise MissingInput(f"nothing is downloaded here; save {path} as a file, and give that")
     path = Path(path)
     if not path.is_file():
         raise MissingInput(f"there is no file {path}; check the name")
@@ -66,13 +69,14 @@ def _plain_or_array(value: Any, where: str) -> Any:
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    import zipfile
-
+    why = "no ZIP archive"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise Fault(f"{path} is no readable NPZ file of plain arrays ({error})") from None
+        if zipfile.is_zipfile(path):
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # a dozen kinds, by where the archive is damaged
+        why = str(error).partition("\n")[0]
+    raise Fault(f"{path} is no readable NPZ file of plain arrays ({why}); write it by numpy.savez")
 
 
 def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:

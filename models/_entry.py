@@ -37,6 +37,12 @@ class UnknownName(Fault):
     exit_code = 2
 
 
+class CannotWrite(Fault):
+    """A file that cannot be made."""
+
+    exit_code = 73
+
+
 class BadSetting(Fault):
     """An option out of its range."""
 

@@ -92,12 +92,13 @@ def _import(path: Path) -> ModuleType:
     except SyntaxError as error:
         where = f"{error.filename}, line {error.lineno}"
         raise Fault(f"syntax error ({error.msg}), {where}; correct the file") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        first = str(error).partition("\n")[0]
         lines = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
         ]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
-        raise Fault(f"{type(error).__name__} ({error}), {where}; correct the file") from error
+        raise Fault(f"{type(error).__name__} ({first}), {where}; correct the file") from error
     return module
 
 

@@ -73,7 +73,7 @@ def read_cells(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     if path.suffix.lower() in SUFFIXES and path.is_file():
         return read_cells_of(path)
-    return read_columns(path)
+    return read_columns(source)
 
 
 def from_columns(

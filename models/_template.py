@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 from pathlib import Path
 
-from ._entry import BadSetting
+from ._entry import BadSetting, CannotWrite
 
 _MODEL = '''"""{title}: one line that says what it is.
 
@@ -101,7 +101,7 @@ def write(name: str) -> list[Path]:
         The paths of model and test.
 
     Raises:
-        BadSetting: no valid name, or one that is taken.
+        BadSetting: no valid name, or one that is taken. CannotWrite: not allowed, or no room.
     """
     path = Path(name)
     stem = path.stem
@@ -110,18 +110,23 @@ def write(name: str) -> list[Path]:
     if path.suffix == ".py":
         source, package = path, "models."
         test = path.with_name(f"test_{stem}.py")
-    elif path.name == name:
+    elif stem == name:
         house = Path(__file__).parent
         source, package = house / f"{stem}.py", "."
         test = house.parent / "tests" / f"test_{stem}.py"
     else:
-        raise BadSetting(f"{name} has a folder but no .py; write {name}.py for a file of yours")
+        raise BadSetting(f"{name} is no plain name; write {name}.py for a file of yours")
     for file in (source, test):
         if file.exists():
             raise BadSetting(f"{file} is there already; choose another name")
     call = str(source.resolve()) if path.suffix == ".py" else stem
     title = stem.replace("_", " ").capitalize()
-    source.parent.mkdir(parents=True, exist_ok=True)
-    source.write_text(_MODEL.format(title=title, package=package), encoding="utf-8")
-    test.write_text(_TEST.format(name=stem, call=call), encoding="utf-8")
+    try:
+        source.parent.mkdir(parents=True, exist_ok=True)
+        source.write_text(_MODEL.format(title=title, package=package), encoding="utf-8")
+        test.write_text(_TEST.format(name=stem, call=call), encoding="utf-8")
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot write {error.filename} ({error.strerror}); choose another folder"
+        ) from None
     return [source, test]

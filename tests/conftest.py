@@ -11,6 +11,7 @@ from pathlib import Path
 import pyro
 import pyro.distributions as dist
 import pytest
+import scene
 import torch
 
 import models
@@ -69,3 +70,20 @@ def command(tmp_path):
         )
 
     return run
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Writes the table of faults, where their slow commands were run too."""
+    reports = [report for several in terminalreporter.stats.values() for report in several]
+    told = [
+        value
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == "fault" and report.when == "call"
+    ]
+    path = os.environ.get("ZOO_FAULT_TABLE")
+    if told and (path or "not slow" not in config.option.markexpr):
+        path = Path(path or HOUSE / "build" / "faults.md")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(scene.table(told), encoding="utf-8")
+        terminalreporter.write_line(f"{len(told)} faults, the table is {path}")

@@ -17,7 +17,6 @@ from conftest import HOUSE, QUIET, problem_of
 import zoo
 from inference import chains
 from inference._problem import Fault
-from inference.callbacks import last_step
 from inference.chains import CHAIN, FIT, seeded, spawn
 from inference.nuts import nuts
 
@@ -109,90 +108,6 @@ def test_draws_are_equal_for_any_number_of_workers_and_after_other_runs():
         again = nuts(problem, **settings, workers=workers)
         for name, value in first.draws.items():
             assert torch.equal(value, again.draws[name]), (name, workers)
-
-
-class Command:
-    """`zoo.py run linear` in a process, once its chains are sampling."""
-
-    def __init__(self, folder):
-        words = [str(HOUSE / "zoo.py"), "run", "linear", "--method", "nuts"]
-        words += ["--set", "draws=100000", "warmup=50", "metric=diagonal", "workers=2"]
-        self.process = subprocess.Popen(
-            [sys.executable, *words], cwd=folder, stdout=-1, stderr=-1, text=True
-        )
-        self.chains = []
-        while len(self.chains) < 2:
-            time.sleep(0.1)
-            assert self.process.poll() is None, self.process.communicate()
-            path = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
-            with open(path) as file:
-                self.chains = [int(word) for word in file.read().split()]
-        while min(self.steps(folder)) < 100:  # past the warm-up
-            time.sleep(0.1)
-
-    def steps(self, folder):
-        """The steps of the two chains that are running."""
-        (journal,) = folder.glob("runs/*/progress.jsonl")
-        told = last_step(journal)
-        return told["chains"][:2] if told else [0]
-
-    def end(self):
-        began = time.monotonic()
-        out, error = self.process.communicate(timeout=60)
-        return self.process.returncode, out, error, time.monotonic() - began
-
-
-@pytest.fixture
-def sampling(tmp_path):
-    command = Command(tmp_path)
-    yield command
-    command.process.kill()
-    command.process.communicate()
-
-
-def kept(out, folder):
-    """The run that the command says it saved, read back."""
-    (line,) = [line for line in out.splitlines() if line.startswith("saved in ")]
-    return zoo.load(folder / line.removeprefix("saved in "))
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_command_whose_chain_is_killed_fails_and_keeps_the_others(tmp_path, sampling):
-    command = sampling
-    os.kill(command.chains[1], signal.SIGKILL)
-    code, out, error, _ = command.end()
-    assert code == 70
-    assert error.startswith("error: chain 2 died (signal 9); kept are ")
-    assert len(error.splitlines()) == 1
-    run = kept(out, tmp_path)
-    assert run.verdict.status == "fail"
-    assert run.record["status"] == "failed"
-    assert run.idata["posterior"].sizes["draw"] > 10
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in command.chains)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_command_that_is_interrupted_keeps_what_is_done(tmp_path, sampling, number, code):
-    command = sampling
-    command.process.send_signal(number)
-    found, out, error, _ = command.end()
-    assert found == code
-    assert error.startswith("error: interrupted; kept are ")
-    run = kept(out, tmp_path)
-    assert run.record["status"] == "interrupted"
-    assert np.isfinite(run.idata["posterior"]["w"].values).all()
-    assert run.idata["sample_stats"]["diverging"].shape == run.idata["posterior"]["b"].shape
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_chains_whose_parent_is_killed_end_too(sampling):
-    command = sampling
-    command.process.kill()
-    deadline = time.monotonic() + 5
-    while any(os.path.exists(f"/proc/{pid}") for pid in command.chains):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.mark.slow

@@ -47,6 +47,22 @@ def test_broken_files_are_named(tmp_path, name, content, message):
         _data.read_columns(tmp_path / name)
 
 
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed, np.save])
+def test_a_damaged_archive_is_told_wherever_it_is_damaged(write, tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "d.npz"
+    with path.open("wb") as file:
+        write(file, np.arange(9.0))
+    whole = path.read_bytes()
+    for _ in range(150):
+        content = bytearray(whole)
+        content[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(content if rng.random() < 0.7 else content[: rng.integers(len(content))])
+        try:
+            _data.read_columns(path)  # a flipped date of the archive does no harm
+        except Fault as fault:
+            assert "no readable NPZ" in str(fault) and "\n" not in str(fault)
+
+
 def test_a_pickle_in_an_npz_is_not_run(tmp_path):
     np.savez(tmp_path / "d.npz", a=np.array([{"planted": 1}], dtype=object))
     with pytest.raises(Fault, match="plain arrays"):
@@ -56,6 +72,8 @@ def test_a_pickle_in_an_npz_is_not_run(tmp_path):
 def test_missing_files_and_columns(tmp_path):
     with pytest.raises(MissingInput, match="no file"):
         _data.read_columns(tmp_path / "gone.csv")
+    with pytest.raises(MissingInput, match=r"nothing is downloaded.* https://a.org/x.csv"):
+        _data.read_columns("https://a.org/x.csv")
     (tmp_path / "d.csv").write_text("flip,day\n1,0\n")
     path = str(tmp_path / "d.csv")
     with pytest.raises(Fault, match=r"2 columns.*--target"):

@@ -1,221 +1,538 @@
-"""Bad data, settings and models: each input its exit code and one line, no traceback, no answer.
+"""Bad input and faults as the contract wants them: the exit code, one line, earlier runs intact.
 
-The table is run inside this process by default; `-m slow` runs every row as a real command.
+By default the commands of `faults.TABLE` and `faults.NOTES` run inside this process, and a few of
+the rest as real ones; `-m "slow or not slow"` runs every one as a process of its own, and writes
+them all to `build/faults.md` (or to `$ZOO_FAULT_TABLE`).
 """
 
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scene as scenes
+from faults import COIN, MEAN, NOTES, ROWS, TABLE
 
 import zoo
+from inference import store
+from inference._problem import Refused
+from inference.callbacks import last_step
 
-BERNOULLI = """
-import pyro, pyro.distributions as dist
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+HOW = ["here", pytest.param("run", marks=pytest.mark.slow)]
+NUTS = ["run", "linear", "--method", "nuts", "-q", "--set", "draws=100000", "warmup=50"]
+NUTS += ["metric=diagonal", "workers=2"]
+# Neither level nor over soon.
+SVI = ["run", "linear", "--guide", "mvn", "-q", "--set", "steps=1000000", "lr=0.00001"]
+SHORT = ["coin", "--method", "nuts", "--set", "draws=4000", "warmup=200", "workers=2"]
 
-def model(y):
-    p = pyro.sample("p", dist.Beta(1.0, 1.0))
-    with pyro.plate("row", len(y)):
-        pyro.sample("y", dist.Bernoulli(p), obs=y)
-"""
-NORMAL = """
-import pyro, pyro.distributions as dist
 
-def model(x, y):
-    w = pyro.sample("w", dist.Normal(0.0, 1.0))
-    with pyro.plate("row", len(y)):
-        pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
-"""
-OWN = """
-import torch, pyro, pyro.distributions as dist
-
-def model(y):
-    scale = pyro.param("scale", torch.tensor(1.0))
-    m = pyro.sample("m", dist.Normal(0.0, 1.0))
-    with pyro.plate("row", len(y)):
-        pyro.sample("y", dist.Normal(m, scale), obs=y)
-"""
-WIDE = """
-import pyro, pyro.distributions as dist
-
-def model(y):
-    w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([100_000]).to_event(1))
-    pyro.sample("y", dist.Normal(w.mean(), 1.0), obs=y)
-"""
-SILENT = """
-import pyro, pyro.distributions as dist
-
-def model(y):
-    pyro.sample("w", dist.Normal(0.0, 1.0))
-"""
-FILES = {
-    "broken.json": '{"x": [1, 0',
-    "two.json": '{"x": [1, 0, 2]}',
-    "missing.csv": "flip\n1\n\nNA\n0\n",
-    "syntax.py": "def model(:\n",
-    "nomodel.py": "x = 1\n",
-    "silent.py": SILENT,
-    "bernoulli.py": BERNOULLI,
-    "normal.py": NORMAL,
-    "wide.py": WIDE,
-    "own.py": OWN,
-    "exactly.csv": "a,y\n1,3\n2,5\n3,7\n4,9\n",
-    "label2.json": '{"y": [0, 2, 1]}',
-    "column.json": '{"y": [[0], [1], [1]]}',
-    "empty.json": '{"y": []}',
-    "one.json": '{"y": 1.0}',
-    "uneven.json": '{"x": [1, 2, 3], "y": [1, 2]}',
-    "uneven_y.json": '{"y": [1.5, 2.5]}',
-    "extra.json": '{"x": [1], "y": [1], "z": [1]}',
-    "short.json": '{"y": [1]}',
-    "words.json": '{"x": ["a"], "y": [1]}',
-    "nan.csv": "a,b,y\n1,2,3\n1,,3\n4,5,6\n",
-    "inf.csv": "a,y\n1,3\n2,inf\n3,1\n",
-    "ragged.csv": "a,y\n1,3\n2\n",
-    "quotes.csv": 'a,y\n"1,3\n2,4\n',
-    "twice.csv": "a,a,y\n1,2,3\n4,5,6\n",
-    "header.csv": "a,y\n",
-    "text.csv": "a,y\n1,low\n2,high\n3,low\n",
-    "three.csv": "a,y\n1,u\n2,v\n3,w\n4,u\n",
-    "id.csv": "name,y\nann,1\nbob,2\ncid,3\n",
-    "collinear.csv": "a,b,y\n1,2,3\n2,4,1\n3,6,5\n4,8,2\n",
-    "split.csv": "a,y\n-2,0\n-1,0\n1,1\n2,1\n",
-    "one_class.csv": "a,y\n1,1\n2,1\n3,1\n",
-}
-LINEAR = ["run", "linear", "--method", "map", "--data"]
-USER = ["--method", "map", "--data"]
-TABLE = [
-    (["run", "con"], 2, "did you mean 'coin'"),
-    (["run", "coin", "--method", "nutz"], 2, "did you mean 'nuts'"),
-    (["run", "coin", "--guide", "nrmal"], 2, "did you mean 'normal'"),
-    (["run", "coin", "--method", "nuts", "--guide", "normal"], 2, "nuts takes no guide"),
-    (["run", "coin", "--features", "a"], 2, "take no --features"),
-    (["run", "coin", "--set", "alpha"], 2, "has no '='"),
-    (["run", "coin", "--data", "gone"], 2, "no data set or file 'gone'"),
-    (["run", "linear", "--data", "diabetis"], 2, "did you mean 'diabetes'"),
-    (["run", "coin", "--set", "seed=3"], 2, "write --seed 3"),
-    (["run", "coin", "--data", "H" * 300, "--method", "nope"], 2, "no method 'nope'"),
-    (["run", "coin", "--set", "draws=inf"], 78, "draws=inf is out of range"),
-    (["run", "coin", "--set", "alpah=2"], 78, "did you mean 'alpha'"),
-    (["run", "coin", "--set", "alpha=-1"], 78, "alpha=-1 is out of range"),
-    (["run", "coin", "--set", "alpha=nan"], 78, "alpha=nan is out of range"),
-    (["run", "coin", "--set", "draws=2.5"], 78, "a whole number >= 4"),
-    (["run", "linear", "--set", "prior_scale=0"], 78, "prior_scale=0 is out of range"),
-    (["run", "linear", "--set", "split=1"], 78, "split=1 is out of range"),
-    (["run", "logistic", "--set", "prior=cauchy"], 78, "normal | laplace | flat"),
-    (["run", "coin", "--data", "gone.csv"], 66, "there is no file gone.csv"),
-    (["run", "linear", "--data", "gone.csv"], 66, "there is no file gone.csv"),
-    (["run", "gone.py"], 66, "there is no model file gone.py"),
-    (["run", "coin", "--data", "broken.json"], 65, "broken JSON"),
-    (["run", "coin", "--data", "two.json"], 65, "row 3 is 2"),
-    (["run", "coin", "--data", "missing.csv"], 65, "row 2"),
-    (["run", "coin", "--method", "map", "--set", "alpha=0.5", "beta=0.5"], 65, "unbounded"),
-    (["run", "gaussian", "--method", "mle"], 65, "nothing is observed"),
-    ([*LINEAR, "nan.csv"], 65, "'b' is missing in row 2"),
-    ([*LINEAR, "inf.csv"], 65, "'y' is infinite in row 2"),
-    ([*LINEAR, "ragged.csv"], 65, "1 fields instead of 2, ragged.csv line 3"),
-    ([*LINEAR, "quotes.csv"], 65, "broken CSV"),
-    ([*LINEAR, "twice.csv"], 65, "several columns are called a"),
-    ([*LINEAR, "header.csv"], 65, "no rows"),
-    ([*LINEAR, "text.csv"], 65, "'y' is text in row 1"),
-    ([*LINEAR, "id.csv"], 65, "'name' is text"),
-    ([*LINEAR, "nan.csv", "--target", "z"], 65, "there is no column 'z'"),
-    ([*LINEAR, "nan.csv", "--features", "a,y"], 65, "target and feature"),
-    (["run", "linear", "--method", "mle", "--data", "collinear.csv"], 65, "rank 2 only"),
-    (["run", "logistic", "--data", "three.csv"], 65, "3 classes"),
-    (["run", "logistic", "--method", "mle", "--data", "split.csv"], 65, "no finite maximiser"),
-    (
-        ["run", "logistic", "--set", "prior=flat", "--data", "split.csv"],
-        65,
-        "no finite maximiser (improper posterior); use a proper prior",
-    ),
-    (["run", "logistic", "--method", "mle", "--data", "one_class.csv"], 65, "one class only"),
-    (["run", "logistic", "--method", "mle"], 65, "no finite maximiser"),
-    (["run", "logistic", "--method", "laplace", "--set", "prior=laplace"], 65, "at zero"),
-    (["run", "syntax.py"], 65, "syntax error"),
-    (["run", "nomodel.py"], 65, "no function `model`"),
-    (["run", "silent.py", "--data", "one.json"], 65, "observes nothing"),
-    (["run", "bernoulli.py", *USER, "label2.json"], 65, "y is 2 in row 2, outside the support"),
-    (["run", "bernoulli.py", *USER, "column.json"], 65, "shape (3, 1)"),
-    (["run", "bernoulli.py", *USER, "empty.json"], 65, "y is empty"),
-    (["run", "normal.py", *USER, "uneven.json"], 65, "x (3,), y (2,)"),
-    (["run", "normal.py", *USER, "extra.json"], 65, "takes no 'z'"),
-    (["run", "normal.py", *USER, "short.json"], 65, "the model needs x"),
-    (["run", "normal.py", *USER, "words.json"], 65, "x holds 'a', not numbers"),
-    (["run", "own.py", *USER, "uneven_y.json"], 65, "parameters of its own (scale)"),
-    ([*LINEAR, "exactly.csv"], 65, "sigma runs to 0"),
-    (["run", "wide.py", "--data", "one.json"], 65, "GB, more than"),
-    (["run", "linear", "--method", "svi", "--set", "lr=1e9"], 70, "not finite in step"),
-    (["run", "coin", "--method", "exact", "--out", "/proc/nowhere"], 73, "cannot write"),
-    (["show", "nothing"], 2, "there is no model 'nothing'"),
-    (["predict", "nothing"], 66, "there is no run in nothing"),
-    (["new", "coin"], 78, "is there already"),
-    (["new", "1x"], 78, "no name for a Python file"),
-]
+@pytest.fixture(scope="session")
+def earlier(tmp_path_factory):
+    """A run with every kind of file, made before anything went wrong."""
+    folder = tmp_path_factory.mktemp("earlier")
+    return zoo.run("coin", method="laplace", data="HHT", draws=50, out=folder).path
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    for name, content in FILES.items():
-        (tmp_path / name).write_text(content)
+def scene(tmp_path, earlier, monkeypatch, record_property, capsys):
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    kept = scenes.furnish(tmp_path, earlier)
+    return scenes.Scene(tmp_path, kept, record_property, capsys.readouterr)
 
 
-def told(error: str, out: str, message: str) -> None:
-    """One line that says what, where and what to do; nothing else that is an answer."""
-    lines = error.splitlines()
-    assert [line.startswith("error: ") for line in lines].count(True) == 1
-    assert lines[-1].startswith("error: ") and message in lines[-1], lines[-1]
-    assert "; " in lines[-1], "an error says what to do"
-    assert "Traceback" not in error
-    assert out == ""
+# -- bad input ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("words", "code", "message"), TABLE, ids=lambda value: str(value)[:60])
-def test_faults_get_their_code_and_one_line(words, code, message, folder, capsys):
-    assert zoo.main(words) == code
-    said = capsys.readouterr()
-    told(said.err, said.out, message)
-    assert (folder / "runs").exists() == (code == 70)  # what was begun, and failed, stays to see
+def name_of(case):
+    return " ".join(case.words)[:70]
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("case", TABLE, ids=name_of)
+def test_faults_get_their_code_and_one_line_and_leave_nothing(case, how, scene):
+    done = getattr(scene, how)(*case.words)
+    scene.judge(case.row, done, case.code, case.message, leaves=0)
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("case", NOTES, ids=name_of)
+def test_odd_but_usable_input_runs_and_says_what_is_odd(case, how, scene):
+    scene.judge(case.row, getattr(scene, how)(*case.words), 0, case.message, leaves=1)
+
+
+def test_every_row_of_the_contract_has_a_scenario():
+    text = Path(__file__).read_text()
+    in_tables = {case.row for case in [*TABLE, *NOTES]}
+    assert {row for row in ROWS if f'judge("{row}"' not in text} <= in_tables
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("words", "code", "message"), TABLE, ids=lambda value: str(value)[:60])
-def test_faults_as_real_commands(words, code, message, folder, command):
-    done = command(*words)
-    assert done.returncode == code
-    told(done.stderr, done.stdout, message)
-
-
-def test_odd_but_usable_tables_run_and_say_what_is_odd(folder, capsys):
-    assert zoo.main([*LINEAR, "collinear.csv"]) == 0
-    assert "collinear, each follows from others of them: 'a', 'b'" in " ".join(
-        capsys.readouterr().out.split()
-    )
-    (folder / "constant.csv").write_text("a,b,y\n1,7,3\n2,7,1\n4,7,5\n")
-    assert zoo.main([*LINEAR, "constant.csv"]) == 0
-    assert "'b' is constant" in capsys.readouterr().out
-    (folder / "single.csv").write_text("a,y\n1,3\n")
-    assert zoo.main(["run", "linear", "--data", "single.csv", "--set", "draws=9", "chains=1"]) == 0
-    assert "there is one row only" in capsys.readouterr().out
-
-
-def test_number_types_make_no_difference(folder):
+def test_number_types_make_no_difference(scene):
     y = np.array([0, 1, 1, 0, 1])
-    (folder / "b.json").write_text(json.dumps({"y": y.astype(bool).tolist()}))
-    np.savez(folder / "b.npz", y=y.astype(np.float32))
-    sources = [{"y": y}, {"y": y.astype(bool)}, {"y": y.astype(float)}, "b.json", "b.npz"]
-    modes = [
-        zoo.run("bernoulli.py", method="map", data=source).record["point"]["p"]
-        for source in sources
-    ]
-    assert modes == pytest.approx([0.6] * 5, abs=1e-12)
+    (scene.folder / "whole.json").write_text(json.dumps({"y": y.tolist()}))
+    (scene.folder / "bool.json").write_text(json.dumps({"y": y.astype(bool).tolist()}))
+    np.savez(scene.folder / "single.npz", y=y.astype(np.float32))
+    modes = []
+    for name in ("whole.json", "bool.json", "single.npz"):
+        done = scene.run("run", "bernoulli.py", "--method", "map", "--json", "--data", name)
+        scene.judge("types", done, 0, '"status": "pass"')
+        modes.append(json.loads(done.stdout)["point"]["p"])
+    assert modes == pytest.approx([0.6] * 3, abs=1e-12)
 
 
-def test_a_wild_scale_is_named(folder, capsys):
-    (folder / "wild.json").write_text('{"x": [1, 2, 3], "y": [1e8, 2e8, 3e8]}')
-    assert zoo.main(["run", "normal.py", *USER, "wild.json"]) == 0
-    assert "y has values up to 3e+08; rescale it" in capsys.readouterr().out
+def test_number_types_given_in_python_make_no_difference(scene):
+    y = np.array([0, 1, 1, 0, 1])
+    sources = [{"y": y}, {"y": y.astype(bool)}, {"y": y.astype(float)}]
+    runs = [zoo.run("bernoulli.py", method="map", data=source) for source in sources]
+    assert [run.record["point"]["p"] for run in runs] == pytest.approx([0.6] * 3, abs=1e-12)
+
+
+# -- a run that fails on its way ---------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lr", ["1e3", "1e9"])
+def test_an_ascent_that_diverges_at_once_tells_the_step(lr, scene):
+    done = scene.run("run", "linear", "--guide", "normal", "--set", f"lr={lr}")
+    scene.judge("diverges", done, 70, "is not finite in step ")
+
+
+@pytest.mark.slow
+def test_an_ascent_that_diverges_later_keeps_its_last_good_state(scene):
+    words = ["--guide", "normal", "--data", "far.json", "--set", "steps=5000", "lr=0.1"]
+    done = scene.run("run", "cliff.py", *words)
+    scene.judge("diverges", done, 70, "; kept is the state after step ", leaves=1)
+    run = zoo.load(scene.new_run())
+    assert run.record["status"] == "failed" and run.verdict.status == "fail"
+    assert 5 < float(run.idata["posterior"]["x"].mean()) < 20
+
+
+# -- signals and kills -------------------------------------------------------------------------
+
+
+def told(scene):
+    """The last step that the new run's journal tells of; None before the first."""
+    runs = scene.new_runs()
+    return last_step(runs[0] / "progress.jsonl") if runs else None
+
+
+def steps(scene):
+    """The steps of the two chains that are running."""
+    step = told(scene)
+    return step["chains"][:2] if step else [0]
+
+
+@pytest.fixture
+def sampling(scene):
+    """`run linear` whose two chains are past their warm-up, and their process ids."""
+    process = scene.start(*NUTS)
+    chains = scenes.children(process, 2)
+    scenes.wait_for(process, lambda: min(steps(scene)) > 100)
+    yield process, chains
+    process.kill()
+    process.communicate()
+
+
+@linux
+def test_a_command_whose_chain_is_killed_fails_and_keeps_the_others(scene, sampling):
+    process, chains = sampling
+    os.kill(chains[1], signal.SIGKILL)
+    done = scenes.finished(process)
+    scene.judge("chain", done, 70, "chain 2 died (signal 9); kept are ", leaves=1)
+    run = zoo.load(scene.new_run())
+    assert run.verdict.status == "fail" and run.record["status"] == "failed"
+    assert run.idata["posterior"].sizes["draw"] > 10
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in chains)
+
+
+SIGNALS = [
+    (signal.SIGINT, 130),
+    pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+]
+
+
+@linux
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_chains_that_are_interrupted_keep_what_is_done(scene, sampling, number, code):
+    process, _ = sampling
+    process.send_signal(number)
+    scene.judge("signal", scenes.finished(process), code, "interrupted; kept are ", leaves=1)
+    run = zoo.load(scene.new_run())
+    assert run.record["status"] == "interrupted"
+    assert np.isfinite(run.idata["posterior"]["w"].values).all()
+    assert run.idata["sample_stats"]["diverging"].shape == run.idata["posterior"]["b"].shape
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_ascent_that_is_interrupted_keeps_what_is_done(scene, number, code):
+    process = scene.start(*SVI)
+    scenes.wait_for(process, lambda: told(scene) is not None)
+    process.send_signal(number)
+    scene.judge("signal", scenes.finished(process), code, "interrupted after ", leaves=1)
+    run = zoo.load(scene.new_run())
+    assert run.record["status"] == "interrupted" and run.params
+
+
+@linux
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once(scene, sampling):
+    process, chains = sampling
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    scene.judge("signal", scenes.finished(process), 130, "interrupted")
+    assert time.monotonic() - began < 5
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in chains)
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.0, 0.5, 1.0, 2.0, 4.0])
+def test_ctrl_c_at_any_moment_is_one_line(scene, after):
+    process = scene.start("run", "linear", "--guide", "mvn", "-q")
+    maps = Path(f"/proc/{process.pid}/maps")
+    scenes.wait_for(process, lambda: "libtorch" in maps.read_text())
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    scene.judge("signal", scenes.finished(process), 130, "interrupted")
+
+
+@linux
+@pytest.mark.slow
+def test_chains_whose_parent_is_killed_end_too_and_the_run_can_be_resumed(scene, sampling):
+    process, chains = sampling
+    process.kill()
+    deadline = time.monotonic() + 5
+    while any(os.path.exists(f"/proc/{pid}") for pid in chains):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    listed = scene.run("list", "runs")
+    scene.judge("killed", listed, 0, "interrupted", leaves=1)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_is_resumed_to_the_same_draws(scene):
+    path = scene.killed(*SHORT)
+    scene.judge("killed", scene.run("show", str(path)), 0, "resume")
+    scene.judge("killed", scene.run("resume", str(path)), 0, f"saved in {path}")
+    whole = scene.run("run", *SHORT, "--out", "whole")
+    scene.judge("killed", whole, 0, "saved in")
+    (uninterrupted,) = (scene.folder / "whole").iterdir()
+    ours, theirs = (zoo.load(p).idata["posterior"]["pi"].values for p in (path, uninterrupted))
+    assert np.array_equal(ours, theirs)
+
+
+# -- where nothing can be written --------------------------------------------------------------
+
+
+def closed(folder):
+    """A folder that may be read and not written."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o555)
+    code = f"open({str(folder / 'x')!r}, 'w')"
+    tried = subprocess.run(
+        [sys.executable, "-c", code], preexec_fn=scenes.as_a_plain_user, capture_output=True
+    )
+    if tried.returncode == 0:
+        pytest.skip("permissions do not bind this user")
+    return folder.name
+
+
+def test_a_folder_that_is_read_only(scene):
+    words = [*COIN, "--out", closed(scene.folder / "closed")]
+    done = scene.run(*words, before=scenes.as_a_plain_user)
+    scene.judge("disk", done, 73, "cannot write the run", leaves=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "{run}", "--out", "{closed}/p.csv"],
+        ["report", "{run}", "--out", "{closed}/r.html"],
+        ["compare", "coin", "--methods", "map,exact", "--out", "{closed}"],
+        ["new", "{closed}/mine.py"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_every_command_that_writes_tells_a_read_only_folder(words, scene):
+    places = {"run": f"runs/{scene.earlier.name}", "closed": closed(scene.folder / "closed")}
+    words = [word.format(**places) for word in words]
+    done = scene.run(*words, before=scenes.as_a_plain_user)
+    scene.judge("disk", done, 73, "cannot write", leaves=0)
+
+
+def no_larger_than(size):
+    """In a new process: files end at so many bytes, as on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [100, 2000, 15000, 50000])
+def test_a_disk_that_is_full_after_so_many_bytes(size, scene):
+    done = scene.run(*COIN, before=no_larger_than(size))
+    scene.judge("disk", done, 74, "cannot write")
+    for path in scene.new_runs():  # complete but for its pictures, or known not to be
+        try:
+            assert zoo.load(path).idata["posterior"]["pi"].size == 50
+        except Refused as refused:
+            assert "resume" in str(refused)
+
+
+@linux
+@pytest.mark.slow
+def test_a_run_that_found_the_disk_full_goes_on_when_there_is_room(scene):
+    words = ["run", "coin", "--method", "laplace", "--set", "draws=4000"]
+    done = scene.run(*words, before=no_larger_than(15000))
+    scene.judge("disk", done, 74, "resume", leaves=1)
+    path = scene.new_run()
+    scene.judge("disk", scene.run("resume", str(path)), 0, "saved in")
+    assert zoo.load(path).idata["posterior"]["pi"].size == 4000
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["16k", "64k"])
+def test_a_small_disk(size, scene):
+    disk = scene.folder / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        scene.judge("disk", scene.run(*COIN, "--out", "disk"), 74, "cannot write")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@linux
+@pytest.mark.slow
+def test_an_answer_that_cannot_be_printed(scene):
+    with open("/dev/full", "w") as full:
+        done = scenes.finished(scene.start("list", "--json", stdout=full))
+    scene.judge("disk", done, 74, "No space left")
+
+
+# -- damaged and forged runs -------------------------------------------------------------------
+
+
+def parts_of(run):
+    return sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file() and p.suffix)
+
+
+def flipped(content, rng):
+    """The bytes with one bit turned at a random place."""
+    changed = bytearray(content)
+    changed[rng.integers(len(changed))] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+
+
+def test_a_flipped_bit_anywhere_is_noticed_or_changes_nothing(scene):
+    rng, copy = np.random.default_rng(0), scene.copy()
+    whole = json.loads((copy / "run.json").read_text())
+    for name in parts_of(copy):
+        content = (copy / name).read_bytes()
+        for _ in range(20):
+            (copy / name).write_bytes(flipped(content, rng))
+            try:
+                zoo.load(copy)
+            except Refused:
+                continue
+            # The e of 1e-5 may become an E.
+            assert name == "run.json" and json.loads((copy / name).read_text()) == whole
+        (copy / name).write_bytes(content)
+    zoo.load(copy)
+
+
+PARTS = ["run.json", "idata.nc", "params.safetensors", "metrics.json", "figures/marginals.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", PARTS)
+def test_a_damaged_part_of_a_run_is_refused(part, scene):
+    rng, copy = np.random.default_rng(1), scene.copy()
+    content = (copy / part).read_bytes()
+    foreign = (copy / ("idata.nc" if part != "idata.nc" else "run.json")).read_bytes()
+    for damaged in (flipped(content, rng), content[: len(content) // 2], b"", foreign):
+        (copy / part).write_bytes(damaged)
+        scene.judge("damage", scene.run("show", str(copy)), 65, "run it again")
+    if part != "run.json":
+        (copy / part).unlink()
+        scene.judge("damage", scene.run("show", str(copy)), 65, f"{part} is missing")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '{"format": 1}', '"x"', "\x00"])
+def test_a_record_that_is_none_does_not_hide_the_other_runs(content, scene):
+    (scene.folder / "runs" / "other").mkdir()
+    (scene.folder / "runs" / "other" / "run.json").write_text(content)
+    scene.judge("damage", scene.run("list", "runs"), 0, "runs/other")
+    scene.judge("damage", scene.run("show", "runs/other"), 65, "run it again")
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return open, (self.marker, "w")
+
+
+@pytest.fixture
+def planted(scene):
+    """A place that must stay empty, and the pickle that would fill it."""
+    marker = scene.folder / "planted"
+    yield pickle.dumps(Payload(marker))
+    assert not marker.exists(), "a planted command was run"
+
+
+def test_a_pickle_among_the_data_is_not_run(scene, planted):
+    np.savez(scene.folder / "evil.npz", y=np.array([Payload(scene.folder / "planted")]))
+    done = scene.run("run", "mean.py", "--method", "map", "--data", "evil.npz")
+    scene.judge("pickle", done, 65, "no readable NPZ file of plain arrays", leaves=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["evil.pt", "evil.pkl", "evil.json", "evil.csv", "evil.npz"])
+def test_a_pickle_in_place_of_the_data_is_not_run(name, scene, planted):
+    (scene.folder / name).write_bytes(planted)
+    done = scene.run("run", "mean.py", "--method", "map", "--data", name)
+    scene.judge("pickle", done, 65, name, leaves=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["params.safetensors", "idata.nc", "metrics.json", "data.npz"])
+@pytest.mark.parametrize("verb", ["show", "predict"])
+def test_a_pickle_in_a_run_whose_hashes_were_forged_is_not_run(part, verb, scene, planted):
+    copy = scene.copy()
+    scenes.forge(copy, {part: planted})
+    if part in ("metrics.json", "data.npz"):  # not read back
+        scene.judge("pickle", scene.run(verb, str(copy)), 0, "mean")
+    else:
+        scene.judge("pickle", scene.run(verb, str(copy)), 65, part)
+
+
+@pytest.mark.slow
+def test_a_run_is_shown_without_running_the_model_that_it_names(scene):
+    copy = scene.copy()
+    evil = copy / "evil.py"
+    evil.write_text(f"open({str(scene.folder / 'planted')!r}, 'w')\n{MEAN}")
+    scenes.forge(copy, model=str(evil))
+    scene.judge("pickle", scene.run("show", str(copy)), 0, "mean")
+    assert not (scene.folder / "planted").exists()
+
+
+# -- others ------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_of_another_format_names_both(scene):
+    copy = scene.copy()
+    scenes.forge(copy, format=99)
+    expected = f"has format 99, this zoo reads {store.FORMAT}"
+    scene.judge("other", scene.run("show", str(copy)), 65, expected)
+
+
+@pytest.mark.slow
+def test_another_model_or_other_data_are_refused_naming_both(scene):
+    model, data = scene.folder / "mean.py", scene.folder / "uneven_y.json"
+    words = ["mean.py", "--data", data.name, "--method", "nuts", "--set", "draws=20000"]
+    path = scene.killed(*words)
+    data.write_text('{"y": [1.5, 2.6]}')
+    scene.judge("other", scene.run("resume", str(path)), 65, "changed since the run (sha256 ")
+    data.write_text('{"y": [1.5, 2.5]}')
+    model.write_text(MEAN.replace("2.0", "3.0"))
+    said = "the model changed since the run (sha256 "
+    scene.judge("other", scene.run("resume", str(path)), 65, said)
+    model.write_text(MEAN)
+    versions = json.loads((path / "run.json").read_text())["versions"]
+    scenes.forge(path, versions={**versions, "torch": "1.0"})
+    scene.judge("other", scene.run("resume", str(path)), 65, "begun with torch 1.0, here is 2.")
+
+
+@pytest.mark.slow
+def test_predictions_by_another_model_are_refused_naming_both(scene):
+    done = scene.run("run", "mean.py", "--method", "map", "--data", "uneven_y.json")
+    scene.judge("other", done, 0, "saved in", leaves=1)
+    (scene.folder / "mean.py").write_text(MEAN.replace("2.0", "3.0"))
+    said = "the model changed since the run (sha256 "
+    scene.judge("other", scene.run("predict", str(scene.new_run())), 65, said)
+
+
+@pytest.mark.slow
+def test_a_second_writer_is_sent_away_and_readers_are_not(scene):
+    lock = pytest.importorskip("filelock").FileLock
+    path = scene.killed(*SHORT)
+    with lock(path / ".lock"), lock(scene.earlier / ".lock"):
+        scene.judge("writers", scene.run("resume", str(path)), 75, "another process")
+        scene.judge("writers", scene.run("clean", str(path)), 75, "another process")
+        scene.judge("writers", scene.run("show", str(scene.earlier)), 0, "coin laplace")
+        scene.judge("writers", scene.run("list", "runs"), 0, "running")
+    scene.judge("writers", scene.run("resume", str(path)), 0, "saved in")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a b;c$(touch x).py", "-v.py", "ä|ö.py", "...py", "..py"])
+def test_odd_names_of_files_stay_inside_the_folder_of_runs(name, scene):
+    (scene.folder / "models").mkdir()
+    (scene.folder / "models" / name).write_text(MEAN)
+    before = set(scene.folder.iterdir())
+    words = [f"models/{name}", "--method", "map", "--data", "one.json"]
+    (scene.folder / "one.json").write_text('{"y": [1.0, 2.0]}')
+    done = scene.run("run", *words)
+    if name.startswith(".."):
+        scene.judge("names", done, 73, "is no name for a folder", leaves=0)
+    else:
+        scene.judge("names", done, 0, "saved in", leaves=1)
+        zoo.load(scene.new_run())
+    assert set(scene.folder.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_forged_record_does_not_reach_outside_its_folder(scene):
+    copy = scene.copy()
+    (scene.folder / "outside.json").write_text("{}")
+    scenes.forge(copy, {"../../outside.json": b"{}"})
+    scene.judge("names", scene.run("show", str(copy)), 65, "outside.json")
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["writable", "of someone else"])
+def test_a_cache_that_is_not_ours_is_not_used(how, scene):
+    cache = scene.folder / "cache" / "bayeszoo"
+    cache.mkdir(parents=True)
+    if how == "writable":
+        cache.chmod(0o777)
+    elif os.getuid() == 0:
+        os.chown(cache, 65534, 65534)
+    else:
+        pytest.skip("only root can give a folder away")
+    words = ["run", "coin", "--set", "compile=aot", "draws=20", "--method", "nuts"]
+    done = scene.run(*words, XDG_CACHE_HOME=str(cache.parent))
+    scene.judge("cache", done, 65, "can be written by others; set XDG_CACHE_HOME", leaves=0)
+
+
+@pytest.mark.slow
+def test_sources_that_are_not_there_are_told_at_once(scene):
+    began = time.monotonic()
+    done = scene.run("run", "linear", "--data", "https://example.invalid/x.csv")
+    assert time.monotonic() - began < 60
+    scene.judge("absent", done, 66, "https://example.invalid/x.csv", leaves=0)

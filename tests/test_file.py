@@ -59,6 +59,14 @@ def test_a_wild_scale_is_noted():
     assert read({"y": [1.0, 20.0]}).notes == ()
 
 
+@pytest.mark.parametrize("text", ["raise SystemExit(0)", "raise ValueError('two\\nlines')", "\0"])
+def test_what_a_file_raises_is_told_in_one_line(text, tmp_path):
+    (tmp_path / "m.py").write_text(text)
+    with pytest.raises(models.Fault, match="correct the file") as caught:
+        models.load(str(tmp_path / "m.py"))
+    assert "\n" not in str(caught.value)
+
+
 def test_an_entry_of_its_own_is_taken_whole(tmp_path):
     path = tmp_path / "mine.py"
     _template.write(str(path))

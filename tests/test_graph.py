@@ -42,6 +42,15 @@ def test_what_no_input_reaches_is_folded_and_what_does_nothing_is_dropped():
         torch.testing.assert_close(module(u), function(u), rtol=0, atol=0)
 
 
+def test_what_is_folded_twice_has_no_node():
+    def function(u):
+        return (u.sin() + torch.zeros_like(u).cos() + torch.zeros_like(u).exp(),)
+
+    run = compiled(function, [(U,), (2 * U,)])
+    assert isinstance(run, graph._Scripted)
+    torch.testing.assert_close(run(U), function(U), rtol=0, atol=0)
+
+
 def test_nothing_is_folded_through_what_is_written_to():
     def function(u):
         total = torch.zeros(3)
@@ -199,6 +208,18 @@ def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
     (tmp_path / "bayeszoo").chmod(0o777)
     with pytest.raises(Refused, match="written by others"):
         compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_damaged_code_in_the_cache_is_compiled_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
+    whole = first.package.read_bytes()
+    first.package.write_bytes(whole[:5000])
+    again = compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
+    torch.testing.assert_close(again(3 * U), ((9 * U**2).sum(), 6 * U))
+    assert again.package == first.package and len(again.package.read_bytes()) > 5000
 
 
 def test_no_compiler_is_told_in_words(tmp_path, monkeypatch):

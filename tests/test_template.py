@@ -3,7 +3,7 @@
 import pytest
 
 from models import _template
-from models._entry import BadSetting
+from models._entry import BadSetting, CannotWrite
 
 
 def test_two_files_that_name_the_model(tmp_path):
@@ -15,9 +15,17 @@ def test_two_files_that_name_the_model(tmp_path):
         _template.write(str(source))
 
 
-@pytest.mark.parametrize("name", ["1x.py", "a-b.py", "class.py", "_hidden", "../up", "coin"])
+@pytest.mark.parametrize(
+    "name", ["1x.py", "a-b.py", "class.py", "_hidden", "../up", "coin", "a.b"]
+)
 def test_names_that_cannot_be(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BadSetting):
         _template.write(name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite, match=r"cannot write .*file"):
+        _template.write(str(tmp_path / "file" / "x.py"))

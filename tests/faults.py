@@ -1,0 +1,320 @@
+"""What bad input and faults must get: the rows of the contract, and what breaks them.
+
+A row is a key of `ROWS`. `TABLE` and `NOTES` are commands on the `FILES`: those that end with an
+error, and those that run and say what is odd. What takes more than a command is in
+`test_faults.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+ROWS = {
+    "nonfinite": "NaN or inf in data: 65, column and first row, never imputed",
+    "label": "label outside its range: 65",
+    "shape": "y of shape (n, 1): 65, never broadcast",
+    "types": "int, bool, float columns: the same result",
+    "lengths": "lengths differ, n = 0: 65 with both; n = 0 only where it means the prior",
+    "few": "n = 1, one class: a note; mle refuses",
+    "separable": "separable classes under mle or a flat prior: 65, no finite maximiser",
+    "heads": "coin with only heads under mle: 1.0, at the border",
+    "collinear": "constant, duplicated, collinear columns: named; mle refuses",
+    "scale": "wild scale: standardised, or named",
+    "settings": "prior scale 0 or negative, a setting out of range or unknown: 78",
+    "unknown": "unknown model, guide, method, data set, option: 2, the nearest",
+    "diverges": "SVI diverges: 70 with the step, the last good state kept",
+    "mode": "Laplace away from the mode, Hessian not positive definite: 65, no jitter",
+    "file": "model file with a syntax error, no model, wrong arguments: 65, file and line",
+    "signal": "SIGINT, SIGTERM: what is done is kept, 130/143; a second one stops at once",
+    "chain": "SIGKILL of a chain: noticed at once, the others kept, 70",
+    "killed": "SIGKILL of the run: resume continues to the same draws",
+    "disk": "disk full 74, folder read-only 73: old files intact, nothing stale",
+    "damage": "truncated, foreign, bit-flipped file: 65",
+    "pickle": "malicious checkpoint: 65, nothing is run",
+    "other": "other version, model, data: refused naming both",
+    "writers": "two writers in one run folder: the second gets 75, readers need no lock",
+    "names": "names such as ../../x: stays inside its folder",
+    "absent": "data set not on disk: 2 or 66 with the source, at once, nothing else in its place",
+    "grey": "grey pixels under a Bernoulli: 65",
+    "memory": "memory: estimated first, refused with the number",
+    "cache": "compiled code in a cache that others may write to: 65",
+}
+
+BERNOULLI = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    p = pyro.sample("p", dist.Beta(1.0, 1.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Bernoulli(p), obs=y)
+"""
+NORMAL = """
+import pyro, pyro.distributions as dist
+
+def model(x, y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(w * x, 1.0), obs=y)
+"""
+MEAN = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    m = pyro.sample("m", dist.Normal(0.0, 2.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(m, 1.0), obs=y)
+"""
+OWN = """
+import torch, pyro, pyro.distributions as dist
+
+def model(y):
+    scale = pyro.param("scale", torch.tensor(1.0))
+    m = pyro.sample("m", dist.Normal(0.0, 1.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(m, scale), obs=y)
+"""
+WIDE = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([100_000]).to_event(1))
+    pyro.sample("y", dist.Normal(w.mean(), 1.0), obs=y)
+"""
+SILENT = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    pyro.sample("w", dist.Normal(0.0, 1.0))
+"""
+RAISES = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    x = pyro.sample("x", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(x, nowhere), obs=y)
+"""
+HEAVY = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    x = pyro.sample("x", dist.Normal(0.0, 1.0))
+    pyro.sample("y", dist.Normal(x, 1.0), obs=y)
+    pyro.factor("away", 2 * x**2)
+"""
+SADDLE = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    x = pyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+    pyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+    pyro.factor("undo", (x**2).sum() / 2 - x[0] ** 2)
+"""
+# Its density ends at 20, which an ascent that begins near 0 reaches after hundreds of steps.
+CLIFF = """
+import pyro, pyro.distributions as dist
+
+def model(y):
+    x = pyro.sample("x", dist.Normal(0.0, 100.0))
+    pyro.factor("cliff", (20.0 - x).log() * 0.0)
+    pyro.sample("y", dist.Normal(x, 1.0), obs=y)
+"""
+FILES = {
+    "broken.json": '{"x": [1, 0',
+    "two.json": '{"x": [1, 0, 2]}',
+    "missing.csv": "flip\n1\n\nNA\n0\n",
+    "syntax.py": "def model(:\n",
+    "nomodel.py": "x = 1\n",
+    "leaves.py": "import sys\nsys.exit(0)\n",
+    "silent.py": SILENT,
+    "raises.py": RAISES,
+    "bernoulli.py": BERNOULLI,
+    "normal.py": NORMAL,
+    "mean.py": MEAN,
+    "wide.py": WIDE,
+    "own.py": OWN,
+    "heavy.py": HEAVY,
+    "saddle.py": SADDLE,
+    "cliff.py": CLIFF,
+    "exactly.csv": "a,y\n1,3\n2,5\n3,7\n4,9\n",
+    "label2.json": '{"y": [0, 2, 1]}',
+    "grey.json": '{"y": [0, 0.5, 1]}',
+    "column.json": '{"y": [[0], [1], [1]]}',
+    "empty.json": '{"y": []}',
+    "one.json": '{"y": 1.0}',
+    "far.json": '{"y": 100.0}',
+    "uneven.json": '{"x": [1, 2, 3], "y": [1, 2]}',
+    "uneven_y.json": '{"y": [1.5, 2.5]}',
+    "extra.json": '{"x": [1], "y": [1], "z": [1]}',
+    "short.json": '{"y": [1]}',
+    "words.json": '{"x": ["a"], "y": [1]}',
+    "nan.json": '{"y": [1.0, NaN]}',
+    "wild.json": '{"x": [1, 2, 3], "y": [1e8, 2e8, 3e8]}',
+    "wild.csv": "a,y\n1,3e8\n2,5e8\n3,1e8\n4,9e8\n",
+    "nan.csv": "a,b,y\n1,2,3\n1,,3\n4,5,6\n",
+    "inf.csv": "a,y\n1,3\n2,inf\n3,1\n",
+    "ragged.csv": "a,y\n1,3\n2\n",
+    "quotes.csv": 'a,y\n"1,3\n2,4\n',
+    "twice.csv": "a,a,y\n1,2,3\n4,5,6\n",
+    "header.csv": "a,y\n",
+    "text.csv": "a,y\n1,low\n2,high\n3,low\n",
+    "three.csv": "a,y\n1,u\n2,v\n3,w\n4,u\n",
+    "id.csv": "name,y\nann,1\nbob,2\ncid,3\n",
+    "single.csv": "a,y\n1,3\n",
+    "constant.csv": "a,b,y\n1,7,3\n2,7,1\n4,7,5\n",
+    "repeated.csv": "a,b,y\n1,1,3\n2,2,1\n4,4,5\n",
+    "collinear.csv": "a,b,y\n1,2,3\n2,4,1\n3,6,5\n4,8,2\n",
+    "split.csv": "a,y\n-2,0\n-1,0\n1,1\n2,1\n",
+    "one_class.csv": "a,y\n1,1\n2,1\n3,1\n",
+}
+
+
+class Fault(NamedTuple):
+    """A command that must end with an error, and that writes nothing."""
+
+    row: str
+    words: Sequence[str]
+    code: int
+    message: str
+
+
+class Note(NamedTuple):
+    """A command that must run, and say something."""
+
+    row: str
+    words: Sequence[str]
+    message: str
+
+
+COIN = ["run", "coin", "--method", "exact", "--set", "draws=50"]
+LINEAR = ["run", "linear", "--method", "map", "--data"]
+LOGISTIC = ["run", "logistic", "--data"]
+USER = ["--method", "map", "--data"]
+FLAT = "no finite maximiser (improper posterior); use a proper prior"
+TABLE = [
+    Fault("nonfinite", ["run", "coin", "--data", "missing.csv"], 65, "row 2"),
+    Fault("nonfinite", [*LINEAR, "nan.csv"], 65, "'b' is missing in row 2"),
+    Fault("nonfinite", [*LINEAR, "inf.csv"], 65, "'y' is infinite in row 2"),
+    Fault("nonfinite", ["run", "mean.py", *USER, "nan.json"], 65, "y is not finite in row 2"),
+    Fault("label", ["run", "coin", "--data", "two.json"], 65, "row 3 is 2"),
+    Fault("label", ["run", "bernoulli.py", *USER, "label2.json"], 65, "y is 2 in row 2, outside"),
+    Fault("label", [*LOGISTIC, "three.csv"], 65, "3 classes"),
+    Fault("grey", ["run", "bernoulli.py", *USER, "grey.json"], 65, "y is 0.5 in row 2, outside"),
+    Fault("shape", ["run", "bernoulli.py", *USER, "column.json"], 65, "shape (3, 1)"),
+    Fault("types", ["run", "normal.py", *USER, "words.json"], 65, "x holds 'a', not numbers"),
+    Fault("types", [*LINEAR, "text.csv"], 65, "'y' is text in row 1"),
+    Fault("types", [*LINEAR, "id.csv"], 65, "'name' is text"),
+    Fault("lengths", ["run", "normal.py", *USER, "uneven.json"], 65, "x (3,), y (2,)"),
+    Fault("lengths", ["run", "bernoulli.py", *USER, "empty.json"], 65, "y is empty"),
+    Fault("lengths", [*LINEAR, "header.csv"], 65, "no rows"),
+    Fault("lengths", [*LINEAR, "ragged.csv"], 65, "1 fields instead of 2, ragged.csv line 3"),
+    Fault("few", [*LOGISTIC, "one_class.csv", "--method", "mle"], 65, "one class only"),
+    Fault("few", [*LINEAR, "exactly.csv"], 65, "sigma runs to 0"),
+    Fault("separable", [*LOGISTIC, "split.csv", "--method", "mle"], 65, "no finite maximiser"),
+    Fault("separable", [*LOGISTIC, "split.csv", "--set", "prior=flat"], 65, FLAT),
+    Fault("separable", ["run", "logistic", "--method", "mle"], 65, "no finite maximiser"),
+    Fault(
+        "collinear", ["run", "linear", "--method", "mle", "--data", "collinear.csv"], 65, "rank 2"
+    ),
+    Fault("settings", ["run", "coin", "--set", "draws=inf"], 78, "draws=inf is out of range"),
+    Fault("settings", ["run", "coin", "--set", "alpah=2"], 78, "did you mean 'alpha'"),
+    Fault("settings", ["run", "coin", "--set", "alpha=-1"], 78, "alpha=-1 is out of range"),
+    Fault("settings", ["run", "coin", "--set", "alpha=nan"], 78, "alpha=nan is out of range"),
+    Fault("settings", ["run", "coin", "--set", "draws=2.5"], 78, "a whole number >= 4"),
+    Fault("settings", ["run", "linear", "--set", "prior_scale=0"], 78, "prior_scale=0 is out"),
+    Fault("settings", ["run", "linear", "--set", "prior_scale=-1"], 78, "prior_scale=-1 is out"),
+    Fault("settings", ["run", "linear", "--set", "split=1"], 78, "split=1 is out of range"),
+    Fault("settings", ["run", "logistic", "--set", "prior=cauchy"], 78, "normal | laplace | flat"),
+    Fault("settings", ["new", "coin"], 78, "is there already"),
+    Fault("settings", ["run", "coin", "--set", "alpha"], 2, "has no '='"),
+    Fault("settings", ["run", "coin", "--set", "seed=3"], 2, "write --seed 3"),
+    Fault("unknown", ["run", "con"], 2, "did you mean 'coin'"),
+    Fault("unknown", ["run", "coin", "--method", "nutz"], 2, "did you mean 'nuts'"),
+    Fault("unknown", ["run", "coin", "--guide", "nrmal"], 2, "did you mean 'normal'"),
+    Fault(
+        "unknown", ["run", "coin", "--method", "nuts", "--guide", "normal"], 2, "takes no guide"
+    ),
+    Fault("unknown", ["run", "coin", "--features", "a"], 2, "take no --features"),
+    Fault("unknown", ["run", "coin", "--data", "H" * 300, "--method", "nope"], 2, "method 'nope'"),
+    Fault("unknown", ["run", "linear", "--data", "diabetis"], 2, "did you mean 'diabetes'"),
+    Fault("unknown", ["show", "nothing"], 2, "there is no model 'nothing'"),
+    Fault("unknown", ["rnu", "coin"], 2, "'run'"),
+    Fault("unknown", ["run", "coin", "--sed", "3"], 2, "--seed"),
+    Fault("unknown", ["run", "coin", "--seed", "x"], 2, "x is no seed"),
+    Fault("unknown", [*LINEAR, "nan.csv", "--target", "z"], 65, "there is no column 'z'"),
+    Fault("unknown", [*LINEAR, "nan.csv", "--features", "a,y"], 65, "target and feature"),
+    Fault("unknown", [*LINEAR, "twice.csv"], 65, "several columns are called a"),
+    Fault("unknown", ["run", "normal.py", *USER, "extra.json"], 65, "takes no 'z'"),
+    Fault("unknown", ["run", "normal.py", *USER, "short.json"], 65, "the model needs x"),
+    Fault(
+        "mode",
+        ["run", "coin", "--method", "map", "--set", "alpha=0.5", "beta=0.5"],
+        65,
+        "unbounded",
+    ),
+    Fault("mode", ["run", "gaussian", "--method", "mle"], 65, "nothing is observed"),
+    Fault(
+        "mode", ["run", "heavy.py", "--method", "laplace", "--data", "one.json"], 65, "has no mode"
+    ),
+    Fault(
+        "mode",
+        ["run", "saddle.py", "--method", "laplace", "--data", "one.json"],
+        65,
+        "not negative definite",
+    ),
+    Fault(
+        "mode",
+        ["run", "logistic", "--method", "laplace", "--set", "prior=laplace"],
+        65,
+        "at zero",
+    ),
+    Fault("file", ["run", "syntax.py"], 65, "syntax error"),
+    Fault("file", ["run", "nomodel.py"], 65, "no function `model`"),
+    Fault("file", ["run", "leaves.py"], 65, "leaves.py, line 2"),
+    Fault("file", ["run", "raises.py", "--data", "one.json"], 65, "raises.py, line 6"),
+    Fault("file", ["run", "silent.py", "--data", "one.json"], 65, "observes nothing"),
+    Fault("file", ["run", "own.py", *USER, "uneven_y.json"], 65, "parameters of its own (scale)"),
+    Fault("damage", ["run", "coin", "--data", "broken.json"], 65, "broken JSON"),
+    Fault("damage", [*LINEAR, "quotes.csv"], 65, "broken CSV"),
+    Fault("absent", ["run", "coin", "--data", "gone"], 2, "no data set or file 'gone'"),
+    Fault("absent", ["run", "linear", "--data", "mnist"], 2, "no data set 'mnist'"),
+    Fault("absent", ["run", "coin", "--data", "gone.csv"], 66, "there is no file gone.csv"),
+    Fault("absent", ["run", "linear", "--data", "gone.csv"], 66, "there is no file gone.csv"),
+    Fault(
+        "absent",
+        ["run", "linear", "--data", "https://example.invalid/x.csv"],
+        66,
+        "nothing is downloaded here; save https://example.invalid/x.csv",
+    ),
+    Fault("absent", ["run", "gone.py"], 66, "there is no model file gone.py"),
+    Fault("absent", ["predict", "nothing"], 66, "there is no run in nothing"),
+    Fault("memory", ["run", "wide.py", "--data", "one.json"], 65, "6.4 GB, more than"),
+    Fault("disk", [*COIN, "--out", "/proc/nowhere"], 73, "cannot write"),
+    Fault("disk", [*COIN, "--out", "one.json"], 73, "cannot write"),
+    Fault("names", ["run", "../../x"], 2, "no model '../../x'"),
+    Fault("names", ["run", "../../x.py"], 66, "no model file ../../x.py"),
+    Fault("names", ["run", "coin", "--guide", "../../x"], 2, "no guide '../../x'"),
+    Fault("names", ["run", "coin", "--data", "../../x"], 2, "'../../x'"),
+    Fault("names", ["run", "linear", "--data", "../../x.csv"], 66, "no file ../../x.csv"),
+    Fault("names", ["predict", "../../x"], 66, "no run in ../../x"),
+    Fault("names", ["new", "../../x"], 78, "no plain name"),
+    Fault("names", ["new", "a.b"], 78, "no plain name"),
+    Fault("names", ["new", "1x"], 78, "no name for a Python file"),
+]
+NOTES = [
+    Note("few", ["run", "linear", "--method", "exact", "--data", "single.csv"], "is one row only"),
+    Note("few", [*LOGISTIC, "one_class.csv", "--method", "map"], "has one class only, 1"),
+    Note("lengths", ["run", "coin", "--data", "", "--method", "exact"], "so this is the prior"),
+    Note("heads", ["run", "coin", "--data", "HHH", "--method", "mle"], "of the support (pi = 1)"),
+    Note(
+        "collinear",
+        [*LINEAR, "collinear.csv"],
+        "collinear, each follows from others of them: 'a', 'b'",
+    ),
+    Note("collinear", [*LINEAR, "constant.csv"], "'b' is constant"),
+    Note("collinear", [*LINEAR, "repeated.csv"], "'b' repeats 'a'"),
+    Note("scale", [*LINEAR, "wild.csv"], "features and target standardised"),
+    Note(
+        "scale", ["run", "normal.py", *USER, "wild.json"], "y has values up to 3e+08; rescale it"
+    ),
+]
