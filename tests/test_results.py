@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from conftest import problem_of
 from scipy import stats
 
 import zoo
 from inference import diagnostics, results
 from inference._problem import Fit
+from inference.program import Program
 
 POSTERIOR = {
     "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive",
@@ -164,3 +166,17 @@ def _khat_and_verdict(log_ratios):
     idata = az.from_dict(posterior={"w": fit.draws["w"].numpy()})
     metrics = results.metrics(fit, idata)
     return metrics["khat"], diagnostics.verdict(fit, idata, metrics).status
+
+
+def test_weights_that_are_equal_up_to_rounding_have_no_tail():
+    draws = np.random.default_rng(0).standard_t(1, size=4000).clip(-100, 100)
+    noise = torch.as_tensor(draws)
+    assert _khat_and_verdict(-500 + 1e-10 * noise) == (0.0, "pass")
+    assert _khat_and_verdict(-500 + 0.1 * noise)[0] > 0.7
+
+
+def test_the_scalars_of_a_site_are_named_as_in_a_summary():
+    problem = problem_of("linear", noise=1.0)
+    names = results.cell_names(Program(problem), "w")
+    assert names[:2] == ["w[age]", "w[sex]"] and len(names) == 10
+    assert results.cell_names(Program(problem), "b") == ["b"]
