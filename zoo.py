@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import inference
 import models
@@ -1580,12 +1580,11 @@ def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = _parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
     with warnings.catch_warnings():
         warnings.showwarning = _warn
-        return _guarded(arguments)
+        return _guarded(argv)
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -1593,21 +1592,45 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _guarded(arguments: argparse.Namespace) -> int:
+def _guarded(argv: list[str] | None) -> int:
     """The exit code of a command; what goes wrong in it becomes one line."""
+    verbose = False
     try:
-        return arguments.command(arguments) or 0
+        arguments = _parsed(argv)
+        verbose = arguments.verbose
+        code = arguments.command(arguments) or 0
+        sys.stdout.flush()
+        return code
     except (models.Fault, _InferenceFault, UsageError) as fault:
-        return _fail(str(fault), fault.exit_code, arguments.verbose)
+        return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
         what = str(stop) or "interrupted, nothing was saved; run it again"
-        return _fail(what, 130, arguments.verbose)
+        return _fail(what, 130, verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        what = f"{error.strerror or error}, {error.filename or 'standard output'}"
+        return _fail(f"{what}; make room, or check the place", 74, verbose)
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        return _fail(f"{what}; run with -v for the traceback", 70, arguments.verbose)
+        return _fail(f"{what}; run with -v for the traceback", 70, verbose)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One that tells what is wrong in one line, as all else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+
+def _parsed(argv: list[str] | None) -> argparse.Namespace:
+    arguments, unknown = _parser().parse_known_args(argv)
+    if unknown:
+        options = [o for o in arguments.parser._option_string_actions if o.startswith("--")]
+        known = _nearest(unknown[0], options)
+        raise UsageError(f"{arguments.verb} takes no {unknown[0]}; {known}")
+    return arguments
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:
@@ -1620,7 +1643,7 @@ def _fail(message: str, code: int, verbose: bool) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="zoo", description="Models of Bayesian deep learning, every inference on every model."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -1726,7 +1749,7 @@ def _add_problem(one: argparse.ArgumentParser) -> None:
 
 def _command(commands: Any, name: str, function: Callable, text: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(command=function, verb=name)
+    command.set_defaults(command=function, verb=name, parser=command)
     command.add_argument("-v", "--verbose", action="store_true", help="traceback of an error")
     return command
 

@@ -332,7 +332,9 @@ def test_an_answer_that_cannot_be_printed(scene):
 
 
 def parts_of(run):
-    return sorted(str(p.relative_to(run)) for p in run.rglob("*") if p.is_file() and p.suffix)
+    """The files that make up a result: the log is none."""
+    parts = (p for p in run.rglob("*") if p.is_file() and p.suffix != ".jsonl")
+    return sorted(str(p.relative_to(run)) for p in parts if p.suffix)
 
 
 def flipped(content, rng):
