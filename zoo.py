@@ -21,8 +21,8 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -38,7 +38,7 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
     )
 
 from inference import settings as _settings
-from inference._problem import Context, Finding, Refused
+from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Plan, bound, name_of
@@ -524,9 +524,9 @@ def _carried_out(plan: Plan, how: _How, started: float, out: str | Path | None) 
     record = _begun(plan)
     if out is None:
         context, told = _context(plan, how)
-        run = _executed(plan, context, record, started)
-        told.on_end(run)
-        return run
+        with _ending(told) as ended:
+            ended.append(_executed(plan, context, record, started))
+        return ended[0]
     kept = _arrays_of(plan.asked["source"])
     with store.begin(Path(out), record["name"], record, kept) as place:
         return _in_place(plan, how, started, place)
@@ -551,16 +551,30 @@ def _executed(plan: Plan, context: Context, record: Mapping[str, Any], started: 
 def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
     """The planned run in its folder: computed, saved, shown, and last its pictures."""
     context, told = _context(plan, how, place)
-    run = _executed(plan, context, place.record, started)
-    run.record["run"] = str(place.path)
-    try:
-        place.write(run.record, idata=run.idata, params=run.params)
-    finally:
-        how.show(run)  # also where there is no room to save it
-    if how.figures:
-        place.add_figures(run._pictures())
-    told.on_end(run)
+    with _ending(told) as ended:
+        run = _executed(plan, context, place.record, started)
+        run.record["run"] = str(place.path)
+        if place.spent:
+            run.record["timing"]["fit_s"] += place.spent
+            run.record["timing"]["earlier_s"] = place.spent
+        ended.append(run)
+        try:
+            place.write(run.record, idata=run.idata, params=run.params)
+        finally:
+            how.show(run)  # also where there is no room to save it
+        if how.figures:
+            place.add_figures(run._pictures())
     return run
+
+
+@contextmanager
+def _ending(told: Callbacks) -> Iterator[list[Run]]:
+    """Tells of the end, with the run if there is one by then."""
+    ended: list[Run] = []
+    try:
+        yield ended
+    finally:
+        told.on_end(ended[0] if ended else None)
 
 
 def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibration:
@@ -574,7 +588,7 @@ def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibra
                 return again(place, given, how)
     if again is _calibration_resumed:
         return _calibration_of(folder)
-    run = load(folder)
+    run = load(folder, model=given["model"])
     how.show(run)
     return run
 
@@ -663,7 +677,7 @@ def _source_of(record: Mapping[str, Any]) -> Any:
     kept = store.read_data(Path(record["run"])) if record.get("run") else None
     if kept is None:
         raise models.Fault(
-            "the data of this run were given in Python and are not kept; run it again there"
+            "the data of this run were given in Python and are not kept; give them again: data=..."
         )
     return kept
 
@@ -736,7 +750,7 @@ def _methods_compared(
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
     stopped = study.stopped_by(done.values())
     if not runs and stopped:
-        raise KeyboardInterrupt
+        raise Stopped(stopped)
     if not runs:
         raise Refused(f"no method ran: {next(iter(done.values()))}")
     table = _compared(done)
@@ -901,7 +915,7 @@ def _grown(
             plan = {job.label: _planned(asked)}
             (run,) = study.attempt(plan, partial(_begin, progress=progress)).values()
             if study.stopped_by([run]):
-                raise KeyboardInterrupt
+                raise Stopped(study.stopped_by([run]))
             if isinstance(run, Run):
                 rows += study.estimates(n, job.method, run.summary())
                 rows += _next(run, whole, counts[-1])
@@ -1001,10 +1015,13 @@ def calibrate(
     Raises:
         UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
     """
-    from inference import store
+    from inference import calibration, store
 
-    if sbc < 1 or jobs < 1:
-        raise UsageError(f"sbc={sbc}, jobs={jobs}: give 1 or more, some 500 fits tell something")
+    if sbc < calibration.FEWEST or jobs < 1:
+        raise UsageError(
+            f"sbc={sbc}, jobs={jobs}: {calibration.FEWEST} fits at least, by one at least; some "
+            "500 tell something"
+        )
     asked = {
         "model": model,
         "method": method or ("svi" if guide is not None else _DEFAULT_METHOD),
@@ -1092,7 +1109,7 @@ def _calibrated(study: _Study, **kept: Any) -> Calibration:
         one, study.n, workers=study.jobs, progress=study.progress, **kept
     )
     if stopped and sum("rank" in fit for fit in fits) < calibration.FEWEST:
-        raise KeyboardInterrupt
+        raise Stopped(stopped)
     plan = study.plan
     names = {"model": plan.name, "method": plan.method, "guide": plan.guide}
     return _judged(names, plan.data.source, fits, study.n, stopped)
@@ -1282,7 +1299,8 @@ def _begun(plan: Plan) -> dict[str, Any]:
     from inference import machine
 
     stamp, stem = time.strftime("%Y%m%d-%H%M%S"), Path(plan.name).stem
-    guide, own = plan.guide, plan.settings.get("guide")
+    guide, given = plan.guide, plan.settings.get("guide")
+    own = given if callable(given) else plan.entry.guides.get(guide)
     in_file = guide is not None and guide.endswith(".py")
     return {
         "name": "-".join([stem, plan.method, *_in_folder(guide), str(plan.seed), stamp]),
@@ -1292,7 +1310,7 @@ def _begun(plan: Plan) -> dict[str, Any]:
         "method": plan.method,
         "guide": str(Path(guide).resolve()) if in_file else guide,
         "guide_sha256": models.fingerprint(own) if callable(own) else None,
-        "guide_in_python": callable(own) and not in_file,
+        "guide_in_python": callable(given) and not in_file,
         "seed": plan.seed,
         "device": plan.device,
         "options": plan.options,
@@ -1379,7 +1397,7 @@ def _guarded(argv: list[str] | None) -> int:
         return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
         what = str(stop) or "interrupted, nothing was saved; run it again"
-        return _fail(what, 130, verbose)
+        return _fail(what, 128 + getattr(stop, "signal", 2), verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -1812,21 +1830,24 @@ def _state_of(record: Mapping[str, Any]) -> str:
 def _clean(arguments: argparse.Namespace) -> None:
     from inference import store
 
+    out, verb = Path(arguments.out), "would remove" if arguments.dry_run else "removed"
     if arguments.runs:
-        gone = [Path(run) for run in arguments.runs]
-        for folder in gone:
-            if not (folder / "run.json").is_file():
-                raise store.MissingRun(f"there is no run in {folder}; nothing was removed")
+        folders, statuses, left = [Path(run) for run in arguments.runs], None, []
+        for folder in folders:
+            store.begun(folder)  # all of them are there
     else:
-        statuses = ("failed", "interrupted") if arguments.interrupted else ("failed",)
-        out = Path(arguments.out)
-        gone = [Path(r["run"]) for r in store.runs(out) if r["status"] in statuses]
-        gone += store.leftovers(out)
-    for folder in gone:
+        statuses = ("failed", *(("interrupted", "running") if arguments.interrupted else ()))
+        shown = [status for status in statuses if status != "running"]
+        folders = [Path(r["run"]) for r in store.runs(out) if r["status"] in shown]
+        left = store.leftovers(out)
+    for folder in folders:
+        if arguments.dry_run or store.remove(folder, statuses):
+            print(f"{verb} {folder}")
+    for path in left:
         if not arguments.dry_run:
-            store.remove(folder)
-        print(f"{'would remove' if arguments.dry_run else 'removed'} {folder}")
-    if not gone:
+            store.remove_leftover(path)
+        print(f"{verb} {path}")
+    if not folders and not left:
         print("there is nothing to remove")
 
 

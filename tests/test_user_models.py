@@ -183,3 +183,40 @@ def test_runs_of_data_given_in_python_are_read_again(tmp_path):
         again.plot("updating")
     y = zoo.run("gaussian", method="exact", data={"y": 1.5})
     assert y.summary().loc["x", "mean"] == pytest.approx(1.35)
+
+
+SCALES, n = [1.0], 1
+
+
+def enclosing(scale):
+    def model(y):
+        n = len(y)
+        pyro.sample("m", dist.Normal(0.0, scale + n))
+
+    return model
+
+
+def naming(y):
+    pyro.sample("m", dist.Normal(0.0, SCALES[0]))
+
+
+def test_a_model_is_known_by_all_that_it_encloses_and_names(monkeypatch):
+    known = zoo.models.fingerprint
+    assert known(enclosing(1.0)) == known(enclosing(1.0)) != known(enclosing(100.0))
+    bound = partial(naming, y=1)
+    assert known(bound) == known(partial(naming, y=1)) != known(partial(naming, y=2))
+    before, local = known(naming), known(enclosing(1.0))
+    monkeypatch.setitem(globals(), "n", 2)
+    assert known(enclosing(1.0)) == local, "a local name is not the global one"
+    monkeypatch.setitem(globals(), "SCALES", [5.0])
+    assert known(naming) != before
+
+
+def test_a_model_without_a_source_is_known_by_its_code():
+    def made(number):
+        scope = {}
+        exec(f"def model(y):\n    return y + {number}", scope)
+        return scope["model"]
+
+    known = zoo.models.fingerprint
+    assert known(made(1)) == known(made(1)) != known(made(2))
