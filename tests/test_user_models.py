@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import arviz as az
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 from conftest import HOUSE
 from scipy import special, stats
@@ -160,7 +163,7 @@ def test_new_rows_of_a_csv_are_read_as_the_old_ones_were(tmp_path):
     run = zoo.run(tmp_path / "m.py", method="laplace", data=tmp_path / "d.csv", target="out")
     (tmp_path / "new.csv").write_text("b,a\n0,1\n1,0\n")
     assert run.predict(tmp_path / "new.csv")["mean"].to_numpy() == pytest.approx([1, 5], abs=0.1)
-    with pytest.raises(zoo.models.Fault, match="predicting needs x"):
+    with pytest.raises(zoo.Refused, match="predicting needs x"):
         run.predict({"y": [1.0]})
 
 
