@@ -313,10 +313,15 @@ def reopen(path: Path) -> Place:
     Raises:
         MissingRun, Refused: as `begun`. Locked: it is running. CannotWrite: not allowed.
     """
-    record = begun(path)
-    with _told(f"in {path}", "copy the run to where you may write"):
-        place = Place(path, record)
-        place.record = begun(path)  # it may have ended while the lock was waited for
+    begun(path)
+    with _told(f"the run in {path}", "copy the run to where you may write"):
+        lock = _locked(path, _PATIENCE)
+        place = Place(path, begun(path), lock)  # it may have ended while the lock was waited for
+        if place.record["status"] == "failed":  # no longer: what it will have done is to be kept
+            status = "interrupted" if "verdict" in place.record else "running"
+            place.record = {k: v for k, v in place.record.items() if k != "reason"}
+            place.record["status"] = status
+            _put_manifest(path, place.record)
         return place
 
 

@@ -34,8 +34,8 @@ def regression(y):
 
 @pytest.fixture(autouse=True)
 def _float64():
-    """Tests compute as a run does: float64, one thread."""
-    with machine.numbers():
+    """Tests compute as a run does: float64, one thread; with a parameter store of their own."""
+    with machine.numbers(), pyro.get_param_store().scope():
         yield
 
 

@@ -172,7 +172,7 @@ def test_data_that_changed_since_the_run_are_noticed(tmp_path):
     run = zoo.run("linear", method="map", data=tmp_path / "d.csv", out=tmp_path / "runs")
     assert len(zoo.load(run.path).predict({"x": [1.0]})) == 1
     (tmp_path / "d.csv").write_text("x,y\n1,1000\n2,5000\n3,2000\n4,7000\n")
-    with pytest.raises(zoo.models.Fault, match="data have changed since the run"):
+    with pytest.raises(zoo.models.Fault, match=r"the data .* changed since the run"):
         zoo.load(run.path).predict({"x": [1.0]})
 
 
@@ -182,8 +182,7 @@ def test_runs_of_data_given_in_python_are_read_again(tmp_path):
     again = zoo.load(run.path)
     assert again.summary().equals(run.summary())
     assert again.predict(rows=1).equals(run.predict(rows=1))
-    with pytest.raises(zoo.models.Fault, match="given in Python"):
-        again.plot("updating")
+    assert again.plot("updating").axes and again.exact.log_evidence == run.exact.log_evidence
     y = zoo.run("gaussian", method="exact", data={"y": 1.5})
     assert y.summary().loc["x", "mean"] == pytest.approx(1.35)
 
