@@ -581,12 +581,14 @@ def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibra
     """The run or the calibration of a folder, carried to its end."""
     from inference import store
 
-    again = _calibration_resumed if "calibration" in store.begun(folder) else _run_resumed
-    if store.begun(folder)["status"] != "done":
+    begun = store.begun(folder)
+    calibration = "calibration" in begun
+    if begun["status"] != "done":
         with store.reopen(folder) as place:
             if place.record["status"] != "done":  # nor did another process end it meanwhile
+                again = _calibration_resumed if calibration else _run_resumed
                 return again(place, given, how)
-    if again is _calibration_resumed:
+    if calibration:
         return _calibration_of(folder)
     run = load(folder, model=given["model"])
     how.show(run)
@@ -1116,6 +1118,7 @@ def _calibrated(study: _Study, **kept: Any) -> Calibration:
 
 
 def _calibration_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Calibration:
+    _must_be_idle({"callbacks": how.callbacks or None}, "a calibration tells nobody")
     asked = _asked_of(place.record, given)
     plan = _same_plan(place.record, asked)
     study = _Study(asked, plan, place.record["calibration"], how.jobs, how.progress)
