@@ -118,6 +118,11 @@ class Context:
     apart: bool = True
     graphs: Graphs | None = None
 
+    @property
+    def of_many(self) -> bool:
+        """Whether this is one of many fits, which need not tell all about themselves."""
+        return self.graphs is not None
+
 
 @dataclass(frozen=True)
 class Guide:

@@ -31,7 +31,7 @@ def laplace(
     Args:
         problem: model and data; discrete latents are summed out, then recovered.
         seed: seed of starting points and draws.
-        context: unused, there is nothing to show.
+        context: whether it is one of many fits, whose k-hat is of these draws alone.
         draws: independent draws from the Gaussian, mapped to the constrained space.
         starts: number of random starting points; the best mode is taken.
 
@@ -55,7 +55,7 @@ def laplace(
     root = _root(mode)
     with seeded(seed, DRAWS):
         values, log_p, log_q = _draw(program, mode, root, draws)
-        more = further_draws(program, program.log_joint, values)
+        more = 0 if context.of_many else further_draws(program, program.log_joint, values)
         log_ratios = log_p - log_q
         if more > draws:
             _, log_p_more, log_q_more = _draw(program, mode, root, more)

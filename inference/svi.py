@@ -112,19 +112,21 @@ def svi(
             findings += ended.pop("findings", [])
             if chosen.objective is None and batch_size is None:
                 findings += _fallen(ended["trace"], window, lr)
-        sample = _sample(program, chosen, draws, seed)
+        sample = _sample(program, chosen, draws, seed, context)
         learned = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
     return Fit(
         kind="independent", params=learned, settings=used, findings=findings, **sample, **ended
     )
 
 
-def _sample(program: Program, chosen: Guide, draws: int, seed: int) -> dict[str, Any]:
+def _sample(
+    program: Program, chosen: Guide, draws: int, seed: int, context: Context
+) -> dict[str, Any]:
     """What a `Fit` holds of the fitted guide: draws, log p, log q and further ratios of them."""
     with seeded(seed, DRAWS):
         values, log_q = _draw(program, chosen.guide, draws)
         log_p = over_draws(program.log_joint, values, program.elements)
-        more = further_draws(program, program.log_joint, values)
+        more = 0 if context.of_many else further_draws(program, program.log_joint, values)
         log_ratios = log_p - log_q if more <= draws else _log_ratios(program, chosen, more)
     with seeded(seed, DISCRETE):
         values = program.complete(values)
