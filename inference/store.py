@@ -532,6 +532,8 @@ def record(folder: Path) -> dict[str, Any]:
         raise _unfinished(folder, content)
     for name, expected in content["files"].items():
         file = folder / name
+        if ".." in Path(name).parts or Path(name).is_absolute():
+            raise Refused(f"run.json names {name}, outside its folder, {folder}; run it again")
         if not file.is_file() or sha256(file) != expected:
             mend = "run it again" if content["status"] == "done" else f"`zoo.py resume {folder}`"
             raise Refused(f"{name} is missing or was altered, {folder}; {mend}")
@@ -602,13 +604,21 @@ def _age(path: Path) -> float:
 
 
 def read_params(folder: Path) -> dict[str, Tensor]:
-    """Learned parameters of a run; empty if it has none."""
+    """Learned parameters of a run; empty if it has none.
+
+    Raises:
+        Refused: the file is damaged.
+    """
     path = folder / "params.safetensors"
     if not path.is_file():
         return {}
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise Refused(f"{path.name} is damaged ({error}), {folder}; run it again") from None
 
 
 def read_data(folder: Path) -> dict[str, Any] | None:
