@@ -21,8 +21,8 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -38,9 +38,10 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
     )
 
 from inference import settings as _settings
-from inference._problem import Context, Finding, Problem, Refused
+from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference.callbacks import Callback, Callbacks
+from inference.plan import Plan, bound, name_of
 from inference.settings import UsageError
 
 if "ipykernel" in sys.modules:
@@ -409,7 +410,7 @@ def check(
     Raises:
         UsageError, Fault: as `run`, for a model, data or settings that cannot be read.
     """
-    from inference import check, machine
+    from inference import check, execute, machine
 
     entry, name = _entry(model)
     homes = _homes(entry)
@@ -419,7 +420,7 @@ def check(
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
     with machine.numbers():
         chosen = None if guide is None else _guide(entry, guide, options)
-        found = check.check(_unprepared(entry, options, given), seed=seed, guide=chosen)
+        found = check.check(execute.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
 
 
@@ -516,22 +517,22 @@ def _checked(callbacks: Sequence[Callback]) -> Sequence[Callback]:
     return callbacks
 
 
-def _carried_out(plan: _Plan, how: _How, started: float, out: str | Path | None) -> Run:
+def _carried_out(plan: Plan, how: _How, started: float, out: str | Path | None) -> Run:
     """The planned run, in a folder of its own if `out` is given."""
     from inference import store
 
     record = _begun(plan)
     if out is None:
         context, told = _context(plan, how)
-        run = _execute(plan, context, record, started)
-        told.on_end(run)
-        return run
+        with _ending(told) as ended:
+            ended.append(_executed(plan, context, record, started))
+        return ended[0]
     kept = _arrays_of(plan.asked["source"])
     with store.begin(Path(out), record["name"], record, kept) as place:
         return _in_place(plan, how, started, place)
 
 
-def _context(plan: _Plan, how: _How, place: Any = None) -> tuple[Context, Callbacks]:
+def _context(plan: Plan, how: _How, place: Any = None) -> tuple[Context, Callbacks]:
     """Where the run computes, and all that is told of it."""
     told = Callbacks([*([place.journal] if place else []), *how.callbacks])
     state = {"state": place.state} if place else {}
@@ -539,33 +540,57 @@ def _context(plan: _Plan, how: _How, place: Any = None) -> tuple[Context, Callba
     return context, told
 
 
-def _in_place(plan: _Plan, how: _How, started: float, place: Any) -> Run:
+def _executed(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Run:
+    from inference import execute
+
+    found = execute.execute(plan, context, record, started)
+    source = plan.asked["source"]
+    return Run(**found._asdict(), _entry=plan.entry, _data=plan.data, _source=source)
+
+
+def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
     """The planned run in its folder: computed, saved, shown, and last its pictures."""
     context, told = _context(plan, how, place)
-    run = _execute(plan, context, place.record, started)
-    run.record["run"] = str(place.path)
-    try:
-        place.write(run.record, idata=run.idata, params=run.params)
-    finally:
-        how.show(run)  # also where there is no room to save it
-    if how.figures:
-        place.add_figures(run._pictures())
-    told.on_end(run)
+    with _ending(told) as ended:
+        run = _executed(plan, context, place.record, started)
+        run.record["run"] = str(place.path)
+        if place.spent:
+            run.record["timing"]["fit_s"] += place.spent
+            run.record["timing"]["earlier_s"] = place.spent
+        ended.append(run)
+        try:
+            place.write(run.record, idata=run.idata, params=run.params)
+        finally:
+            how.show(run)  # also where there is no room to save it
+        if how.figures:
+            place.add_figures(run._pictures())
     return run
+
+
+@contextmanager
+def _ending(told: Callbacks) -> Iterator[list[Run]]:
+    """Tells of the end, with the run if there is one by then."""
+    ended: list[Run] = []
+    try:
+        yield ended
+    finally:
+        told.on_end(ended[0] if ended else None)
 
 
 def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibration:
     """The run or the calibration of a folder, carried to its end."""
     from inference import store
 
-    again = _calibration_resumed if "calibration" in store.begun(folder) else _run_resumed
-    if store.begun(folder)["status"] != "done":
+    begun = store.begun(folder)
+    calibration = "calibration" in begun
+    if begun["status"] != "done":
         with store.reopen(folder) as place:
             if place.record["status"] != "done":  # nor did another process end it meanwhile
+                again = _calibration_resumed if calibration else _run_resumed
                 return again(place, given, how)
-    if again is _calibration_resumed:
+    if calibration:
         return _calibration_of(folder)
-    run = load(folder)
+    run = load(folder, model=given["model"])
     how.show(run)
     return run
 
@@ -576,7 +601,7 @@ def _run_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Run:
     return _in_place(plan, how, started, place)
 
 
-def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> _Plan:
+def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Plan:
     """What a run was asked for, planned again; it must be the same run.
 
     Raises:
@@ -654,7 +679,7 @@ def _source_of(record: Mapping[str, Any]) -> Any:
     kept = store.read_data(Path(record["run"])) if record.get("run") else None
     if kept is None:
         raise models.Fault(
-            "the data of this run were given in Python and are not kept; run it again there"
+            "the data of this run were given in Python and are not kept; give them again: data=..."
         )
     return kept
 
@@ -717,7 +742,7 @@ def _methods_compared(
 
     asked = _asked(model, jobs, common)
     plans = {label: _planned(one) for label, one in asked.items()}
-    sound = {label: plan for label, plan in plans.items() if isinstance(plan, _Plan)}
+    sound = {label: plan for label, plan in plans.items() if isinstance(plan, Plan)}
     compare.check_same_data({k: {"data": _data_said(plan.data)} for k, plan in sound.items()})
     if workers == 1:
         begin = partial(_begin, progress=progress, save_in=save_in)
@@ -727,7 +752,7 @@ def _methods_compared(
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
     stopped = study.stopped_by(done.values())
     if not runs and stopped:
-        raise KeyboardInterrupt
+        raise Stopped(stopped)
     if not runs:
         raise Refused(f"no method ran: {next(iter(done.values()))}")
     table = _compared(done)
@@ -773,7 +798,7 @@ def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
     return {name: getattr(run, name) for name in ("record", "idata", "verdict", "params")}
 
 
-def _begin(plan: _Plan, *, progress: bool, save_in: str | Path | None = None) -> Run:
+def _begin(plan: Plan, *, progress: bool, save_in: str | Path | None = None) -> Run:
     """One of many runs; its pictures are left to the comparison."""
     how = _How(progress=progress, figures=False)
     return _carried_out(plan, how, time.perf_counter(), save_in)
@@ -892,7 +917,7 @@ def _grown(
             plan = {job.label: _planned(asked)}
             (run,) = study.attempt(plan, partial(_begin, progress=progress)).values()
             if study.stopped_by([run]):
-                raise KeyboardInterrupt
+                raise Stopped(study.stopped_by([run]))
             if isinstance(run, Run):
                 rows += study.estimates(n, job.method, run.summary())
                 rows += _next(run, whole, counts[-1])
@@ -941,7 +966,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     """What the run predicts of the row after the sequence; none if it has no such row."""
     import torch
 
-    from inference import machine, results, study
+    from inference import execute, machine, results, study
 
     predicted = run.record["data"]["predicted"]
     if set(whole.rows.keys) <= set(predicted):
@@ -955,7 +980,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     else:
         draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
         with machine.numbers():
-            problem = _problem(run.entry, run.record["options"], run.data)
+            problem = execute.problem_of(run.entry, run.record["options"], run.data)
             found = results.next_row(problem, row, draws, run.record["seed"])
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
 
@@ -992,10 +1017,13 @@ def calibrate(
     Raises:
         UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
     """
-    from inference import store
+    from inference import calibration, store
 
-    if sbc < 1 or jobs < 1:
-        raise UsageError(f"sbc={sbc}, jobs={jobs}: give 1 or more, some 500 fits tell something")
+    if sbc < calibration.FEWEST or jobs < 1:
+        raise UsageError(
+            f"sbc={sbc}, jobs={jobs}: {calibration.FEWEST} fits at least, by one at least; some "
+            "500 tell something"
+        )
     asked = {
         "model": model,
         "method": method or ("svi" if guide is not None else _DEFAULT_METHOD),
@@ -1024,7 +1052,7 @@ class _Study:
     """A calibration: what `_plan` is asked for, which another process plans anew, and how."""
 
     asked: Mapping[str, Any]
-    plan: _Plan
+    plan: Plan
     n: int
     jobs: int = 1
     progress: bool = False
@@ -1073,9 +1101,9 @@ def _calibrated(study: _Study, **kept: Any) -> Calibration:
     """
     from importlib import import_module
 
-    from inference import calibration, simulated
+    from inference import calibration, execute, simulated
 
-    one, token = _simulated(study.plan).fit, str(time.time_ns())
+    one, token = execute.simulated(study.plan).fit, str(time.time_ns())
     if study.jobs > 1:
         # By the module's name: what belongs to `__main__` is not known in another process.
         one = partial(import_module("zoo")._remote_fit, token, study.asked)
@@ -1083,13 +1111,14 @@ def _calibrated(study: _Study, **kept: Any) -> Calibration:
         one, study.n, workers=study.jobs, progress=study.progress, **kept
     )
     if stopped and sum("rank" in fit for fit in fits) < calibration.FEWEST:
-        raise KeyboardInterrupt
+        raise Stopped(stopped)
     plan = study.plan
     names = {"model": plan.name, "method": plan.method, "guide": plan.guide}
     return _judged(names, plan.data.source, fits, study.n, stopped)
 
 
 def _calibration_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Calibration:
+    _must_be_idle({"callbacks": how.callbacks or None}, "a calibration tells nobody")
     asked = _asked_of(place.record, given)
     plan = _same_plan(place.record, asked)
     study = _Study(asked, plan, place.record["calibration"], how.jobs, how.progress)
@@ -1124,64 +1153,21 @@ def _judged(
     return table
 
 
-def _simulated(plan: _Plan) -> Any:
-    """The method of a plan, to be fitted to data drawn from its model."""
-    from inference import machine, simulated
-
-    entry, data, options = plan.entry, plan.data, plan.options
-
-    def given(problem: Problem) -> Problem:
-        """What belongs to these data: a refusal, the exact truth."""
-        own = {key: problem.tensors[key].clone() for key in study.keys.values()}
-        simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
-        reason = entry.refuses(plan.method, options, simulated_data)
-        if reason:
-            raise Refused(reason)
-        known = partial(entry.exact, simulated_data, **options) if entry.exact else None
-        return replace(problem, exact=known)
-
-    with machine.numbers():
-        problem = _problem(entry, options, data)
-        method = inference.method(plan.method)
-        study = simulated.Simulated(problem, method, plan.settings, plan.seed, given)
-    return study
-
-
 # In a worker process: the study that it works on, under the token of its call.
 _studies: dict[str, Any] = {}
 
 
 def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
     """The i-th fit, in another process, which plans and records once for all of its fits."""
+    from inference import execute
+
     if token not in _studies:
         _studies.clear()
-        _studies[token] = _simulated(_plan(**asked))
+        _studies[token] = execute.simulated(_plan(**asked))
     return _studies[token].fit(i)
 
 
 # -- from what was asked to a result ----------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """A run as it was asked for: names resolved, settings checked, data read."""
-
-    entry: models.Entry
-    name: str
-    method: str
-    options: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    data: models.Data
-    asked: Mapping[str, Any]
-    seed: int
-    device: str
-    model_in_python: bool = False
-
-    @property
-    def guide(self) -> str | None:
-        """The guide's name, None for a method without one."""
-        guide = self.settings.get("guide")
-        return guide if isinstance(guide, str | None) else _name_of(guide)
 
 
 def _plan(
@@ -1194,7 +1180,7 @@ def _plan(
     seed: int,
     device: str,
     settings: Mapping[str, Any],
-) -> _Plan:
+) -> Plan:
     """What `run` was asked for.
 
     Raises:
@@ -1215,7 +1201,7 @@ def _plan(
         shares["method"]["guide"] = _guide(entry, guide, shares["model"])
     elif guide is not None:
         raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
-    return _Plan(
+    return Plan(
         entry=entry,
         name=name,
         method=method,
@@ -1233,7 +1219,7 @@ def _entry(model: str | Path | Callable | models.Entry) -> tuple[models.Entry, s
     if isinstance(model, models.Entry):
         return model, Path(models.place(model.model).partition(",")[0]).stem
     if callable(model):
-        return models.wrap(model), _name_of(model)
+        return models.wrap(model), name_of(model)
     name = str(model)
     if name not in models.names() and not name.endswith(".py"):
         known = _nearest(name, models.names())
@@ -1255,7 +1241,7 @@ def _guide(
     if guide is None:
         return [*entry.guides, *guides.GUIDES][0]
     if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
-        own = _bound(models.load_guide(str(guide), models.data_keys(entry.model)), options)
+        own = bound(models.load_guide(str(guide), models.data_keys(entry.model)), options)
         own.__name__ = str(guide)  # what the record says
         return own
     if isinstance(guide, str):
@@ -1311,144 +1297,13 @@ def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
     return data
 
 
-def _problem(
-    entry: models.Entry, options: Mapping[str, Any], data: Any, *, checked: bool = True
-) -> Problem:
-    """The problem as inference sees it, made ready."""
-    import torch
-
-    from inference import prepare
-
-    problem = _unprepared(entry, options, data)
-    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
-
-
-def _unprepared(entry: models.Entry, options: Mapping[str, Any], data: Any) -> Problem:
-    """The problem as it came in: what was not given, or has no rows, is latent."""
-    import torch
-
-    tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
-    tensors |= {key: torch.zeros(()) for key in free}
-    if data.n == 0:
-        free = [*free, *data.rows.keys]
-        tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
-    return Problem(
-        model=partial(entry.model, **options),
-        tensors=tensors,
-        latent_keys=tuple(free),
-        rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
-        guides={name: _bound(guide, options) for name, guide in entry.guides.items()},
-        exact=partial(entry.exact, data, **options) if entry.exact else None,
-        test=data.test,
-        log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},
-        dims=data.dims,
-        coords=data.coords,
-    )
-
-
-def _must_observe(entry: models.Entry, problem: Problem) -> None:
-    """A user's model that observes none of its data is a mistake, not a prior."""
-    from inference.program import Program
-
-    program = Program(problem)
-    if entry.free or problem.latent_keys or program.of("observed") or program.has_factor:
-        return
-    raise models.Fault(
-        f"the model observes nothing, {models.place(entry.model)}; "
-        "give a sample statement obs=..., or run --method prior"
-    )
-
-
-def _must_be_fitted(method: str, problem: Problem) -> None:
-    """Parameters of the model's own have no prior: only svi can fit them."""
-    from inference.program import Program
-
-    unfitted = Program(problem).unfitted
-    if unfitted:
-        raise Refused(
-            f"the model has parameters of its own ({', '.join(unfitted)}), which {method} cannot "
-            "fit; use --method svi, or give them priors"
-        )
-
-
-def _bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
-    named = _settings.declared(guide)
-    return partial(guide, **{k: v for k, v in options.items() if k in named})
-
-
-def _execute(plan: _Plan, context: Context, record: Mapping[str, Any], started: float) -> Run:
-    """The planned run, computed and judged.
-
-    Args:
-        plan: what was asked for.
-        context: where it computes, and who is told.
-        record: what is known of it before it begins.
-        started: when it was asked for, `time.perf_counter`.
-    """
-    from inference import machine, prepare, results
-
-    context.callbacks.on_start(record)
-    with machine.numbers():
-        problem = _problem(plan.entry, plan.options, plan.data)
-        if plan.method != "prior":
-            _must_observe(plan.entry, problem)
-        if plan.method != "svi":
-            _must_be_fitted(plan.method, problem)
-        began = time.perf_counter()
-        with machine.on(plan.device):
-            placed = prepare.place(problem, plan.device)
-            function = inference.method(plan.method)
-            fit = function(placed, seed=plan.seed, context=context, **plan.settings)
-        fitted = time.perf_counter()
-        fit = fit.on_cpu()
-        if plan.data.n == 0:
-            fit.findings.append(Finding("note", "there are no data, so this is the prior"))
-        problem = replace(problem, params=fit.params)
-        labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
-        idata = results.to_inference_data(
-            problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
-        )
-        verdict, metrics = _judge(plan, problem, fit, idata)
-        found = _found(plan, problem, fit, record)
-    done = time.perf_counter()
-    timing = {"load_s": began - started, "fit_s": fitted - began}
-    timing |= {"judge_s": done - fitted, "total_s": done - started}
-    found |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
-    found |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons}}
-    found["findings"] = [vars(finding) for finding in verdict.findings]
-    return Run(
-        record={**record, **found},
-        idata=idata,
-        verdict=verdict,
-        params=fit.params,
-        _entry=plan.entry,
-        _data=plan.data,
-        _source=plan.asked["source"],
-    )
-
-
-def _judge(
-    plan: _Plan, problem: Problem, fit: Any, idata: az.InferenceData
-) -> tuple[Verdict, dict[str, float]]:
-    """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
-    from inference import diagnostics, results
-
-    entry, data = plan.entry, plan.data
-    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata)
-    if entry.original is not None and data.scaling is not None and fit.kind != "prior":
-        results.add_original(idata, lambda draws: entry.original(draws, data))
-    verdict = diagnostics.verdict(fit, idata, metrics)
-    if entry.metrics is not None and fit.kind != "prior":
-        metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **plan.options)
-    return verdict, metrics
-
-
-def _begun(plan: _Plan) -> dict[str, Any]:
+def _begun(plan: Plan) -> dict[str, Any]:
     """What run.json holds of a run before it begins: how it is made, and made again."""
     from inference import machine
 
     stamp, stem = time.strftime("%Y%m%d-%H%M%S"), Path(plan.name).stem
-    guide, own = plan.guide, plan.settings.get("guide")
+    guide, given = plan.guide, plan.settings.get("guide")
+    own = given if callable(given) else plan.entry.guides.get(guide)
     in_file = guide is not None and guide.endswith(".py")
     return {
         "name": "-".join([stem, plan.method, *_in_folder(guide), str(plan.seed), stamp]),
@@ -1458,7 +1313,7 @@ def _begun(plan: _Plan) -> dict[str, Any]:
         "method": plan.method,
         "guide": str(Path(guide).resolve()) if in_file else guide,
         "guide_sha256": models.fingerprint(own) if callable(own) else None,
-        "guide_in_python": callable(own) and not in_file,
+        "guide_in_python": callable(given) and not in_file,
         "seed": plan.seed,
         "device": plan.device,
         "options": plan.options,
@@ -1469,25 +1324,9 @@ def _begun(plan: _Plan) -> dict[str, Any]:
     }
 
 
-def _found(plan: _Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
-    """What run.json holds of the result, beside what it held from the beginning."""
-    return {
-        "status": fit.status,
-        "signal": fit.signal,
-        "settings": record["settings"] | fit.settings,
-        "data": record["data"] | _data_seen(plan.data, problem),
-        "latent_keys": list(problem.latent_keys),
-        "point": {k: v.tolist() for k, v in fit.point.items()},
-    }
-
-
 def _in_folder(guide: str | None) -> list[str]:
     """The guide as part of a folder's name: not every system allows a colon there."""
     return [Path(guide).stem.replace(":", "")] if guide else []
-
-
-def _name_of(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
 
 
 def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -1508,64 +1347,20 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data_seen(data: models.Data, problem: Problem) -> dict[str, Any]:
-    """The data of a run as the model saw them."""
-    return {
-        "n": data.n if data.n is not None else problem.n,
-        "rows": problem.rows,
-        "shapes": {k: list(getattr(v, "shape", ())) for k, v in problem.tensors.items()},
-        "predicted": _predicted(problem),
-        "units": {key: list(unit) for key, unit in data.units.items()},
-    }
-
-
-def _predicted(problem: Problem) -> list[str]:
-    """The data keys that are observed (or latent): what a prediction does not need."""
-    from inference.prepare import observed_keys
-    from inference.program import Program
-
-    return [*observed_keys(Program(problem).sites, problem.tensors).values(), *problem.latent_keys]
-
-
 def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
     """The predictive distribution of new rows, summarised."""
-    import torch
+    from inference import execute, machine
 
-    from inference import machine, results
-    from inference.prepare import prepare
-    from inference.program import Program
-
-    record = run.record["data"]
-    plate, keys = record["rows"] or (None, ())
+    _, keys = run.record["data"]["rows"] or (None, ())
     with machine.numbers():
         tensors = {}
-        if any(key not in keys for key in record["shapes"]):
+        if any(key not in keys for key in run.record["data"]["shapes"]):
             tensors = {k: v for k, v in run.data.tensors.items() if k not in keys}
         if source is not None:
             tensors |= _new_rows(run, source)
-        given = [key for key in keys if key in tensors]
-        n = len(tensors[given[0]]) if given else rows
-        for key, shape in record["shapes"].items():
-            if key not in tensors and key not in record["predicted"]:
-                raise models.Fault(f"predicting needs {key}; give it in --data")
-            if key not in tensors:
-                tensors[key] = torch.zeros([n, *shape[1:]] if key in keys else shape)
-        problem = Problem(
-            model=partial(run.entry.model, **run.record["options"]),
-            tensors=tensors,
-            latent_keys=tuple(key for key in run.record["latent_keys"] if key not in keys),
-            rows=(plate, tuple(keys)) if plate else None,
-            params=run.params,
-        )
-        program = Program(prepare(problem, dtype=torch.get_default_dtype(), checked=False))
-        if not program.of("observed"):
-            raise UsageError("nothing was observed in this run, so there is nothing to predict")
-        posterior = run.idata["posterior"]
-        draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
-        shape = (posterior.sizes["chain"], posterior.sizes["draw"])
-        seed = run.record["seed"]
-        values = results.predictive(program, draws, shape, seed, new_rows=True)
-    return results.predictive_table(values, record["units"])
+        model = partial(run.entry.model, **run.record["options"])
+        found = execute.Result(run.record, run.idata, run.verdict, run.params)
+        return execute.predict(model, run.record, found, tensors, rows)
 
 
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
@@ -1605,7 +1400,7 @@ def _guarded(argv: list[str] | None) -> int:
         return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
         what = str(stop) or "interrupted, nothing was saved; run it again"
-        return _fail(what, 130, verbose)
+        return _fail(what, 128 + getattr(stop, "signal", 2), verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
@@ -2038,21 +1833,24 @@ def _state_of(record: Mapping[str, Any]) -> str:
 def _clean(arguments: argparse.Namespace) -> None:
     from inference import store
 
+    out, verb = Path(arguments.out), "would remove" if arguments.dry_run else "removed"
     if arguments.runs:
-        gone = [Path(run) for run in arguments.runs]
-        for folder in gone:
-            if not (folder / "run.json").is_file():
-                raise store.MissingRun(f"there is no run in {folder}; nothing was removed")
+        folders, statuses, left = [Path(run) for run in arguments.runs], None, []
+        for folder in folders:
+            store.begun(folder)  # all of them are there
     else:
-        statuses = ("failed", "interrupted") if arguments.interrupted else ("failed",)
-        out = Path(arguments.out)
-        gone = [Path(r["run"]) for r in store.runs(out) if r["status"] in statuses]
-        gone += store.leftovers(out)
-    for folder in gone:
+        statuses = ("failed", *(("interrupted", "running") if arguments.interrupted else ()))
+        shown = [status for status in statuses if status != "running"]
+        folders = [Path(r["run"]) for r in store.runs(out) if r["status"] in shown]
+        left = store.leftovers(out)
+    for folder in folders:
+        if arguments.dry_run or store.remove(folder, statuses):
+            print(f"{verb} {folder}")
+    for path in left:
         if not arguments.dry_run:
-            store.remove(folder)
-        print(f"{'would remove' if arguments.dry_run else 'removed'} {folder}")
-    if not gone:
+            store.remove_leftover(path)
+        print(f"{verb} {path}")
+    if not folders and not left:
         print("there is nothing to remove")
 
 
@@ -2101,12 +1899,12 @@ def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
 
 
 def _show_sites(entry: models.Entry) -> None:
-    from inference import machine
+    from inference import execute, machine
     from inference.program import Program
 
     options = {k: s.default for k, s in _settings.declared(entry.model).items()}
     with machine.numbers():
-        sites = Program(_problem(entry, options, entry.data())).sites
+        sites = Program(execute.problem_of(entry, options, entry.data())).sites
     print("\nSites (default data)")
     for site in sites.values():
         plates = f" in {', '.join(p.name for p in site.plates)}" if site.plates else ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyro
 import torch
@@ -198,9 +199,11 @@ def guide(case: Case) -> Iterator[Check]:
         guides = {getattr(case.guide, "__name__", str(case.guide)): case.guide}
     if not guides:
         yield note("the model has no guide of its own")
-    for guide in guides.values():
+    for name, guide in guides.items():
         with pyro.get_param_store().scope():
-            yield from _guide_faults(case, guide)
+            for fault in _guide_faults(case, guide):
+                several = len(guides) > 1
+                yield replace(fault, what=f"'{name}': {fault.what}") if several else fault
 
 
 def _guide_faults(case: Case, guide: str | Guide | Callable) -> Iterator[Check]:
@@ -275,7 +278,7 @@ def _beside(name: str, data: Sequence[float], drawn: Tensor) -> Check:
     far = [
         statistic
         for i, statistic in enumerate(("mean", "sd"))
-        if not drawn[:, i].min() <= data[i] <= drawn[:, i].max()
+        if not _reached(data[i], drawn[:, i])
     ]
     if far:
         return note(
@@ -283,6 +286,12 @@ def _beside(name: str, data: Sequence[float], drawn: Tensor) -> Check:
             "rescale the data, or widen the prior"
         )
     return Check("", True, said)
+
+
+def _reached(value: float, drawn: Tensor) -> bool:
+    """Whether the finite ones of what the prior predicts reach so far."""
+    finite = drawn[drawn.isfinite()]
+    return not len(finite) or bool(finite.min() <= value <= finite.max())
 
 
 _CENTRAL = torch.tensor([0.025, 0.975], dtype=torch.float64)

@@ -29,6 +29,14 @@ class Refused(Fault):
     exit_code = 65
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal ended a run before it had a result."""
+
+    def __init__(self, signal: int, what: str = ""):
+        super().__init__(what)
+        self.signal = signal
+
+
 # Memory that the draws of a run may take, bytes.
 _MOST_BYTES = 4e9
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 _OURS = str(Path(__file__).parent)
 _LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (torch, pyro))
 _PYTHON = str(Path(os.__file__).parent)
+_INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 
 
 def here() -> str | None:
@@ -54,7 +56,7 @@ def _is_ours(name: str) -> bool:
 
 def _is_library(name: str) -> bool:
     standard = name.startswith(_PYTHON) and "site-packages" not in name
-    return standard or name.startswith(("<frozen", *_LIBRARIES))
+    return standard or name.startswith(("<frozen", *_INSTALLED, *_LIBRARIES))
 
 
 def _said(name: str, line: int | None) -> str:

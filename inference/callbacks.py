@@ -6,6 +6,7 @@ import json
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Callback:
         """The run has ended: done, interrupted or failed (`run.record["status"]`).
 
         Args:
-            run: the `zoo.Run`; its folder, if it has one, is written.
+            run: the `zoo.Run`, its folder written if it has one; None where there is no result.
         """
 
 
@@ -101,17 +102,30 @@ class Journal(Callback):
             file.write(json.dumps(line) + "\n")
 
 
+def seconds_spent(path: Path) -> float:
+    """How long the attempts that a journal tells of have lasted together."""
+    attempts = [0.0]
+    for line in _lines(path):
+        if line.get("event") == "start":
+            attempts.append(0.0)
+        attempts[-1] = max(attempts[-1], float(line.get("t", 0.0)))
+    return sum(attempts)
+
+
 def last_step(path: Path) -> dict[str, Any] | None:
     """The last step that a journal tells of; None where it tells of none."""
+    steps = [line for line in _lines(path) if line.get("event") == "step"]
+    return steps[-1] if steps else None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a journal, without one that was cut short when the run was killed."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            told = json.loads(line)
-        except ValueError:  # cut short when the run was killed
-            continue
-        if isinstance(told, dict) and told.get("event") == "step":
-            return told
-    return None
+        return []
+    found = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [line for line in found if isinstance(line, dict)]

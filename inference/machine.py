@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 
@@ -62,5 +65,15 @@ OF_DRAWS = ("torch", "pyro-ppl", "numpy", "scipy", "nutpie")
 
 
 def versions(names: Sequence[str] = (*OF_DRAWS, "arviz")) -> dict[str, str]:
-    """Python and the libraries that determine a run's numbers."""
-    return {"python": sys.version.split()[0], **{name: version(name) for name in names}}
+    """Python, the libraries that determine a run's numbers, and the code of the inferences."""
+    installed = {name: version(name) for name in names}
+    return {"python": sys.version.split()[0], "inference": _own_version(), **installed}
+
+
+@cache
+def _own_version() -> str:
+    """A hash of this package's sources: draws of another state of it may be others."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

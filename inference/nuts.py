@@ -21,7 +21,7 @@ from torch import Tensor
 
 from . import chains as chains_
 from ._native import nutpie_model
-from ._problem import Context, Fault, Finding, Fit, Problem, Refused, check_memory
+from ._problem import Context, Fault, Finding, Fit, Problem, Refused, Stopped, check_memory
 from .callbacks import Callback
 from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
 from .graph import Function, How, Recorded, compiled
@@ -192,7 +192,7 @@ def _kept(
     length = max(lengths, key=lambda n: n * _at_least(lengths, n), default=None)
     if length is None:
         if outcome.signal is not None:
-            raise KeyboardInterrupt
+            raise Stopped(outcome.signal)
         raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
     kept = {c: result for c, result in results.items() if len(result["u"]) >= length}
     said = f"{why}; kept are {length} of {draws} draws of {len(kept)} of {chains} chains"

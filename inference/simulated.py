@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import machine, results
-from ._problem import Context, Fault, Fit, Problem, Refused
+from ._problem import Context, Fault, Fit, Problem, Refused, Stopped
 from .chains import SIMULATED, Heard, listening, seeded, spawn
 from .diagnostics import verdict
 from .graph import Graphs
@@ -35,6 +35,8 @@ _RANKED = {"chains": 99, "independent": 999, "prior": 999}
 # Scalars that are ranked, of models with many latents.
 _MOST_CELLS = 1000
 LOG_LIKELIHOOD = "log likelihood"
+# Fits after which a study ends of which none came to a result.
+_HOPELESS = 20
 # Streams of random numbers of a fit.
 _TRUTH, _METHOD, _REPLICATES, _TIES = range(4)
 
@@ -98,8 +100,8 @@ class Simulated:
         for site, key in self.keys.items():
             self.problem.tensors[key].copy_(truth[site])
 
-    def fit(self, i: int) -> dict[str, Any] | None:
-        """The i-th data set, fitted: plain values; None if a signal cut the fit short.
+    def fit(self, i: int) -> dict[str, Any] | int:
+        """The i-th data set, fitted: plain values; the signal if one cut the fit short.
 
         Returns:
             `i`, `seconds` and, of a fit: `draws` (L), `rank` (quantity to rank of the truth),
@@ -113,8 +115,8 @@ class Simulated:
             self._replace(truth)
             try:
                 found = self._ranked(i, truth, self._fitted(i))
-            except (KeyboardInterrupt, _Interrupted):
-                return None
+            except KeyboardInterrupt as stop:
+                return getattr(stop, "signal", signal.SIGINT)
             except Refused as refusal:
                 found = {"missing": "refused", "reason": str(refusal)}
             except Fault as fault:
@@ -129,7 +131,7 @@ class Simulated:
         context = Context(apart=False, graphs=self.graphs)
         fit = self.method(self.given(self.problem), seed=seed, context=context, **self.settings)
         if fit.status == "interrupted":
-            raise _Interrupted
+            raise Stopped(fit.signal)
         if fit.kind == "point":
             raise Fault("a point estimate has no draws among which the truth could be ranked")
         return fit
@@ -179,10 +181,6 @@ class Simulated:
             new = over_draws(self.program.predictive, values, elements)[name]
         mean = new.to(torch.float64).reshape(len(new), -1).mean(1)
         return {LOG_LIKELIHOOD: total.numpy(), f"mean of new {name}": mean.numpy()}
-
-
-class _Interrupted(Exception):
-    """A signal ended a fit."""
 
 
 def _replaceable(program: Program) -> dict[str, str]:
@@ -247,7 +245,7 @@ def _errors(truth: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray]) ->
 
 
 def run(
-    one: Callable[[int], dict[str, Any] | None],
+    one: Callable[[int], dict[str, Any] | int],
     n: int,
     *,
     found: Mapping[int, dict[str, Any]] | None = None,
@@ -272,21 +270,23 @@ def run(
     bar = tqdm(total=n, initial=len(done), desc="fits", disable=not progress, mininterval=0.2)
     with bar, listening() as heard:
         for fit in _fits(one, waiting, workers, heard):
-            if fit is None:
-                heard.signal = heard.signal or signal.SIGINT
+            if isinstance(fit, int):
+                heard.signal = heard.signal or fit
                 continue
             done[fit["i"]] = fit
             keep(fit)
             bar.update()
+            if len(done) == _HOPELESS and not any("rank" in one for one in done.values()):
+                break  # none of so many: the method is not for this model
     return [done[i] for i in sorted(done)], heard.signal or 0
 
 
 def _fits(
-    one: Callable[[int], dict[str, Any] | None],
+    one: Callable[[int], dict[str, Any] | int],
     waiting: Sequence[int],
     workers: int,
     heard: Heard,
-) -> Iterator[dict[str, Any] | None]:
+) -> Iterator[dict[str, Any] | int]:
     """The fits as they are done; after a signal no more are begun."""
     if workers == 1:
         for i in waiting:
@@ -304,7 +304,7 @@ def _fits(
         raise Fault("a worker process died; what was done is kept, go on with it") from error
 
 
-def _deaf(one: Callable[[int], dict[str, Any] | None], i: int) -> dict[str, Any] | None:
+def _deaf(one: Callable[[int], dict[str, Any] | int], i: int) -> dict[str, Any] | int:
     """A fit in a worker process, which a Ctrl-C reaches too: its parent says when to stop."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return one(i)

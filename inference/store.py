@@ -18,15 +18,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._problem import Fault, Refused
-from .callbacks import Journal, last_step
-from .state import State, replace
+from ._problem import Fault, Refused, Stopped
+from .callbacks import Journal, last_step, seconds_spent
+from .state import State, replace, sync
 
 if TYPE_CHECKING:
     import arviz as az
@@ -39,6 +39,7 @@ FORMAT = 2
 FITS = "fits.jsonl"
 # How long to wait for a lock whose holder may be just ending, seconds.
 _PATIENCE = 1.0
+_SIGINT = 2
 # The disk is at fault, or full: not the name, and not the rights.
 _IO_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT)
 
@@ -124,13 +125,16 @@ class Place:
     Attributes:
         path: the folder.
         state: where the method keeps what a resume needs.
+        spent: seconds of earlier attempts.
         journal: writes `progress.jsonl`.
     """
 
-    def __init__(self, path: Path, record: Mapping[str, Any], made: list[Path] | None = None):
-        self.path, self.record, self.made = path, dict(record), made
-        self.lock = _locked(path, _PATIENCE)
+    def __init__(
+        self, path: Path, record: Mapping[str, Any], lock: Any, made: list[Path] | None = None
+    ):
+        self.path, self.record, self.made, self.lock = path, dict(record), made, lock
         self.state = State(path / "state")
+        self.spent = seconds_spent(path / "progress.jsonl")
         self.journal = Journal(path / "progress.jsonl")
         _clear(path)
 
@@ -163,9 +167,10 @@ class Place:
             self._journal_end(status, reason)
             _put_manifest(self.path, {**self.record, "status": status, "reason": reason})
         if stopped:
-            raise KeyboardInterrupt(
-                f"interrupted, in {self.path}; continue with `zoo.py resume {self.path}`"
-            ) from error
+            what = f"interrupted, in {self.path}; continue with `zoo.py resume {self.path}`"
+            if self.record["status"] == "done":
+                what = f"interrupted, in {self.path}; the result is saved, pictures are missing"
+            raise Stopped(getattr(error, "signal", _SIGINT), what) from error
 
     def _discard(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
@@ -205,7 +210,7 @@ class Place:
 
     def restart(self, file: str, objects: Iterable[Mapping[str, Any]]) -> None:
         """Write a file of JSON lines anew, to which `append` adds."""
-        text = "".join(json.dumps(one) + "\n" for one in objects)
+        text = "".join(_line(one) for one in objects)
         with self._told():
             replace(self.path / file, lambda path: path.write_text(text, encoding="utf-8"))
 
@@ -216,7 +221,7 @@ class Place:
             CannotWrite: as `write`.
         """
         with self._told(), (self.path / file).open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(one) + "\n")
+            lines.write(_line(one))
             lines.flush()
             os.fsync(lines.fileno())
 
@@ -232,6 +237,8 @@ class Place:
 
     def _seal(self) -> None:
         files = sorted(path for path in self.path.rglob("*") if _of_result(path, self.path))
+        if self.record["status"] != "done":  # a resume goes on writing them
+            files = [path for path in files if path.name != FITS]
         hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in files}
         _put_manifest(self.path, {**self.record, "files": hashes})
 
@@ -266,13 +273,18 @@ def begin(
     begun = {key: value for key, value in record.items() if key not in _FOUND}
     begun["status"] = "running"
     with _told(f"the run in {out}", "use --out"):
-        made = _made(out)
+        made, locks = _made(out), []
+
+        def write(folder: Path) -> None:
+            locks.append(_locked(folder, 0))  # nobody finds it unlocked
+            _put_begun(folder, begun, data)
+
         try:
-            path = _whole(out, name, lambda folder: _put_begun(folder, begun, data))
+            path = _whole(out, name, write)
         except OSError:
             _unmake(made)
             raise
-        return Place(path, begun, made)
+        return Place(path, begun, locks[0], made)
 
 
 # What a record has once there is a result.
@@ -283,10 +295,16 @@ def _put_begun(
     folder: Path, record: Mapping[str, Any], data: Mapping[str, np.ndarray] | None
 ) -> None:
     if data is not None:
-        import numpy as np
-
-        np.savez(folder / "data.npz", allow_pickle=False, **data)
+        replace(folder / "data.npz", lambda path: _put_arrays(path, data))
     _put_manifest(folder, {**record, "files": {}})
+
+
+def _put_arrays(path: Path, data: Mapping[str, np.ndarray]) -> None:
+    import numpy as np
+
+    named = {f"key {name}": array for name, array in data.items()}
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **named)
 
 
 def reopen(path: Path) -> Place:
@@ -295,10 +313,15 @@ def reopen(path: Path) -> Place:
     Raises:
         MissingRun, Refused: as `begun`. Locked: it is running. CannotWrite: not allowed.
     """
-    record = begun(path)
-    with _told(f"in {path}", "copy the run to where you may write"):
-        place = Place(path, record)
-        place.record = begun(path)  # it may have ended while the lock was waited for
+    begun(path)
+    with _told(f"the run in {path}", "copy the run to where you may write"):
+        lock = _locked(path, _PATIENCE)
+        place = Place(path, begun(path), lock)  # it may have ended while the lock was waited for
+        if place.record["status"] == "failed":  # no longer: what it will have done is to be kept
+            status = "interrupted" if "verdict" in place.record else "running"
+            place.record = {k: v for k, v in place.record.items() if k != "reason"}
+            place.record["status"] = status
+            _put_manifest(path, place.record)
         return place
 
 
@@ -320,6 +343,8 @@ def _locked(path: Path, patience: float) -> Any:
 
 def is_running(path: Path) -> bool:
     """Whether a process is writing the run."""
+    if not path.is_dir():
+        return False
     try:
         _locked(path, 0).release()
     except Locked:
@@ -379,7 +404,9 @@ def _rename(partial: Path, out: Path, name: str) -> Path:
         if target.exists():
             continue
         try:
-            return partial.rename(target)
+            moved = partial.rename(target)
+            sync(out)
+            return moved
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise  # else another process was faster
@@ -506,7 +533,8 @@ def record(folder: Path) -> dict[str, Any]:
     for name, expected in content["files"].items():
         file = folder / name
         if not file.is_file() or sha256(file) != expected:
-            raise Refused(f"{name} is missing or was altered, {folder}; run it again")
+            mend = "run it again" if content["status"] == "done" else f"`zoo.py resume {folder}`"
+            raise Refused(f"{name} is missing or was altered, {folder}; {mend}")
     return content
 
 
@@ -525,12 +553,19 @@ def progress(folder: Path) -> str:
     return f"{step['step']} of {step['of']} steps" if step else "no step yet"
 
 
+def _line(one: Mapping[str, Any]) -> str:
+    return json.dumps({**one, "sha": _seal_of(one)[:16]}) + "\n"
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of JSON lines; a line cut short by a kill is left out."""
+    """The objects of a file of JSON lines; a line that is damaged, or cut short, is left out."""
     found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            found.append(json.loads(line))
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    for line in text.splitlines():
+        with suppress(ValueError, AttributeError, KeyError):
+            one = json.loads(line)
+            if one.pop("sha") == _seal_of(one)[:16]:
+                found.append(one)
     return found
 
 
@@ -548,13 +583,22 @@ def status(folder: Path, content: Mapping[str, Any]) -> str:
 def runs(out: Path) -> list[dict[str, Any]]:
     """The records of the runs under a folder, oldest first; hashes of files not checked."""
     found = []
-    for path in sorted(out.glob("[!.]*/run.json"), key=lambda p: p.stat().st_mtime):
+    for path in sorted(out.glob("[!.]*/run.json"), key=_age):
         try:
             content = begun(path.parent)
             found.append({**content, "status": status(path.parent, content)})
-        except Fault as fault:
+        except MissingRun:  # removed meanwhile
+            continue
+        except (Fault, OSError) as fault:
             found.append({"run": str(path.parent), "status": "damaged", "reason": str(fault)})
     return found
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def read_params(folder: Path) -> dict[str, Tensor]:
@@ -576,7 +620,7 @@ def read_data(folder: Path) -> dict[str, Any] | None:
 
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: _plain(arrays[name]) for name in arrays.files}
+            return {name[4:]: _plain(arrays[name]) for name in arrays.files}
     except (ValueError, OSError, EOFError) as error:
         raise Refused(f"data.npz is damaged ({error}), {folder}; run it again") from None
 
@@ -603,20 +647,41 @@ def arrays_of(data: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
 # -- clearing away -----------------------------------------------------------------------------
 
 
-def remove(folder: Path) -> None:
-    """Remove a run.
+def remove(folder: Path, statuses: Sequence[str] | None = None) -> bool:
+    """Remove a run, and say whether it was.
+
+    Args:
+        folder: the run's folder.
+        statuses: it stays if it has none of these by now; None removes it as it is.
 
     Raises:
         Locked: it is running. CannotWrite: not allowed.
     """
+    folder = folder.resolve()
     lock = _locked(folder, 0)
     with _told(f"in {folder}", "it stays"):
         try:
+            if statuses is not None and begun(folder)["status"] not in statuses:
+                return False
             gone = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
             folder.rename(gone)
             shutil.rmtree(gone)
+            return True
         finally:
             lock.release()
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove what `leftovers` found.
+
+    Raises:
+        CannotWrite: not allowed.
+    """
+    with _told(str(path), "it stays"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def leftovers(out: Path) -> list[Path]:

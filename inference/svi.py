@@ -534,7 +534,8 @@ class _Ascent:
         found = self.kept.load("svi")
         if found is None or found[0]["flat"].shape != tuple(self.adam.flat.shape):
             return False
-        arrays, numbers = {k: torch.as_tensor(v) for k, v in found[0].items()}, found[1]
+        numbers = found[1]  # on the processor, whatever the default: so want it random states
+        arrays = {k: torch.as_tensor(v, device="cpu") for k, v in found[0].items()}
         for name, tensor in self.adam.state.items():
             tensor.copy_(arrays[name])
         self.adam.lr = numbers.pop("lr")

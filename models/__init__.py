@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib
 import inspect
 import itertools
-import re
 import sys
+import sysconfig
+import types
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,38 +95,100 @@ def place(model: Callable) -> str:
 
 
 def fingerprint(model: Callable) -> str:
-    """Hash of a model's source, and of all that it names of its own file.
+    """Hash of a model (or guide): its source, and all that it names of the user's own code.
 
-    A function given in Python without a source is known by its code.
+    Functions, classes and plain values (numbers, words, lists, tensors) that it names or encloses
+    count, and the options bound to it; libraries do not. What has no source is known by its code.
     """
-    function = inspect.unwrap(getattr(model, "func", model))
     parts: dict[str, str] = {}
-    _collect(function, parts)
+    _collect(model, parts)
     text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _collect(what: Any, parts: dict[str, str]) -> None:
-    """The source of a function or class, then of what it names of its own module."""
-    name = getattr(what, "__qualname__", type(what).__qualname__)
+    """The source of a function or class, then of what it names."""
+    if isinstance(what, functools.partial):
+        parts["bound"] = _value((what.args, what.keywords))
+        return _collect(what.func, parts)
+    what = inspect.unwrap(what)
+    text = _text(what)
+    name = f"{getattr(what, '__qualname__', type(what).__qualname__)} {_hash_of(text)}"
     if name in parts:
-        return
-    parts[name] = _text(what)
-    home = getattr(what, "__module__", None)
-    known = getattr(what, "__globals__", None) or vars(sys.modules.get(home, object)) or {}
-    for word in sorted(set(re.findall(r"\w+", parts[name]))):
-        found = known.get(word)
-        if callable(found) and getattr(found, "__module__", None) == home:
-            _collect(found, parts)
-        elif isinstance(found, bool | int | float | str | tuple):
-            parts[word] = repr(found)
+        return None
+    parts[name] = text
+    for function in [what, *vars(what).values()] if isinstance(what, type) else [what]:
+        code = getattr(function, "__code__", None)
+        if code is None:
+            continue
+        named = {word: function.__globals__.get(word) for word in _names(code)}
+        cells = function.__closure__ or ()
+        named |= {w: c.cell_contents for w, c in zip(code.co_freevars, cells) if _filled(c)}
+        for word, found in named.items():
+            if _is_users(found):
+                _collect(found, parts)
+            elif not callable(found) and not inspect.ismodule(found):
+                parts[f"{name} {word}"] = _value(found)
+    return None
+
+
+def _hash_of(text: str) -> str:
+    """A short hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The global names and attributes in a function, those in functions within it too."""
+    inner = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _is_users(found: Any) -> bool:
+    """Whether it is a function or class of code that is no library."""
+    if not isinstance(found, type | types.FunctionType):
+        return False
+    home = getattr(sys.modules.get(found.__module__), "__file__", None)
+    return home is None or not home.startswith(_LIBRARIES)
+
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+
+
+def _value(found: Any) -> str:
+    """A plain value in words; of other objects their type alone, which has no address."""
+    if isinstance(found, dict):
+        return str({str(k): _value(v) for k, v in found.items()})
+    if isinstance(found, list | tuple | set | frozenset):
+        return str([_value(one) for one in found])
+    if found is None or isinstance(found, bool | int | float | complex | str | bytes):
+        return repr(found)
+    if hasattr(found, "detach"):
+        found = found.detach().cpu().numpy()
+    if hasattr(found, "tobytes"):
+        return f"{found.dtype} {found.shape} {hashlib.sha256(found.tobytes()).hexdigest()}"
+    return f"{type(found).__module__}.{type(found).__qualname__}"
 
 
 def _text(what: Any) -> str:
     try:
         return inspect.getsource(what)
     except (OSError, TypeError):
-        return repr(getattr(getattr(what, "__code__", None), "co_code", b""))
+        code = getattr(what, "__code__", None)
+        return _code_text(code) if code is not None else type(what).__qualname__
+
+
+def _code_text(code: types.CodeType) -> str:
+    """A function without a source: its code, its constants and names."""
+    inner = [_code_text(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    plain = [repr(c) for c in code.co_consts if not isinstance(c, types.CodeType)]
+    return " ".join([code.co_code.hex(), *code.co_names, *plain, *inner])
 
 
 def wrap(model: Callable) -> Entry:

@@ -15,8 +15,7 @@ import scene
 import torch
 
 import models
-import zoo
-from inference import machine, settings
+from inference import execute, machine, settings
 from inference._problem import Context, Problem
 
 HOUSE = Path(__file__).parent.parent
@@ -35,8 +34,8 @@ def regression(y):
 
 @pytest.fixture(autouse=True)
 def _float64():
-    """Tests compute as a run does: float64, one thread."""
-    with machine.numbers():
+    """Tests compute as a run does: float64, one thread; with a parameter store of their own."""
+    with machine.numbers(), pyro.get_param_store().scope():
         yield
 
 
@@ -44,7 +43,7 @@ def problem_of(name: str, source=None, **options) -> Problem:
     """The problem of a model of the zoo (or of a file) with options, as `zoo.run` builds it."""
     entry = models.load(name)
     defaults = {k: s.default for k, s in settings.declared(entry.model).items()}
-    return zoo._problem(entry, defaults | options, entry.data(source))
+    return execute.problem_of(entry, defaults | options, entry.data(source))
 
 
 def problem_from(model, tensors=None, **options) -> Problem:

@@ -21,7 +21,8 @@ class Tracker(zoo.Callback):
         self.told.append(("step", step["step"], step["of"]))
 
     def on_end(self, run):
-        self.told.append(("end", run.record["status"], run.path is not None))
+        kept = run is not None and run.path is not None
+        self.told.append(("end", run.record["status"] if run else None, kept))
 
 
 def steps_of(tracker: Tracker) -> list[int]:
@@ -73,6 +74,13 @@ def test_what_a_callback_raises_is_told_and_the_run_goes_on():
         zoo.run("coin", callbacks=[print], **draws)
 
 
+def test_a_run_without_a_result_ends_too():
+    tracker = Tracker()
+    with pytest.raises(zoo.Refused):
+        zoo.run("coin", method="map", alpha=0.5, beta=0.5, callbacks=[tracker])
+    assert tracker.told[-1] == ("end", None, False)
+
+
 def test_the_journal_follows_a_run(tmp_path):
     asked = {"method": "svi", "guide": "normal", "steps": 300, "draws": 20}
     path = zoo.run("coin", out=tmp_path, **asked).path
@@ -81,6 +89,14 @@ def test_the_journal_follows_a_run(tmp_path):
     assert lines[-1]["event"] == "end" and lines[-1]["status"] == "done"
     assert [line["t"] for line in lines] == sorted(line["t"] for line in lines)
     assert callbacks.last_step(path / "progress.jsonl")["step"] == 300
+
+
+def test_the_time_of_all_attempts_is_known(tmp_path):
+    file = tmp_path / "progress.jsonl"
+    assert callbacks.seconds_spent(file) == 0
+    lines = [(0.5, "start"), (4.0, "step"), (0.25, "start"), (2.0, "end")]
+    file.write_text("".join(json.dumps({"t": t, "event": e}) + "\n" for t, e in lines))
+    assert callbacks.seconds_spent(file) == 6.0
 
 
 def test_a_journal_cut_short_is_read_as_far_as_it_goes(tmp_path):

@@ -190,6 +190,41 @@ def test_other_libraries_data_and_files_are_refused_by_name(tmp_path):
         zoo.resume(path)
 
 
+OWN_GUIDE = """import pyro, pyro.distributions as dist, torch
+def model(y):
+    m = pyro.sample('m', dist.Normal(0.0, 1.0))
+    with pyro.plate('row', len(y)):
+        pyro.sample('y', dist.Normal(m, 1.0), obs=y)
+def guide(y):
+    a = pyro.param('a', torch.tensor(0.0))
+    pyro.sample('m', dist.Normal(a, 1.0))
+"""
+
+
+def test_another_guide_of_the_same_name_is_refused(tmp_path):
+    (tmp_path / "m.py").write_text(OWN_GUIDE)
+    asked = {"method": "svi", "data": {"y": [0.5, 1.0]}, "steps": 1000, "draws": 50}
+    path = stopped(tmp_path / "runs", 0.5, model=tmp_path / "m.py", **asked)
+    (tmp_path / "m.py").write_text(OWN_GUIDE.replace("Normal(a, 1.0)", "Normal(a, 3.0)"))
+    with pytest.raises(models.Fault, match="the guide changed since the run"):
+        zoo.resume(path)
+    (tmp_path / "m.py").write_text(OWN_GUIDE)
+    assert zoo.resume(path).record["status"] == "done"
+
+
+def test_a_failed_run_that_is_resumed_and_killed_is_no_longer_failed(tmp_path):
+    path = stopped(tmp_path, 0.5, **NUTS)
+    record = store.begun(path)
+    store._put_manifest(path, {**record, "status": "failed", "reason": "out of memory"})
+    with pytest.raises(KeyboardInterrupt):
+        zoo.resume(path, callbacks=[StopAt(0.9)])
+    assert store.begun(path)["status"] == "interrupted"
+    assert zoo.main(["clean", "--out", str(tmp_path)]) == 0 and path.exists()
+    run = zoo.resume(path)
+    assert "reason" not in run.record or not run.record["reason"]
+    assert run.record["timing"]["fit_s"] > run.record["timing"]["earlier_s"] > 0
+
+
 def test_a_run_is_locked_while_it_is_written(tmp_path):
     path = stopped(tmp_path, 0.5, **SVI)
     with store.reopen(path):
@@ -267,7 +302,7 @@ def test_a_calibration_goes_on_from_its_last_fit(tmp_path, monkeypatch, capsys):
     assert zoo.main(["resume", str(path), "-q"]) == 0
     with pytest.raises(zoo.UsageError, match=r"needs runs|are comparisons"):
         zoo.report(path)
-    fits.write_text(fits.read_text().replace("1", "2"))
+    fits.write_text(fits.read_text().replace("7", "8"))
     assert zoo.main(["show", str(path)]) == 65
 
 

@@ -229,12 +229,17 @@ def test_a_signal_ends_the_study_with_what_is_there():
 
 
 def test_a_fit_that_a_signal_cuts_short_is_dropped():
-    fits, stopped = simulated.run(lambda i: None if i == 2 else one(i), 10)
-    assert [fit["i"] for fit in fits] == [0, 1] and stopped == signal.SIGINT
+    fits, stopped = simulated.run(lambda i: signal.SIGTERM if i == 2 else one(i), 10)
+    assert [fit["i"] for fit in fits] == [0, 1] and stopped == signal.SIGTERM
 
 
 def test_a_signal_inside_a_fit_drops_it():
     def cut(problem, *, seed, context):
-        return Fit(draws={}, kind="chains", status="interrupted", signal=2)
+        return Fit(draws={}, kind="chains", status="interrupted", signal=15)
 
-    assert Simulated(problem_from(regression, {"y": Y}), cut, {}, 0).fit(0) is None
+    assert Simulated(problem_from(regression, {"y": Y}), cut, {}, 0).fit(0) == signal.SIGTERM
+
+
+def test_a_study_of_which_nothing_comes_ends_early():
+    fits, _ = simulated.run(lambda i: {"i": i, "missing": "refused", "reason": "no"}, 500)
+    assert len(fits) == simulated._HOPELESS

@@ -1,0 +1,246 @@
+"""A planned run carried out: from a model's entry, its data and a method to a judged result.
+
+An entry is the record of functions that a model's file ends with (`models.Entry`); nothing of the
+models is imported here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from . import diagnostics, machine, method, prepare, results, settings
+from ._problem import Context, Finding, Problem, Refused
+from ._source import of_function
+from .plan import Plan, bound
+from .prepare import observed_keys
+from .program import Program
+from .simulated import Simulated
+
+if TYPE_CHECKING:
+    import arviz as az
+    import pandas as pd
+    from torch import Tensor
+
+    from .diagnostics import Verdict
+
+
+class Result(NamedTuple):
+    """What a run found: its record, draws, verdict and learned parameters."""
+
+    record: dict[str, Any]
+    idata: az.InferenceData
+    verdict: Verdict
+    params: dict[str, Tensor]
+
+
+# -- the problem ------------------------------------------------------------------------------
+
+
+def problem_of(
+    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
+) -> Problem:
+    """The problem as inference sees it, made ready."""
+    problem = unprepared(entry, options, data)
+    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
+
+
+def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
+    """The problem as it came in: what was not given, or has no rows, is latent."""
+    tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
+    tensors |= {key: torch.zeros(()) for key in free}
+    if data.n == 0:
+        free = [*free, *data.rows.keys]
+        tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
+    return Problem(
+        model=partial(entry.model, **options),
+        tensors=tensors,
+        latent_keys=tuple(free),
+        rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
+        guides={name: bound(guide, options) for name, guide in entry.guides.items()},
+        exact=partial(entry.exact, data, **options) if entry.exact else None,
+        test=data.test,
+        log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},
+        dims=data.dims,
+        coords=data.coords,
+    )
+
+
+def _must_observe(entry: Any, problem: Problem) -> None:
+    """A user's model that observes none of its data is a mistake, not a prior."""
+    program = Program(problem)
+    if entry.free or problem.latent_keys or program.of("observed") or program.has_factor:
+        return
+    raise Refused(
+        f"the model observes nothing, {of_function(entry.model)}; "
+        "give a sample statement obs=..., or run --method prior"
+    )
+
+
+def _must_be_fitted(method: str, problem: Problem) -> None:
+    """Parameters of the model's own have no prior: only svi can fit them."""
+    unfitted = Program(problem).unfitted
+    if unfitted:
+        raise Refused(
+            f"the model has parameters of its own ({', '.join(unfitted)}), which {method} cannot "
+            "fit; use --method svi, or give them priors"
+        )
+
+
+# -- its result -------------------------------------------------------------------------------
+
+
+def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:
+    """The planned run, computed and judged.
+
+    Args:
+        plan: what was asked for.
+        context: where it computes, and who is told.
+        record: what is known of it before it begins.
+        started: when it was asked for, `time.perf_counter`.
+    """
+    context.callbacks.on_start(record)
+    with machine.numbers():
+        problem = problem_of(plan.entry, plan.options, plan.data)
+        if plan.method != "prior":
+            _must_observe(plan.entry, problem)
+        if plan.method != "svi":
+            _must_be_fitted(plan.method, problem)
+        began = time.perf_counter()
+        with machine.on(plan.device):
+            placed = prepare.place(problem, plan.device)
+            function = method(plan.method)
+            fit = function(placed, seed=plan.seed, context=context, **plan.settings)
+        fitted = time.perf_counter()
+        fit = fit.on_cpu()
+        if plan.data.n == 0:
+            fit.findings.append(Finding("note", "there are no data, so this is the prior"))
+        problem = replace(problem, params=fit.params)
+        labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
+        idata = results.to_inference_data(
+            problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
+        )
+        verdict, metrics = _judge(plan, problem, fit, idata)
+        found = _found(plan, problem, fit, record)
+    done = time.perf_counter()
+    timing = {"load_s": began - started, "fit_s": fitted - began}
+    timing |= {"judge_s": done - fitted, "total_s": done - started}
+    found |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
+    found |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons}}
+    found["findings"] = [vars(finding) for finding in verdict.findings]
+    return Result({**record, **found}, idata, verdict, fit.params)
+
+
+def _judge(
+    plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData
+) -> tuple[Verdict, dict[str, float]]:
+    """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
+    entry, data = plan.entry, plan.data
+    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata)
+    if entry.original is not None and data.scaling is not None and fit.kind != "prior":
+        results.add_original(idata, lambda draws: entry.original(draws, data))
+    verdict = diagnostics.verdict(fit, idata, metrics)
+    if entry.metrics is not None and fit.kind != "prior":
+        metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **plan.options)
+    return verdict, metrics
+
+
+def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What run.json holds of the result, beside what it held from the beginning."""
+    return {
+        "status": fit.status,
+        "signal": fit.signal,
+        "settings": record["settings"] | fit.settings,
+        "data": record["data"] | _data_seen(plan.data, problem),
+        "latent_keys": list(problem.latent_keys),
+        "point": {k: v.tolist() for k, v in fit.point.items()},
+    }
+
+
+def _data_seen(data: Any, problem: Problem) -> dict[str, Any]:
+    """The data of a run as the model saw them."""
+    return {
+        "n": data.n if data.n is not None else problem.n,
+        "rows": problem.rows,
+        "shapes": {k: list(getattr(v, "shape", ())) for k, v in problem.tensors.items()},
+        "predicted": _predicted(problem),
+        "units": {key: list(unit) for key, unit in data.units.items()},
+    }
+
+
+def _predicted(problem: Problem) -> list[str]:
+    """The data keys that are observed (or latent): what a prediction does not need."""
+    return [*observed_keys(Program(problem).sites, problem.tensors).values(), *problem.latent_keys]
+
+
+def simulated(plan: Plan) -> Simulated:
+    """The method of a plan, to be fitted to data drawn from its model."""
+    entry, data, options = plan.entry, plan.data, plan.options
+
+    def given(problem: Problem) -> Problem:
+        """What belongs to these data: a refusal, the exact truth."""
+        own = {key: problem.tensors[key].clone() for key in study.keys.values()}
+        simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
+        reason = entry.refuses(plan.method, options, simulated_data)
+        if reason:
+            raise Refused(reason)
+        known = partial(entry.exact, simulated_data, **options) if entry.exact else None
+        return replace(problem, exact=known)
+
+    with machine.numbers():
+        problem = problem_of(entry, options, data)
+        study = Simulated(problem, method(plan.method), plan.settings, plan.seed, given)
+    return study
+
+
+def predict(
+    model: Callable,
+    record: Mapping[str, Any],
+    draws: Result,
+    tensors: Mapping[str, Tensor],
+    rows: int,
+) -> pd.DataFrame:
+    """The predictive distribution of new rows, summarised.
+
+    Args:
+        model: the run's model, its options bound.
+        record: the run's record.
+        draws: what the run found.
+        tensors: data key to tensor, of new rows and of what is the same for all rows.
+        rows: number of new rows, where no data say.
+
+    Raises:
+        Refused: what the prediction needs is missing. UsageError: nothing was observed.
+    """
+    plate, keys = record["data"]["rows"] or (None, ())
+    tensors = dict(tensors)
+    given = [key for key in keys if key in tensors]
+    n = len(tensors[given[0]]) if given else rows
+    for key, shape in record["data"]["shapes"].items():
+        if key not in tensors and key not in record["data"]["predicted"]:
+            raise Refused(f"predicting needs {key}; give it in --data")
+        if key not in tensors:
+            tensors[key] = torch.zeros([n, *shape[1:]] if key in keys else shape)
+    problem = Problem(
+        model=model,
+        tensors=tensors,
+        latent_keys=tuple(key for key in record["latent_keys"] if key not in keys),
+        rows=(plate, tuple(keys)) if plate else None,
+        params=draws.params,
+    )
+    program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))
+    if not program.of("observed"):
+        raise settings.UsageError(
+            "nothing was observed in this run, so there is nothing to predict"
+        )
+    posterior = draws.idata["posterior"]
+    values = {k: torch.as_tensor(v) for k, v in results.draws_of(draws.idata).items()}
+    shape = (posterior.sizes["chain"], posterior.sizes["draw"])
+    new = results.predictive(program, values, shape, record["seed"], new_rows=True)
+    return results.predictive_table(new, record["data"]["units"])

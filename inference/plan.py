@@ -1,0 +1,43 @@
+"""A run as it was asked for, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from . import settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run as it was asked for: names resolved, settings checked, data read."""
+
+    entry: Any
+    name: str
+    method: str
+    options: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    data: Any
+    asked: Mapping[str, Any]
+    seed: int
+    device: str
+    model_in_python: bool = False
+
+    @property
+    def guide(self) -> str | None:
+        """The guide's name, None for a method without one."""
+        guide = self.settings.get("guide")
+        return guide if isinstance(guide, str | None) else name_of(guide)
+
+
+def name_of(function: Any) -> str:
+    """What a function (or an object that is called like one) is called."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
+    """A guide of the model's with those of its options that it names."""
+    named = settings.declared(guide)
+    return partial(guide, **{k: v for k, v in options.items() if k in named})

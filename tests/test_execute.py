@@ -1,0 +1,54 @@
+"""From a model's entry and its data to a problem, a result, a prediction."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import Y, regression
+
+import models
+import zoo
+from inference import execute
+from inference._problem import Refused
+from inference.settings import UsageError
+
+
+def test_what_is_not_given_or_has_no_rows_is_latent():
+    coin, gaussian = models.load("coin"), models.load("gaussian")
+    none = execute.problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data(""))
+    assert none.latent_keys == ("x",) and none.tensors["x"].shape == (1,)
+    half = execute.problem_of(gaussian, {"rho": 0.5}, gaussian.data("y=1.5"))
+    assert half.latent_keys == ("x",) and float(half.tensors["y"]) == 1.5
+    whole = execute.problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data("HT"))
+    assert whole.latent_keys == () and whole.rows == ("flip", ("x",)) and whole.n == 2
+
+
+def silent(y):
+    pyro.sample("w", dist.Normal(0.0, 1.0))
+
+
+def test_a_model_that_observes_nothing_is_refused_with_its_line():
+    with pytest.raises(Refused, match=r"observes nothing, test_execute\.py, line \d+; give"):
+        zoo.run(silent, method="map", data={"y": [1.0]})
+
+
+def test_a_prediction_needs_what_it_does_not_predict():
+    run = zoo.run("linear", method="map")
+    model = partial(run.entry.model, **run.record["options"])
+    found = execute.Result(run.record, run.idata, run.verdict, run.params)
+    with pytest.raises(Refused, match="predicting needs x"):
+        execute.predict(model, run.record, found, {}, 1)
+    x = torch.zeros(3, 10)
+    assert len(execute.predict(model, run.record, found, {"x": x}, 1)) == 3
+    empty = zoo.run("gaussian", method="map")
+    with pytest.raises(UsageError, match="nothing to predict"):
+        empty.predict()
+
+
+def test_new_rows_as_many_as_are_asked_for():
+    run = zoo.run(regression, method="laplace", data={"y": Y}, draws=50)
+    assert len(run.predict(rows=4)) == 4
