@@ -93,7 +93,14 @@ class Scene:
     # -- judging -----------------------------------------------------------------------------
 
     def judge(
-        self, row: str, done: Done, code: int, message: str, *, leaves: int | None = None
+        self,
+        row: str,
+        done: Done,
+        code: int,
+        message: str,
+        *,
+        leaves: int | None = None,
+        what: str = "",
     ) -> None:
         """Hold what a command did against the contract, tell it, and fail if it is not so.
 
@@ -103,8 +110,11 @@ class Scene:
             code: exit code that it must have.
             message: part of its one line on stderr; of what it prints where the code is 0.
             leaves: how many run folders it must leave beside the earlier; None: any number.
+            what: what was done to it, where the command does not say.
         """
         said = _flat(done.stdout) if code == 0 else _last(done.stderr)
+        said = said.replace(f"{self.folder}/", "")
+        message = message.replace(f"{self.folder}/", "")
         real = done.args[0] != "here"
         reads = self.earlier_reads() if real else self.earlier_is_the_same()
         wrong = [] if done.returncode == code else [f"exit code {done.returncode}, not {code}"]
@@ -121,7 +131,8 @@ class Scene:
                 "row": row,
                 "command": self._short(done.args),
                 "real": real,
-                "line": shown.replace(f"{self.folder}/", ""),
+                "what": what,
+                "line": shown,
                 "code": done.returncode,
                 "earlier": reads,
                 "wrong": "; ".join(wrong),
@@ -132,8 +143,7 @@ class Scene:
     def _short(self, args: Sequence[str]) -> str:
         words = [str(word).replace(f"{self.folder}/", "") for word in args[1:]]
         words = [word for word in words if not word.endswith("zoo.py")]
-        text = " ".join(word if len(word) < 60 else f"{word[:20]}..." for word in words)
-        return text
+        return " ".join(word if len(word) < 60 else f"{word[:20]}..." for word in words)
 
     def earlier_is_the_same(self) -> bool:
         """Whether the earlier run has the bytes that it had."""
@@ -266,12 +276,12 @@ def _around(text: str, message: str) -> str:
 def table(told: Iterable[Mapping[str, Any]]) -> str:
     """All commands that were judged, as a Markdown table in the order of the contract.
 
-    A command that was run as a process replaces the same one run inside the test's.
+    Of the same command run several times that counts which was a process of its own, or did wrong.
     """
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
+    found: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for one in told:
-        key = one["row"], one["command"]
-        if key not in found or one["real"]:
+        key = one["row"], one["what"], one["command"]
+        if key not in found or _rank(one) > _rank(found[key]):
             found[key] = one
     order = {row: i for i, row in enumerate(ROWS)}
     lines = [_row_of(one) for one in sorted(found.values(), key=lambda one: order[one["row"]])]
@@ -283,9 +293,15 @@ def table(told: Iterable[Mapping[str, Any]]) -> str:
     return f"{head}\n{title}| as required |\n|---|---|---|---|---|---|\n" + "".join(lines)
 
 
+def _rank(one: Mapping[str, Any]) -> tuple[bool, str]:
+    """Larger for what counts more."""
+    return one["real"], one["wrong"]
+
+
 def _row_of(one: Mapping[str, Any]) -> str:
     required = f"**no**: {one['wrong']}" if one["wrong"] else "yes"
     command = f"`{one['command']}`" + ("" if one["real"] else " (in the test's process)")
+    command = f"{one['what']}: {command}" if one["what"] else command
     reads = "yes" if one["earlier"] else "**no**"
     cells = [ROWS[one["row"]], command, one["line"], str(one["code"]), reads, required]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
