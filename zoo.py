@@ -18,7 +18,9 @@ import json
 import math
 import os
 import re
+import signal
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -754,7 +756,7 @@ def _methods_compared(
     if not runs and stopped:
         raise Stopped(stopped)
     if not runs:
-        raise Refused(f"no method ran: {next(iter(done.values()))}")
+        raise Refused(f"no method ran, the first because: {next(iter(done.values()))}")
     table = _compared(done)
     table.signal = stopped
     shown = study.sensitivity(table.parameters, jobs, runs)
@@ -1377,9 +1379,33 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _heeding(signal.SIGTERM, heed=_stop):
         warnings.showwarning = _warn
         return _guarded(argv)
+
+
+@contextmanager
+def _heeding(*numbers: int, heed: Callable[[int, Any], None]) -> Iterator[None]:
+    """Signals are heeded so; only the main thread is told of any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, heed) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, _: Any) -> NoReturn:
+    raise Stopped(number)
+
+
+def _leave(number: int, _: Any) -> NoReturn:
+    """End on the spot: an import that is cut short by an exception ends in odd errors."""
+    print("error: interrupted, nothing was saved; run it again", file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -1433,7 +1459,7 @@ def _fail(message: str, code: int, verbose: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -1569,16 +1595,17 @@ def _pairs(words: list[str]) -> dict[str, str]:
 
 def _run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    plan = _plan(
-        arguments.model,
-        method=arguments.method or ("svi" if arguments.guide else _DEFAULT_METHOD),
-        guide=arguments.guide,
-        data=arguments.data,
-        columns={"target": arguments.target, "features": arguments.features},
-        seed=arguments.seed,
-        device=arguments.device,
-        settings=_settings_of(arguments),
-    )
+    with _heeding(signal.SIGINT, signal.SIGTERM, heed=_leave):
+        plan = _plan(
+            arguments.model,
+            method=arguments.method or ("svi" if arguments.guide else _DEFAULT_METHOD),
+            guide=arguments.guide,
+            data=arguments.data,
+            columns={"target": arguments.target, "features": arguments.features},
+            seed=arguments.seed,
+            device=arguments.device,
+            settings=_settings_of(arguments),
+        )
     if arguments.method is None and not arguments.json:
         print(f"no --method given: {plan.method}", file=sys.stderr)
     result = _carried_out(plan, _how(arguments), started, arguments.out)

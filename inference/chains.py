@@ -241,7 +241,9 @@ def _child(chain: Chain, number: int, monitor: Monitor, pipe: Connection) -> Non
         found = fault
     except Exception as error:
         first = str(error).partition("\n")[0]
-        found = Fault(f"chain {number + 1} failed ({type(error).__name__}: {first})")
+        found = Fault(
+            f"chain {number + 1} failed ({type(error).__name__}: {first}); check the model"
+        )
     pipe.send(found)
 
 

@@ -237,7 +237,7 @@ def predict(
     program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))
     if not program.of("observed"):
         raise settings.UsageError(
-            "nothing was observed in this run, so there is nothing to predict"
+            "nothing was observed in this run, so there is nothing to predict; give it data"
         )
     posterior = draws.idata["posterior"]
     values = {k: torch.as_tensor(v) for k, v in results.draws_of(draws.idata).items()}

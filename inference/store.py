@@ -544,7 +544,9 @@ def _unfinished(folder: Path, content: Mapping[str, Any]) -> Fault:
     if is_running(folder):
         return Locked(f"the run is not done yet ({progress(folder)}), {folder}; wait for it")
     if content["status"] == "failed":
-        return Refused(f"the run failed and has no result, {folder}: {content['reason']}")
+        return Refused(
+            f"the run failed and has no result, {folder}: {content['reason']}; run it again"
+        )
     mend = f"continue it with `zoo.py resume {folder}`"
     return Refused(f"the run was stopped before it was done, {folder}; {mend}")
 

@@ -243,7 +243,9 @@ def estimators(methods: str | Sequence[Any] | None) -> list[Any]:
     """
     words = [] if methods is None else _words(methods)
     if sum(word not in POINTS for word in words) > 1:
-        raise UsageError("--sizes takes one method for the posterior beside mle and map")
+        raise UsageError(
+            "--sizes takes one method for the posterior beside mle and map; leave the others out"
+        )
     return words
 
 

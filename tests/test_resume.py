@@ -353,7 +353,7 @@ def once_killed(name: str, seed: int, whole: Path, folder: Path) -> tuple[float,
     delay = rng.uniform(0, float(os.environ.get("ZOO_KILL_WITHIN", "8")))
     time.sleep(delay)
     process.kill()
-    process.wait()
+    process.communicate()
     (path,) = folder.glob("[!.]*/")
     status = store.status(path, store.begun(path))
     resumed = start(["resume", str(path)], folder)
