@@ -198,7 +198,7 @@ class Run:
         given = self._source
         if given is None and self.path is not None:
             given = store.read_data(self.path)
-        kept = _arrays_of(given)
+        kept = store.arrays_of(given)
         with store.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
             place.write(self.record, idata=self.idata, params=self.params)
@@ -412,7 +412,7 @@ def check(
     Raises:
         UsageError, Fault: as `run`, for a model, data or settings that cannot be read.
     """
-    from inference import check, execute, machine
+    from inference import check, machine, prepare
 
     entry, name = _entry(model)
     homes = _homes(entry)
@@ -422,7 +422,7 @@ def check(
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
     with machine.numbers():
         chosen = None if guide is None else _guide(entry, guide, options)
-        found = check.check(execute.unprepared(entry, options, given), seed=seed, guide=chosen)
+        found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
 
 
@@ -529,7 +529,7 @@ def _carried_out(plan: Plan, how: _How, started: float, out: str | Path | None) 
         with _ending(told) as ended:
             ended.append(_executed(plan, context, record, started))
         return ended[0]
-    kept = _arrays_of(plan.asked["source"])
+    kept = store.arrays_of(plan.asked["source"])
     with store.begin(Path(out), record["name"], record, kept) as place:
         return _in_place(plan, how, started, place)
 
@@ -686,26 +686,23 @@ def _source_of(record: Mapping[str, Any]) -> Any:
     return kept
 
 
-def _arrays_of(source: Any) -> dict[str, Any] | None:
-    """Data given in Python, as they are kept in the run's folder; None for those of a file."""
-    from inference import store
-
-    return store.arrays_of(source) if isinstance(source, Mapping) else None
-
-
 # -- many runs --------------------------------------------------------------------------------
 
 
 def _is_run(one: Any) -> bool:
+    from inference import store
+
     named = isinstance(one, str | Path) and (Path(one) / "run.json").is_file()
-    return named and not (Path(one) / "fits.jsonl").exists()
+    return named and not (Path(one) / store.FITS).exists()
 
 
 def _is_study(one: Any) -> bool:
     """Whether it is the folder of a comparison or a calibration, which lie among the runs."""
+    from inference import store
+
     if not isinstance(one, str | Path) or _is_run(one):
         return False
-    return any((Path(one) / name).is_file() for name in ("table.csv", "fits.jsonl"))
+    return any((Path(one) / name).is_file() for name in ("table.csv", store.FITS))
 
 
 def _loaded(what: Sequence[Any]) -> list[Run]:
@@ -968,7 +965,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     """What the run predicts of the row after the sequence; none if it has no such row."""
     import torch
 
-    from inference import execute, machine, results, study
+    from inference import machine, prepare, results, study
 
     predicted = run.record["data"]["predicted"]
     if set(whole.rows.keys) <= set(predicted):
@@ -982,7 +979,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     else:
         draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
         with machine.numbers():
-            problem = execute.problem_of(run.entry, run.record["options"], run.data)
+            problem = prepare.problem_of(run.entry, run.record["options"], run.data)
             found = results.next_row(problem, row, draws, run.record["seed"])
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
 
@@ -1044,7 +1041,7 @@ def calibrate(
         return _calibrated(study)
     begun = _begun(plan)
     record = {**begun, "name": f"calibration-{begun['name']}", "calibration": sbc}
-    kept = _arrays_of(asked["data"])
+    kept = store.arrays_of(asked["data"])
     with store.begin(Path(out), record["name"], record, kept) as place:
         return _calibrated_in(place, study)
 
@@ -1468,7 +1465,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="zoo", description="Models of Bayesian deep learning, every inference on every model."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_looking(commands)
+    _add_computing(commands)
+    _add_using(commands)
+    return parser
 
+
+def _add_looking(commands: Any) -> None:
+    """The commands that look around."""
     one = _command(commands, "list", _list, "what there is: models, methods, guides, data, runs")
     kinds = ("models", "methods", "guides", "data", "runs")
     one.add_argument("what", nargs="?", choices=kinds, default="models")
@@ -1478,6 +1482,9 @@ def _parser() -> argparse.ArgumentParser:
     one = _command(commands, "show", _show, "a model's maths, options and methods, or a saved run")
     one.add_argument("name", metavar="MODEL|RUN")
 
+
+def _add_computing(commands: Any) -> None:
+    """The commands that infer."""
     one = _command(commands, "run", _run, "infer a model by a method")
     one.add_argument("model", metavar="MODEL", help="a name (see list) or a file of yours (.py)")
     one.add_argument(
@@ -1492,12 +1499,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
     one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits at once, of check")
     _add_shown(one)
-
-    one = _command(commands, "clean", _clean, "remove runs that failed")
-    one.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs to remove, instead")
-    one.add_argument("--out", default="runs", metavar="DIR", help="folder of runs")
-    one.add_argument("--interrupted", action="store_true", help="also those that were stopped")
-    one.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
 
     one = _command(
         commands, "compare", _compare, "methods on one model, or saved runs, in a table"
@@ -1521,6 +1522,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_problem(one)
     _add_shown(one)
 
+
+def _add_using(commands: Any) -> None:
+    """The commands that use what is there, or make room."""
     one = _command(commands, "predict", _predict_command, "new rows under a saved run")
     one.add_argument("run", metavar="RUN", help="the run's folder")
     one.add_argument("--data", metavar="D", help="a file with the new rows")
@@ -1532,9 +1536,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
     one.add_argument("--out", default="report.html", metavar="FILE", help="default report.html")
 
+    one = _command(commands, "clean", _clean, "remove runs that failed")
+    one.add_argument("runs", nargs="*", metavar="RUN", help="folders of runs to remove, instead")
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder of runs")
+    one.add_argument("--interrupted", action="store_true", help="also those that were stopped")
+    one.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
+
     one = _command(commands, "new", _new, "a model file and its test from a template")
     one.add_argument("name", metavar="NAME", help="name of a model of the zoo, or FOLDER/NAME.py")
-    return parser
 
 
 def _add_asked(one: argparse.ArgumentParser) -> None:
@@ -1657,15 +1666,11 @@ def _compare(arguments: argparse.Namespace) -> int:
         methods=arguments.methods,
         vary=arguments.vary,
         sizes=arguments.sizes,
-        data=arguments.data,
-        target=arguments.target,
-        features=arguments.features,
-        seed=arguments.seed,
         out=arguments.out,
         device=arguments.device,
         progress=not arguments.quiet and sys.stderr.isatty(),
         jobs=arguments.jobs,
-        **_settings_of(arguments),
+        **_problem_of(arguments),
     )
     if arguments.json:
         print(json.dumps(table.to_json_object()))
@@ -1684,17 +1689,11 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.sbc is not None:
         return _check_calibration(arguments)
     if arguments.method is not None:
-        raise UsageError(
-            "--method is for --sbc N, whether it is calibrated; leave it out, or both"
-        )
+        raise UsageError("--method asks whether it is calibrated; say by --sbc N how many fits")
     found = check(
         arguments.model,
         guide=arguments.guide,
-        data=arguments.data,
-        target=arguments.target,
-        features=arguments.features,
-        seed=arguments.seed,
-        **_settings_of(arguments),
+        **_problem_of(arguments),
     )
     if arguments.json:
         print(json.dumps(found.to_json()))
@@ -1711,14 +1710,10 @@ def _check_calibration(arguments: argparse.Namespace) -> int:
         arguments.sbc,
         method=arguments.method,
         guide=arguments.guide,
-        data=arguments.data,
-        target=arguments.target,
-        features=arguments.features,
-        seed=arguments.seed,
         out=arguments.out,
         progress=not arguments.quiet and sys.stderr.isatty(),
         jobs=arguments.jobs,
-        **_settings_of(arguments),
+        **_problem_of(arguments),
     )
     return _calibration_ended(table, arguments)
 
@@ -1742,6 +1737,12 @@ def _cut_short(result: Run, verbose: bool) -> int:
     code = 70 if result.record["status"] == "failed" else 128 + result.record["signal"]
     mend = f"continue it with `zoo.py resume {result.path}`"
     return _fail(f"{what}, in {result.path}; {mend}", code, verbose)
+
+
+def _problem_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Data, seed and settings, as the verbs in Python take them."""
+    names = ("data", "target", "features", "seed")
+    return {name: getattr(arguments, name) for name in names} | _settings_of(arguments)
 
 
 def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
@@ -1926,12 +1927,12 @@ def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
 
 
 def _show_sites(entry: models.Entry) -> None:
-    from inference import execute, machine
+    from inference import machine, prepare
     from inference.program import Program
 
     options = {k: s.default for k, s in _settings.declared(entry.model).items()}
     with machine.numbers():
-        sites = Program(execute.problem_of(entry, options, entry.data())).sites
+        sites = Program(prepare.problem_of(entry, options, entry.data())).sites
     print("\nSites (default data)")
     for site in sites.values():
         plates = f" in {', '.join(p.name for p in site.plates)}" if site.plates else ""

@@ -42,6 +42,7 @@ from .program import Site, run
 
 
 def runs(case: Case) -> Iterator[Check]:
+    """Whether the model can be run on the data at all, and drawn from."""
     try:
         attempts = case.attempts
     except Exception as fault:
@@ -76,6 +77,7 @@ def _shapes_of(tensors: Mapping[str, Any]) -> list[str]:
 
 
 def structure(case: Case) -> Iterator[Check]:
+    """Sites that come and go, or change their shape, from draw to draw."""
     sites = Counter(name for draw in case.draws for name in draw.nodes)
     for name, count in sites.items():
         shapes = {tuple(d.nodes[name]["value"].shape) for d in case.draws if name in d.nodes}
@@ -123,6 +125,7 @@ def _is_column(site: Site) -> bool:
 
 
 def shapes(case: Case) -> Iterator[Check]:
+    """Observed values whose shape is not that of their distribution."""
     for site in case.observed:
         if _fault_of(site) != "shapes":
             continue
@@ -139,6 +142,7 @@ def shapes(case: Case) -> Iterator[Check]:
 
 
 def plates(case: Case) -> Iterator[Check]:
+    """Batch dimensions that lie in no plate of their size."""
     for site in case.program.of("latent", "discrete", "observed"):
         if _fault_of(site) in (None, "plates"):
             yield from _outside_plates(case, site)
@@ -172,6 +176,7 @@ def _outside_plates(case: Case, site: Site) -> Iterator[Check]:
 
 
 def once(case: Case) -> Iterator[Check]:
+    """Observations that are counted several times."""
     for site in case.observed:
         if _fault_of(site) == "once":
             yield _repeated(case, site)
@@ -251,6 +256,7 @@ def _name(site: Site) -> str:
 
 
 def parameters(case: Case) -> Iterator[Check]:
+    """Parameters of distributions outside their range, in draws from the prior."""
     invalid = [draw.watch.invalid for draw in case.attempts if draw.watch.invalid]
     for (name, parameter), group in groupby(sorted(invalid, key=_of), key=_of):
         values = [value for _, _, value in group]
@@ -277,6 +283,7 @@ def _fails_validation(case: Case) -> Iterator[Check]:
 
 
 def support(case: Case) -> Iterator[Check]:
+    """Observed values outside the support of their distribution in every draw."""
     for site in case.observed:
         if site.shape == expected_shape(site) and all(_outside(d, site.name) for d in case.draws):
             try:
@@ -297,6 +304,7 @@ def _outside(draw: Draw, name: str) -> bool:
 
 
 def priors(case: Case) -> Iterator[Check]:
+    """Parameters, of the model or of a module in it, that have no prior."""
     unfitted, hidden = case.program.unfitted, _hidden(case)
     if unfitted:
         kinds = {_kind_of_parameter(case, name) for name in unfitted}
@@ -363,6 +371,7 @@ def _names_of_tensors(model: Callable) -> dict[int, str]:
 
 
 def discrete(case: Case) -> Iterator[Check]:
+    """Discrete latents that cannot be summed out."""
     latents = case.program.of("discrete")
     for site in latents:
         try:
@@ -375,6 +384,7 @@ def discrete(case: Case) -> Iterator[Check]:
 
 
 def observed(case: Case) -> Iterator[Check]:
+    """Whether anything is observed, and not by a factor alone."""
     program = case.program
     trace = case.draws[0].trace
     factors = [name for name, n in trace.nodes.items() if isinstance(n.get("fn"), dist.Unit)]

@@ -44,6 +44,7 @@ _COORDINATES = 10
 
 
 def density(case: Case) -> Iterator[Check]:
+    """A log density or gradient that is not finite at draws or random points."""
     program = case.program
     points = [draw.unconstrained(program) for draw in case.draws]
     points += [torch.rand(program.size) * 4 - 2 for _ in range(DRAWS)]
@@ -105,6 +106,7 @@ def _term(program: Program, u: Tensor) -> str | None:
 
 
 def gradient(case: Case) -> Iterator[Check]:
+    """A gradient that differs from central differences."""
     if not case.program.size:
         yield note("no continuous latents")
         return
@@ -149,6 +151,7 @@ def _difference(program: Program, u: Tensor, i: int, slope: float, error: float)
 
 
 def likelihood(case: Case) -> Iterator[Check]:
+    """A pointwise log-likelihood that is not log joint minus log prior."""
     program = case.program
     if not case.observed:
         yield note("nothing is observed")
@@ -175,6 +178,7 @@ def likelihood(case: Case) -> Iterator[Check]:
 
 
 def traced(case: Case) -> Iterator[Check]:
+    """A traced density that differs from Pyro's, or that cannot be traced."""
     program = case.program
     if not program.size:
         yield note("no continuous latents")
@@ -193,6 +197,7 @@ def traced(case: Case) -> Iterator[Check]:
 
 
 def guide(case: Case) -> Iterator[Check]:
+    """Sites of a guide that are not the model's latents, or lie outside their priors."""
     program = case.program
     guides = dict(program.problem.guides)
     if case.guide is not None:
@@ -234,6 +239,7 @@ def _guide_faults(case: Case, guide: str | Guide | Callable) -> Iterator[Check]:
 
 
 def predictive(case: Case) -> Iterator[Check]:
+    """What the prior predicts, beside the data."""
     program = case.program
     if not case.observed:
         yield note("nothing is observed")

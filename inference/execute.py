@@ -6,7 +6,6 @@ models is imported here.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -18,8 +17,8 @@ import torch
 from . import diagnostics, machine, method, prepare, results, settings
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_function
-from .plan import Plan, bound
-from .prepare import observed_keys
+from .plan import Plan
+from .prepare import observed_keys, problem_of
 from .program import Program
 from .simulated import Simulated
 
@@ -38,38 +37,6 @@ class Result(NamedTuple):
     idata: az.InferenceData
     verdict: Verdict
     params: dict[str, Tensor]
-
-
-# -- the problem ------------------------------------------------------------------------------
-
-
-def problem_of(
-    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
-) -> Problem:
-    """The problem as inference sees it, made ready."""
-    problem = unprepared(entry, options, data)
-    return prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
-
-
-def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
-    """The problem as it came in: what was not given, or has no rows, is latent."""
-    tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
-    tensors |= {key: torch.zeros(()) for key in free}
-    if data.n == 0:
-        free = [*free, *data.rows.keys]
-        tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
-    return Problem(
-        model=partial(entry.model, **options),
-        tensors=tensors,
-        latent_keys=tuple(free),
-        rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
-        guides={name: bound(guide, options) for name, guide in entry.guides.items()},
-        exact=partial(entry.exact, data, **options) if entry.exact else None,
-        test=data.test,
-        log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},
-        dims=data.dims,
-        coords=data.coords,
-    )
 
 
 def _must_observe(entry: Any, problem: Problem) -> None:
@@ -91,9 +58,6 @@ def _must_be_fitted(method: str, problem: Problem) -> None:
             f"the model has parameters of its own ({', '.join(unfitted)}), which {method} cannot "
             "fit; use --method svi, or give them priors"
         )
-
-
-# -- its result -------------------------------------------------------------------------------
 
 
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:

@@ -67,7 +67,7 @@ OF_DRAWS = ("torch", "pyro-ppl", "numpy", "scipy", "nutpie")
 def versions(names: Sequence[str] = (*OF_DRAWS, "arviz")) -> dict[str, str]:
     """Python, the libraries that determine a run's numbers, and the code of the inferences."""
     installed = {name: version(name) for name in names}
-    return {"python": sys.version.split()[0], "inference": _own_version(), **installed}
+    return {"python": sys.version.split()[0], "zoo": _own_version(), **installed}
 
 
 @cache

@@ -1,11 +1,13 @@
-"""A problem made ready: its data in the run's dtype, its rows known, checked against the model."""
+"""A problem made of a model and its data: in the run's dtype, its rows known, and checked."""
 
 from __future__ import annotations
 
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from . import discrete
 from ._problem import Fault, Problem, Refused
+from .plan import bound
 from .program import Program, Site
 
 
@@ -58,6 +61,35 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         if site.role == "discrete" and checked:
             discrete.check(site)
     return problem
+
+
+def problem_of(
+    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
+) -> Problem:
+    """The problem as inference sees it, made ready."""
+    problem = unprepared(entry, options, data)
+    return prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
+
+
+def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
+    """The problem as it came in: what was not given, or has no rows, is latent."""
+    tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
+    tensors |= {key: torch.zeros(()) for key in free}
+    if data.n == 0:
+        free = [*free, *data.rows.keys]
+        tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
+    return Problem(
+        model=partial(entry.model, **options),
+        tensors=tensors,
+        latent_keys=tuple(free),
+        rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
+        guides={name: bound(guide, options) for name, guide in entry.guides.items()},
+        exact=partial(entry.exact, data, **options) if entry.exact else None,
+        test=data.test,
+        log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},
+        dims=data.dims,
+        coords=data.coords,
+    )
 
 
 def place(problem: Problem, device: str) -> Problem:

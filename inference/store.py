@@ -7,7 +7,8 @@
     state/              what a resume needs; gone when the run is done
     .lock               held by whoever writes
 
-Every file is written under another name, synced and renamed. Nothing is pickled.
+(A calibration has table.csv and fits.jsonl, a line for each fit, in place of idata.nc.) Every file
+but those that grow by lines is written under another name, synced and renamed. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -458,9 +459,7 @@ def _of_result(path: Path, folder: Path) -> bool:
     """Whether a file is part of a result, and so of its manifest."""
     parts = path.relative_to(folder).parts
     hidden = any(part.startswith(".") for part in parts)
-    return (
-        path.is_file() and not hidden and parts[0] not in ("state", "run.json", "progress.jsonl")
-    )
+    return path.is_file() and not hidden and parts[0] not in _OF_NO_RESULT
 
 
 def _put_manifest(folder: Path, record: Mapping[str, Any]) -> None:
@@ -641,8 +640,10 @@ def _plain(array: np.ndarray) -> Any:
     return array.item() if array.ndim == 0 else array
 
 
-def arrays_of(data: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-    """Data given in Python as arrays that can be kept; None where they cannot."""
+def arrays_of(data: Any) -> dict[str, np.ndarray] | None:
+    """Data given in Python as arrays that can be kept; None where they cannot, or of a file."""
+    if not isinstance(data, Mapping):
+        return None
     import numpy as np
 
     arrays = {}

@@ -123,8 +123,7 @@ def show_calibration(table: Calibration) -> None:
         cells = (z, f"{row['mean_z2']:.2f}", band, f"{row['p_holm']:.2g}", row["says"])
         drawn.add_row(Text(str(name)), *cells)
     out.print(drawn)
-    if len(table) > _MOST_ROWS:
-        out.print(Text(f"... and {len(table) - _MOST_ROWS} more (--json has all)"))
+    _say_rest(out, table)
     for note in table.notes:
         out.print(Text(note), soft_wrap=True)
 
@@ -218,6 +217,10 @@ def show_table(out: Console, table: pd.DataFrame) -> None:
     for name, row in table.head(_MOST_ROWS).iterrows():
         drawn.add_row(Text(str(name)), *(_number(c, row[c]) for c in table.columns))
     out.print(drawn)
+    _say_rest(out, table)
+
+
+def _say_rest(out: Console, table: pd.DataFrame) -> None:
     if len(table) > _MOST_ROWS:
         out.print(Text(f"... and {len(table) - _MOST_ROWS} more (--json has all)"))
 

@@ -15,7 +15,7 @@ import scene
 import torch
 
 import models
-from inference import execute, machine, settings
+from inference import machine, prepare, settings
 from inference._problem import Context, Problem
 
 HOUSE = Path(__file__).parent.parent
@@ -43,7 +43,7 @@ def problem_of(name: str, source=None, **options) -> Problem:
     """The problem of a model of the zoo (or of a file) with options, as `zoo.run` builds it."""
     entry = models.load(name)
     defaults = {k: s.default for k, s in settings.declared(entry.model).items()}
-    return execute.problem_of(entry, defaults | options, entry.data(source))
+    return prepare.problem_of(entry, defaults | options, entry.data(source))
 
 
 def problem_from(model, tensors=None, **options) -> Problem:

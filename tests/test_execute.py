@@ -10,21 +10,10 @@ import pytest
 import torch
 from conftest import Y, regression
 
-import models
 import zoo
 from inference import execute
 from inference._problem import Refused
 from inference.settings import UsageError
-
-
-def test_what_is_not_given_or_has_no_rows_is_latent():
-    coin, gaussian = models.load("coin"), models.load("gaussian")
-    none = execute.problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data(""))
-    assert none.latent_keys == ("x",) and none.tensors["x"].shape == (1,)
-    half = execute.problem_of(gaussian, {"rho": 0.5}, gaussian.data("y=1.5"))
-    assert half.latent_keys == ("x",) and float(half.tensors["y"]) == 1.5
-    whole = execute.problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data("HT"))
-    assert whole.latent_keys == () and whole.rows == ("flip", ("x",)) and whole.n == 2
 
 
 def silent(y):

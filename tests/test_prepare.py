@@ -8,7 +8,9 @@ import pytest
 import torch
 from conftest import Y, problem_from, regression
 
+import models
 from inference._problem import Refused
+from inference.prepare import problem_of
 from inference.program import Program
 
 
@@ -78,3 +80,13 @@ def test_a_single_observed_number_will_do(y):
         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
     assert Program(problem_from(model, {"y": y})).sites["y"].value.item() == y
+
+
+def test_what_is_not_given_or_has_no_rows_is_latent():
+    coin, gaussian = models.load("coin"), models.load("gaussian")
+    none = problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data(""))
+    assert none.latent_keys == ("x",) and none.tensors["x"].shape == (1,)
+    half = problem_of(gaussian, {"rho": 0.5}, gaussian.data("y=1.5"))
+    assert half.latent_keys == ("x",) and float(half.tensors["y"]) == 1.5
+    whole = problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data("HT"))
+    assert whole.latent_keys == () and whole.rows == ("flip", ("x",)) and whole.n == 2

@@ -19,13 +19,13 @@ def problem(n: int):
 
     import models
     import zoo
-    from inference import execute
+    from inference import prepare
 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     entry = models.load("logistic")
     options = {k: s.default for k, s in zoo._settings.declared(entry.model).items()}
-    return execute.problem_of(entry, options, entry.data("simulate", n=n, k=FEATURES))
+    return prepare.problem_of(entry, options, entry.data("simulate", n=n, k=FEATURES))
 
 
 def microseconds(n: int) -> float:
@@ -87,13 +87,13 @@ def seconds(chains: int) -> float:
     """Sampling the breast-cancer table with so many chains."""
     import models
     import zoo
-    from inference import execute
+    from inference import prepare
     from inference._problem import Context
     from inference.nuts import nuts
 
     entry = models.load("logistic")
     options = {k: s.default for k, s in zoo._settings.declared(entry.model).items()}
-    ours = execute.problem_of(entry, options, entry.data())
+    ours = prepare.problem_of(entry, options, entry.data())
     began = time.perf_counter()
     nuts(ours, seed=0, context=Context(), chains=chains)
     return time.perf_counter() - began
