@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +65,9 @@ class Data:
             a quantity to infer.
         rows: the row plate and its keys; None when the model has no rows.
         test: the same keys held out, if any.
+        beside: name to the row keys of further rows that predictions are looked at on: shifted
+            ones, or rows of another kind, then without what is observed.
+        dtype: of floating-point numbers, data and latents, in a run: `float32` for images.
         coords: labels of named dimensions, for ArviZ.
         dims: site or key to the names of its *event* dimensions; plates name the others.
         source: where the data came from, as the user would say it.
@@ -77,6 +80,8 @@ class Data:
     tensors: Mapping[str, Value]
     rows: Rows | None = None
     test: Mapping[str, Value] | None = None
+    beside: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    dtype: Literal["float64", "float32"] = "float64"
     coords: Mapping[str, tuple] = field(default_factory=dict)
     dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     source: str
