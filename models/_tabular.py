@@ -35,7 +35,7 @@ def tabular(
     split: float | None,
     data_seed: int,
 ) -> Data:
-    """Data with `x` (n, k) and `y` (n,) in the plate `row`.
+    """Data with `x` (n, k) and `y` (n,) in the plate `row`; the classes' names are coords.
 
     Args:
         source: a built-in set's name, a file, or a mapping of columns; None takes `default`.
@@ -69,6 +69,7 @@ def tabular(
         columns.pop(table.coding.target, None)  # what is predicted is not looked at
         return tensors(*encode(columns, table.coding, source=said(new)))
 
+    coords = {"feature": table.names} | ({"class": table.classes} if classes else {})
     notes = list(table.notes)
     if standardise:
         what = "features" if classes else "features and target"
@@ -77,7 +78,7 @@ def tabular(
         tensors=tensors(table.x[train], table.y[train]),
         test=None if test is None else tensors(table.x[test], table.y[test]),
         rows=Rows("row", ("x", "y")),
-        coords={"feature": table.names},
+        coords=coords,
         dims={"w": ("feature",), "x": ("feature",)},
         source=table.source + ("" if split is None else f", {len(test)} rows held out"),
         notes=tuple(notes),
