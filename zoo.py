@@ -65,9 +65,6 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Refused", "Run", "UsageError"]
 __all__ += ["calibrate", "check", "compare", "load", "main", "report", "resume", "run"]
 
-_DEFAULT_METHOD = "nuts"
-
-
 # -- the verbs in Python ----------------------------------------------------------------------
 
 
@@ -290,7 +287,7 @@ def run(
     how = _How(progress=progress, callbacks=_checked(callbacks))
     plan = _plan(
         model,
-        method=method or ("svi" if guide is not None else _DEFAULT_METHOD),
+        method=method,
         guide=guide,
         data=data,
         columns={"target": target, "features": features},
@@ -420,7 +417,7 @@ def check(
     options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
     columns = {"target": target, "features": features}
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
-    with machine.numbers():
+    with machine.numbers(given.dtype):
         chosen = None if guide is None else _guide(entry, guide, options)
         found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
@@ -978,7 +975,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
         found = (float(known.mean()), math.nan, math.nan)
     else:
         draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
-        with machine.numbers():
+        with machine.numbers(run.data.dtype):
             problem = prepare.problem_of(run.entry, run.record["options"], run.data)
             found = results.next_row(problem, row, draws, run.record["seed"])
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
@@ -1025,7 +1022,7 @@ def calibrate(
         )
     asked = {
         "model": model,
-        "method": method or ("svi" if guide is not None else _DEFAULT_METHOD),
+        "method": method,
         "guide": guide,
         "data": _design(model, data, settings),
         "columns": {"target": target, "features": features},
@@ -1172,7 +1169,7 @@ def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] 
 def _plan(
     model: str | Path | Callable | models.Entry,
     *,
-    method: str,
+    method: str | None,
     guide: str | Callable | None,
     data: Any,
     columns: Mapping[str, str | None],
@@ -1188,6 +1185,7 @@ def _plan(
     from inference import machine
 
     entry, name = _entry(model)
+    method, guide = _first(entry, method, guide)
     function = _method(method)
     shares = _share_out(entry, method, function, settings)
     options = shares["data"] | {k: v for k, v in columns.items() if v is not None}
@@ -1212,6 +1210,18 @@ def _plan(
         device=placed,
         model_in_python=not isinstance(model, str | Path),
     )
+
+
+def _first(
+    entry: models.Entry, method: str | None, guide: str | Path | Callable | None
+) -> tuple[str, Any]:
+    """Method and guide, where they are not named those of the model's own choice."""
+    first, _, own = entry.first.partition(":")
+    if method is None:
+        method = first if guide is None else "svi"
+    if guide is None and method == first and own:
+        guide = own
+    return method, guide
 
 
 def _entry(model: str | Path | Callable | models.Entry) -> tuple[models.Entry, str]:
@@ -1337,6 +1347,7 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
         "source": data.source,
         "n": data.n,
         "sha256": data.sha256,
+        "dtype": data.dtype,
         "notes": list(data.notes),
         "asked": {
             "source": None if in_python or source is None else str(source),
@@ -1348,16 +1359,17 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
     """The predictive distribution of new rows, summarised."""
-    from inference import execute, machine
+    from inference import execute, machine, prepare
 
     _, keys = run.record["data"]["rows"] or (None, ())
-    with machine.numbers():
+    with machine.numbers(run.record["data"].get("dtype", "float64")):
         tensors = {}
         if any(key not in keys for key in run.record["data"]["shapes"]):
             tensors = {k: v for k, v in run.data.tensors.items() if k not in keys}
         if source is not None:
             tensors |= _new_rows(run, source)
-        model = partial(run.entry.model, **run.record["options"])
+        given = run.data if inspect.isclass(run.entry.model) else None
+        model = prepare.instance(run.entry.model, given, run.record["options"])
         found = execute.Result(run.record, run.idata, run.verdict, run.params)
         return execute.predict(model, run.record, found, tensors, rows)
 
@@ -1607,7 +1619,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with _heeding(signal.SIGINT, signal.SIGTERM, heed=_leave):
         plan = _plan(
             arguments.model,
-            method=arguments.method or ("svi" if arguments.guide else _DEFAULT_METHOD),
+            method=arguments.method,
             guide=arguments.guide,
             data=arguments.data,
             columns={"target": arguments.target, "features": arguments.features},
@@ -1616,7 +1628,8 @@ def _run(arguments: argparse.Namespace) -> int:
             settings=_settings_of(arguments),
         )
     if arguments.method is None and not arguments.json:
-        print(f"no --method given: {plan.method}", file=sys.stderr)
+        guided = f" --guide {plan.guide}" if plan.guide and not arguments.guide else ""
+        print(f"no --method given: {plan.method}{guided}", file=sys.stderr)
     result = _carried_out(plan, _how(arguments), started, arguments.out)
     return _ended(result, arguments)
 

@@ -74,6 +74,11 @@ class Problem:
         exact: gives the `Exact` truth, or None; None where the model states none.
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
         test: the data keys of rows held out, if any.
+        beside: name to the row keys of further rows to predict; what is observed may be missing.
+        identified: whether the latents are identified; those of a network are not, and results
+            are judged on what they predict.
+        start: `start(name, shape)` gives a starting value of a latent; None draws one uniformly
+            in (-2, 2) of the unconstrained space.
         log_units: observed site to log(user's unit / model's unit); densities of the data are in
             the user's units, and carry it once per observation.
         dims: site to the names of its event dimensions.
@@ -88,6 +93,9 @@ class Problem:
     exact: Callable[[], Any] | None = None
     params: Mapping[str, Tensor] = field(default_factory=dict)
     test: Mapping[str, Tensor] | None = None
+    beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    identified: bool = True
+    start: Callable[[str, tuple[int, ...]], Tensor] | None = None
     log_units: Mapping[str, float] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     coords: Mapping[str, Sequence] = field(default_factory=dict)
@@ -133,11 +141,24 @@ class Guide:
         objective: `objective(model, guide, batch)` gives a scalar tensor to be maximised, whose
             gradient trains guide and model; None means the ELBO.
         settings: settings of svi that suit this guide, in force where the user gives none.
+        density: whether its draws have a density; those of point masses have none, and so no
+            log q, ELBO or k-hat.
+        live: scalar tensors that the objective reads, each with its value by the share of the
+            steps that are done (a weight that warms up).
+        all: gives all its draws (S, *shape) by site, where they are finitely many; else None.
+        finish: called when the guide is trained, to do what is left to do (weights that are
+            noise are removed); gives metrics and findings to be told.
+        packed: its learned parameters as they are kept.
     """
 
     guide: Callable[..., Any]
     objective: Callable[[Callable, Callable, Mapping], Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    density: bool = True
+    live: Sequence[tuple[Tensor, Callable[[float], float]]] = ()
+    all: Callable[[], Mapping[str, Tensor] | None] | None = None
+    finish: Callable[[], tuple[dict[str, float], list[Finding]]] | None = None
+    packed: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

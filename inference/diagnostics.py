@@ -10,7 +10,7 @@ import arviz as az
 import numpy as np
 
 from ._problem import Finding, Fit
-from .results import in_halves
+from .results import in_halves, judged
 
 _RANK = {"note": 0, "warn": 1, "fail": 2}
 
@@ -43,7 +43,8 @@ def verdict(fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]) -> 
     if fit.kind == "chains" and not any(f.level == "fail" for f in findings):
         findings += _mixing(idata) + _divergences(idata) + _energy(idata)
     if "khat" in metrics:
-        findings += _khat(metrics["khat"], len(fit.log_ratios))
+        network = "predictions" in idata.groups()
+        findings += _khat(metrics["khat"], len(fit.log_ratios), network)
     if metrics.get("loo_khat_max", 0) > KHAT_MAX:
         k = metrics["loo_khat_max"]
         what = f"PSIS-LOO leans on single rows (k-hat up to {k:.2f})"
@@ -59,7 +60,7 @@ def _finite(fit: Fit) -> list[Finding]:
 
 
 def _mixing(idata: az.InferenceData) -> list[Finding]:
-    posterior = idata["posterior"]
+    posterior = judged(idata)
     if posterior.sizes["chain"] == 1 and posterior.sizes["draw"] >= 8:
         posterior = in_halves(posterior)
     moving = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
@@ -111,10 +112,13 @@ def _energy(idata: az.InferenceData) -> list[Finding]:
     return [Finding("fail", what, "reparameterise heavy tails or funnels")]
 
 
-def _khat(khat: float, draws: int) -> list[Finding]:
+def _khat(khat: float, draws: int, network: bool) -> list[Finding]:
     bound = min(KHAT_MAX, 1 - 1 / np.log10(draws))
     if khat < bound:
         return []
     what = f"the approximation misses the posterior (k-hat {khat:.2f}, bound {bound:.2f})"
+    if network:  # whose weights nobody asks for: units can be swapped
+        mend = "its weights tell nothing one by one, it is judged on what it predicts"
+        return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
     mend = "do not trust the parameter intervals; try --guide mvn, or nuts"
     return [Finding("warn", what, mend)]

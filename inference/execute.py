@@ -70,7 +70,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         started: when it was asked for, `time.perf_counter`.
     """
     context.callbacks.on_start(record)
-    with machine.numbers():
+    with machine.numbers(plan.data.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
         if plan.method != "prior":
             _must_observe(plan.entry, problem)
@@ -157,7 +157,7 @@ def simulated(plan: Plan) -> Simulated:
         known = partial(entry.exact, simulated_data, **options) if entry.exact else None
         return replace(problem, exact=known)
 
-    with machine.numbers():
+    with machine.numbers(data.dtype):
         problem = problem_of(entry, options, data)
         study = Simulated(problem, method(plan.method), plan.settings, plan.seed, given)
     return study

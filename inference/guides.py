@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pyro.distributions as dist
 import torch
@@ -20,7 +20,7 @@ from pyro.infer.autoguide.guides import AutoContinuous
 from pyro.nn import PyroParam
 from torch import Tensor, nn
 
-from . import settings
+from . import settings, weights
 from ._density import Flowing, LowRankNormal
 from ._problem import Fault, Guide, Refused
 from .program import Program, start_value
@@ -32,6 +32,8 @@ Init = Callable[[Any], Tensor]
 _SLOW = {"window": 200}
 # The networks of a flow settle at smaller steps than the 0.1 of the others.
 _FLOW = {"lr": 0.03, **_SLOW}
+# So are networks trained.
+_NETWORK = {"lr": 1e-3, "schedule": "linear"}
 
 
 def normal(program: Program, init: Init = start_value) -> Guide:
@@ -98,6 +100,73 @@ def nsf(
     return Guide(_flow(program, init, "NSF", transforms), settings=_FLOW)
 
 
+def local(program: Program, init: Init = start_value) -> Guide:
+    """Mean field over a network's weights, by noise at the layers' outputs: less variance.
+
+    See `weights.MeanField`; the family is that of `normal`, the gradient's variance is not.
+    """
+    return weights.MeanField(program, init).guide(**_NETWORK)
+
+
+def lastlayer(program: Program, init: Init = start_value) -> Guide:
+    """A full covariance over a network's last layer, mean field over the rest."""
+    return weights.LastLayer(program, init).guide(**_NETWORK)
+
+
+def dropout(
+    program: Program,
+    init: Init = start_value,
+    *,
+    rate: Annotated[float | Literal["learned"], "> 0", "< 1"] = 0.2,
+) -> Guide:
+    """Hidden units of a network on or off at random: point masses, a surrogate objective.
+
+    See `weights.Dropout`, and `weights.GaussianDropout` for a rate that is learned.
+
+    Args:
+        program: the model and its data.
+        init: where the weights start.
+        rate: probability of a unit to be off; `learned` begins at 0.2.
+    """
+    return _dropout(program, init, rate, "unit")
+
+
+def dropconnect(
+    program: Program,
+    init: Init = start_value,
+    *,
+    rate: Annotated[float | Literal["learned"], "> 0", "< 1"] = 0.2,
+) -> Guide:
+    """Weights of a network on or off at random: point masses, a surrogate objective.
+
+    See `weights.Dropout`, and `weights.GaussianDropout` for a rate that is learned.
+
+    Args:
+        program: the model and its data.
+        init: where the weights start.
+        rate: probability of a weight to be off; `learned` begins at 0.2.
+    """
+    return _dropout(program, init, rate, "weight")
+
+
+def sparse(program: Program, init: Init = start_value) -> Guide:
+    """Sparse variational dropout: a network whose needless weights are removed."""
+    return weights.Sparse(program, init).guide(**_NETWORK)
+
+
+def ensemble(
+    program: Program, init: Init = start_value, *, members: Annotated[int, ">= 2"] = 5
+) -> Guide:
+    """Several modes, from several starts: no posterior, for comparison.
+
+    Args:
+        program: the model and its data.
+        init: where the members start.
+        members: their number.
+    """
+    return weights.Ensemble(program, init, members).guide(**_NETWORK)
+
+
 GUIDES = {
     "normal": normal,
     "mvn": mvn,
@@ -105,7 +174,15 @@ GUIDES = {
     "structured": structured,
     "maf": maf,
     "nsf": nsf,
+    "local": local,
+    "lastlayer": lastlayer,
+    "dropout": dropout,
+    "dropconnect": dropconnect,
+    "sparse": sparse,
+    "ensemble": ensemble,
 }
+# The guides of networks' weights, which other models refuse.
+OF_NETWORKS = ("local", "lastlayer", "dropout", "dropconnect", "sparse", "ensemble")
 
 
 def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
@@ -135,13 +212,23 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     return name, {setting.name: settings.check(setting, argument)}
 
 
+def _dropout(
+    program: Program, init: Init, rate: float | str, by: Literal["unit", "weight"]
+) -> Guide:
+    kind = weights.GaussianDropout if rate == "learned" else weights.Dropout
+    start = 0.2 if rate == "learned" else rate
+    return kind(program, init, start, by).guide(**_NETWORK)
+
+
 def _auto(kind: Callable[..., AutoGuide], program: Program, init: Init) -> AutoGuide:
     if not program.size:
         raise Refused("the model has no continuous latent for a guide to cover; use exact")
     hidden = [site.name for site in program.of("discrete")]
     model = poutine.block(program.model, hide=hidden) if hidden else program.model
     # Starting points come from the supports: improper priors cannot be sampled.
-    return kind(model, init_loc_fn=init, init_scale=0.1)
+    # The noise of a network's weights adds up over a layer.
+    scale = 0.1 if program.problem.identified else 0.01
+    return kind(model, init_loc_fn=init, init_scale=scale)
 
 
 def _flow(program: Program, init: Init, kind: str, transforms: int) -> AutoGuide:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._problem import Context, Fit, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
-from .point import Mode, limits, maximise
+from .mode import Mode, limits, maximise
 from .program import Program, further_draws, over_draws
 
 

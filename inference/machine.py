@@ -18,15 +18,15 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @contextmanager
-def numbers() -> Iterator[None]:
-    """float64 on one thread while a run computes; the caller's settings are put back after."""
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
+def numbers(dtype: str = "float64") -> Iterator[None]:
+    """One number type and one thread while a run computes; the caller's are put back after."""
+    before, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(getattr(torch, dtype))
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_default_dtype(dtype)
+        torch.set_default_dtype(before)
         torch.set_num_threads(threads)
 
 

@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from . import _style as style
 from ._style import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, captioned, grid, scalars, short
 from .calibration import FAMILY, band, ecdf
-from .results import HDI_PROB, calibration_bins, exact_hdi, hdi
+from .results import HDI_PROB, exact_hdi, hdi
+from .scores import calibration_bins
 
 if TYPE_CHECKING:
     import arviz as az

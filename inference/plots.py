@@ -26,7 +26,7 @@ from ._style import (
     short,
 )
 from .diagnostics import BFMI_MIN, ESS_MIN, KHAT_MAX
-from .results import calibration_bins
+from .scores import calibration_bins
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -40,6 +40,11 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
     if problem.test is not None:
         held_out = {k: _float(v, dtype, integers=True) for k, v in problem.test.items()}
         problem = replace(problem, test=held_out)
+    beside = {
+        name: {k: _float(v, dtype) for k, v in rows.items()}
+        for name, rows in problem.beside.items()
+    }
+    problem = replace(problem, beside=beside)
     try:
         sites = _prototype(problem)
     except Refused as refusal:
@@ -79,17 +84,25 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         free = [*free, *data.rows.keys]
         tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
     return Problem(
-        model=partial(entry.model, **options),
+        model=instance(entry.model, data, options),
         tensors=tensors,
         latent_keys=tuple(free),
         rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
         guides={name: bound(guide, options) for name, guide in entry.guides.items()},
         exact=partial(entry.exact, data, **options) if entry.exact else None,
         test=data.test,
+        beside=data.beside,
+        identified=entry.identified,
+        start=entry.start,
         log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},
         dims=data.dims,
         coords=data.coords,
     )
+
+
+def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
+    """The model with its options; an object of it, made for the data, where it is a class."""
+    return model(data, **options) if inspect.isclass(model) else partial(model, **options)
 
 
 def place(problem: Problem, device: str) -> Problem:

@@ -155,19 +155,23 @@ class Weighted(Messenger):
 
 
 class _Start(Messenger):
-    """Starts continuous latents uniformly in (-2, 2) of the unconstrained space, as Stan does."""
+    """Starts continuous latents by a function of their site."""
+
+    def __init__(self, start: Callable[[Mapping[str, Any]], Tensor]):
+        super().__init__()
+        self.start = start
 
     def _pyro_sample(self, msg: dict) -> None:
         fn = msg["fn"]
         if msg["is_observed"] or msg["value"] is not None or isinstance(fn, _Subsample):
             return
         if not fn.support.is_discrete and not isinstance(fn, dist.Delta):
-            msg["value"] = start_value(msg)
+            msg["value"] = self.start(msg)
             msg["done"] = True
 
 
 def start_value(site: Mapping[str, Any]) -> Tensor:
-    """A random value inside the support of a site, also where the prior cannot be sampled."""
+    """A value inside the support of a site, uniform in (-2, 2) unconstrained, as Stan starts."""
     transform = biject_to(site["fn"].support)
     shape = transform.inverse_shape(site["fn"].shape())
     return transform(torch.rand(shape) * 4 - 2)
@@ -226,7 +230,7 @@ class Program:
         self.model = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
         with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
             torch.manual_seed(0)
-            trace = run(self.model, problem.tensors, _Start())
+            trace = run(self.model, problem.tensors, _Start(self.start_of))
         self.sites = _sites(trace)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.unfitted = [name for name in params if name not in problem.params]
@@ -326,7 +330,7 @@ class Program:
             Fault: none of `tries` points had a finite log density.
         """
         for _ in range(tries):
-            u = torch.rand(self.size) * 4 - 2
+            u = self._random_start()
             value, gradient = self.density_and_gradient(u)
             if value.isfinite() and gradient.isfinite().all():
                 return u
@@ -334,6 +338,21 @@ class Program:
             f"none of {tries} random starting points has a finite log density; "
             "check the supports of the priors against the data"
         )
+
+    def start_of(self, site: Mapping[str, Any]) -> Tensor:
+        """A random value of a latent (a Pyro message) to start from, by the problem's own rule."""
+        if self.problem.start is None:
+            return start_value(site)
+        return self.problem.start(site["name"], tuple(site["fn"].shape()))
+
+    def _random_start(self) -> Tensor:
+        if self.problem.start is None:
+            return torch.rand(self.size) * 4 - 2
+        u = torch.zeros(self.size)
+        for site in self.of("latent"):
+            value = self.start_of({"name": site.name, "fn": site.fn})
+            u[self.layout[site.name][0]] = biject_to(site.fn.support).inv(value).flatten()
+        return u
 
     # -- at draws ----------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from ._problem import Fit, Problem, Refused
 from .chains import PREDICTIVE, seeded
 from .prior import sample as prior_sample
 from .program import Program, Site, batch_shape, over_draws
+from .scores import log_predictive, predictions, scored
 
 HDI_PROB = 0.94
 # Replicated data sets that stand behind a point estimate's predictive distribution.
@@ -31,6 +32,11 @@ _PLUG_IN_DRAWS = 1000
 _GROUP_ELEMENTS = 4_000_000
 # The same for the pointwise log likelihood, from which leave-one-out is computed.
 _LIKELIHOOD_ELEMENTS = 10_000_000
+# Rows whose predictions a summary shows.
+_SUMMARISED = 20
+# Draws of a network's weights that are kept, and products of rows, weights and draws up to which
+# its training rows are predicted too; data of more elements are known by their hash alone.
+_KEPT_WEIGHTS, _MOST_PRODUCTS, _MOST_DATA = 100, 2e10, 1_000_000
 
 
 def to_inference_data(
@@ -40,7 +46,9 @@ def to_inference_data(
 
     posterior, sample_stats (with log_p and log_q where they exist), log_likelihood (discrete
     latents summed out), posterior_predictive, prior and prior_predictive (proper priors only),
-    observed_data, constant_data; for the method `prior` the two prior groups alone.
+    observed_data, constant_data; for the method `prior` the two prior groups alone. Of a network
+    100 draws of the weights, and `predictions`, by which it is judged; where it is large, nothing
+    of its training rows.
 
     Args:
         problem: what was inferred.
@@ -50,16 +58,21 @@ def to_inference_data(
         attrs: recorded as attributes of the posterior; JSON-encoded where not plain.
     """
     program = Program(problem)
+    large = not problem.identified and _products(program, fit) > _MOST_PRODUCTS
     groups: dict[str, Mapping[str, np.ndarray]] = {}
     if fit.kind == "prior":
         groups |= _prior_groups(program, {k: v[0] for k, v in fit.draws.items()})
     else:
-        groups |= _posterior_groups(program, fit, seed)
-        if prior_draws and not program.improper():
+        groups |= _draw_groups(program, fit)
+        if not large:
+            groups |= _row_groups(program, fit, seed)
+        if prior_draws and not large and not program.improper():
             groups |= _prior_groups(program, prior_sample(program, seed, prior_draws))
     groups |= _data_groups(program)
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     idata = _labelled(program, groups, attrs=plain)
+    if not problem.identified and fit.kind != "prior" and program.of("observed"):
+        _add_group(idata, "predictions", xr.Dataset(predictions(problem, fit)))
     if fit.trace is not None:
         _add_group(idata, "objective", xr.Dataset({"value": ("step", fit.trace.numpy())}))
     return idata
@@ -89,10 +102,17 @@ def _add_group(idata: az.InferenceData, name: str, values: xr.Dataset) -> None:
         idata.add_groups({name: values})
 
 
-def _posterior_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
+def _products(program: Program, fit: Fit) -> int:
+    """About how many products it takes to predict all rows at all draws."""
+    draws = next((value.shape[:2].numel() for value in fit.draws.values()), 0)
+    return (program.problem.n or 1) * program.size * draws
+
+
+def _row_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
+    """What the draws say of the rows they were learned from."""
     draws = {k: v.flatten(0, 1) for k, v in fit.draws.items()}
     shape = next(iter(fit.draws.values())).shape[:2] if fit.draws else (1, 0)
-    groups = _draw_groups(program, fit)
+    groups = {}
     if program.of("observed") and draws:
         elements = sum(site.value.numel() for site in program.of("observed"))
         some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
@@ -108,8 +128,15 @@ def _draw_groups(program: Program, fit: Fit) -> dict[str, Any]:
         if getattr(fit, name) is not None:
             stats[name] = getattr(fit, name)
     whole = {site.name for site in program.of("discrete")}
-    posterior = {k: v.long() if k in whole else v for k, v in fit.draws.items()}
+    every = 1 if program.problem.identified else _every_kept(fit)
+    posterior = {k: v.long() if k in whole else v[:, ::every] for k, v in fit.draws.items()}
     return {"posterior": _arrays(posterior), "sample_stats": _arrays(stats)}
+
+
+def _every_kept(fit: Fit) -> int:
+    """Of how many draws of a network's weights one is kept."""
+    draws = next((value.shape[:2].numel() for value in fit.draws.values()), 0)
+    return max(1, -(-draws // _KEPT_WEIGHTS))
 
 
 def predictive(
@@ -167,6 +194,8 @@ def _data_groups(program: Program) -> dict[str, Any]:
         if key not in observed and key not in problem.latent_keys
     }
     rest = {k: v for k, v in rest.items() if not any(v is o for o in observed.values())}
+    if not problem.identified:
+        rest = {k: v for k, v in rest.items() if v.numel() <= _MOST_DATA}
     return {"observed_data": _arrays(observed), "constant_data": _arrays(rest)}
 
 
@@ -221,9 +250,11 @@ def _key_labels(problem: Problem) -> dict[str, list[str]]:
 def summary(idata: az.InferenceData) -> pd.DataFrame:
     """One row per scalar: mean, sd, HDI (94 %), Monte Carlo errors, ESS, R-hat; what applies.
 
-    R-hat is for chains, ESS and Monte Carlo errors for draws; a point estimate has its value.
+    Of a network the scalars are its predictions of the first rows, not its weights. R-hat is for
+    chains, ESS and Monte Carlo errors for draws; a point estimate has its value.
     """
-    dataset = idata["posterior" if "posterior" in idata.groups() else "prior"]
+    dataset = judged(idata) if "posterior" in idata.groups() else idata["prior"]
+    dataset = dataset.isel(row_test=slice(_SUMMARISED)) if "row_test" in dataset.dims else dataset
     options = {"hdi_prob": HDI_PROB, "round_to": "none"}
     if not len(dataset.data_vars):
         return pd.DataFrame(columns=["mean"])
@@ -326,7 +357,9 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         # Weights that are equal up to rounding have no tail, whatever is fitted to their noise.
         found["khat"] = float(_psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
         idata.attrs["khat"] = found["khat"]
-    if fit.kind in ("chains", "independent") and "log_likelihood" in idata.groups():
+    approximate = fit.kind == "independent" and "predictions" in idata.groups()
+    sampled = fit.kind in ("chains", "independent") and not approximate
+    if sampled and "log_likelihood" in idata.groups():
         found |= _loo(fit, idata, found.get("khat"))
     return found
 
@@ -373,6 +406,19 @@ def _log_sum_exp(values: np.ndarray) -> np.ndarray:
     return torch.as_tensor(values).logsumexp(1).numpy()
 
 
+def held_out(problem: Problem, fit: Fit, idata: az.InferenceData) -> dict[str, float]:
+    """Scores on the rows held out (`scores.scored`); what is behind them is kept in `idata`."""
+    found = scored(problem, fit)
+    for name, group in found.groups.items():
+        _add_group(idata, name, xr.Dataset(group))
+    return found.metrics
+
+
+def judged(idata: az.InferenceData) -> xr.Dataset:
+    """The quantities that a result is judged by: the posterior's, a network's predictions."""
+    return idata["predictions" if "predictions" in idata.groups() else "posterior"]
+
+
 def pointwise(idata: az.InferenceData) -> np.ndarray:
     """Log likelihood by observation, (rows, draws); sites of the same plates summed by row."""
     dims = {v.dims[2:] for v in idata["log_likelihood"].data_vars.values()}
@@ -381,32 +427,6 @@ def pointwise(idata: az.InferenceData) -> np.ndarray:
         for v in idata["log_likelihood"].data_vars.values()
     ]
     return sum(parts) if len(dims) == 1 else np.concatenate(parts)
-
-
-def held_out(problem: Problem, fit: Fit, idata: az.InferenceData) -> dict[str, float]:
-    """Scores on the rows held out: elpd_test, and for classes accuracy, log_score, brier, ece.
-
-    log_score is the mean log predictive probability per row, brier is summed over the classes,
-    ece takes the top label in 15 equal bins (Guo et al. 2017). The probabilities of the classes
-    are kept in `idata` as a group `held_out`: `probability` (row_test, class), `label` (row_test).
-    """
-    if problem.test is None or fit.kind == "prior":
-        return {}
-    program = Program(replace(problem, tensors={**problem.tensors, **problem.test}))
-    (site,) = program.of("observed")
-    draws = {k: v.flatten(0, 1) for k, v in fit.draws.items()}
-    rows = site.value.numel()
-    each = _log_predictive(program, draws, rows)
-    scores = {"elpd_test": float(each.sum()), "log_score": float(each.mean())}
-    if not isinstance(site.base, dist.Bernoulli | dist.Categorical):
-        return {"elpd_test": scores["elpd_test"]}
-    labels = site.fn.enumerate_support(expand=False).flatten()
-    by_class = [_with_value(problem, site.name, label) for label in labels]
-    probabilities = np.exp([_log_predictive(Program(p), draws, rows) for p in by_class]).T
-    truth = np.searchsorted(labels.numpy(), site.value.numpy())
-    kept = {"probability": (("row_test", "class"), probabilities), "label": ("row_test", truth)}
-    _add_group(idata, "held_out", xr.Dataset(kept))
-    return scores | _classifier_scores(probabilities, truth)
 
 
 def next_row(
@@ -427,55 +447,13 @@ def next_row(
     (site,) = Program(problem).of("observed")
     if isinstance(site.base, dist.Bernoulli):
         ones = {**problem.tensors, site.name: torch.ones_like(site.value)}
-        log_p = _log_predictive(Program(replace(problem, tensors=ones)), draws, 1)
+        log_p = log_predictive(Program(replace(problem, tensors=ones)), draws, 1)
         return float(np.exp(log_p[0])), np.nan, np.nan
     shape = (1, len(next(iter(draws.values()))))
     values = predictive(Program(problem), draws, shape, seed, new_rows=True)[site.name]
     cells = values.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, 1)
     low, high = hdi(cells)
     return float(cells.mean()), float(low[0]), float(high[0])
-
-
-def _with_value(problem: Problem, key: str, label: Tensor) -> Problem:
-    """The held-out rows, all with one label."""
-    tensors = {**problem.tensors, **problem.test}
-    return replace(problem, tensors={**tensors, key: torch.full_like(tensors[key], label)})
-
-
-def _log_predictive(program: Program, draws: Mapping[str, Tensor], rows: int) -> np.ndarray:
-    """log of the mean over draws of p(row), (rows,)."""
-    likelihood = over_draws(program.log_likelihood, draws, rows)
-    (scores,) = likelihood.values()
-    return (scores.logsumexp(0) - np.log(len(scores))).numpy()
-
-
-def _classifier_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Accuracy, Brier score and calibration error of (rows, classes) against labels (rows,)."""
-    one_hot = np.eye(probabilities.shape[1])[truth]
-    _, confidence, right = calibration_bins(probabilities, truth)
-    return {
-        "accuracy": float((probabilities.argmax(1) == truth).mean()),
-        "brier": float(((probabilities - one_hot) ** 2).sum(1).mean()),
-        "ece": float(np.abs(right - confidence).sum() / len(truth)),
-    }
-
-
-def calibration_bins(
-    probabilities: np.ndarray, truth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows by the probability of their top label, in 15 equal bins (Guo et al. 2017, eq. 3).
-
-    Args:
-        probabilities: of each class, (rows, classes).
-        truth: index of the true class, (rows,).
-
-    Returns:
-        By bin, (15,) each: number of rows, sum of their top probabilities, number of right ones.
-    """
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
-    bins = np.minimum((confidence * 15).astype(int), 14)
-    columns = (None, confidence, right)
-    return tuple(np.bincount(bins, weights=column, minlength=15) for column in columns)
 
 
 def add_original(

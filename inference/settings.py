@@ -10,6 +10,7 @@ import ast
 import inspect
 import math
 import operator
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def _kind(function: Callable, parameter: inspect.Parameter) -> tuple[Any, tuple[
     annotation = parameter.annotation
     if isinstance(annotation, str):
         try:
-            annotation = eval(annotation, inspect.unwrap(function).__globals__)
+            annotation = eval(annotation, _names(function))
         except NameError:  # a type imported for type checkers only
             annotation = parameter.empty
     if get_origin(annotation) is Annotated:
@@ -80,6 +81,13 @@ def _kind(function: Callable, parameter: inspect.Parameter) -> tuple[Any, tuple[
     return (Any if parameter.default is None else type(parameter.default)), ()
 
 
+def _names(function: Callable) -> dict[str, Any]:
+    """The names that a function's annotations are written in; of a class those of its module."""
+    if inspect.isclass(function):
+        return vars(sys.modules[function.__module__])
+    return inspect.unwrap(function).__globals__
+
+
 def check(setting: Setting, value: Any) -> Any:
     """A value (text from the command line, or a Python value) in the setting's type and range.
 
@@ -87,7 +95,7 @@ def check(setting: Setting, value: Any) -> Any:
         BadSetting: naming the setting and what it may be.
     """
     converted = _convert(setting, value)
-    bounds = setting.bounds if converted is not None else ()
+    bounds = setting.bounds if isinstance(converted, int | float) else ()
     if not all(_holds(converted, bound) for bound in bounds):
         raise _bad(setting, value)
     return converted

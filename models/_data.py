@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._csv import SUFFIXES, read_csv
-from ._entry import Fault, MissingInput, UnknownName
+from ._entry import BadSetting, Fault, MissingInput, UnknownName
 
 _SUFFIXES = (*SUFFIXES, ".json", ".npz")
 
@@ -167,3 +167,18 @@ def nearest(name: str, known: Mapping | Sequence[str]) -> str:
     """`did you mean 'x'?` with the closest known name, or all of them."""
     close = get_close_matches(name, [str(word) for word in known], n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+
+
+def integers(name: str, text: str) -> list[int]:
+    """Positive whole numbers separated by commas, `300,100`; none in an empty text.
+
+    Raises:
+        BadSetting: something else.
+    """
+    try:
+        numbers = [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        numbers = [0]
+    if any(number < 1 for number in numbers):
+        raise BadSetting(f"{name}={text} must be whole numbers above 0, such as 300,100")
+    return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -135,7 +136,8 @@ class Entry:
     """One model of the zoo: a record of functions.
 
     Attributes:
-        model: Pyro function; positional parameters are data keys, keyword-only ones options.
+        model: Pyro function; positional parameters are data keys, keyword-only ones options. Or
+            a PyroModule class, made as `cls(data, *, options)`, with `forward(data keys)`.
         data: `data(source, *, ...)`; `source=None` is the default data set. No rows at all (n = 0)
             mean the prior.
         guides: own guides beside the shared ones, name to Pyro function of the data keys (and
@@ -143,6 +145,11 @@ class Entry:
         free: data keys that may be left out, and are then inferred.
         exact: `exact(data, *, options)` gives an `Exact`, or None where it is not known.
         settings: method to the settings that this model needs instead of the defaults.
+        first: the method, and guide, of a run that names none: `nuts`, `svi:normal`.
+        identified: whether the latents are identified; those of a network are not, and its
+            results are judged on what they predict.
+        start: `start(name, shape)` gives a random starting value of a latent; None leaves it to
+            the methods.
         refuses: `refuses(method, options, data)` gives the reason in words, or None.
         refused: method to reason on the *default* data, for `list`; a test holds it to the truth.
         original: `original(draws, data)` gives the draws in the user's units (group
@@ -159,6 +166,9 @@ class Entry:
     free: tuple[str, ...] = ()
     exact: Callable[..., Exact] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    first: str = "nuts"
+    identified: bool = True
+    start: Callable[[str, tuple[int, ...]], Tensor] | None = None
     refuses: Callable[[str, Mapping[str, Any], Data], str | None] = _never
     refused: Mapping[str, str] = field(default_factory=dict)
     original: Callable[[Mapping[str, Any], Data], Mapping[str, Any]] | None = None
@@ -167,7 +177,8 @@ class Entry:
 
 
 def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
-    """The data keys of a model: its positional parameters."""
+    """The data keys of a model: its positional parameters, of a class those of `forward`."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(model).parameters
+    function = functools.partial(model.forward, None) if inspect.isclass(model) else model
+    parameters = inspect.signature(function).parameters
     return {name: p for name, p in parameters.items() if p.kind in positional}

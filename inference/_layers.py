@@ -1,0 +1,111 @@
+"""The layers of a network: which latents are weights, and noise put in where they are used.
+
+A latent is the weight of a layer where the model passes it to `torch.nn.functional.linear`, a
+convolution or a product `x @ w`. Nothing of the model is read: it is watched while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pyro import poutine
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ._problem import Refused
+from .program import Program, run
+
+_WITH_BIAS = (F.linear, F.conv1d, F.conv2d)
+_PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
+
+
+class Layer(NamedTuple):
+    """A layer by the names of its latents, in the order of the network.
+
+    Attributes:
+        weight: site of its weights.
+        bias: site of its biases; None without.
+        inputs: dimension of the weights that is indexed by the layer's inputs.
+    """
+
+    weight: str
+    bias: str | None
+    inputs: int
+
+    @property
+    def sites(self) -> list[str]:
+        """Its latents."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+class Call(NamedTuple):
+    """The use of a layer's weights: `function(x, weight, bias, *rest)`."""
+
+    function: Callable[..., Tensor]
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    rest: tuple[Any, ...]
+    named: Mapping[str, Any]
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The same layer with other inputs, weights and biases."""
+        if self.function in _PRODUCTS:
+            return self.function(x, weight)
+        return self.function(x, weight, bias, *self.rest, **self.named)
+
+
+class Layers(TorchFunctionMode):
+    """Hands each use of the given weights to a function, which gives the layer's output.
+
+    Args:
+        weights: the weights, as the very tensors that the model will use.
+        use: weights' name and call to the output.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], use: Callable[[str, Call], Tensor]):
+        super().__init__()
+        self._names = {id(tensor): name for name, tensor in weights.items()}
+        self._use = use
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        if (function in _WITH_BIAS or function in _PRODUCTS) and len(args) > 1:
+            name = self._names.get(id(args[1]))
+            if name is not None:
+                bias = args[2] if len(args) > 2 else named.pop("bias", None)
+                return self._use(name, Call(function, args[0], args[1], bias, args[3:], named))
+        return function(*args, **named)
+
+
+def layers(program: Program) -> list[Layer]:
+    """The layers of a model's network, in the order in which they are computed.
+
+    Raises:
+        Refused: the model has none, or uses a weight in two places.
+    """
+    values = {site.name: site.value.clone() for site in program.of("latent")}
+    names, found = {id(value): name for name, value in values.items()}, []
+
+    def note(name: str, call: Call) -> Tensor:
+        inputs = 0 if call.function in _PRODUCTS else 1
+        found.append(Layer(name, names.get(id(call.bias)), inputs))
+        return call(call.x, call.weight, call.bias)
+
+    with Layers(values, note), torch.no_grad():
+        run(program.model, program.problem.tensors, poutine.condition(data=values))
+    if not found:
+        raise Refused(
+            "this guide is for the weights of a network, and the model passes no latent to a "
+            "linear layer, a convolution or a product x @ w; use another guide"
+        )
+    weights = [layer.weight for layer in found]
+    twice = {name for name in weights if weights.count(name) > 1}
+    if twice:
+        raise Refused(f"{', '.join(twice)} is used by several layers; use the guide normal")
+    return found

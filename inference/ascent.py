@@ -1,0 +1,380 @@
+"""Stochastic gradient ascent: Adam on one vector, window by window, until all is level.
+
+It knows no model: a function gives an objective and its gradient on the rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ._problem import Context, Fault, Finding, Problem, Refused
+from .chains import Heard, listening
+from .state import State
+
+# How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.
+Schedule = Literal["plateau", "linear"]
+# The learning rate falls by this factor at each plateau of the objective, in so many phases; in
+# more where the last fall still raised the objective.
+_DECAY, _PHASES, _MOST_PHASES = 0.3, 5, 20
+# The share of the steps after which a linear schedule lowers the learning rate, and the smallest
+# number of windows that it is cut into.
+_FALL, _WINDOWS = 0.5, 50
+# A rise of the objective between the last two tenths of the steps that counts, nats a row.
+_RISE = 0.005
+
+# Value and flat gradient of the objective on the rows of a batch.
+Gradient = Callable[..., tuple[Tensor, Tensor]]
+# Numbers that change while the steps go on: a tensor, and its value by the share of steps done.
+Live = Sequence[tuple[Tensor, Callable[[float], float]]]
+
+
+def batches(problem: Problem, size: int | None) -> Iterator[list[Tensor]]:
+    """The row tensors of one batch after another: all rows, or a shuffled part of them."""
+    if size is None:
+        while True:
+            yield []
+    if problem.rows is None:
+        raise Refused("the data have no rows to take batches of; leave batch_size out")
+    rows = [problem.tensors[key] for key in problem.rows[1]]
+    n = len(rows[0])
+    while True:
+        for part in torch.randperm(n, device=rows[0].device).split(size):
+            if len(part) == size:  # the last few rows wait for another pass
+                yield [tensor[part] for tensor in rows]
+
+
+class Adam:
+    """Adam's ascent on one vector (Kingma and Ba 2015), by torch's fused kernel.
+
+    Called directly: the optimiser class around it costs 60 microseconds a step, and imports
+    torch's compiler (1.5 s) on its first.
+    """
+
+    def __init__(self, flat: Tensor, lr: float):
+        self.flat, self.lr = flat, lr
+        self.mean, self.square = torch.zeros_like(flat), torch.zeros_like(flat)
+        self.step = torch.zeros((), dtype=torch.float32, device=flat.device)
+
+    def __call__(self, gradient: Tensor) -> None:
+        self.step += 1
+        torch._fused_adam_(
+            [self.flat],
+            [gradient],
+            [self.mean],
+            [self.square],
+            [],
+            [self.step],
+            lr=self.lr,
+            beta1=0.9,
+            beta2=0.999,
+            weight_decay=0.0,
+            eps=1e-8,
+            amsgrad=False,
+            maximize=True,
+        )
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that changes from step to step, but the learning rate."""
+        return {"flat": self.flat, "mean": self.mean, "square": self.square, "step": self.step}
+
+
+@dataclass
+class _Progress:
+    """How far an ascent has come, beside its optimiser and its random numbers.
+
+    Attributes:
+        done: steps made.
+        phase: number of the learning rate, from 1.
+        averaging: whether the parameters are averaged, the learning rates being over.
+        converged: whether all is level.
+        means: of the parameters in each window of this phase.
+        level: the objective's last values at the plateau before.
+    """
+
+    done: int = 0
+    phase: int = 1
+    averaging: bool = False
+    converged: bool = False
+    means: list[Tensor] = field(default_factory=list)
+    level: Tensor | None = None
+
+
+class Ascent:
+    """Adam, window by window, until all is level; goes on from a state on disk.
+
+    By `plateau` the learning rate falls whenever the objective is level, and the parameters of the
+    last windows are averaged. By `linear` it stands for half of the steps, and falls to zero in
+    the other half: so networks are trained, whose objective is never level before its rate is.
+
+    Args:
+        adam: the optimiser, on the vector of all parameters.
+        steps: at most so many.
+        window: steps of a window.
+        of_pass: steps of a pass over the data.
+        state: where to keep what a resume needs.
+        schedule: how the learning rate falls.
+        rows: of the data, by which a rise of the objective is measured.
+        live: numbers that change while the steps go on.
+    """
+
+    def __init__(
+        self,
+        adam: Adam,
+        steps: int,
+        window: int,
+        of_pass: int,
+        state: State,
+        schedule: Schedule = "plateau",
+        rows: int = 1,
+        live: Live = (),
+    ):
+        self.adam, self.steps, self.of_pass = adam, steps, of_pass
+        self.schedule, self.rows, self.live = schedule, rows, live
+        # Whole passes, so that a new one begins where a resume does.
+        windows = max(1, steps // _WINDOWS // of_pass) * of_pass
+        self.window = window if schedule == "plateau" else windows
+        self.lr, self.kept = adam.lr, state
+        self.trace = torch.zeros(steps, dtype=adam.flat.dtype)
+        self.at = _Progress()
+
+    def run(
+        self, gradient: Gradient, batches: Iterator[list[Tensor]], context: Context
+    ) -> dict[str, Any]:
+        """The trace, and what a `Fit` says of it; the parameters are left at their best."""
+        at, last, broke = self.at, self.adam.flat.clone(), None
+        bar = tqdm(
+            total=self.steps, desc="training", disable=not context.progress, mininterval=0.2
+        )
+        bar.update(at.done)
+        with bar, listening() as heard:
+            while at.done < self.steps and not at.converged and heard.signal is None:
+                values, mean = self._window(gradient, batches, heard)
+                broke = _broken(values, self.adam.flat)
+                if not len(values) or broke is not None:
+                    break
+                last.copy_(self.adam.flat)
+                self._advance(values, mean)
+                told = {"step": at.done, "of": self.steps, "elbo": float(values.mean())}
+                bar.update(len(values))
+                bar.set_postfix_str(f"ELBO {told['elbo']:.4g}")
+                context.callbacks.on_step({**told, "lr": self.adam.lr})
+                if self.kept.due and len(values) == self.window:
+                    self.save()
+        if at.averaging and at.converged:
+            self.adam.flat.copy_(torch.stack(at.means).mean(0))
+        trace = self.trace[: at.done].cpu()
+        if broke is not None:
+            self.adam.flat.copy_(last)
+            return _broken_off(trace, at.done + broke, self.lr)
+        return {"trace": trace, **self._ending(trace, heard.signal)}
+
+    def _window(
+        self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard
+    ) -> tuple[Tensor, Tensor]:
+        """Some steps: the objective at each (steps,), and the mean of the parameters."""
+        values, total, done = [], torch.zeros_like(self.adam.flat), self.at.done
+        for number, at in self.live:
+            number.fill_(at(done / self.steps))
+        most = min(self.window, self.steps - done)
+        while len(values) < most and heard.signal is None:
+            if self.schedule == "linear":
+                left = 1 - (done + len(values)) / self.steps
+                self.adam.lr = self.lr * min(1.0, left / (1 - _FALL))
+            value, slope = gradient(*next(batches))
+            self.adam(slope)
+            values.append(value)
+            total += self.adam.flat
+        return torch.stack(values) if values else total[:0], total / max(len(values), 1)
+
+    def _advance(self, values: Tensor, mean: Tensor) -> None:
+        """Take a window into account."""
+        self.trace[self.at.done : self.at.done + len(values)] = values
+        self.at.done += len(values)
+        if self.schedule == "plateau":
+            self._look_for_a_plateau(mean)
+
+    def _look_for_a_plateau(self, mean: Tensor) -> None:
+        """A plateau ends a phase, the last one the ascent."""
+        at = self.at
+        at.means.append(mean)
+        recent = self.trace[max(at.done - 2 * self.window, 0) : at.done]
+        if len(at.means) < 3 or rising(recent, self.of_pass) or drifting(at.means[-3:]):
+            return
+        if at.averaging:
+            at.converged = len(at.means) >= 5
+            return
+        raised = at.level is not None and _above(recent, at.level)
+        at.level, at.means = recent.clone(), []
+        at.averaging = (at.phase >= _PHASES and not raised) or at.phase == _MOST_PHASES
+        if not at.averaging:
+            at.phase, self.adam.lr = at.phase + 1, self.adam.lr * _DECAY
+
+    def _ending(self, trace: Tensor, signal: int | None) -> dict:
+        """What a `Fit` says of the end of the ascent."""
+        done = self.at.done
+        if signal is not None and done < self.steps and not self.at.converged:
+            what = f"interrupted after {done} steps, before the objective was level"
+            found = Finding("fail", what, "resume it, or run it again")
+            return {"findings": [found], "status": "interrupted", "signal": signal}
+        if self.schedule == "linear":
+            found = [*_wrecked(trace, self.rows, self.lr), *_unfinished(trace, self.rows)]
+            return {"findings": found[:1]}
+        if self.at.converged:
+            return {}
+        what = f"the objective was still rising, or too noisy to tell, after {done} steps"
+        mend = "give more steps, more particles or another learning rate"
+        return {"findings": [Finding("fail", what, mend)]}
+
+    def save(self) -> None:
+        """Keep all that the rest of the ascent depends on, at the end of a window."""
+        at = self.at
+        arrays = {**self.adam.state, "trace": self.trace[: at.done], **_random_states()}
+        arrays |= {"means": torch.stack(at.means)} if at.means else {}
+        arrays |= {} if at.level is None else {"level": at.level}
+        numbers = {"done": at.done, "phase": at.phase, "averaging": at.averaging}
+        numbers |= {"converged": at.converged, "lr": self.adam.lr}
+        found = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
+        self.kept.save("svi", found, **numbers)
+
+    def load(self) -> bool:
+        """Go back to where an earlier attempt was, if it left its state."""
+        found = self.kept.load("svi")
+        if found is None or found[0]["flat"].shape != tuple(self.adam.flat.shape):
+            return False
+        numbers = found[1]  # on the processor, whatever the default: so want it random states
+        arrays = {k: torch.as_tensor(v, device="cpu") for k, v in found[0].items()}
+        for name, tensor in self.adam.state.items():
+            tensor.copy_(arrays[name])
+        self.adam.lr = numbers.pop("lr")
+        self.trace[: numbers["done"]] = arrays["trace"]
+        means = arrays.get("means", torch.zeros(0)).to(self.adam.flat)
+        self.at = _Progress(**numbers, means=list(means), level=arrays.get("level"))
+        _restore_random(arrays)
+        return True
+
+
+def _random_states() -> dict[str, Tensor]:
+    """The states of the generators that steps draw from."""
+    states = {"random": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["random_cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_random(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["random"])
+    if "random_cuda" in states and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["random_cuda"])
+
+
+def _broken(values: Tensor, flat: Tensor) -> int | None:
+    """The first step of a window, from 1, after which something was not finite."""
+    bad = torch.nonzero(~values.isfinite())
+    if len(bad):
+        return int(bad[0]) + 1
+    return None if flat.isfinite().all() else len(values)
+
+
+def _broken_off(trace: Tensor, step: int, lr: float) -> dict[str, Any]:
+    """What a `Fit` says of an ascent that ended in a value that is not finite.
+
+    Raises:
+        Fault: in the first window, so that there is no good state to keep.
+    """
+    what = f"the objective or its gradient is not finite in step {step}"
+    mend = f"lower lr (it was {lr:g}), or check the model's supports"
+    if not len(trace):
+        raise Fault(f"{what}; {mend}")
+    said = f"{what}; kept is the state after step {len(trace)}"
+    return {"trace": trace, "findings": [Finding("fail", said, mend)], "status": "failed"}
+
+
+# -- what a trace of the objective tells -------------------------------------------------------
+
+
+def fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
+    """Whether the ELBO of all rows ended far below where it had been: by steps too large.
+
+    A single estimate of the ELBO exceeds the log evidence by t with a probability of exp(-t) at
+    most (Markov's inequality on the importance weight), so that one 20 nats above the end, and
+    above its noise, was no accident.
+    """
+    if len(trace) < 2 * window:
+        return []
+    end, best = trace[-window:], int(trace[:-window].argmax())
+    if trace[best] < end.mean() + 20 + 4 * end.std():
+        return []
+    what = (
+        f"the fit ended at an ELBO of {end.mean():.6g}, below the {trace[best]:.6g} of step "
+        f"{best + 1}: the learning rate of {lr:g} is too large"
+    )
+    return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
+
+
+def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
+    """Whether the first steps threw the objective far below where it began: by too large a rate.
+
+    An untrained network predicts about as badly as can be by chance; steps that are too large
+    make it sure of what is wrong, which costs nats by the row.
+    """
+    tenth = trace[: max(len(trace) // 10, 1)]
+    low = int(tenth.argmin())
+    if len(trace) < 10 or trace[low] > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
+        return []
+    what = (
+        f"the steps threw the objective from {trace[0]:.6g} to {trace[low]:.6g} (step {low + 1}): "
+        f"the learning rate of {lr:g} is too large"
+    )
+    return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
+
+
+def _unfinished(trace: Tensor, rows: int) -> list[Finding]:
+    """Whether the objective still rose at the end, or had too few steps for that to be told."""
+    tenth = len(trace) // 10
+    mend = f"give more (--set steps={10 * len(trace)})"
+    if tenth < 10:
+        return [Finding("fail", f"{len(trace)} steps are too few to train by", mend)]
+    before, end = trace[-2 * tenth : -tenth], trace[-tenth:]
+    rise, error = end.mean() - before.mean(), (end.var() / tenth + before.var() / tenth).sqrt()
+    if rise < 2 * error or rise < _RISE * rows:
+        return []
+    what = f"the objective still rose by {rise / rows:.2g} nats a row in the last tenth of"
+    return [Finding("fail", f"{what} {len(trace)} steps", mend)]
+
+
+def rising(values: Tensor, several: int) -> bool:
+    """Whether the second half is above the first by more than its standard error.
+
+    Args:
+        values: the objective of two windows of steps.
+        several: steps of a pass over the data, over which batches are averaged first: the rows of
+            a pass are the same (but for a last few), so that their noise hides no slow rise.
+    """
+    passes = values[len(values) % several :].unflatten(0, (-1, several)).mean(1)
+    first, second = passes.chunk(2)
+    error = (first.var() / len(first) + second.var() / len(second)).sqrt()
+    return bool(second.mean() - first.mean() > error)
+
+
+def _above(values: Tensor, before: Tensor) -> bool:
+    """Whether the objective is higher than it was, by more than two standard errors."""
+    error = (values.var() / len(values) + before.var() / len(before)).sqrt()
+    return bool(values.mean() - before.mean() > 2 * error)
+
+
+def drifting(means: Sequence[Tensor]) -> bool:
+    """Whether the parameters still move in one direction, from window to window.
+
+    Two successive differences of means point the same way on a slope (cosine near 1), opposite
+    ways around an optimum (-1/2), which shows where noise hides the objective's rise: the idea of
+    Pflug (1990), Monatshefte fuer Mathematik 110, on means instead of single steps.
+    """
+    first, second = means[1] - means[0], means[2] - means[1]
+    return bool(first @ second > 0.5 * first.norm() * second.norm())

@@ -1,0 +1,179 @@
+"""Bayesian network classifier: a distribution over weights is an ensemble of networks.
+
+The lectures' centre. A network of a few layers gives the logits of the classes; its weights have
+priors, and what is learned is their posterior, by a dozen approximations that are all guides of
+this one model: mean field, dropout, sparse weights, Laplace, or NUTS where the network is small.
+The posterior predictive averages the networks; one sample, or the mean weights, is what it
+costs less to be without. The slide of lecture A that sums up leaves x out: the likelihood is
+p(y_n | x_n, w).
+
+    w_l  ~ prior of scale prior_scale / sqrt(inputs of layer l),  layers l = 1..L
+    b_l  ~ Normal(0, prior_scale)
+    y_i  ~ Categorical(softmax(net_w(x_i))),  i = 1..n
+
+Data:   x, shape (n, k), pixels in [0, 1] or features, and y, shape (n,), classes 0..C-1; default
+        `digits` (1,797 images of 64 pixels), `moons`, `mnist`, `fashion-mnist`, or a file of
+        columns with `--target`; all have a test set; `--set n=1000` takes part of the training
+        images, `labels=random` spoils them, `outside=` adds rows of another kind.
+Priors: with a scale of 1 / sqrt(inputs) the outputs of a layer are as large as its inputs.
+        `laplace` and `scale_mixture` prefer small weights, `log_uniform` (1/|w|, improper, for the
+        guide `sparse` alone; biases stay normal) prefers none.
+Exact:  nothing. The weights are not identified (units can be swapped), so runs are judged on the
+        probabilities that they predict.
+Known failure: NUTS takes minutes on `moons` and days on images. Mean field and dropout are surer
+        of themselves far from the data than NUTS is.
+
+References: Neal (1996), Bayesian Learning for Neural Networks; Blundell et al. (2015), Weight
+uncertainty in neural networks, arXiv:1505.05424; Gal and Ghahramani (2016), Dropout as a Bayesian
+approximation, arXiv:1506.02142; Molchanov, Ashukha and Vetrov (2017), Variational dropout
+sparsifies deep neural networks, arXiv:1701.05369.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from math import sqrt
+from typing import Annotated, Any, Literal
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule, PyroSample
+from pyro.nn.module import to_pyro_module_
+from torch import Tensor, nn
+
+from ._data import integers
+from ._entry import Data, Entry
+from ._images import classified
+from ._priors import LogUniform, ScaleMixture
+
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
+
+
+class Classifier(PyroModule):
+    """The model: a plain network of torch, its weights given priors."""
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        hidden: str = "50",
+        activation: Literal["tanh", "relu", "softplus"] = "tanh",
+        prior: Literal["normal", "laplace", "scale_mixture", "log_uniform"] = "normal",
+        prior_scale: Annotated[float, "> 0"] = 2.0,
+    ):
+        super().__init__()
+        classes = len(data.coords["class"])
+        sizes = [data.tensors["x"].shape[1], *integers("hidden", hidden), classes]
+        self.net = _network(sizes, _ACTIVATIONS[activation])
+        to_pyro_module_(self.net)
+        for layer in self.net:
+            if isinstance(layer, nn.Linear):
+                scale = prior_scale / sqrt(layer.in_features)
+                # The weights of a layer act together: one event.
+                weights = _prior(prior, scale).expand(layer.weight.shape).to_event(2)
+                biases = dist.Normal(0.0, prior_scale).expand(layer.bias.shape).to_event(1)
+                layer.weight, layer.bias = PyroSample(weights), PyroSample(biases)
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        logits = self.net(x)  # (n, classes)
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Categorical(logits=logits), obs=y)
+
+
+def _network(sizes: list[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _prior(name: str, scale: float) -> Any:
+    """A prior of that standard deviation; of the wide half of the mixture, whose other is 1/10."""
+    return {
+        "normal": lambda: dist.Normal(0.0, scale),
+        "laplace": lambda: dist.Laplace(0.0, scale / sqrt(2)),
+        "scale_mixture": lambda: ScaleMixture(scale, scale / 10),
+        "log_uniform": LogUniform,
+    }[name]()
+
+
+def start(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Weights that keep the size of a layer's inputs, normal of sd 1 / sqrt(inputs); no biases."""
+    return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(shape[1])
+
+
+def data(
+    source: Any = None,
+    *,
+    target: str | None = None,
+    features: str | None = None,
+    standardise: bool = True,
+    split: Annotated[float | None, "> 0", "< 1"] = None,
+    n: Annotated[int | None, ">= 1"] = None,
+    noise: Annotated[float, ">= 0"] = 0.2,
+    labels: Literal["true", "random"] = "true",
+    outside: str | None = None,
+    data_seed: Annotated[int, ">= 0"] = 0,
+) -> Data:
+    """Images or a table, with a test set.
+
+    Args:
+        source: `digits`, `moons`, `mnist`, `fashion-mnist`, or a file or mapping of columns.
+        target: name of the target column of a file.
+        features: names of its feature columns, separated by commas.
+        standardise: its features to mean 0 and sd 1.
+        split: share of the rows held out, where there is no official test set; a fifth if None.
+        n: rows for training; None takes all (200 of `moons`).
+        noise: standard deviation of the noise of `moons`.
+        labels: `random` replaces them by random ones.
+        outside: what predictions are looked at beside the test set, separated by commas: another
+            set of images of that size, `rotate`, `noise`, or `far` for `moons`.
+        data_seed: seed of splits, subsets, noise and labels.
+
+    Raises:
+        Fault: whatever is wrong with the table or the images.
+    """
+    return classified(
+        source,
+        default="digits",
+        target=target,
+        features=features,
+        standardise=standardise,
+        split=split,
+        n=n,
+        noise=noise,
+        labels=labels,
+        outside=outside,
+        data_seed=data_seed,
+    )
+
+
+def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
+    """The improper prior has no posterior, a Laplace prior no second derivative at zero."""
+    if options["prior"] == "log_uniform" and method != "svi":
+        return (
+            "the log-uniform prior is infinite at zero weights, and so is the posterior; use "
+            "--guide sparse, or prior=normal"
+        )
+    if method == "laplace" and options["prior"] == "laplace":
+        return "a Laplace prior has no second derivative at zero; use prior=normal, map or nuts"
+    return None
+
+
+_TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
+
+ENTRY = Entry(
+    model=Classifier,
+    data=data,
+    first="svi:local",
+    identified=False,
+    start=start,
+    refuses=refuses,
+    settings={
+        "svi": {**_TRAINING, "schedule": "linear", "particles": 1, "draws": 100},
+        "map": _TRAINING,
+        "mle": _TRAINING,
+    },
+)
