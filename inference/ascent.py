@@ -177,9 +177,10 @@ class Ascent:
 
     def _window(
         self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard
-    ) -> tuple[Tensor, Tensor]:
-        """Some steps: the objective at each (steps,), and the mean of the parameters."""
-        values, total, done = [], torch.zeros_like(self.adam.flat), self.at.done
+    ) -> tuple[Tensor, Tensor | None]:
+        """Some steps: the objective at each (steps,), and the parameters' mean for a plateau."""
+        values, done = [], self.at.done
+        total = torch.zeros_like(self.adam.flat) if self.schedule == "plateau" else None
         for number, at in self.live:
             number.fill_(at(done / self.steps))
         most = min(self.window, self.steps - done)
@@ -190,14 +191,16 @@ class Ascent:
             value, slope = gradient(*next(batches))
             self.adam(slope)
             values.append(value)
-            total += self.adam.flat
-        return torch.stack(values) if values else total[:0], total / max(len(values), 1)
+            if total is not None:
+                total += self.adam.flat
+        mean = None if total is None else total / max(len(values), 1)
+        return torch.stack(values) if values else self.trace[:0], mean
 
-    def _advance(self, values: Tensor, mean: Tensor) -> None:
+    def _advance(self, values: Tensor, mean: Tensor | None) -> None:
         """Take a window into account."""
         self.trace[self.at.done : self.at.done + len(values)] = values
         self.at.done += len(values)
-        if self.schedule == "plateau":
+        if mean is not None:
             self._look_for_a_plateau(mean)
 
     def _look_for_a_plateau(self, mean: Tensor) -> None:

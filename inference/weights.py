@@ -400,19 +400,18 @@ class Sparse(_Noisy):
         self.kept: dict[str, Tensor] = {}
         self.weight = torch.ones(())
 
-    def variance(self, name: str) -> Tensor:
-        """The variance s^2 of a layer's weights, whose logarithm is a parameter."""
+    def log_variance(self, name: str) -> Tensor:
+        """log s^2 of a layer's weights, a parameter."""
         start = self.start[name]
-        logs = pyro.param(f"{name}.log_variance", lambda: torch.full_like(start, -10.0))
-        return logs.exp()
+        return pyro.param(f"{name}.log_variance", lambda: torch.full_like(start, -10.0))
 
     def log_alpha(self, name: str) -> Tensor:
         """log s^2 / m^2 of a layer's weights, clipped to +-8."""
-        ratio = self.variance(name).log() - (self.loc(name) ** 2 + 1e-16).log()
+        ratio = self.log_variance(name) - (self.loc(name).square() + 1e-16).log()
         return ratio.clamp(-_CLIP, _CLIP)
 
     def use(self, name: str, call: Call) -> Tensor:
-        return _with_noise(call, self.variance(name), None)
+        return _with_noise(call, self.log_variance(name).exp(), None)
 
     def prior_and_entropy(self, priors: Mapping[str, Any]) -> Tensor:
         total = torch.zeros(())
@@ -426,7 +425,7 @@ class Sparse(_Noisy):
     def draw(self) -> dict[str, Tensor]:
         values = self.locs()
         for name in self.layers:
-            drawn = _jittered(values[name], self.variance(name).sqrt())
+            drawn = _jittered(values[name], (0.5 * self.log_variance(name)).exp())
             kept = self.kept.get(name)
             values[name] = drawn if kept is None else torch.where(kept, drawn, 0.0)
         return values
