@@ -198,7 +198,7 @@ def _run_apart(
             while waiting and len(running) < workers and not monitor.stopping:
                 number = waiting.pop(0)
                 try:
-                    pipe, process = _start(chain, number, context, monitor)
+                    pipe, process = _start(chain, number, context, monitor, [*running])
                 except (PicklingError, AttributeError, TypeError):
                     # Cannot be sent to another process (spawned ones only).
                     return _run_here(chain, monitor, outcome, show)
@@ -217,10 +217,14 @@ def _run_apart(
 
 
 def _start(
-    chain: Chain, number: int, context: Any, monitor: Monitor
+    chain: Chain, number: int, context: Any, monitor: Monitor, others: Sequence[Connection]
 ) -> tuple[Connection, multiprocessing.Process]:
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(chain, number, monitor, theirs), daemon=True)
+    # A forked chain has the parent's ends of the pipes too. It closes them, or what it sends to a
+    # parent that was killed would wait for ever to be read.
+    idle = [ours, *others] if context.get_start_method() == "fork" else []
+    arguments = (chain, number, monitor, theirs, idle)
+    process = context.Process(target=_child, args=arguments, daemon=True)
     with warnings.catch_warnings():
         # Python 3.12 and JAX warn that a child of a process with threads may hang on a lock of
         # theirs; ours takes none: it runs on one thread, prints nothing, and ends by its pipe.
@@ -230,8 +234,12 @@ def _start(
     return ours, process
 
 
-def _child(chain: Chain, number: int, monitor: Monitor, pipe: Connection) -> None:
+def _child(
+    chain: Chain, number: int, monitor: Monitor, pipe: Connection, idle: Sequence[Connection]
+) -> None:
     """A chain in its own process: results or a fault go back through the pipe."""
+    for other in idle:
+        other.close()
     for number_ in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number_, signal.SIG_IGN)  # the parent says when to stop
     torch.set_num_threads(1)
@@ -244,7 +252,10 @@ def _child(chain: Chain, number: int, monitor: Monitor, pipe: Connection) -> Non
         found = Fault(
             f"chain {number + 1} failed ({type(error).__name__}: {first}); check the model"
         )
-    pipe.send(found)
+    try:
+        pipe.send(found)
+    except BrokenPipeError:  # the parent is gone, and nobody wants it
+        os._exit(1)
 
 
 def _ended(pipe: Connection, process: multiprocessing.Process) -> bool:

@@ -17,7 +17,7 @@ from . import report, results
 from ._problem import Refused
 from .chains import DRAWS, spawn
 from .diagnostics import KHAT_MAX
-from .distance import Yardstick
+from .distance import Yardstick, noise_of_predictions, of_predictions
 from .settings import UsageError, nearest
 
 # Standard errors beyond which a difference is told from Monte Carlo noise, over all parameters.
@@ -30,7 +30,9 @@ _EXACT_DRAWS = 4000
 
 # Columns in which the metrics of a run appear by their own names.
 _METRICS = ("elbo", "elbo_se", "log_evidence", "khat", "elpd_loo", "elpd_loo_se", "elpd_test")
-_SCORES = ("accuracy", "log_score", "brier", "ece")
+_SCORES = ("accuracy", "log_score", "brier", "ece", "entropy", "mutual_information")
+# Times its noise beyond which a distance of predictions is told from none.
+_BEYOND_NOISE = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,15 @@ class Row:
     def draws(self) -> dict[str, np.ndarray]:
         """The draws of the real sites, (S, *shape)."""
         found = results.draws_of(self.idata)
+        if self.predictions is not None:
+            found = {str(k): v.values for k, v in self.predictions.data_vars.items()}
+            found = {k: v.reshape(-1, *v.shape[2:]) for k, v in found.items()}
         return {name: values for name, values in found.items() if values.dtype.kind == "f"}
+
+    @property
+    def predictions(self) -> Any:
+        """What a network's draws predict, by which it is compared; None for other models."""
+        return self.idata["predictions"] if "predictions" in self.idata.groups() else None
 
     @property
     def chains(self) -> bool:
@@ -97,6 +107,7 @@ class Reference:
         draws: joint draws by site, (S, *shape).
         ess: effective number of them.
         log_evidence: exact log evidence, nats; None where unknown.
+        predictions: of a network, what its draws predict.
     """
 
     name: str
@@ -104,6 +115,7 @@ class Reference:
     draws: Mapping[str, np.ndarray]
     ess: float
     log_evidence: float | None = None
+    predictions: Any = None
 
 
 class Table(pd.DataFrame):
@@ -153,7 +165,8 @@ class Comparison(Table):
     Columns: verdict; time_s (of the method alone); mean_error (the largest difference of a
     parameter's mean from the reference, in the reference's sds) with its Monte Carlo error
     mean_error_se and the parameter (worst); sd_low and sd_high (range of sd ratios) and sd_se;
-    distance of the joint draws and its noise floor (`distance.py`); elbo, log_evidence and gap
+    distance of the joint draws (of networks: of the predictions) and its noise floor
+    (`distance.py`); elbo, log_evidence and gap
     (exact log evidence - ELBO), nats; khat; PSIS-LOO; held-out scores; smallest bulk ess and
     ess_per_s; log_bayes_factor against the largest evidence that the same method found (laplace's
     only where its k-hat allows); reading, in words.
@@ -227,7 +240,7 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
     yardsticks = {
         key: Yardstick(_stacked(r.draws, list(r.draws)), r.ess)
         for key, r in references.items()
-        if r is not None and r.draws
+        if r is not None and r.draws and r.predictions is None
     }
     parameters, lines = [], {}
     for row in rows:
@@ -293,6 +306,7 @@ def _from_run(row: Row, log_evidence: float | None = None) -> Reference:
         draws=row.draws,
         ess=row.ess,
         log_evidence=log_evidence,
+        predictions=row.predictions,
     )
 
 
@@ -335,8 +349,22 @@ def _line(
         line["gap"] = reference.log_evidence - line["elbo"]
     if reference.name == row.label:
         return line | {"reading": "the reference"}
+    if reference.predictions is not None:
+        return line | _as_predicted(row, reference)
     line |= _worst(each) | _distance(row, reference, yardstick)
     return line | {"reading": _reading(line, each)}
+
+
+def _as_predicted(row: Row, reference: Reference) -> dict[str, Any]:
+    """A network beside another: how far what they predict is apart, and how sure they are."""
+    ours, theirs = row.predictions, reference.predictions
+    if ours is None or set(ours) != set(theirs):
+        return {"reading": "nothing to hold it against"}
+    apart, noise = of_predictions(ours, theirs), noise_of_predictions(theirs)
+    said = f"predicts otherwise by {apart:.2g} (mean total variation, noise {noise:.2g})"
+    if apart < _BEYOND_NOISE * noise:
+        said = "predicts as the reference does"
+    return {"distance": apart, "distance_floor": noise, "reading": said}
 
 
 def _distance(row: Row, reference: Reference, yardstick: Yardstick) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How far a sample lies from a reference, jointly: sliced Wasserstein with its noise floor.
+"""How far a sample lies from a reference, jointly, and how far two networks' predictions.
 
 Both samples are taken to where the reference has mean 0 and covariance 1 (where it has too few
 draws to tell its covariance, variances 1), so that wrong correlations count as much as wrong
@@ -8,9 +8,12 @@ typical direction".
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Directions along which samples are compared, and random pairs of parts that are averaged.
 _DIRECTIONS, _SPLITS = 64, 20
@@ -117,3 +120,61 @@ def _some(draws: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
 def _wasserstein(one: np.ndarray, other: np.ndarray) -> float:
     """Root mean square over directions of the 2-Wasserstein distance of equally many points."""
     return float(np.sqrt(((np.sort(one, axis=0) - np.sort(other, axis=0)) ** 2).mean()))
+
+
+# -- predictions -------------------------------------------------------------------------------
+
+# Points at which the densities of two predictions are held against each other.
+_POINTS = 400
+
+
+def of_predictions(ours: xr.Dataset, theirs: xr.Dataset) -> float:
+    """Mean over rows of the total variation of two predictive distributions, 0 to 1.
+
+    Of classes half the sum of the differences of their probabilities, each the mean over draws;
+    of a continuous observation that of the normals of their means and variances.
+
+    Args:
+        ours, theirs: `probability` (chain, draw, row, class but the last), or `mean` and `sd`
+            (chain, draw, row).
+    """
+    if "probability" in ours:
+        gaps = _probabilities(ours) - _probabilities(theirs)
+        return float(0.5 * np.abs(gaps).sum(-1).mean())
+    return float(np.mean([_between(*pair) for pair in zip(_normals(ours), _normals(theirs))]))
+
+
+def noise_of_predictions(reference: xr.Dataset) -> float:
+    """The distance of a reference's halves from each other: that of noise, if they are chains."""
+    chains, draws = reference.sizes["chain"], reference.sizes["draw"]
+    if chains > 1:
+        halves = [reference.isel(chain=slice(i, None, 2)) for i in (0, 1)]
+    elif draws > 1:
+        halves = [reference.isel(draw=slice(i, None, 2)) for i in (0, 1)]
+    else:
+        return 0.0
+    # Each half has twice the variance of all, and there are two: four times that of one.
+    return of_predictions(*halves) / 2
+
+
+def _probabilities(predictions: xr.Dataset) -> np.ndarray:
+    """Probabilities of all classes, (rows, classes)."""
+    means = predictions["probability"].values.mean((0, 1))
+    return np.concatenate([means, 1 - means.sum(-1, keepdims=True)], axis=-1)
+
+
+def _normals(predictions: xr.Dataset) -> np.ndarray:
+    """Mean and standard deviation of each row by the law of total variance, (rows, 2)."""
+    means, sds = predictions["mean"].values, predictions["sd"].values
+    variance = (sds**2).mean((0, 1)) + means.var((0, 1))
+    return np.stack([means.mean((0, 1)), np.sqrt(variance)], -1)
+
+
+def _between(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Total variation of two normals, given as mean and standard deviation."""
+    both = np.stack([ours, theirs])
+    low, high = (both[:, 0] - 6 * both[:, 1]).min(), (both[:, 0] + 6 * both[:, 1]).max()
+    at = np.linspace(low, high, _POINTS)
+    densities = [np.exp(-0.5 * ((at - m) / s) ** 2) / s for m, s in both]
+    step = (at[1] - at[0]) / np.sqrt(2 * np.pi)
+    return float(0.5 * np.abs(densities[0] - densities[1]).sum() * step)

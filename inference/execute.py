@@ -123,6 +123,7 @@ def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) ->
         "settings": record["settings"] | fit.settings,
         "data": record["data"] | _data_seen(plan.data, problem),
         "latent_keys": list(problem.latent_keys),
+        "identified": problem.identified,
         "point": {k: v.tolist() for k, v in fit.point.items()},
     }
 

@@ -26,6 +26,7 @@ from ._style import (
     short,
 )
 from .diagnostics import BFMI_MIN, ESS_MIN, KHAT_MAX
+from .results import judged
 from .scores import calibration_bins
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def ess(idata: az.InferenceData, exact: Any = None) -> Figure:
     ax.axhline(ESS_MIN, color=RED, lw=1.2, ls=":", label=f"needed: {ESS_MIN}")
     ax.set(xlabel="draws of all chains", ylabel="effective sample size", ylim=(0, None))
     caption = "Effective draws grow in proportion to draws; a curve that levels off is a warning."
-    caption += style.said(panels, scalars(idata["posterior"]), "the lowest")
+    caption += style.said(panels, scalars(judged(idata)), "the lowest")
     return captioned(figure, caption, idata, shared=ax)
 
 
@@ -151,7 +152,7 @@ def _ess(values: np.ndarray) -> tuple[float, float]:
 
 def _worst_mixing(idata: az.InferenceData, most: int) -> tuple[dict[str, np.ndarray], str]:
     """The parameters of largest split R-hat (Gelman et al. 2013, eq. 11.4), and what is left."""
-    panels = scalars(idata["posterior"])
+    panels = scalars(judged(idata))
     draws = np.stack(list(panels.values()))  # (k, chain, draw)
     half = draws.shape[2] // 2
     parts = draws[:, :, : 2 * half].reshape(len(draws), -1, half)
@@ -455,8 +456,9 @@ def available(idata: az.InferenceData) -> list[str]:
 def _fits(idata: az.InferenceData) -> Mapping[str, bool]:
     """What some plots need beyond groups: draws, chains, two parameters that move."""
     groups = idata.groups()
-    values = scalars(idata["posterior"]) if "posterior" in groups else {}
-    sizes = idata["posterior"].sizes if values else {}
+    network = "predictions" in groups  # whose weights nobody looks at one by one
+    values = {} if network or "posterior" not in groups else scalars(idata["posterior"])
+    sizes = judged(idata).sizes if values or network else {}
     filled = sizes.get("draw", 1) > 1
     sampled = set(idata["sample_stats"].data_vars) if "sample_stats" in groups else set()
     chains = filled and "diverging" in sampled and sizes["draw"] >= 20
@@ -466,8 +468,8 @@ def _fits(idata: az.InferenceData) -> Mapping[str, bool]:
         "rank": chains and sizes["chain"] > 1,
         "ess": chains,
         "energy": "energy" in sampled,
-        "marginals": filled,
+        "marginals": filled and not network,
         "pair": filled and sum(np.ptp(v) > 0 for v in values.values()) > 1,
         "prior_posterior": filled and bool(before.keys() & values.keys()),
-        "khat": "loo" in groups or (filled and {"log_p", "log_q"} <= sampled),
+        "khat": "loo" in groups or (filled and not network and {"log_p", "log_q"} <= sampled),
     }

@@ -67,7 +67,8 @@ def to_inference_data(
         if not large:
             groups |= _row_groups(program, fit, seed)
         if prior_draws and not large and not program.improper():
-            groups |= _prior_groups(program, prior_sample(program, seed, prior_draws))
+            some = prior_draws if problem.identified else min(prior_draws, _KEPT_WEIGHTS)
+            groups |= _prior_groups(program, prior_sample(program, seed, some))
     groups |= _data_groups(program)
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     idata = _labelled(program, groups, attrs=plain)

@@ -49,15 +49,17 @@ def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
     rows = "" if data["n"] is None else f", n = {data['n']}"
     out.print(Text(" ".join(filter(None, who)) + f"   data: {data['source']}{rows}"))
     show_verdict(out, record["verdict"])
-    show_table(out, table)
+    if record.get("identified", True):  # a network's rows are many, and its scores tell more
+        show_table(out, table)
+    width = max(map(len, record["metrics"]), default=0)
     for name, value in record["metrics"].items():
-        out.print(Text(f"{name:14} {value:.6g}"))
+        out.print(Text(f"{name:{width}}  {value:.6g}"))
     if record["point"] and record["method"] == "laplace":
         spots = ", ".join(f"{k} = {number(v)}" for k, v in record["point"].items())
         out.print(
             Text(f"mode of the unconstrained density: {spots} (map has the constrained one)")
         )
-    if record["method"] == "map":
+    if record["method"] == "map" and record.get("identified", True):
         out.print(Text("mode of the density in the constrained space (laplace has the other one)"))
     for note in record["data"]["notes"]:
         out.print(Text(f"note: {note}"))

@@ -130,3 +130,41 @@ def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
     assert done.returncode == 0, done.stderr
     here = zoo.run("coin", method="nuts", seed=1, draws=50, chains=2)
     assert done.stdout.split()[0] == here.idata["posterior"]["pi"].values.sum().hex()
+
+
+LARGE = """
+import os, signal, sys, time
+import numpy as np
+from inference import chains
+
+def chain(number, monitor):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    monitor.tick(number)
+    return {"u": np.zeros(10**6)}  # far more than a pipe holds
+
+def watch(_):
+    time.sleep(1)  # the chains are at their pipes, nobody reads
+    os.kill(os.getpid(), signal.SIGKILL)
+
+chains.run(chain, 3, steps=1, workers=3, watch=watch)
+"""
+
+
+def test_chains_that_are_sending_end_with_a_parent_that_is_killed(tmp_path):
+    written = tmp_path / "pids"
+    subprocess.run([sys.executable, "-c", LARGE, str(written)], cwd=HOUSE, check=False)
+    pids = [int(line) for line in written.read_text().split()]
+    assert len(pids) == 3
+    waited = time.monotonic() + 5
+    while any(alive(pid) for pid in pids) and time.monotonic() < waited:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
