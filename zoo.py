@@ -63,7 +63,8 @@ if TYPE_CHECKING:
     from inference.diagnostics import Verdict
 
 __all__ = ["Callback", "Refused", "Run", "UsageError"]
-__all__ += ["calibrate", "check", "compare", "load", "main", "report", "resume", "run"]
+__all__ += ["calibrate", "check", "compare", "gradients", "load", "main", "report", "resume"]
+__all__ += ["run"]
 
 # -- the verbs in Python ----------------------------------------------------------------------
 
@@ -421,6 +422,56 @@ def check(
         chosen = None if guide is None else _guide(entry, guide, options)
         found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
+
+
+def gradients(
+    model: str | Path | Callable | models.Entry,
+    *,
+    draws: int = 1000,
+    data: Any = None,
+    target: str | None = None,
+    features: str | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> Table:
+    """How noisy a network's gradients are: REINFORCE, baseline, reparameterised, local.
+
+    Their variance by layer, at the same parameters (a mean field trained for `steps`) and for the
+    same batch.
+
+    Args:
+        model, data, target, features, seed, out, progress: as for `compare`.
+        draws: gradients of each estimator.
+        settings: options of model and data, and of svi (`steps`, `lr`, `batch_size`).
+
+    Returns:
+        A DataFrame, a row for each layer and estimator; its figure is `gradients`.
+
+    Raises:
+        UsageError, Fault: as `run`; Refused: the model has no layers.
+    """
+    from inference import execute
+
+    if draws < 10:
+        raise UsageError(f"--gradients {draws} tells no variance; give 10 or more, such as 1000")
+    columns = {"target": target, "features": features}
+    plan = _plan(
+        model,
+        method="svi",
+        guide="local",
+        data=data,
+        columns=columns,
+        seed=seed,
+        device="cpu",
+        settings={"steps": _GRADIENT_STEPS, **settings},
+    )
+    return _kept(execute.gradients(plan, Context(progress=progress), draws), out)
+
+
+# Steps of training before gradients are looked at, where none are asked for.
+_GRADIENT_STEPS = 2000
 
 
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
@@ -839,7 +890,7 @@ def _planned(asked: Mapping[str, Any]) -> Any:
 
 def _compared(done: Mapping[str, Any]) -> Table:
     """The table and the pictures of runs, or of the faults that kept them from running."""
-    from inference import compare, machine, overlays
+    from inference import compare, machine, overlays, uncertainty
 
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
     keys = compare.posterior_keys({label: run.record for label, run in runs.items()})
@@ -853,12 +904,15 @@ def _compared(done: Mapping[str, Any]) -> Table:
     table.title = f"compare-{Path(next(iter(runs.values())).record['model']).stem}"
     results = {label: run.idata for label, run in runs.items()}
     truth = exact[next(iter(keys.values()))] if len(set(keys.values())) == 1 else None
-    table.pictures |= {
-        "forest": partial(overlays.forest, results, truth),
-        "overlay": partial(overlays.overlay, results, truth),
-    }
+    if all(run.record.get("identified", True) for run in runs.values()):
+        table.pictures |= {
+            "forest": partial(overlays.forest, results, truth),
+            "overlay": partial(overlays.overlay, results, truth),
+        }
     if any("held_out" in idata.groups() for idata in results.values()):
         table.pictures["calibration"] = partial(overlays.calibration, results)
+    for kind in dict.fromkeys(k for idata in results.values() for k in uncertainty.kinds(idata)):
+        table.pictures[kind] = partial(uncertainty.PICTURES[kind], results)
     return table
 
 
@@ -1530,7 +1584,10 @@ def _add_computing(commands: Any) -> None:
     one.add_argument("--sbc", type=int, metavar="N", help="fit --method to N simulated data sets")
     one.add_argument("--method", metavar="M", help="method of --sbc (default nuts)")
     one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits of --sbc at once")
-    one.add_argument("--out", default="runs", metavar="DIR", help="folder for that of --sbc")
+    one.add_argument(
+        "--gradients", type=int, metavar="N", help="variance of a network's gradients, by N draws"
+    )
+    one.add_argument("--out", default="runs", metavar="DIR", help="folder for what is found")
     _add_problem(one)
     _add_shown(one)
 
@@ -1701,6 +1758,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
     if arguments.sbc is not None:
         return _check_calibration(arguments)
+    if arguments.gradients is not None:
+        return _check_gradients(arguments)
     if arguments.method is not None:
         raise UsageError("--method asks whether it is calibrated; say by --sbc N how many fits")
     found = check(
@@ -1715,6 +1774,23 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.verbose:
         terminal.show_tracebacks(found)
     return 0 if found.ok else _fail(found.failure, 65, False)
+
+
+def _check_gradients(arguments: argparse.Namespace) -> int:
+    from inference import terminal
+
+    table = gradients(
+        arguments.model,
+        draws=arguments.gradients,
+        out=arguments.out,
+        progress=not arguments.quiet and sys.stderr.isatty(),
+        **_problem_of(arguments),
+    )
+    if arguments.json:
+        print(json.dumps(table.to_json_object()))
+    else:
+        terminal.show_gradients(table)
+    return 0
 
 
 def _check_calibration(arguments: argparse.Namespace) -> int:

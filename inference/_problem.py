@@ -75,6 +75,7 @@ class Problem:
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
         test: the data keys of rows held out, if any.
         beside: name to the row keys of further rows to predict; what is observed may be missing.
+        plane: the row keys of points in the plane of two features, to be drawn.
         identified: whether the latents are identified; those of a network are not, and results
             are judged on what they predict.
         start: `start(name, shape)` gives a starting value of a latent; None draws one uniformly
@@ -94,6 +95,7 @@ class Problem:
     params: Mapping[str, Tensor] = field(default_factory=dict)
     test: Mapping[str, Tensor] | None = None
     beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    plane: Mapping[str, Tensor] | None = None
     identified: bool = True
     start: Callable[[str, tuple[int, ...]], Tensor] | None = None
     log_units: Mapping[str, float] = field(default_factory=dict)

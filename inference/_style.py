@@ -119,9 +119,7 @@ def captioned(
         idata: the run, to be named.
         shared: a panel whose legend holds for all: it gets lines of its own below the caption.
     """
-    attrs = idata.attrs if idata is not None else {}
-    model = Path(str(attrs.get("model", ""))).stem
-    who = " ".join([model, *(attrs[k] for k in ("method", "guide") if attrs.get(k))]).strip()
+    who = named(idata) if idata is not None else ""
     lines = textwrap.wrap(f"{who}: {caption}" if who else caption, _LETTERS)
     handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
     columns = max(1, min(len(labels), int(_LETTERS // (max(map(len, labels), default=0) + 8))))
@@ -138,6 +136,13 @@ def captioned(
             bbox_to_anchor=(0.016, 1 - words / total), borderaxespad=0, borderpad=0,
         )  # fmt: skip
     return figure
+
+
+def named(idata: az.InferenceData) -> str:
+    """A run by its model, method and guide."""
+    attrs = idata.attrs
+    model = Path(str(attrs.get("model", ""))).stem
+    return " ".join([model, *(attrs[k] for k in ("method", "guide") if attrs.get(k))]).strip()
 
 
 def legend(ax: Axes, **options: Any) -> None:

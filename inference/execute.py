@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from . import diagnostics, machine, method, prepare, results, settings
+from . import diagnostics, machine, method, prepare, results, settings, svi
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_function
 from .plan import Plan
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+    from .compare import Table
     from .diagnostics import Verdict
 
 
@@ -162,6 +163,28 @@ def simulated(plan: Plan) -> Simulated:
         problem = problem_of(entry, options, data)
         study = Simulated(problem, method(plan.method), plan.settings, plan.seed, given)
     return study
+
+
+def gradients(plan: Plan, context: Context, draws: int) -> Table:
+    """The noise of a network's gradients (`gradients.variances`), with its picture."""
+    from . import gradients, overlays
+    from .compare import Table
+
+    names = ("steps", "batch_size", "lr", "schedule")
+    pace = svi.Pace(**{k: v for k, v in plan.settings.items() if k in names and v is not None})
+    with machine.numbers(plan.data.dtype):
+        problem = problem_of(plan.entry, plan.options, plan.data)
+        found = gradients.variances(
+            problem, seed=plan.seed, context=context, pace=pace, draws=draws
+        )
+    table = Table(found)
+    table.title = f"gradients-{plan.name}"
+    table.pictures = {"gradients": partial(overlays.gradients, found)}
+    table.notes = [
+        f"{draws} gradients each of a mean field after {pace.steps} steps, one batch of "
+        f"{pace.batch_size or problem.n} rows; the variance is summed over a layer's means"
+    ]
+    return table
 
 
 def predict(

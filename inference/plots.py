@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from . import _style as style
+from . import uncertainty
 from ._style import (
     BLUE,
     CYCLE,
@@ -430,6 +431,15 @@ def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
     return captioned(figure, caption, idata, shared=ax)
 
 
+def _sureness(kind: str) -> Callable[..., Figure]:
+    """A picture of how sure a network is, of one run."""
+
+    def draw(idata: az.InferenceData, exact: Any = None) -> Figure:
+        return uncertainty.PICTURES[kind]({style.named(idata): idata})
+
+    return draw
+
+
 # Name to (figure function, groups of the InferenceData that it needs).
 PLOTS: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
     "trace": (trace, ("posterior", "sample_stats")),
@@ -443,6 +453,9 @@ PLOTS: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
     "reliability": (reliability, ("held_out",)),
     "khat": (khat, ()),
     "objective": (objective, ("objective",)),
+    "plane": (_sureness("plane"), ("plane",)),
+    "outside": (_sureness("outside"), ("held_out",)),
+    "shifted": (_sureness("shifted"), ("held_out",)),
 }
 
 
@@ -463,7 +476,8 @@ def _fits(idata: az.InferenceData) -> Mapping[str, bool]:
     sampled = set(idata["sample_stats"].data_vars) if "sample_stats" in groups else set()
     chains = filled and "diverging" in sampled and sizes["draw"] >= 20
     before = scalars(idata["prior"]) if "prior" in groups else {}
-    return {
+    sureness = {kind: kind in uncertainty.kinds(idata) for kind in uncertainty.PICTURES}
+    return sureness | {
         "trace": chains,
         "rank": chains and sizes["chain"] > 1,
         "ess": chains,

@@ -44,7 +44,8 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         name: {k: _float(v, dtype) for k, v in rows.items()}
         for name, rows in problem.beside.items()
     }
-    problem = replace(problem, beside=beside)
+    plane = problem.plane and {k: _float(v, dtype) for k, v in problem.plane.items()}
+    problem = replace(problem, beside=beside, plane=plane)
     try:
         sites = _prototype(problem)
     except Refused as refusal:
@@ -92,6 +93,7 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         exact=partial(entry.exact, data, **options) if entry.exact else None,
         test=data.test,
         beside=data.beside,
+        plane=data.plane,
         identified=entry.identified,
         start=entry.start,
         log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},

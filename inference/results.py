@@ -32,6 +32,8 @@ _PLUG_IN_DRAWS = 1000
 _GROUP_ELEMENTS = 4_000_000
 # The same for the pointwise log likelihood, from which leave-one-out is computed.
 _LIKELIHOOD_ELEMENTS = 10_000_000
+# Draws below which no error of an average is told.
+_FEWEST_DRAWS = 8
 # Rows whose predictions a summary shows.
 _SUMMARISED = 20
 # Draws of a network's weights that are kept, and products of rows, weights and draws up to which
@@ -259,8 +261,9 @@ def summary(idata: az.InferenceData) -> pd.DataFrame:
     options = {"hdi_prob": HDI_PROB, "round_to": "none"}
     if not len(dataset.data_vars):
         return pd.DataFrame(columns=["mean"])
-    if dataset.sizes["draw"] == 1:
-        return az.summary(dataset, stat_funcs={"mean": np.mean}, extend=False, **options)
+    if dataset.sizes["draw"] < _FEWEST_DRAWS:  # a point, or the few members of an ensemble
+        few = {"mean": np.mean} | ({"sd": np.std} if dataset.sizes["draw"] > 1 else {})
+        return az.summary(dataset, stat_funcs=few, extend=False, **options)
     single = dataset.sizes["chain"] == 1
     with np.errstate(invalid="ignore"):  # a site that never moves has no R-hat
         table = az.summary(in_halves(dataset) if single else dataset, **options)

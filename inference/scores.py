@@ -170,6 +170,8 @@ def scored(problem: Problem, fit: Fit) -> Scored:
         beside = {k: _beside(problem, rows, draws) for k, rows in problem.beside.items()}
         metrics |= _compared(found, beside)
         groups |= {f"beside_{name}": _kept(one) for name, one in beside.items()}
+    if problem.plane is not None:
+        groups["plane"] = _drawn(problem, draws)
     return Scored(metrics, groups)
 
 
@@ -235,6 +237,17 @@ def _kept(one: Beside) -> dict[str, Any]:
     if one.truth is not None:
         rows["right"] = (one.found.probability.argmax(1) == one.truth).astype(int)
     return {name: ("row", values) for name, values in rows.items()}
+
+
+def _drawn(problem: Problem, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A group of what is predicted in the plane of two features, at points `x`."""
+    found = classes(of_rows(problem, problem.plane), draws)
+    return {
+        "x": (("point", "axis"), problem.plane["x"].numpy()),
+        "probability": (("point", "class"), found.probability),
+        "mutual_information": ("point", found.mutual_information),
+        "entropy": ("point", found.entropy),
+    }
 
 
 def _compared(test: Classes, beside: Mapping[str, Beside]) -> dict[str, float]:

@@ -99,8 +99,8 @@ def svi(
     own = {"lr": lr, "window": window, "schedule": schedule}
     used |= {name: value for name, value in own.items() if value is not None}
     pace = Pace(steps, batch_size, particles, compile, **used)
-    with _store():
-        ended = _trained(program, chosen, pace, seed, context)
+    with store():
+        ended = trained(program, chosen, pace, seed, context)
         if chosen.objective is None and batch_size is None:
             ended["findings"] += fallen(ended["trace"], used["window"], used["lr"])
         metrics, told = chosen.finish() if chosen.finish is not None else ({}, [])
@@ -121,8 +121,8 @@ def climbed(
     """
     program = Program(problem)
     points = weights.Points(program, program.start_of, prior=prior)
-    with _store():
-        ended = _trained(program, points.guide(), pace, seed, context)
+    with store():
+        ended = trained(program, points.guide(), pace, seed, context)
         values = {name: value.detach().clone() for name, value in points.locs().items()}
     return values, ended
 
@@ -141,7 +141,7 @@ class Pace:
 
 
 @contextmanager
-def _store() -> Iterator[None]:
+def store() -> Iterator[None]:
     """A parameter store of the fit's own."""
     with pyro.get_param_store().scope(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
@@ -149,7 +149,7 @@ def _store() -> Iterator[None]:
         yield
 
 
-def _trained(
+def trained(
     program: Program, chosen: Guide, pace: Pace, seed: int, context: Context
 ) -> dict[str, Any]:
     """Climb the guide's objective: what a `Fit` says of it; the parameters are in the store."""
@@ -159,7 +159,7 @@ def _trained(
     with seeded(seed, FIT):
         parts = batches(problem, size)
         ahead = [next(parts), next(parts)]
-        gradient, params = _prepare(program, chosen, pace, ahead, context.graphs)
+        gradient, params = prepared(program, chosen, pace, ahead, context.graphs)
         of_pass = 1 if size is None else problem.n // size
         window = max(pace.window, _PASSES * of_pass) // of_pass * of_pass
         ascent = Ascent(
@@ -248,7 +248,7 @@ def _chosen(
 # -- one step ----------------------------------------------------------------------------------
 
 
-def _batch(problem: Problem, rows: Sequence[Tensor]) -> Batch:
+def batch_of(problem: Problem, rows: Sequence[Tensor]) -> Batch:
     """The data with the rows of a batch in the place of all rows."""
     if not rows:
         return Batch(problem.tensors)
@@ -257,7 +257,7 @@ def _batch(problem: Problem, rows: Sequence[Tensor]) -> Batch:
     return Batch(tensors, plate, problem.n / len(rows[0]))
 
 
-def _prepare(
+def prepared(
     program: Program,
     chosen: Guide,
     pace: Pace,
@@ -268,7 +268,7 @@ def _prepare(
 
     The parameters of guide and model are views of that vector from here on.
     """
-    batch = _batch(program.problem, examples[0])
+    batch = batch_of(program.problem, examples[0])
     with poutine.trace(param_only=True) as capture:
         # On all rows first: Pyro's guides take their shapes from the first data they see.
         for part in (Batch(program.problem.tensors), batch):
@@ -286,7 +286,7 @@ def _prepare(
 
     def gradient(*rows: Tensor) -> tuple[Tensor, Tensor]:
         with pyro.validation_enabled(False):
-            value = estimate(_batch(program.problem, rows))
+            value = estimate(batch_of(program.problem, rows))
         slopes = torch.autograd.grad(value, params, materialize_grads=True)
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 

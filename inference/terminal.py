@@ -144,6 +144,20 @@ def show_growth(table: pd.DataFrame, notes: Sequence[str]) -> None:
         out.print(Text(note), soft_wrap=True)
 
 
+def show_gradients(table: pd.DataFrame) -> None:
+    """Print the variance of each estimator's gradient, a row for each layer."""
+    out = console()
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("layer", "estimator", "variance", "standard error", "times local"):
+        drawn.add_column(heading, justify="left" if heading in ("layer", "estimator") else "right")
+    for (layer, estimator), row in table.sort_index(level=0, sort_remaining=False).iterrows():
+        numbers = (row["variance"], row["variance_se"], row["times_local"])
+        drawn.add_row(layer, estimator, *(f"{value:.4g}" for value in numbers))
+    out.print(drawn)
+    for note in table.notes:
+        out.print(Text(note), soft_wrap=True)
+
+
 # Heading to the columns of a comparison that make up a cell: a value, one with its error (`_se`),
 # or the two ends of a range.
 _CELLS: tuple[dict[str, tuple[str, ...]], ...] = (
@@ -168,6 +182,8 @@ _CELLS: tuple[dict[str, tuple[str, ...]], ...] = (
         "log_score": ("log_score",),
         "brier": ("brier",),
         "ece": ("ece",),
+        "entropy": ("entropy",),
+        "mutual inf.": ("mutual_information",),
     },
 )
 

@@ -166,15 +166,19 @@ class _Noisy(Points):
         """Expected log prior plus entropy, or what stands for them."""
         raise NotImplementedError
 
-    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+    def fit(self, model: Callable, tensors: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """The log likelihood under one draw of the noise, and the latents' priors."""
         values = self.values()
         weights = {name: values[name] for name in self.layers}
         with Layers(weights, self.use):
             trace = run(model, tensors, poutine.condition(data=values))
         scored = discrete.factors(trace)
         fitted = (n["log_prob"].sum() for name, n in scored.items() if name not in values)
-        priors = {name: trace.nodes[name]["fn"] for name in values}
-        return sum(fitted, torch.zeros(())) + self.prior_and_entropy(priors)
+        return sum(fitted, torch.zeros(())), {name: trace.nodes[name]["fn"] for name in values}
+
+    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+        fitted, priors = self.fit(model, tensors)
+        return fitted + self.prior_and_entropy(priors)
 
 
 class MeanField(_Noisy):

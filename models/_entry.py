@@ -68,6 +68,7 @@ class Data:
         test: the same keys held out, if any.
         beside: name to the row keys of further rows that predictions are looked at on: shifted
             ones, or rows of another kind, then without what is observed.
+        plane: row keys of points in the plane of two features, at which predictions are drawn.
         dtype: of floating-point numbers, data and latents, in a run: `float32` for images.
         coords: labels of named dimensions, for ArviZ.
         dims: site or key to the names of its *event* dimensions; plates name the others.
@@ -82,6 +83,7 @@ class Data:
     rows: Rows | None = None
     test: Mapping[str, Value] | None = None
     beside: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    plane: Mapping[str, Value] | None = None
     dtype: Literal["float64", "float32"] = "float64"
     coords: Mapping[str, tuple] = field(default_factory=dict)
     dims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from ._tabular import tabular
 
 _ANGLES = range(0, 181, 15)  # degrees
 _NOISES = (0.1, 0.2, 0.5)  # sd, where white is 1
+_SIDE = 61  # points to a side of the plane that is drawn
 _SHIFTED = 1000  # test images that are rotated or get noise
 _DIGITS = tuple("0123456789")
 
@@ -166,7 +167,18 @@ def classified(
         found = _table(source, split=split, data_seed=data_seed, **options)
     if labels == "random":
         found = _at_random(found, data_seed)
-    return replace(found, beside=_beside(found, words, data_seed))
+    return replace(found, beside=_beside(found, words, data_seed), plane=_plane(found))
+
+
+def _plane(data: Data) -> dict[str, torch.Tensor] | None:
+    """A grid over twice the range of two features; None for more of them."""
+    x = data.tensors["x"]
+    if x.shape[1] != 2:
+        return None
+    middle, half = (x.amax(0) + x.amin(0)) / 2, x.amax(0) - x.amin(0)
+    axes = [torch.linspace(float(m - h), float(m + h), _SIDE) for m, h in zip(middle, half)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1).reshape(-1, 2)
+    return {"x": grid.to(x.dtype)}
 
 
 def _refuse(source: str, **options: Any) -> None:

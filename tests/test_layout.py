@@ -48,7 +48,7 @@ def test_no_model_imports_another(path):
 
 
 def test_arviz_stays_where_versions_are_known():
-    allowed = {"results", "diagnostics", "compare", "plots", "overlays", "_style"}
+    allowed = {"results", "diagnostics", "compare", "plots", "overlays", "uncertainty", "_style"}
     allowed |= {"store", "execute"}  # for the name of a type alone
     runtime = {f for f in importers("arviz") if f != "zoo.py"}
     assert runtime <= {f"inference/{name}.py" for name in allowed}
@@ -56,7 +56,7 @@ def test_arviz_stays_where_versions_are_known():
 
 def test_matplotlib_is_used_as_figures_never_as_pyplot():
     assert not importers("matplotlib.pyplot")
-    allowed = {"plots", "overlays", "_style", "report", "store"}
+    allowed = {"plots", "overlays", "uncertainty", "_style", "report", "store"}
     found = {f for f in importers("matplotlib") if f.startswith("inference/")}
     assert found <= {f"inference/{name}.py" for name in allowed}
 
