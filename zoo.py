@@ -182,7 +182,8 @@ class Run:
             rows: number of new rows, for models whose only data is what they predict.
 
         Returns:
-            A table with the columns mean, sd, hdi_low, hdi_high, a row `y[0]`, `y[1]` ... each.
+            A table with a row `y[0]`, `y[1]` ... each: mean, sd, hdi_low, hdi_high; of several
+            classes label, probability, entropy, mutual_information, and the chance of each.
 
         Raises:
             Fault: data that the prediction needs are missing or cannot be coded as the run's.

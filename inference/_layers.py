@@ -109,3 +109,46 @@ def layers(program: Program) -> list[Layer]:
     if twice:
         raise Refused(f"{', '.join(twice)} is used by several layers; use the guide normal")
     return found
+
+
+# -- a network of which little is left ---------------------------------------------------------
+
+# Share of a layer's weights below which it is worth while to leave the rest out.
+_FEW = 0.5
+
+Kept = Mapping[str, tuple[Tensor, Tensor]]
+
+
+def kept_units(program: Program, draws: Mapping[str, Tensor]) -> Kept:
+    """The units and inputs that are in use, of the layers whose weights are mostly zero.
+
+    Args:
+        program: the network.
+        draws: its weights (S, *shape).
+
+    Returns:
+        Site of a linear layer's weights to the units and the inputs with a weight in any draw.
+    """
+    found = {}
+    for name, value in draws.items():
+        if value.ndim != 3:  # no matrix for each draw
+            continue
+        used = (value != 0).any(0)
+        if used.float().mean() < _FEW:
+            found[name] = used.any(1).nonzero()[:, 0], used.any(0).nonzero()[:, 0]
+    linear = {layer.weight for layer in layers(program) if layer.inputs == 1} if found else ()
+    return {name: units for name, units in found.items() if name in linear}
+
+
+def without_idle(values: Mapping[str, Tensor], kept: Kept) -> Layers:
+    """Runs layers on the units and inputs that are in use alone; to be entered as a context."""
+
+    def use(name: str, call: Call) -> Tensor:
+        units, inputs = kept[name]
+        weight = call.weight.index_select(0, units).index_select(1, inputs)
+        part = F.linear(call.x.index_select(-1, inputs), weight)
+        idle = part.new_zeros((*part.shape[:-1], call.weight.shape[0]))
+        whole = idle.index_copy(-1, units, part)
+        return whole if call.bias is None else whole + call.bias
+
+    return Layers({name: values[name] for name in kept}, use)

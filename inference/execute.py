@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from . import diagnostics, machine, method, prepare, results, settings, svi
+from . import diagnostics, machine, method, prepare, results, scores, settings, svi
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_function
 from .plan import Plan
@@ -194,7 +194,7 @@ def predict(
     tensors: Mapping[str, Tensor],
     rows: int,
 ) -> pd.DataFrame:
-    """The predictive distribution of new rows, summarised.
+    """The predictive distribution of new rows, summarised; of several classes their chances.
 
     Args:
         model: the run's model, its options bound.
@@ -229,6 +229,8 @@ def predict(
         )
     posterior = draws.idata["posterior"]
     values = {k: torch.as_tensor(v) for k, v in results.draws_of(draws.idata).items()}
+    if scores.of_several_classes(program):
+        return scores.class_table(program, values)
     shape = (posterior.sizes["chain"], posterior.sizes["draw"])
     new = results.predictive(program, values, shape, record["seed"], new_rows=True)
     return results.predictive_table(new, record["data"]["units"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyro.distributions as dist
@@ -21,6 +21,9 @@ from torch import Tensor
 
 from ._problem import Fit, Problem
 from .program import Program, over_draws, run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Numbers of a table (draws, rows, classes) that is held at once; more draws than fit are thinned.
 _MOST = 60_000_000
@@ -299,6 +302,38 @@ def calibration_bins(
     bins = np.minimum((confidence * 15).astype(int), 14)
     columns = (None, confidence, right)
     return tuple(np.bincount(bins, weights=column, minlength=15) for column in columns)
+
+
+def of_several_classes(program: Program) -> bool:
+    """Whether each row is one of several classes, of which an average tells nothing."""
+    observed = program.of("observed")
+    return len(observed) == 1 and isinstance(observed[0].base, dist.Categorical)
+
+
+def class_table(program: Program, draws: Mapping[str, Tensor]) -> pd.DataFrame:
+    """Predictions of the program's rows: the likeliest class, all chances, how sure they are.
+
+    Args:
+        program: of the new rows.
+        draws: latents (S, *shape).
+
+    Returns:
+        A row `y[0]`, `y[1]` ... each: label; probability, its own; entropy and mutual information,
+        nats; p[0], p[1] ... of each class.
+    """
+    import pandas as pd
+
+    (site,) = program.of("observed")
+    found, labels = classes(program, draws), _labels(program)
+    columns = {
+        "label": labels[found.probability.argmax(1)],
+        "probability": found.probability.max(1),
+        "entropy": found.entropy,
+        "mutual_information": found.mutual_information,
+    }
+    each = {f"p[{label}]": found.probability[:, i] for i, label in enumerate(labels)}
+    index = [f"{site.name}[{i}]" for i in range(len(found.probability))]
+    return pd.DataFrame({**columns, **each}, index=index)
 
 
 # -- what a network is judged by ---------------------------------------------------------------
