@@ -244,7 +244,10 @@ def _say_rest(out: Console, table: pd.DataFrame) -> None:
 
 
 def _number(column: str, value: float) -> str:
-    return "" if value != value else _FORMATS.get(column, "{:.4g}").format(value)
+    if isinstance(value, float) and value != value:
+        return ""
+    usual = "{:.2f}" if column.startswith("p[") else "{:.4g}"
+    return _FORMATS.get(column, usual).format(value)
 
 
 def number(value: Any) -> str:
