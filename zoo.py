@@ -164,15 +164,26 @@ class Run:
         Raises:
             UsageError: no such figure, or one that this result cannot fill.
         """
-        from inference import _style, plots, results
+        from inference import _style, plots
 
         if kind not in self.plots():
             raise UsageError(f"there is no plot '{kind}' here; {_nearest(kind, self.plots())}")
-        own = self._own_figures
-        if kind in own:
-            draws = results.draws_of(self.idata)
-            return _style.shown(own[kind](self.data, draws, **self.record["options"]))
+        if kind in self._own_figures:
+            figure = self._own_figure(kind)
+            if figure is None:
+                raise UsageError(f"the plot '{kind}' is not for these data")
+            return _style.shown(figure)
         return plots.PLOTS[kind][0](self.idata, self.exact)
+
+    def _own_figure(self, kind: str) -> Figure | None:
+        """A figure of the model's own; None where it is not for these data."""
+        from inference import results
+
+        function = self._own_figures[kind]
+        named = inspect.signature(function).parameters
+        more = {"groups": results.groups_of(self.idata)} if "groups" in named else {}
+        draws = results.draws_of(self.idata)
+        return function(self.data, draws, **more, **self.record["options"])
 
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
         """Predictions for new rows: mean, sd and 94 % interval of each new observation.
@@ -209,7 +220,8 @@ class Run:
         pictures = {}
         for kind in self.plots() if self.record["status"] == "done" else ():
             try:
-                pictures[kind] = self.plot(kind)
+                if kind not in self._own_figures or self._own_figure(kind) is not None:
+                    pictures[kind] = self.plot(kind)
             except Exception as error:
                 what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
                 warnings.warn(f"the picture '{kind}' could not be drawn ({what})", stacklevel=2)

@@ -481,6 +481,14 @@ def draws_of(idata: az.InferenceData) -> dict[str, np.ndarray]:
     }
 
 
+def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:
+    """Group to variable to values."""
+    return {
+        group: {str(name): value.values for name, value in idata[group].data_vars.items()}
+        for group in idata.groups()
+    }
+
+
 def netcdf(idata: az.InferenceData) -> bytes:
     """What a compressed netCDF file of it holds.
 

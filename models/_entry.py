@@ -159,7 +159,9 @@ class Entry:
         metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
             site to an array (draws, *shape), `exact` is the truth if the method used it.
         figures: name to `figure(data, draws, *, options)`, which gives a matplotlib `Figure`;
-            `draws` as for `metrics`, prior ones if the run is of the prior.
+            `draws` as for `metrics`, prior ones if the run is of the prior. One that names a
+            parameter `groups` gets all of the result (group to variable to array) there; None in
+            place of a figure means that it is not for these data.
     """
 
     model: Callable

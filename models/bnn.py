@@ -34,8 +34,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import sqrt
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -45,8 +46,12 @@ from torch import Tensor, nn
 
 from ._data import integers
 from ._entry import Data, Entry
-from ._images import classified
+from ._figure import RED, captioned, panels
+from ._images import Images, classified
 from ._priors import LogUniform, ScaleMixture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
 
@@ -162,6 +167,36 @@ def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
     return None
 
 
+def unsure(
+    data: Data, draws: Mapping[str, Any], *, groups: Mapping[str, Any], **options: Any
+) -> Figure | None:
+    """The test images that the network is least sure of; None where the data are no images."""
+    size = data.scaling
+    if not isinstance(size, Images) or "held_out" not in groups:
+        return None
+    chance, truth = groups["held_out"]["probability"], groups["held_out"]["label"]
+    entropy = -(chance * np.log(np.maximum(chance, 1e-30))).sum(1)
+    least = np.argsort(-entropy)[:_SHOWN]
+    figure, axes = panels(_SHOWN, height=0.62, gap=0.06, above=0.35)
+    images, names = np.asarray(data.test["x"]), data.coords["class"]
+    for ax, row in zip(axes, least):
+        ax.imshow(images[row].reshape(size.height, size.width), cmap="Greys", vmin=0, vmax=1)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+        first, second = np.argsort(-chance[row])[:2]
+        said = (
+            f"{names[first]} {chance[row, first]:.0%}\n{names[second]} {chance[row, second]:.0%}"
+        )
+        ax.set_title(said, fontsize=6.5, color=RED if first != truth[row] else "k")
+        ax.set_xlabel(f"is {names[truth[row]]}", fontsize=6.5)
+    caption = (
+        "The test images of the largest entropy; above each the two likeliest classes (red: wrong), "
+        "below what it is. A good network is unsure of what a reader is unsure of."
+    )
+    return captioned(figure, caption)
+
+
+_SHOWN = 10  # images
 _TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
 
 ENTRY = Entry(
@@ -176,4 +211,5 @@ ENTRY = Entry(
         "map": _TRAINING,
         "mle": _TRAINING,
     },
+    figures={"unsure": unsure},
 )
