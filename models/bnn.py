@@ -190,8 +190,8 @@ def unsure(
         ax.set_title(said, fontsize=6.5, color=RED if first != truth[row] else "k")
         ax.set_xlabel(f"is {names[truth[row]]}", fontsize=6.5)
     caption = (
-        "The test images of the largest entropy; above each the two likeliest classes (red: wrong), "
-        "below what it is. A good network is unsure of what a reader is unsure of."
+        "The test images of the largest entropy; above each the two likeliest classes (red: "
+        "wrong), below what it is. A good network is unsure of what a reader is unsure of."
     )
     return captioned(figure, caption)
 
