@@ -2015,10 +2015,11 @@ def _show(arguments: argparse.Namespace) -> None:
             print(f"  {method:8} {text}")
     print("\nGuides for svi")
     for guide in entry.guides:
-        print(f"  {guide:16} the model's own (default)")
+        print(f"  {guide:20} the model's own (default)")
     forms = inference.guide_forms()
     for guide, text in inference.guide_titles().items():
-        print(f"  {forms[guide]:16} {text}")
+        if not entry.identified or guide not in inference.network_guides():
+            print(f"  {forms[guide]:20} {text}")
 
 
 def _show_settings(title: str, declared: Mapping[str, Any]) -> None:

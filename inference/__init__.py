@@ -41,12 +41,22 @@ def guide_forms() -> dict[str, str]:
     return {name: name + "".join(f"[:{a}]" for a in taken) for name, taken in arguments.items()}
 
 
+def network_guides() -> tuple[str, ...]:
+    """The shared guides that are for networks alone, read from the source."""
+    return ast.literal_eval(_constant("OF_NETWORKS"))
+
+
 def _guides() -> dict[str, ast.FunctionDef]:
-    functions = _functions("guides")
+    functions, table = _functions("guides"), _constant("GUIDES")
+    return {k.value: functions[v.id] for k, v in zip(table.keys, table.values)}
+
+
+def _constant(name: str) -> ast.expr:
+    """The syntax of a constant of `guides`."""
     for node in _tree("guides").body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "GUIDES":
-            return {k.value: functions[v.id] for k, v in zip(node.value.keys, node.value.values)}
-    raise LookupError("inference/guides.py has no table GUIDES")
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
+            return node.value
+    raise LookupError(f"inference/guides.py has no {name}")
 
 
 def _tree(module: str) -> ast.Module:

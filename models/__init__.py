@@ -88,7 +88,9 @@ def own_guides(name: str) -> list[str]:
 
 def place(model: Callable) -> str:
     """File and line where a model is written, as far as Python knows."""
-    code = getattr(inspect.unwrap(getattr(model, "func", model)), "__code__", None)
+    model = getattr(model, "func", model)
+    function = model.__init__ if inspect.isclass(model) else inspect.unwrap(model)
+    code = getattr(function, "__code__", None)
     if code is None:
         return f"a {type(model).__name__} object"
     return f"{code.co_filename}, line {code.co_firstlineno}"
