@@ -104,7 +104,11 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
 
 def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
     """The model with its options; an object of it, made for the data, where it is a class."""
-    return model(data, **options) if inspect.isclass(model) else partial(model, **options)
+    if not inspect.isclass(model):
+        return partial(model, **options)
+    with torch.random.fork_rng(devices=[]):  # torch's layers draw their weights when they are made
+        torch.manual_seed(0)
+        return model(data, **options)
 
 
 def place(problem: Problem, device: str) -> Problem:

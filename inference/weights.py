@@ -401,6 +401,13 @@ class Sparse(_Noisy):
                     f"the guide sparse needs a log-uniform prior, that of {name} is another; "
                     "give it the density 1/|w| (--set prior=log_uniform)"
                 )
+        outside = [program.sites[name] for name in self.start if name not in self.layers]
+        bare = [site.name for site in outside if _is_log_uniform(site.fn)]
+        if bare:
+            raise Refused(
+                f"the log-uniform prior of {', '.join(bare)} is infinite at zero, where a latent "
+                "without noise would end; give it a normal prior"
+            )
         self.kept: dict[str, Tensor] = {}
         self.weight = torch.ones(())
 

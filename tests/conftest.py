@@ -39,6 +39,11 @@ def _float64():
         yield
 
 
+def perceptron(x, w0, b0, w1):
+    """The outputs of a network of one hidden layer, written as products."""
+    return torch.tanh(x @ w0 + b0) @ w1
+
+
 def problem_of(name: str, source=None, **options) -> Problem:
     """The problem of a model of the zoo (or of a file) with options, as `zoo.run` builds it."""
     entry = models.load(name)

@@ -83,6 +83,9 @@ def test_an_argument_follows_a_colon_and_is_listed():
     forms = inference.guide_forms()
     assert (forms["normal"], forms["lowrank"]) == ("normal", "lowrank[:rank]")
     assert (forms["maf"], forms["nsf"]) == ("maf[:transforms]", "nsf[:transforms]")
+    assert (forms["dropout"], forms["ensemble"]) == ("dropout[:rate]", "ensemble[:members]")
+    assert guides.parse("dropout:0.3") == ("dropout", {"rate": 0.3})
+    assert guides.parse("dropconnect:learned") == ("dropconnect", {"rate": "learned"})
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,9 @@ def test_an_argument_follows_a_colon_and_is_listed():
         ("lowrank:0", "rank=0 is out of range; it must be .*>= 1", 78),
         ("lowrank:", "lacks its rank", 78),
         ("nsf:1.5", "transforms=1.5 is out of range", 78),
+        ("dropout:1", "rate=1 is out of range", 78),
+        ("dropout:much", "rate=much is out of range", 78),
+        ("ensemble:1", "members=1 is out of range", 78),
         ("normal:3", "normal takes no argument; write normal", 78),
         ("own:3", "own takes no argument", 78),
     ],
@@ -119,7 +125,8 @@ def test_a_step_is_traced(name, guide):
     with pyro.get_param_store().scope(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         pyro.clear_param_store()
-        gradient, _ = svi._prepare(program, svi.resolve(guide, program), 8, [[]], "traced")
+        pace = svi.Pace(1, particles=8)
+        gradient, _ = svi.prepared(program, svi.resolve(guide, program), pace, [[]])
     assert isinstance(gradient, Recorded)
 
 
@@ -218,6 +225,13 @@ def test_more_directions_are_a_better_guide_of_many_weights(name):
 def test_a_flow_is_no_worse_than_a_normal_on_many_weights(guide):
     problem = problem_of("logistic")
     assert elbo(problem, guide)[0] > elbo(problem, "mvn")[0] - 0.1
+
+
+@pytest.mark.parametrize("name", ["coin", "linear"])
+@pytest.mark.parametrize("guide", guides.OF_NETWORKS)
+def test_guides_of_networks_refuse_what_is_bounded(name, guide):
+    with pytest.raises(Refused, match=r"for the weights of a network.*use the guide normal"):
+        svi.resolve(guide, Program(problem_of(name)))
 
 
 # -- where a guide begins ----------------------------------------------------------------------

@@ -27,7 +27,17 @@ from inference._problem import Fault, Refused
 NUTS = {"model": "coin", "method": "nuts", "draws": 200, "warmup": 60, "workers": 2}
 SVI = {"model": "gaussian", "method": "svi", "guide": "mvn", "steps": 1500, "draws": 60}
 BATCHES = SVI | {"model": "linear", "guide": "normal", "batch_size": 100, "lr": 0.02}
-RUNS = {"nuts": NUTS, "svi": SVI, "batches": BATCHES}
+MOONS = {
+    "model": "bnn",
+    "data": "moons",
+    "hidden": "4",
+    "method": "svi",
+    "steps": 600,
+    "draws": 20,
+}
+LOCAL = MOONS | {"guide": "local"}
+SPARSE = MOONS | {"guide": "sparse", "prior": "log_uniform"}
+RUNS = {"nuts": NUTS, "svi": SVI, "batches": BATCHES, "local": LOCAL, "sparse": SPARSE}
 
 
 class StopAt(zoo.Callback):

@@ -17,6 +17,7 @@ def function(
     flag: bool = True,
     kind: Literal["a", "b"] = "a",
     noise: Annotated[float | None, "> 0"] = None,
+    share: Annotated[float | Literal["learned"], "> 0", "< 1"] = 0.2,
     untyped=1.5,
     needed,
 ):
@@ -27,7 +28,7 @@ SETTINGS = declared(function)
 
 
 def test_only_keywords_with_defaults_are_settings():
-    assert list(SETTINGS) == ["rate", "count", "flag", "kind", "noise", "untyped"]
+    assert list(SETTINGS) == ["rate", "count", "flag", "kind", "noise", "share", "untyped"]
     assert SETTINGS["rate"].range == "> 0 and <= 1"
     assert SETTINGS["kind"].range == "a | b"
 
@@ -38,6 +39,7 @@ def test_only_keywords_with_defaults_are_settings():
         ("rate", "0.25", 0.25), ("rate", 1, 1.0), ("count", "7", 7), ("count", "1e3", 1000),
         ("flag", "no", False), ("flag", "true", True), ("flag", False, False), ("kind", "b", "b"),
         ("noise", "none", None), ("noise", "2", 2.0), ("untyped", "2", 2.0),
+        ("share", "0.5", 0.5), ("share", "learned", "learned"),
     ],
 )  # fmt: skip
 def test_values_come_in_the_settings_type(name, given, value):
@@ -50,7 +52,7 @@ def test_values_come_in_the_settings_type(name, given, value):
     [
         ("rate", "0"), ("rate", "1.1"), ("rate", "nan"), ("rate", "much"), ("rate", True),
         ("count", "0"), ("count", "2.5"), ("count", None), ("flag", "perhaps"), ("kind", "c"),
-        ("noise", "-1"),
+        ("noise", "-1"), ("share", "1"), ("share", "0"), ("share", "learnt"), ("share", None),
     ],
 )  # fmt: skip
 def test_what_is_out_of_range_is_named(name, given):

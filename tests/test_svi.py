@@ -170,23 +170,6 @@ def test_parameters_with_constraints_stay_inside():
     assert (fit.params["scale"] > 0).all()
 
 
-def test_a_plateau_is_seen_and_a_rise_is_not_one():
-    noise = torch.randn(200, generator=torch.Generator().manual_seed(0))
-    assert not module._rising(noise, 1)
-    assert module._rising(noise + 0.02 * torch.arange(200), 1)
-    # Two rows far apart, a batch of one: their pass is steady where single steps are not.
-    rows = 100 * torch.tensor([1.0, -1.0]).repeat(100) + 0.01 * torch.arange(200)
-    assert not module._rising(rows, 1)
-    assert module._rising(rows, 2)
-
-
-def test_a_drift_is_seen_and_a_wander_is_not_one():
-    around = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
-    assert not module._drifting(list(around))
-    assert module._drifting(list(around + 5 * torch.arange(3)[:, None]))
-    assert not module._drifting([torch.zeros(2)] * 3)
-
-
 def test_fitted_parameters_stay_in_force_for_all_that_follows():
     import zoo
 
@@ -250,7 +233,7 @@ def test_batches_stand_for_all_rows_on_average(model):
     program = Program(problem)
     values = {site.name: torch.ones(site.shape) for site in program.of("latent")}
     rows = [problem.tensors[key] for key in problem.rows[1]]
-    parts = [module._batch(problem, [t[i : i + 5] for t in rows]) for i in range(0, 25, 5)]
+    parts = [module.batch_of(problem, [t[i : i + 5] for t in rows]) for i in range(0, 25, 5)]
     mean = torch.stack([program.log_joint(values, part) for part in parts]).mean()
     assert mean.item() == pytest.approx(program.log_joint(values).item(), rel=1e-12)
 
@@ -281,8 +264,27 @@ def test_latents_of_the_rows_need_an_encoder_for_batches():
     fit = svi(problem, seed=0, context=QUIET, guide=encoder, batch_size=5)
     assert fit.params["slope"].item() == pytest.approx(0.5, abs=0.02)
     assert fit.params["scale"].item() == pytest.approx(0.5**0.5, rel=0.03)
-    with pytest.raises(Refused, match="there are 25 rows"):
-        svi(problem, seed=0, context=QUIET, guide=encoder, batch_size=26)
+
+
+def test_a_batch_of_all_rows_or_more_is_all_rows():
+    problem = problem_from(regression, DATA)
+    short = {"steps": 20, "draws": 5, "seed": 0, "context": QUIET}
+    fits = [svi(problem, batch_size=size, **short) for size in (None, 25, 26, 10**6)]
+    for fit in fits[1:]:
+        assert torch.equal(fit.trace, fits[0].trace)
+        assert torch.equal(fit.draws["w"], fits[0].draws["w"])
+
+
+def test_where_a_guide_begins_is_a_matter_of_the_seed_alone():
+    def begun(seed):
+        problem = problem_of("bnn", "moons", hidden="3")
+        short = {"guide": "local", "steps": 1, "lr": 1e-9, "draws": 2}
+        return svi(problem, seed=seed, context=QUIET, **short).params["net.0.weight.loc"]
+
+    first = begun(0)
+    torch.manual_seed(99)
+    assert torch.equal(begun(0), first)
+    assert not torch.equal(begun(1), first)
 
 
 def test_a_plate_in_a_guide_does_not_make_it_score():
@@ -308,7 +310,9 @@ def test_a_step_is_traced_and_is_pyros(guide):
         with pyro.get_param_store().scope():
             torch.manual_seed(0)
             chosen = module.resolve(guide, program)
-            gradient, _ = module._prepare(program, chosen, 8, [[]], how)
+            gradient, _ = module.prepared(
+                program, chosen, module.Pace(1, particles=8, compile=how), [[]]
+            )
             assert isinstance(gradient, Recorded) == (how == "traced")
             torch.manual_seed(1)
             steps[how] = gradient()

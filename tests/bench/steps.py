@@ -57,10 +57,11 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     import torch
     from torch import nn
 
-    from inference import svi
+    from inference import ascent, svi
     from inference._problem import Context, Guide, Problem
     from inference.prepare import prepare
     from inference.program import Program
+    from inference.state import State
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -82,11 +83,13 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
 
     problem = Problem(model=model, tensors={"x": torch.as_tensor(images(pixels))})
     problem = prepare(problem, dtype=torch.float32)
-    batches = svi._batches(problem, BATCH)
-    gradient, flat = svi._prepare(Program(problem), Guide(guide), 1, [next(batches)], "traced")
+    parts = ascent.batches(problem, BATCH)
+    pace = svi.Pace(STEPS, BATCH, lr=1e-3)
+    gradient, flat = svi.prepared(Program(problem), Guide(guide), pace, [next(parts)])
 
     def steps(count: int) -> None:
-        svi._ascend(gradient, flat, batches, count, 1e-3, 10 * count, 1, Context())
+        adam = ascent.Adam(flat, 1e-3)
+        ascent.Ascent(adam, count, 10 * count, 1, State()).run(gradient, parts, Context())
 
     return steps
 

@@ -1,0 +1,253 @@
+"""The ascent: its learning rates, what it says of its end, batches, and how it goes on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import QUIET, problem_from, regression
+
+from inference import ascent
+from inference._problem import Context, Fault, Refused
+from inference.ascent import Adam, Ascent, batches, drifting, rising
+from inference.callbacks import Callback
+from inference.state import State
+
+NO_BATCHES = iter(lambda: [], None)
+
+
+class Watch:
+    """An objective -(x - 1)^2 / 2 (or values of its own) that notes the rates it was called at."""
+
+    def __init__(self, steps, values=None, live=(), of_pass=1, state=None, rows=10, **settings):
+        self.flat = torch.zeros(3)
+        self.adam, self.rates, self.seen = Adam(self.flat, 0.1), [], []
+        self.values, self.live = values, live
+        self.ascent = Ascent(
+            self.adam, steps, 10, of_pass, state or State(), rows=rows, live=live, **settings
+        )
+
+    def __call__(self, *rows):
+        self.rates.append(self.adam.lr)
+        self.seen.append([float(number) for number, _ in self.live])
+        step = len(self.rates) - 1
+        gap = self.flat - 1 + (0.1 * rows[0].mean() if rows else 0)
+        value = -0.5 * gap @ gap if self.values is None else torch.tensor(self.values[step])
+        return value, -gap
+
+    def run(self, parts=NO_BATCHES, context=QUIET):
+        return self.ascent.run(self, parts, context)
+
+
+def findings(values, rows=10):
+    watch = Watch(len(values), values, schedule="linear", rows=rows)
+    return [(f.level, f.what, f.mend) for f in watch.run()["findings"]]
+
+
+# -- the linear schedule -----------------------------------------------------------------------
+
+
+def test_the_rate_stands_for_half_of_the_steps_and_falls_to_zero_in_the_other_half():
+    watch = Watch(400, schedule="linear")
+    ended = watch.run()
+    rates = np.array(watch.rates)
+    assert len(rates) == 400 == len(ended["trace"])
+    assert (rates[:201] == 0.1).all()
+    assert rates[[300, 360, 399]] == pytest.approx([0.05, 0.02, 0.0005])
+    np.testing.assert_allclose(np.diff(rates[200:]), -0.0005)
+    torch.testing.assert_close(watch.flat, torch.ones(3), atol=1e-3, rtol=0)
+
+
+def test_adam_is_torchs():
+    torch.manual_seed(0)
+    flat = torch.zeros(4, requires_grad=True)
+    theirs, ours = torch.optim.Adam([flat], lr=0.03, maximize=True), Adam(torch.zeros(4), 0.03)
+    for _ in range(20):
+        flat.grad = torch.randn(4)
+        theirs.step()
+        ours(flat.grad)
+    torch.testing.assert_close(ours.flat, flat.detach())
+
+
+def test_live_numbers_have_the_value_of_their_share_of_the_steps():
+    number = torch.zeros(())
+    watch = Watch(200, live=[(number, lambda share: 2 * share)], schedule="linear")
+    watch.run()
+    seen = np.array(watch.seen)[:, 0]
+    # Set at the beginning of each window of a fiftieth of the steps.
+    np.testing.assert_allclose(seen, 2 * (np.arange(200) // 4 * 4) / 200)
+
+
+# -- what is said of the end -------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+LEVEL = -100 + RNG.normal(size=1000)
+
+
+def test_a_level_objective_is_nothing_to_tell():
+    assert findings(LEVEL) == []
+    early = np.where(np.arange(1000) < 500, LEVEL - 50 + np.arange(1000) / 10, LEVEL)
+    assert findings(early) == []
+    # A rise of 0.2 nats is below what counts in a thousand rows, and above in ten.
+    slight = np.full(1000, -100.0) + 2 * np.arange(1000) / 1000
+    assert findings(slight, rows=1000) == []
+    assert len(findings(slight, rows=10)) == 1
+
+
+def test_a_rise_at_the_end_fails_and_names_more_steps():
+    (finding,) = findings(-100 + 0.05 * np.arange(1000))
+    assert finding[0] == "fail"
+    assert "still rose by 0.5 nats a row in the last tenth of 1000 steps" in finding[1]
+    assert finding[2] == "give more (--set steps=10000)"
+
+
+@pytest.mark.parametrize(("steps", "few"), [(1, True), (10, True), (99, True), (100, False)])
+def test_too_few_steps_fail_and_are_named(steps, few):
+    found = findings(LEVEL[:steps])
+    assert [what for _, what, _ in found] == [f"{steps} steps are too few to train by"] * few
+    assert all(level == "fail" for level, _, _ in found)
+
+
+def test_first_steps_that_wreck_the_objective_fail_and_name_a_lower_rate():
+    wrecked = LEVEL.copy()
+    wrecked[37] = wrecked[0] - 120
+    ((level, what, mend),) = findings(wrecked)
+    assert level == "fail"
+    assert "(step 38): the learning rate of 0.1 is too large" in what
+    assert mend == "lower it (--set lr=0.01)"
+    # Not by less than was there, nor later than in the first tenth.
+    wrecked[37] = wrecked[0] - 90
+    assert findings(wrecked) == []
+    wrecked[37], wrecked[237] = LEVEL[37], wrecked[0] - 120
+    assert findings(wrecked) == []
+
+
+def test_what_is_not_finite_keeps_the_last_window_or_is_a_fault():
+    values = LEVEL[:500].copy()
+    values[203] = np.nan
+    watch = Watch(500, values, schedule="linear")
+    ended = watch.run()
+    assert ended["status"] == "failed"
+    assert "not finite in step 204; kept is the state after step 200" in ended["findings"][0].what
+    assert len(ended["trace"]) == 200 and watch.flat.isfinite().all()
+    values[3] = np.inf
+    with pytest.raises(Fault, match=r"not finite in step 4; lower lr \(it was 0.1\)"):
+        Watch(500, values, schedule="linear").run()
+
+
+def test_a_plateau_ends_an_ascent_of_the_other_schedule_before_its_steps_do():
+    torch.manual_seed(0)
+    watch = Watch(5000, (-100 + np.random.default_rng(1).normal(size=5000)).tolist())
+    watch.flat.fill_(1.0)
+    ended = watch.run()
+    assert ended.get("findings", []) == [] and len(ended["trace"]) < 5000
+    assert min(watch.rates) == pytest.approx(0.1 * 0.3**4)
+    rises = Watch(300, np.arange(300.0).tolist()).run()
+    assert "still rising, or too noisy to tell, after 300 steps" in rises["findings"][0].what
+
+
+# -- what a trace tells ------------------------------------------------------------------------
+
+
+def test_a_plateau_is_seen_and_a_rise_is_not_one():
+    noise = torch.randn(200, generator=torch.Generator().manual_seed(0))
+    assert not rising(noise, 1)
+    assert rising(noise + 0.02 * torch.arange(200), 1)
+    # Two rows far apart, a batch of one: their pass is steady where single steps are not.
+    rows = 100 * torch.tensor([1.0, -1.0]).repeat(100) + 0.01 * torch.arange(200)
+    assert not rising(rows, 1)
+    assert rising(rows, 2)
+
+
+def test_a_drift_is_seen_and_a_wander_is_not_one():
+    around = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
+    assert not drifting(list(around))
+    assert drifting(list(around + 5 * torch.arange(3)[:, None]))
+    assert not drifting([torch.zeros(2)] * 3)
+
+
+def test_an_end_far_below_the_best_is_told():
+    trace = torch.as_tensor(np.concatenate([LEVEL[:500], LEVEL[500:] - 40]))
+    (finding,) = ascent.fallen(trace, 100, 0.1)
+    assert finding.level == "fail" and "the learning rate of 0.1 is too large" in finding.what
+    assert ascent.fallen(torch.as_tensor(LEVEL), 100, 0.1) == []
+    assert ascent.fallen(trace[:199], 100, 0.1) == []
+
+
+# -- batches -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "of_pass"), [(5, 4), (6, 3), (20, 1)])
+def test_a_pass_has_each_row_once_and_the_last_few_wait(size, of_pass):
+    problem = problem_from(regression, {"y": torch.arange(20.0)})
+    torch.manual_seed(0)
+    parts = batches(problem, size)
+    passes = [torch.cat([next(parts)[0] for _ in range(of_pass)]) for _ in range(2)]
+    for rows in passes:
+        assert len(rows.unique()) == len(rows) == size * of_pass
+    assert not torch.equal(*passes)
+
+
+def test_all_rows_are_no_batch_and_data_without_rows_have_none():
+    problem = problem_from(regression, {"y": torch.arange(20.0)})
+    assert next(batches(problem, None)) == []
+
+    def alone(y):
+        return regression(y[None])
+
+    with pytest.raises(Refused, match="no rows to take batches of; leave batch_size out"):
+        next(batches(problem_from(alone, {"y": torch.tensor(1.0)}), 5))
+
+
+# -- going on ----------------------------------------------------------------------------------
+
+
+class StopAt(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step(self, step):
+        if step["step"] >= self.step:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("schedule", ["linear", "plateau"])
+def test_an_ascent_that_goes_on_is_one_that_never_stopped(schedule, tmp_path, monkeypatch):
+    monkeypatch.setattr("inference.state._SECONDS", 0.0)
+    monkeypatch.setattr("inference.state._SHARE", 1e9)
+    problem = problem_from(regression, {"y": torch.arange(20.0)})
+
+    def watch(folder):
+        number = torch.zeros(())
+        state = State(tmp_path / folder)
+        made = Watch(400, live=[(number, float)], of_pass=4, state=state, schedule=schedule)
+        made.ascent.window = 20
+        return made
+
+    torch.manual_seed(7)
+    whole = watch("whole")
+    ended = whole.run(batches(problem, 5))
+    torch.manual_seed(7)
+    first = watch("parts")
+    with pytest.raises(KeyboardInterrupt):
+        first.run(batches(problem, 5), Context(callbacks=StopAt(240)))
+    torch.manual_seed(8)
+    second = watch("parts")
+    assert second.ascent.load()
+    assert 200 <= second.ascent.at.done < 240
+    again = second.run(batches(problem, 5))
+    assert torch.equal(again["trace"], ended["trace"])
+    assert torch.equal(second.flat, whole.flat)
+    assert second.rates == whole.rates[-len(second.rates) :]
+    assert second.seen == whole.seen[-len(second.seen) :]
+    assert again["findings"] == ended["findings"]
+
+
+def test_without_a_state_or_with_that_of_other_parameters_it_begins_anew(tmp_path):
+    (tmp_path / "state").mkdir()
+    watch = Watch(100, schedule="linear", state=State(tmp_path / "state"))
+    assert not watch.ascent.load()
+    watch.ascent.save()
+    other = Ascent(Adam(torch.zeros(5), 0.1), 100, 10, 1, State(tmp_path / "state"))
+    assert not other.load()
+    assert Watch(100, schedule="linear", state=State(tmp_path / "state")).ascent.load()
