@@ -77,6 +77,8 @@ class Problem:
         beside: name to the row keys of further rows to predict; what is observed may be missing.
         identified: whether the latents are identified; those of a network are not, and results
             are judged on what they predict.
+        linear_at: latent to value, at which the outputs of the model are made linear in the
+            latents (`outputs.linearised`); None leaves the model as it is.
         start: `start(name, shape)` gives a starting value of a latent; None draws one uniformly
             in (-2, 2) of the unconstrained space.
         log_units: observed site to log(user's unit / model's unit); densities of the data are in
@@ -95,6 +97,7 @@ class Problem:
     test: Mapping[str, Tensor] | None = None
     beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     identified: bool = True
+    linear_at: Mapping[str, Tensor] | None = None
     start: Callable[[str, tuple[int, ...]], Tensor] | None = None
     log_units: Mapping[str, float] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -190,6 +193,8 @@ class Fit:
         trace: the objective per step of an optimiser, nats.
         metrics: numbers that only the method knows (`log_evidence`).
         point: site to the value that the method stands on: the mode of `map` and `laplace`.
+        linear_at: latent to value, where the draws are of a model that is linear in the latents
+            there and predicts by it; None for the model itself.
         exact: the closed form, where the method used it.
         settings: settings that the method chose itself, as used.
         findings: borders, refusals of a part, fallbacks, failures to converge.
@@ -207,6 +212,7 @@ class Fit:
     trace: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     point: dict[str, Tensor] = field(default_factory=dict)
+    linear_at: dict[str, Tensor] | None = None
     exact: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)

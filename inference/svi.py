@@ -36,6 +36,8 @@ from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau"}
+# Stream of the random numbers that a guide begins with, apart from those of its steps.
+_BEGIN = 1
 # Random points from which `init=map` searches the mode.
 _STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
@@ -94,7 +96,8 @@ def svi(
     """
     program = Program(problem)
     check_memory(draws, program.size)
-    chosen, findings = _chosen(guide, program, init, seed, context)
+    with seeded(seed, FIT, _BEGIN):
+        chosen, findings = _chosen(guide, program, init, seed, context)
     used = _SETTINGS | dict(chosen.settings)
     own = {"lr": lr, "window": window, "schedule": schedule}
     used |= {name: value for name, value in own.items() if value is not None}
@@ -120,7 +123,8 @@ def climbed(
         Latent to value, and what a `Fit` says of the ascent.
     """
     program = Program(problem)
-    points = weights.Points(program, program.start_of, prior=prior)
+    with seeded(seed, FIT, _BEGIN):
+        points = weights.Points(program, program.start_of, prior=prior)
     with _store():
         ended = _trained(program, points.guide(), pace, seed, context)
         values = {name: value.detach().clone() for name, value in points.locs().items()}
