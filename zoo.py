@@ -1029,7 +1029,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     """What the run predicts of the row after the sequence; none if it has no such row."""
     import torch
 
-    from inference import machine, prepare, results, study
+    from inference import execute, machine, prepare, results, study
 
     predicted = run.record["data"]["predicted"]
     if set(whole.rows.keys) <= set(predicted):
@@ -1044,6 +1044,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
         draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
         with machine.numbers(run.data.dtype):
             problem = prepare.problem_of(run.entry, run.record["options"], run.data)
+            problem = execute.fitted(problem, run.record, run.params)
             found = results.next_row(problem, row, draws, run.record["seed"])
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
 

@@ -78,6 +78,8 @@ class Problem:
         plane: the row keys of points in the plane of two features, to be drawn.
         identified: whether the latents are identified; those of a network are not, and results
             are judged on what they predict.
+        linear_at: latent to value, at which the outputs of the model are made linear in the
+            latents (`outputs.linearised`); None leaves the model as it is.
         start: `start(name, shape)` gives a starting value of a latent; None draws one uniformly
             in (-2, 2) of the unconstrained space.
         log_units: observed site to log(user's unit / model's unit); densities of the data are in
@@ -97,6 +99,7 @@ class Problem:
     beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     plane: Mapping[str, Tensor] | None = None
     identified: bool = True
+    linear_at: Mapping[str, Tensor] | None = None
     start: Callable[[str, tuple[int, ...]], Tensor] | None = None
     log_units: Mapping[str, float] = field(default_factory=dict)
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -192,6 +195,8 @@ class Fit:
         trace: the objective per step of an optimiser, nats.
         metrics: numbers that only the method knows (`log_evidence`).
         point: site to the value that the method stands on: the mode of `map` and `laplace`.
+        linear_at: latent to value, where the draws are of a model that is linear in the latents
+            there and predicts by it; None for the model itself.
         exact: the closed form, where the method used it.
         settings: settings that the method chose itself, as used.
         findings: borders, refusals of a part, fallbacks, failures to converge.
@@ -209,6 +214,7 @@ class Fit:
     trace: Tensor | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     point: dict[str, Tensor] = field(default_factory=dict)
+    linear_at: dict[str, Tensor] | None = None
     exact: Any = None
     settings: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)

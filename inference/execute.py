@@ -86,7 +86,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         fit = fit.on_cpu()
         if plan.data.n == 0:
             fit.findings.append(Finding("note", "there are no data, so this is the prior"))
-        problem = replace(problem, params=fit.params)
+        problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
         idata = results.to_inference_data(
             problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
@@ -126,6 +126,7 @@ def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) ->
         "latent_keys": list(problem.latent_keys),
         "identified": problem.identified,
         "point": {k: v.tolist() for k, v in fit.point.items()},
+        "linearised": fit.linear_at is not None,
     }
 
 
@@ -187,6 +188,13 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
     return table
 
 
+def fitted(problem: Problem, record: Mapping[str, Any], params: Mapping[str, Tensor]) -> Problem:
+    """The problem with what a run learned: parameters, and the point where it made it linear."""
+    # What is made linear has no parameters but the latents, and the point is all that is kept.
+    linear_at = params if record.get("linearised") else None
+    return replace(problem, params=params, linear_at=linear_at)
+
+
 def predict(
     model: Callable,
     record: Mapping[str, Any],
@@ -220,8 +228,8 @@ def predict(
         tensors=tensors,
         latent_keys=tuple(key for key in record["latent_keys"] if key not in keys),
         rows=(plate, tuple(keys)) if plate else None,
-        params=draws.params,
     )
+    problem = fitted(problem, record, draws.params)
     program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))
     if not program.of("observed"):
         raise settings.UsageError(

@@ -1,4 +1,7 @@
-"""Laplace's approximation: a Gaussian at the mode of the *unconstrained* density."""
+"""Laplace's approximation: a Gaussian at the mode of the *unconstrained* density.
+
+That of a network, whose Hessian is of no use, is in `gauss_newton.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,11 @@ from torch import Tensor
 
 from ._problem import Context, Fit, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
+from .gauss_newton import Structure, network
 from .mode import Mode, limits, maximise
+from .point import pace_of
 from .program import Program, further_draws, over_draws
+from .settings import BadSetting
 
 
 def laplace(
@@ -22,22 +28,44 @@ def laplace(
     context: Context,
     draws: Annotated[int, ">= 2"] = 4000,
     starts: Annotated[int, ">= 1"] = 4,
+    structure: Structure = "auto",
+    steps: Annotated[int | None, ">= 1"] = None,
+    lr: Annotated[float | None, "> 0"] = None,
+    batch_size: Annotated[int | None, ">= 1"] = None,
 ) -> Fit:
     """Gaussian at the mode of the unconstrained density, with its exact Hessian.
 
     The mode of the density of `u = T^-1(x)` differs from that of x (`map`) by the Jacobian of T;
     with log evidence = log p(u*) + d/2 log 2 pi - log det(-H)/2 (MacKay 2003, eq. 27.7).
 
+    A network is climbed as by `map` to one of its many modes; there the generalised Gauss-Newton
+    matrix stands in for the Hessian, and predictions are those of the network made linear in its
+    weights (Immer, Korzepa and Bauer 2021, arXiv:2008.08646). Its log evidence is of that one
+    mode, and given where the matrix is of all weights.
+
     Args:
         problem: model and data; discrete latents are summed out, then recovered.
         seed: seed of starting points and draws.
         context: whether it is one of many fits, whose k-hat is of these draws alone.
         draws: independent draws from the Gaussian, mapped to the constrained space.
-        starts: number of random starting points; the best mode is taken.
+        starts: number of random starting points; the best mode is taken; not of networks.
+        structure: which weights of a network are random, and how: `full`, all of them jointly;
+            `last`, those of the last layer, the rest at the mode; `diagonal`, all, independently.
+            `auto` is `full` up to 5,000 weights, else `last`.
+        steps: steps of a network's ascent; of networks alone, as lr and batch_size.
+        lr: its first learning rate.
+        batch_size: rows in a step; None takes all.
 
     Raises:
-        Refused: no mode in the interior, or a Hessian there that is not negative definite.
+        Refused: no mode in the interior, or a Hessian there that is not negative definite; of a
+            network a prior that is not log-concave, or observations of another kind than known.
+        BadSetting: settings of networks for another model.
     """
+    pace = pace_of(problem, steps, lr, batch_size)
+    if pace is not None:
+        return network(problem, pace, structure, draws, seed, context)
+    if structure != "auto":
+        raise BadSetting("structure: for networks alone; leave it out")
     program = Program(problem)
     if not program.size:
         raise Refused("laplace needs a continuous latent, the model has none; use exact or nuts")

@@ -59,7 +59,7 @@ def mle(
     program = Program(problem)
     if not program.of("observed"):
         raise Refused("mle needs observations, nothing is observed; give data, or use map")
-    pace = _pace(problem, steps, lr, batch_size)
+    pace = pace_of(problem, steps, lr, batch_size)
     if pace is not None:
         return _network(problem, pace, seed, context, prior=False)
     return _estimate(program, seed, starts, prior=False)
@@ -92,16 +92,20 @@ def map_(
         Refused: the density is unbounded, or its maximiser is at infinity.
         BadSetting: settings of networks for another model.
     """
-    pace = _pace(problem, steps, lr, batch_size)
+    pace = pace_of(problem, steps, lr, batch_size)
     if pace is not None:
         return _network(problem, pace, seed, context, prior=True)
     return _estimate(Program(problem), seed, starts, prior=True)
 
 
-def _pace(
+def pace_of(
     problem: Problem, steps: int | None, lr: float | None, batch_size: int | None
 ) -> Pace | None:
-    """How a network is climbed; None for a model whose mode is found by solvers."""
+    """How a network is climbed; None for a model whose mode is found by solvers.
+
+    Raises:
+        BadSetting: settings of networks for another model.
+    """
     given = {"steps": steps, "lr": lr, "batch_size": batch_size}
     given = {name: value for name, value in given.items() if value is not None}
     if problem.identified and given:

@@ -26,6 +26,7 @@ from torch.distributions import biject_to
 
 from . import discrete
 from ._problem import Fault, Problem
+from .outputs import linearised
 from .sampling import Sampling, base_of, masked
 
 # Elements of a batched evaluation over draws that are held in memory at once.
@@ -218,6 +219,8 @@ class Program:
     """The log density of a problem and what can be computed at its draws.
 
     Attributes:
+        model: the Pyro function, the model's own parameters fitted; linear in its latents where
+            the problem says so, but not for what the prior or the latents alone determine.
         sites: every sample site by name, in the order of the model.
         layout: continuous latent to its slice of the unconstrained vector and its shape there.
         size: d, the number of unconstrained dimensions.
@@ -227,10 +230,12 @@ class Program:
 
     def __init__(self, problem: Problem):
         self.problem = problem
-        self.model = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
+        self.model = self._own = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
+        if problem.linear_at is not None:
+            self.model = linearised(self.model, problem.linear_at)
         with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
             torch.manual_seed(0)
-            trace = run(self.model, problem.tensors, _Start(self.start_of))
+            trace = run(self._own, problem.tensors, _Start(self.start_of))
         self.sites = _sites(trace)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.unfitted = [name for name in params if name not in problem.params]
@@ -373,7 +378,7 @@ class Program:
         return self._summed.sample(self.problem.tensors, self.continuous(values))
 
     def _deterministic(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        trace = run(self.model, self.problem.tensors, poutine.condition(data=dict(values)))
+        trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
         return {site.name: trace.nodes[site.name]["value"] for site in self.of("deterministic")}
 
     def log_likelihood(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -418,7 +423,7 @@ class Program:
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
         """One joint draw of all latents, deterministics and observations from the prior."""
-        trace = run(_Free()(self.model), self.problem.tensors)
+        trace = run(_Free()(self._own), self.problem.tensors)
         return {name: trace.nodes[name]["value"] for name in self.sites}
 
     def improper(self) -> list[str]:

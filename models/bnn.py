@@ -208,6 +208,7 @@ ENTRY = Entry(
     refuses=refuses,
     settings={
         "svi": {**_TRAINING, "schedule": "linear", "particles": 1, "draws": 100},
+        "laplace": {**_TRAINING, "draws": 100},
         "map": _TRAINING,
         "mle": _TRAINING,
     },
