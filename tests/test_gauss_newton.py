@@ -161,7 +161,7 @@ def test_a_saved_run_predicts_as_before(tmp_path):
     np.testing.assert_array_equal(again.predict(NEW), before)
     # That it matters: the network at the drawn weights predicts something else.
     again.record["linearised"] = False
-    assert (again.predict(NEW)["mean"] - before["mean"]).abs().max() > 0.01
+    assert (again.predict(NEW)["probability"] - before["probability"]).abs().max() > 0.01
 
 
 NEW = {"x_1": [0.0, 1.0, 5.0], "x_2": [0.5, -1.0, 5.0]}

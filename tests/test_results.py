@@ -103,13 +103,6 @@ def test_held_out_probabilities_are_kept_and_survive_a_file(tmp_path):
     np.testing.assert_allclose(probability[:, 1], by_hand, rtol=1e-9)
 
 
-def test_calibration_bins_by_hand():
-    probabilities = np.array([[0.5, 0.5], [0.05, 0.95], [0.02, 0.98], [1.0, 0.0]])
-    counts, claimed, right = results.calibration_bins(probabilities, np.array([1, 1, 0, 0]))
-    assert counts[[7, 14]].tolist() == [1, 3] and counts.sum() == 4
-    assert claimed[14] == pytest.approx(2.93) and right[[7, 14]].tolist() == [0, 2]
-
-
 def test_summaries_hold_what_applies(runs):
     columns = {method: set(run.summary().columns) for method, run in runs.items()}
     assert columns["map"] == {"mean"}
