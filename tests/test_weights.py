@@ -89,7 +89,7 @@ def apart(one, other):
     return (one.mean(0) - other.mean(0)).abs() / error.clamp_min(1e-12)
 
 
-def unbiased(program, guide, count=3000):
+def unbiased(program, guide, count=1500):
     """The ELBO by local noise, against the plain one of the same guide and parameters."""
     local = steps(program, guide.guide(), count)
     plain = steps(program, Guide(guide), count, seed=1)
@@ -206,7 +206,31 @@ def test_a_bias_inside_a_layer_has_its_noise_too():
     assert guide.outside == []
     for name in guide.start:
         put(**{f"{name}.scale": torch.full_like(guide.start[name], 0.6)})
-    unbiased(program, guide, 2000)
+    unbiased(program, guide)
+
+
+class _Narrow(weights.MeanField):
+    """A planted error: noise at the outputs of 0.8 its size."""
+
+    def use(self, name, call):
+        return weights._with_noise(call, 0.64 * self.scale(name) ** 2, None)
+
+
+class _WithoutEntropy(weights.MeanField):
+    """A planted error: the entropy is left out."""
+
+    def prior_and_entropy(self, priors):
+        entropies = [weights._entropy(self.scale(name)) for name in priors]
+        return super().prior_and_entropy(priors) - sum(entropies)
+
+
+@pytest.mark.parametrize("kind", [_Narrow, _WithoutEntropy])
+def test_a_planted_error_in_the_objective_is_seen(kind):
+    program = program_of()
+    guide = kind(program, begin())
+    put(w0__scale=torch.full((2, 3), 0.5), w1__scale=torch.full((3, 2), 0.7))
+    with pytest.raises(AssertionError):
+        unbiased(program, guide)
 
 
 def test_local_noise_is_less_on_a_batch():
@@ -233,7 +257,7 @@ def test_the_expected_likelihood_of_a_linear_layer_is_its_closed_form():
     program = program_of(linear, {"x": X, "y": y})
     guide = weights.MeanField(program, begin())
     put(w__loc=torch.tensor([0.3, -0.2]), w__scale=torch.tensor([0.4, 1.1]))
-    values, _ = steps(program, guide.guide(), 4000)
+    values, _ = steps(program, guide.guide(), 2000)
     mean, scale = np.array([0.3, -0.2]), np.array([0.4, 1.1])
     x = X.numpy()
     fit = stats.norm.logpdf(y.numpy(), x @ mean, 0.5).sum()
@@ -241,7 +265,7 @@ def test_the_expected_likelihood_of_a_linear_layer_is_its_closed_form():
     kl = (np.log(1.5 / scale) + (scale**2 + mean**2) / (2 * 1.5**2) - 0.5).sum()
     error = values.std().item() / len(values) ** 0.5
     assert abs(values.mean().item() - (fit - kl)) < 4 * error
-    assert error < 0.01 * abs(fit - kl)
+    assert error < 0.02 * abs(fit - kl)
     # And the best of it has the scales 1 / sqrt(precision diagonal) around the exact mean.
     fit = svi.svi(program.problem, seed=0, context=QUIET, guide="local", steps=4000, lr=0.02)
     precision = x.T @ x / 0.25 + np.eye(2) / 1.5**2
@@ -344,7 +368,7 @@ def test_the_last_layers_divergence_is_exact_and_its_objective_unbiased():
         pair = dist.Normal(guide.loc(name), guide.scale(name)), priors[name].base_dist
         expected += kl_divergence(*pair).sum().item()
     assert -guide.prior_and_entropy(priors).item() == pytest.approx(expected, rel=1e-10)
-    unbiased(program, guide, 2000)
+    unbiased(program, guide)
 
 
 # -- dropout -----------------------------------------------------------------------------------
@@ -397,13 +421,13 @@ def test_dropouts_objective_under_each_mask_and_its_prior_over_all_are_those_of_
 def test_dropouts_estimates_are_around_the_mean_over_all_masks(by):
     rate, program = 0.3, program_of()
     guide = weights.Dropout(program, begin(), rate, by)
-    values, _ = steps(program, guide.guide(), 4000)
+    values, _ = steps(program, guide.guide(), 2000)
     locs = {name: value.detach().numpy() for name, value in guide.locs().items()}
     expected = 0.0
     for mask, chance in masks(rate, by):
         at = under(mask, rate, by, locs)
         expected += chance * (numpy_likelihood(at, X.numpy(), Y.numpy()) + log_priors(at))
-    assert abs(values.mean().item() - expected) < 4 * values.std().item() / 4000**0.5
+    assert abs(values.mean().item() - expected) < 4 * values.std().item() / 2000**0.5
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.7])
@@ -480,7 +504,7 @@ def test_gaussian_dropout_by_weights_is_a_mean_field_with_its_elbo():
         for one in (guide, field)
     )
     assert ours == pytest.approx(theirs, rel=1e-8)
-    values = [steps(program, one.guide(), 3000, seed=i)[0] for i, one in enumerate((guide, field))]
+    values = [steps(program, one.guide(), 1500, seed=i)[0] for i, one in enumerate((guide, field))]
     biases = [one.prior_and_entropy({"b0": priors["b0"]}).item() for one in (guide, field)]
     assert apart(values[0] - biases[0], values[1] - biases[1]) < 4
 
@@ -563,9 +587,9 @@ def test_the_sparse_objective_is_that_of_numpy():
     priors = {site.name: site.fn for site in program.of("latent")}
     found = guide.prior_and_entropy(priors).item()
     assert found == pytest.approx(biases - 0.4 * divergence, rel=1e-10)
-    values, _ = steps(program, guide.guide(), 4000)
+    values, _ = steps(program, guide.guide(), 2000)
     likelihoods = []
-    for _ in range(4000):
+    for _ in range(2000):
         at = locs | {k: locs[k] + RNG.normal(size=SHAPES[k]) * np.exp(0.5 * v)
                      for k, v in (("w0", -2.0), ("w1", 0.5))}  # fmt: skip
         likelihoods.append(numpy_likelihood(at, X.numpy(), Y.numpy()))
