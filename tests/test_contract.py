@@ -30,7 +30,6 @@ SHORT = {
 # Networks are looked at where they are small.
 SMALL = {"bnn": {"data": "moons", "hidden": "4"}}
 OF_NETWORKS = {"steps": 5, "batch_size": 50}
-WITHOUT_LAPLACE = ("bnn",)  # until there is a Laplace approximation of networks
 
 
 def problem_of(name):
@@ -41,7 +40,7 @@ def problem_of(name):
 
 def short(name, method):
     """Settings by which a method is quick on a model."""
-    if models.load(name).identified or method not in ("svi", "map", "mle"):
+    if models.load(name).identified or method not in ("svi", "map", "mle", "laplace"):
         return SHORT[method]
     return SHORT[method] | OF_NETWORKS
 
@@ -49,9 +48,6 @@ def short(name, method):
 def run_of(name, method, **settings):
     return zoo.run(name, method=method, **SMALL.get(name, {}), **short(name, method), **settings)
 
-
-def is_without(name, method):
-    return method == "laplace" and name in WITHOUT_LAPLACE
 
 
 every_model = pytest.mark.parametrize("name", models.names())
@@ -160,8 +156,6 @@ def test_every_method_runs_or_refuses_as_the_entry_says(name, method):
     refused = models.refused(name)
     if not models.has_exact(name):
         refused["exact"] = "no exact"
-    if is_without(name, method):
-        pytest.skip("there is none yet")
     if method in refused:
         with pytest.raises(Refused):
             run_of(name, method)
@@ -176,7 +170,7 @@ def test_every_method_runs_or_refuses_as_the_entry_says(name, method):
 @every_model
 def test_predictions_have_the_shape_of_the_data(name):
     program = Program(problem_of(name))
-    done = run_of(name, "svi" if is_without(name, "laplace") else "laplace")
+    done = run_of(name, "laplace")
     for site in program.of("observed"):
         predicted = done.idata["posterior_predictive"][site.name]
         assert predicted.shape == (1, 5, *site.shape)
@@ -185,8 +179,6 @@ def test_predictions_have_the_shape_of_the_data(name):
 @every_model
 @pytest.mark.parametrize("method", ["nuts", "svi", "laplace"])
 def test_same_seed_same_draws_other_seed_other_draws(name, method):
-    if is_without(name, method):
-        pytest.skip("there is none yet")
     problem = problem_of(name)
     fits = [
         inference.method(method)(problem, seed=seed, context=QUIET, **short(name, method))
