@@ -227,7 +227,7 @@ class Ascent:
             found = Finding("fail", what, "resume it, or run it again")
             return {"findings": [found], "status": "interrupted", "signal": signal}
         if self.schedule == "linear":
-            found = [*_wrecked(trace, self.rows, self.lr), *_unfinished(trace, self.rows)]
+            found = [*_wrecked(trace, self.rows, self.lr), *_unfinished(trace, self.rows, self.lr)]
             return {"findings": found[:1]}
         if self.at.converged:
             return {}
@@ -338,18 +338,34 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
 
 
-def _unfinished(trace: Tensor, rows: int) -> list[Finding]:
-    """Whether the objective still rose at the end, or had too few steps for that to be told."""
+def _unfinished(trace: Tensor, rows: int, lr: float) -> list[Finding]:
+    """Whether the objective still rose at the end, or had too few steps for that to be told.
+
+    Where it rises faster as the learning rate falls than it did while that stood, the noise of
+    large steps had kept it down: they were too large. Else they were too few.
+    """
     tenth = len(trace) // 10
-    mend = f"give more (--set steps={10 * len(trace)})"
+    more = f"give more (--set steps={10 * len(trace)})"
     if tenth < 10:
-        return [Finding("fail", f"{len(trace)} steps are too few to train by", mend)]
-    before, end = trace[-2 * tenth : -tenth], trace[-tenth:]
-    rise, error = end.mean() - before.mean(), (end.var() / tenth + before.var() / tenth).sqrt()
-    if rise < 2 * error or rise < _RISE * rows:
+        return [Finding("fail", f"{len(trace)} steps are too few to train by", more)]
+    rise, sure = _rise(trace[-2 * tenth :])
+    if not sure or rise < _RISE * rows:
         return []
-    what = f"the objective still rose by {rise / rows:.2g} nats a row in the last tenth of"
-    return [Finding("fail", f"{what} {len(trace)} steps", mend)]
+    half = round(_FALL * len(trace))
+    standing, rose = _rise(trace[half - 2 * tenth : half])
+    by = f"by {rise / rows:.2g} nats a row in the last tenth of {len(trace)} steps"
+    if not rose or standing < rise / 2:
+        what = f"the objective rose {by}, only as the learning rate fell: {lr:g} is too large"
+        return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
+    return [Finding("fail", f"the objective still rose {by}", more)]
+
+
+def _rise(values: Tensor) -> tuple[float, bool]:
+    """By how much the second half is above the first, and whether beyond two standard errors."""
+    first, second = values.chunk(2)
+    error = (first.var() / len(first) + second.var() / len(second)).sqrt()
+    rise = second.mean() - first.mean()
+    return float(rise), bool(rise > 2 * error)
 
 
 def rising(values: Tensor, several: int) -> bool:

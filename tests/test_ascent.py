@@ -101,6 +101,13 @@ def test_a_rise_at_the_end_fails_and_names_more_steps():
     assert finding[2] == "give more (--set steps=10000)"
 
 
+def test_a_rise_that_waits_for_the_rate_to_fall_names_the_rate():
+    share = np.arange(1000) / 1000
+    (finding,) = findings(LEVEL + 200 * np.clip(share - 0.5, 0, None))
+    assert "only as the learning rate fell: 0.1 is too large" in finding[1]
+    assert finding[2] == "lower it (--set lr=0.01)"
+
+
 @pytest.mark.parametrize(("steps", "few"), [(1, True), (10, True), (99, True), (100, False)])
 def test_too_few_steps_fail_and_are_named(steps, few):
     found = findings(LEVEL[:steps])

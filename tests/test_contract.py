@@ -49,7 +49,6 @@ def run_of(name, method, **settings):
     return zoo.run(name, method=method, **SMALL.get(name, {}), **short(name, method), **settings)
 
 
-
 every_model = pytest.mark.parametrize("name", models.names())
 every_method = pytest.mark.parametrize("method", inference.METHODS)
 
