@@ -54,7 +54,7 @@ def to_inference_data(
         problem: what was inferred.
         fit: what a method returned.
         seed: seed of predictive and prior draws.
-        prior_draws: prior draws to lay beside the posterior; 0 for none.
+        prior_draws: prior draws to lay beside the posterior; 0 for none, fewer of many latents.
         attrs: recorded as attributes of the posterior; JSON-encoded where not plain.
     """
     program = Program(problem)
@@ -66,8 +66,9 @@ def to_inference_data(
         groups |= _draw_groups(program, fit)
         if not large:
             groups |= _row_groups(program, fit, seed)
+        some = min(prior_draws, max(2, _GROUP_ELEMENTS // max(program.size, 1)))
         if prior_draws and not large and not program.improper():
-            groups |= _prior_groups(program, prior_sample(program, seed, prior_draws))
+            groups |= _prior_groups(program, prior_sample(program, seed, some))
     groups |= _data_groups(program)
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     idata = _labelled(program, groups, attrs=plain)

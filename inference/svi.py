@@ -32,10 +32,13 @@ from .program import (
     run,
     sum_of_factors,
 )
+from .sampling import Sampling
 from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau"}
+# The stream of what a network's guide begins with, beside that of its training.
+_BEGIN = 1
 # Random points from which `init=map` searches the mode.
 _STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
@@ -120,7 +123,8 @@ def climbed(
         Latent to value, and what a `Fit` says of the ascent.
     """
     program = Program(problem)
-    points = weights.Points(program, program.start_of, prior=prior)
+    with seeded(seed, FIT, _BEGIN):
+        points = weights.Points(program, program.start_of, prior=prior)
     with _store():
         ended = _trained(program, points.guide(), pace, seed, context)
         values = {name: value.detach().clone() for name, value in points.locs().items()}
@@ -219,7 +223,9 @@ def resolve(
     if isinstance(guide, str):
         own = program.problem.guides
         name, argument = guides.parse(guide, own)
-        return Guide(own[name]) if name in own else guides.GUIDES[name](program, init, **argument)
+        if name in own:
+            return Guide(own[name], objective=program.problem.objectives.get(name))
+        return guides.GUIDES[name](program, init, **argument)
     return guide if isinstance(guide, Guide) else Guide(guide)
 
 
@@ -228,7 +234,8 @@ def _chosen(
 ) -> tuple[Guide, list[Finding]]:
     """The guide, begun where `init` says, and what there is to say of that."""
     if init == "start":
-        return resolve(guide, program), []
+        with seeded(seed, FIT, _BEGIN):
+            return resolve(guide, program), []
     if not isinstance(guide, str) or guide in program.problem.guides:
         raise BadSetting(
             "init=map is for the shared guides, others begin as written; leave it out"
@@ -240,7 +247,8 @@ def _chosen(
         at = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
     if at.escaped.any() or not at.u.isfinite().all():
         what = "the unconstrained density has no mode to begin at, so the guide began at random"
-        return resolve(guide, program), [Finding("note", what)]
+        with seeded(seed, FIT, _BEGIN):
+            return resolve(guide, program), [Finding("note", what)]
     values = program.constrain(at.u)
     return resolve(guide, program, lambda site: values[site["name"]].clone()), []
 
@@ -272,7 +280,10 @@ def _prepare(
     with poutine.trace(param_only=True) as capture:
         # On all rows first: Pyro's guides take their shapes from the first data they see.
         for part in (Batch(program.problem.tensors), batch):
-            check_sites(program, _first_run(chosen.guide, part.tensors), part)
+            drawn = _first_run(chosen.guide, part.tensors)
+            check_sites(program, drawn, part)
+        if program.unfitted:  # the model's own begin here, where no vmap sees them
+            run(program.model, batch.tensors, lambda model: poutine.replay(model, trace=drawn))
     single = _single(program, chosen, batch)
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
         single(None, batch)
@@ -350,6 +361,7 @@ def _single(
 
         def of_its_own(_: Tensor | None, batch: Batch) -> Tensor:
             model, guide = Weighted(batch)(program.model), Weighted(batch)(chosen.guide)
+            guide = Sampling()(guide)  # for objectives that are vectorised over draws
             return chosen.objective(model, guide, batch.tensors)
 
         return of_its_own

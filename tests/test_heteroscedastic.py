@@ -241,3 +241,16 @@ def test_more_rows_lessen_the_doubt_and_not_the_noise():
     few, many = (zoo.run("heteroscedastic", n=n).metrics for n in (400, 1600))
     assert many["epistemic"] < 0.5 * few["epistemic"]
     assert many["aleatoric"] == pytest.approx(few["aleatoric"], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "guide"), [("map", None), ("svi", "local"), ("svi", "dropout")]
+)
+def test_a_network_begins_where_its_seed_says(method, guide):
+    short = {"steps": 20, "n": 30, "hidden": "3"} | ({"guide": guide, "draws": 4} if guide else {})
+    runs = []
+    for state, seed in ((0, 1), (5, 1), (5, 2)):
+        torch.manual_seed(state)
+        runs.append(zoo.run("heteroscedastic", method=method, seed=seed, **short).idata)
+    first, again, other = (run["posterior"]["net.0.weight"].values for run in runs)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
