@@ -28,7 +28,11 @@ SHORT = {
 }
 
 # Networks are looked at where they are small.
-SMALL = {"bnn": {"data": "moons", "hidden": "4"}}
+SMALL = {
+    "bnn": {"data": "moons", "hidden": "4"},
+    "heteroscedastic": {"n": 60, "hidden": "4"},
+    "stochastic_layer": {"data": "moons", "hidden": "4", "width": 3},
+}
 OF_NETWORKS = {"steps": 5, "batch_size": 50}
 
 
