@@ -1337,6 +1337,8 @@ def _homes(entry: models.Entry, function: Callable | None = None) -> dict[str, d
         "data": _settings.declared(entry.data),
         "method": _settings.declared(function) if function else {},
     }
+    if entry.identified:
+        homes["method"] = {k: s for k, s in homes["method"].items() if not s.of_networks}
     apart = {"data": ("target", "features"), "method": ("guide",)}
     return {
         home: {k: v for k, v in declared.items() if k not in apart.get(home, ())}
