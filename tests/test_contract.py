@@ -212,7 +212,7 @@ def test_what_is_not_identified_is_judged_by_its_predictions(name):
         return
     assert isinstance(entry.model, type) and entry.start is not None
     assert done.idata["predictions"].sizes["draw"] == 5
-    with pytest.raises(BadSetting, match="for networks alone"):
+    with pytest.raises(BadSetting, match="there is no setting 'steps'"):
         zoo.run("coin", method="map", **OF_NETWORKS)
 
 
