@@ -220,8 +220,10 @@ class Run:
         pictures = {}
         for kind in self.plots() if self.record["status"] == "done" else ():
             try:
-                if kind not in self._own_figures or self._own_figure(kind) is not None:
-                    pictures[kind] = self.plot(kind)
+                own = kind in self._own_figures
+                figure = self._own_figure(kind) if own else self.plot(kind)
+                if figure is not None:
+                    pictures[kind] = figure
             except Exception as error:
                 what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
                 warnings.warn(f"the picture '{kind}' could not be drawn ({what})", stacklevel=2)

@@ -50,7 +50,7 @@ class Classes(NamedTuple):
     @property
     def entropy(self) -> np.ndarray:
         """Entropy of the predictive distribution, nats (rows,)."""
-        return _entropy(self.probability)
+        return entropy(self.probability)
 
     @property
     def mutual_information(self) -> np.ndarray:
@@ -58,7 +58,8 @@ class Classes(NamedTuple):
         return np.maximum(self.entropy - self.expected_entropy, 0.0)
 
 
-def _entropy(probability: np.ndarray) -> np.ndarray:
+def entropy(probability: np.ndarray) -> np.ndarray:
+    """Entropy of probabilities (..., classes), nats (...)."""
     logs = np.log(np.maximum(probability, np.finfo(probability.dtype).tiny))
     return -(probability * logs).sum(-1)
 
@@ -69,14 +70,13 @@ def classes(program: Program, draws: Mapping[str, Tensor]) -> Classes:
     labels = site.fn.enumerate_support(expand=False).flatten()
     elements = site.value.numel() * len(labels)
     some = _thinned(draws, elements)
-
     kept = {} if program.problem.identified else kept_units(program, some)
 
     def one(values: Mapping[str, Tensor]) -> Tensor:
         return class_probabilities(program, values, kept)
 
     each = over_draws(one, some, program.elements + _activations(program)).numpy()
-    return Classes(each.mean(0), _entropy(each).mean(0), each)
+    return Classes(each.mean(0), entropy(each).mean(0), each)
 
 
 def _thinned(draws: Mapping[str, Tensor], elements: int) -> dict[str, Tensor]:

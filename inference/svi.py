@@ -157,7 +157,7 @@ def trained(
     program: Program, chosen: Guide, pace: Pace, seed: int, context: Context
 ) -> dict[str, Any]:
     """Climb the guide's objective: what a `Fit` says of it; the parameters are in the store."""
-    problem, size, findings = program.problem, pace.batch_size, []
+    problem, size = program.problem, pace.batch_size
     if size is not None and problem.n is not None and size >= problem.n:
         size = None
     with seeded(seed, FIT):
@@ -179,8 +179,7 @@ def trained(
         # At the end of a window the batches of a pass are all drawn: a new pass begins.
         parts = batches(problem, size) if ascent.load() else chain(ahead, parts)
         ended = ascent.run(gradient, parts, context)
-    ended["findings"] = findings + ended.get("findings", [])
-    return ended
+    return {"findings": [], **ended}
 
 
 def _sample(
