@@ -220,8 +220,10 @@ class Run:
         pictures = {}
         for kind in self.plots() if self.record["status"] == "done" else ():
             try:
-                if kind not in self._own_figures or self._own_figure(kind) is not None:
-                    pictures[kind] = self.plot(kind)
+                own = kind in self._own_figures
+                figure = self._own_figure(kind) if own else self.plot(kind)
+                if figure is not None:
+                    pictures[kind] = figure
             except Exception as error:
                 what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
                 warnings.warn(f"the picture '{kind}' could not be drawn ({what})", stacklevel=2)
@@ -1337,6 +1339,8 @@ def _homes(entry: models.Entry, function: Callable | None = None) -> dict[str, d
         "data": _settings.declared(entry.data),
         "method": _settings.declared(function) if function else {},
     }
+    if entry.identified:
+        homes["method"] = {k: s for k, s in homes["method"].items() if not s.of_networks}
     apart = {"data": ("target", "features"), "method": ("guide",)}
     return {
         home: {k: v for k, v in declared.items() if k not in apart.get(home, ())}

@@ -341,8 +341,8 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
 def _unfinished(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     """Whether the objective still rose at the end, or had too few steps for that to be told.
 
-    Where it rises faster as the learning rate falls than it did while that stood, the noise of
-    large steps had kept it down: they were too large. Else they were too few.
+    Where it rises twice as fast as the learning rate falls as it did while that stood (or did not
+    rise then), the noise of large steps had kept it down: they were too large. Else too few.
     """
     tenth = len(trace) // 10
     more = f"give more (--set steps={10 * len(trace)})"

@@ -22,14 +22,13 @@ import pandas as pd
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from . import discrete, svi, weights
+from . import svi, weights
 from ._problem import Context, Guide, Problem
 from .ascent import batches
 from .chains import DRAWS, seeded
-from .program import Program, run
+from .program import Program, Weighted
 
 ESTIMATORS = ("reinforce", "baseline", "reparameterised", "local")
 # Draws of log p(batch | w) whose mean is the baseline.
@@ -124,7 +123,7 @@ def _objective(
     level = torch.zeros(())
     if name == "baseline":
         part = svi.batch_of(program.problem, batch)
-        model = svi.Weighted(part)(program.model)
+        model = Weighted(part)(program.model)
         with torch.no_grad():
             fits = [_fit(model, part.tensors, _drawn(field)) for _ in range(_OF_BASELINE)]
         level = torch.stack(fits).mean()
@@ -146,7 +145,4 @@ def _drawn(field: weights.MeanField) -> dict[str, Tensor]:
 
 def _fit(model: Callable, tensors: Mapping[str, Any], values: Mapping[str, Tensor]) -> Tensor:
     """log p(batch | w), weighed as all rows."""
-    scored = discrete.factors(run(model, tensors, poutine.condition(data=dict(values))))
-    return sum(
-        (n["log_prob"].sum() for k, n in scored.items() if k not in values), torch.zeros(())
-    )
+    return weights.log_score(model, tensors, values, prior=False)

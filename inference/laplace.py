@@ -18,7 +18,7 @@ from .gauss_newton import Structure, network
 from .mode import Mode, limits, maximise
 from .point import pace_of
 from .program import Program, further_draws, over_draws
-from .settings import BadSetting
+from .settings import OF_NETWORKS, BadSetting
 
 
 def laplace(
@@ -28,10 +28,10 @@ def laplace(
     context: Context,
     draws: Annotated[int, ">= 2"] = 4000,
     starts: Annotated[int, ">= 1"] = 4,
-    structure: Structure = "auto",
-    steps: Annotated[int | None, ">= 1"] = None,
-    lr: Annotated[float | None, "> 0"] = None,
-    batch_size: Annotated[int | None, ">= 1"] = None,
+    structure: Annotated[Structure, OF_NETWORKS] = "auto",
+    steps: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+    lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
+    batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
 ) -> Fit:
     """Gaussian at the mode of the unconstrained density, with its exact Hessian.
 

@@ -22,7 +22,7 @@ from ._problem import Context, Finding, Fit, Problem, Refused
 from .chains import DISCRETE, FIT, seeded
 from .mode import Mode, elementwise, mode
 from .program import Program, value_and_grad
-from .settings import BadSetting
+from .settings import OF_NETWORKS, BadSetting
 from .svi import Pace, climbed
 
 # Smallest eigenvalue of the scaled information below which it counts as singular.
@@ -35,9 +35,9 @@ def mle(
     seed: int,
     context: Context,
     starts: Annotated[int, ">= 1"] = 4,
-    steps: Annotated[int | None, ">= 1"] = None,
-    lr: Annotated[float | None, "> 0"] = None,
-    batch_size: Annotated[int | None, ">= 1"] = None,
+    steps: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+    lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
+    batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
 ) -> Fit:
     """Maximum likelihood: the peak of p(data given continuous latents), priors dropped.
 
@@ -71,9 +71,9 @@ def map_(
     seed: int,
     context: Context,
     starts: Annotated[int, ">= 1"] = 4,
-    steps: Annotated[int | None, ">= 1"] = None,
-    lr: Annotated[float | None, "> 0"] = None,
-    batch_size: Annotated[int | None, ">= 1"] = None,
+    steps: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+    lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
+    batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
 ) -> Fit:
     """Posterior mode of the density in the constrained space; equals mle under flat priors.
 

@@ -10,6 +10,7 @@ variance). Depeweg et al. (2018), arXiv:1710.07283.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ._layers import Kept, kept_units, without_idle
 from ._problem import Fit, Problem
 from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
@@ -51,7 +53,7 @@ class Classes(NamedTuple):
     @property
     def entropy(self) -> np.ndarray:
         """Entropy of the predictive distribution, nats (rows,)."""
-        return _entropy(self.probability)
+        return entropy(self.probability)
 
     @property
     def mutual_information(self) -> np.ndarray:
@@ -59,7 +61,8 @@ class Classes(NamedTuple):
         return np.maximum(self.entropy - self.expected_entropy, 0.0)
 
 
-def _entropy(probability: np.ndarray) -> np.ndarray:
+def entropy(probability: np.ndarray) -> np.ndarray:
+    """Entropy of probabilities (..., classes), nats (...)."""
     logs = np.log(np.maximum(probability, np.finfo(probability.dtype).tiny))
     return -(probability * logs).sum(-1)
 
@@ -70,12 +73,13 @@ def classes(program: Program, draws: Mapping[str, Tensor]) -> Classes:
     labels = site.fn.enumerate_support(expand=False).flatten()
     elements = site.value.numel() * len(labels)
     some = _thinned(draws, elements)
+    kept = {} if program.problem.identified else kept_units(program, some)
 
     def one(values: Mapping[str, Tensor]) -> Tensor:
-        return class_probabilities(program, values)
+        return class_probabilities(program, values, kept)
 
     each = over_draws(one, some, program.elements + _activations(program)).numpy()
-    return Classes(each.mean(0), _entropy(each).mean(0), each)
+    return Classes(each.mean(0), entropy(each).mean(0), each)
 
 
 def _thinned(draws: Mapping[str, Tensor], elements: int) -> dict[str, Tensor]:
@@ -92,14 +96,23 @@ def _activations(program: Program) -> int:
     return sum(program.problem.tensors[key].numel() for key in rows[1])
 
 
-def class_probabilities(program: Program, values: Mapping[str, Tensor]) -> Tensor:
-    """The probability of each class of each row at one draw, (rows, classes)."""
+def class_probabilities(
+    program: Program, values: Mapping[str, Tensor], kept: Kept | None = None
+) -> Tensor:
+    """The probability of each class of each row at one draw, (rows, classes).
+
+    Args:
+        program: the model and the rows.
+        values: the draw.
+        kept: of a network of which little is left, the units in use; the rest is left out.
+    """
     (site,) = program.of("observed")
     labels = site.fn.enumerate_support(expand=False).flatten()
     if program.of("discrete"):  # summed out for each label
         columns = [_of_label(program, values, label) for label in labels]
         return torch.stack(columns, -1)
-    fn = _predicted(program, values)
+    with without_idle(values, kept) if kept else nullcontext():
+        fn = _predicted(program, values)
     columns = [fn.log_prob(label.expand(site.value.shape)) for label in labels]
     return torch.stack(columns, -1).exp()
 

@@ -1,7 +1,8 @@
 """Options and settings as functions declare them: keyword-only parameters with defaults.
 
 A range stands in the annotation, as the words a user reads: `Annotated[float, "> 0"]`,
-`Annotated[int, ">= 1", "<= 15"]`, a choice as `Literal["normal", "laplace"]`.
+`Annotated[int, ">= 1", "<= 15"]`, a choice as `Literal["normal", "laplace"]`; and whether other
+models than networks do not have it: `Annotated[int, ">= 1", "of networks"]`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ class BadSetting(Fault):
     exit_code = 78
 
 
+OF_NETWORKS = "of networks"
+
+
 @dataclass(frozen=True)
 class Setting:
     """One keyword-only parameter.
@@ -41,12 +45,14 @@ class Setting:
         default: its default value.
         kind: its type without the bounds; Any where nothing is declared.
         bounds: comparisons that a value must meet, such as `> 0`.
+        of_networks: whether it is for networks alone.
     """
 
     name: str
     default: Any
     kind: Any
     bounds: tuple[str, ...] = ()
+    of_networks: bool = False
 
     @property
     def range(self) -> str:
@@ -61,8 +67,10 @@ def declared(function: Callable) -> dict[str, Setting]:
     settings = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty:
-            kind, bounds = _kind(function, parameter)
-            settings[name] = Setting(name, parameter.default, kind, bounds)
+            kind, words = _kind(function, parameter)
+            bounds = tuple(word for word in words if word != OF_NETWORKS)
+            alone = len(bounds) < len(words)
+            settings[name] = Setting(name, parameter.default, kind, bounds, alone)
     return settings
 
 

@@ -158,7 +158,7 @@ def trained(
     program: Program, chosen: Guide, pace: Pace, seed: int, context: Context
 ) -> dict[str, Any]:
     """Climb the guide's objective: what a `Fit` says of it; the parameters are in the store."""
-    problem, size, findings = program.problem, pace.batch_size, []
+    problem, size = program.problem, pace.batch_size
     if size is not None and problem.n is not None and size >= problem.n:
         size = None
     with seeded(seed, FIT):
@@ -180,8 +180,7 @@ def trained(
         # At the end of a window the batches of a pass are all drawn: a new pass begins.
         parts = batches(problem, size) if ascent.load() else chain(ahead, parts)
         ended = ascent.run(gradient, parts, context)
-    ended["findings"] = findings + ended.get("findings", [])
-    return ended
+    return {"findings": [], **ended}
 
 
 def _sample(
@@ -235,8 +234,7 @@ def _chosen(
 ) -> tuple[Guide, list[Finding]]:
     """The guide, begun where `init` says, and what there is to say of that."""
     if init == "start":
-        with seeded(seed, FIT, _BEGIN):
-            return resolve(guide, program), []
+        return resolve(guide, program), []
     if not isinstance(guide, str) or guide in program.problem.guides:
         raise BadSetting(
             "init=map is for the shared guides, others begin as written; leave it out"
@@ -248,8 +246,7 @@ def _chosen(
         at = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
     if at.escaped.any() or not at.u.isfinite().all():
         what = "the unconstrained density has no mode to begin at, so the guide began at random"
-        with seeded(seed, FIT, _BEGIN):
-            return resolve(guide, program), [Finding("note", what)]
+        return resolve(guide, program), [Finding("note", what)]
     values = program.constrain(at.u)
     return resolve(guide, program, lambda site: values[site["name"]].clone()), []
 

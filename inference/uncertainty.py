@@ -25,6 +25,7 @@ from ._style import (
     density,
     grid,
 )
+from .scores import entropy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,7 +121,7 @@ def outside(results: Results) -> Figure:
         raise ValueError("no run has rows of another kind (--set outside=...)")
     figure, axes = grid(len(chosen), columns=_COLUMNS, height=1.6, below=0.4, above=0.28)
     for ax, (label, run) in zip(axes, chosen.items()):
-        density(ax, _entropy(run["held_out"]["probability"].values), SKY, "test rows")
+        density(ax, entropy(run["held_out"]["probability"].values), SKY, "test rows")
         for name, colour in zip(_unlabelled(run), CYCLE[1:]):
             values = run[f"beside_{name}"]["entropy"].values
             density(ax, values, colour, name, fill=False)
@@ -141,10 +142,6 @@ def _unlabelled(run: az.InferenceData) -> list[str]:
     ]
 
 
-def _entropy(probability: np.ndarray) -> np.ndarray:
-    return -(probability * np.log(np.maximum(probability, 1e-30))).sum(-1)
-
-
 def shifted(results: Results) -> Figure:
     """Accuracy and entropy against how far the test rows were shifted (angle, noise).
 
@@ -163,10 +160,10 @@ def shifted(results: Results) -> Figure:
         for j, (label, found) in enumerate(series.items()):
             if kind not in found:
                 continue
-            at, right, entropy = np.array(found[kind]).T
+            at, right, sureness = np.array(found[kind]).T
             look = {"color": CYCLE[j % 7], "marker": MARKERS[j % 10], "ms": 4, "lw": 1.1}
             axes[2 * i].plot(at, right, label=label, **look)
-            axes[2 * i + 1].plot(at, entropy, **look)
+            axes[2 * i + 1].plot(at, sureness, **look)
         word = "degrees turned" if kind == "rotate" else f"{kind} (sd)"
         axes[2 * i].set(xlabel=word, ylabel="accuracy", ylim=(0, 1.02))
         axes[2 * i + 1].set(xlabel=word, ylabel="mean entropy (nats)", ylim=(0, None))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pyro
@@ -82,11 +83,7 @@ class Points:
 
     def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
         """What is maximised: log p(data | w), and log p(w)."""
-        values = self.locs()
-        trace = run(model, tensors, poutine.condition(data=values))
-        scored = discrete.factors(trace)
-        kept = (n for k, n in scored.items() if self.prior or k not in values)
-        return sum((node["log_prob"].sum() for node in kept), torch.zeros(()))
+        return log_score(model, tensors, self.locs(), prior=self.prior)
 
     def all(self) -> dict[str, Tensor] | None:
         """All its draws (S, *shape), where they are finitely many."""
@@ -130,8 +127,7 @@ class Ensemble(Points):
 
     def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
         def of_member(values: Values) -> Tensor:
-            scored = discrete.factors(run(model, tensors, poutine.condition(data=values)))
-            return sum((node["log_prob"].sum() for node in scored.values()), torch.zeros(()))
+            return log_score(model, tensors, values)
 
         return torch.func.vmap(of_member)(self.locs()).mean()
 
@@ -186,7 +182,8 @@ class MeanField(_Noisy):
 
     The outputs x w + b of a layer under independent normal weights are normal: mean x m + m_b,
     variance x^2 s^2 + s_b^2 (Kingma et al. 2015, eq. 6). Objective: the ELBO; the KL divergence is
-    exact for normal priors, else of one draw.
+    exact for normal priors, else of one draw. (Of a convolution the noise is drawn position by
+    position, which leaves out that they share their weights.)
     """
 
     density = True
@@ -478,16 +475,17 @@ class Sparse(_Noisy):
             first, last = _WARMUP
             return min(1.0, max(0.0, (share - first) / (last - first)))
 
-        return Guide(
-            self,
-            objective=self.objective,
-            settings=settings,
-            density=False,
-            all=self.all,
-            live=[(self.weight, warmup)],
-            finish=self.remove,
-            packed=self.packed,
-        )
+        more = {"live": [(self.weight, warmup)], "finish": self.remove, "packed": self.packed}
+        return replace(super().guide(**settings), **more)
+
+
+def log_score(
+    model: Callable, tensors: Mapping[str, Any], values: Values, *, prior: bool = True
+) -> Tensor:
+    """log p(data | w) at weights, as the batch is weighed, with log p(w) unless not `prior`."""
+    scored = discrete.factors(run(model, tensors, poutine.condition(data=dict(values))))
+    kept = (node for name, node in scored.items() if prior or name not in values)
+    return sum((node["log_prob"].sum() for node in kept), torch.zeros(()))
 
 
 def log_uniform_kl(log_alpha: Tensor) -> Tensor:

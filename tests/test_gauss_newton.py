@@ -168,9 +168,9 @@ NEW = {"x_1": [0.0, 1.0, 5.0], "x_2": [0.5, -1.0, 5.0]}
 
 
 def test_settings_of_networks_are_for_networks():
-    with pytest.raises(BadSetting, match="steps: for networks alone"):
+    with pytest.raises(BadSetting, match="there is no setting 'steps'"):
         zoo.run("linear", method="laplace", steps=5)
-    with pytest.raises(BadSetting, match="structure: for networks alone"):
+    with pytest.raises(BadSetting, match="there is no setting 'structure'"):
         zoo.run("linear", method="laplace", structure="last")
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from conftest import perceptron, problem_from, problem_of
 from pyro import poutine
 
-from inference import guides, svi
+from inference import _layers, guides, scores, svi
 from inference._layers import Call, Layer, Layers, layers
 from inference._problem import Refused
 from inference.graph import Recorded
@@ -181,3 +181,26 @@ def test_particles_are_vectorised(guide, monkeypatch):
     monkeypatch.setattr(svi, "NOT_VECTORISED", ())  # no falling back to a loop
     gradient_of(guide, 3, "plain")
     assert called
+
+
+def test_units_that_are_not_in_use_are_left_out_and_predictions_stay():
+    problem = problem_of("bnn", "moons", hidden="6,5", activation="relu")
+    program = Program(problem)
+    torch.manual_seed(0)
+    draws = {site.name: torch.randn(3, *site.shape) for site in program.of("latent")}
+    draws["net.2.weight"][:, 1:4] = 0  # units of which nothing comes in
+    draws["net.2.weight"][:, :, 2:] = 0  # inputs of which nothing is made
+    kept = _layers.kept_units(program, draws)
+    assert {k: (u.tolist(), i.tolist()) for k, (u, i) in kept.items()} == {
+        "net.2.weight": ([0, 4], [0, 1])
+    }
+    for i in range(3):
+        values = {name: value[i] for name, value in draws.items()}
+        whole = scores.class_probabilities(program, values)
+        part = scores.class_probabilities(program, values, kept)
+        torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)
+    # All draws at once too.
+    found = scores.classes(program, draws).draws
+    assert found[1] == pytest.approx(
+        scores.class_probabilities(program, {k: v[1] for k, v in draws.items()}).numpy()
+    )

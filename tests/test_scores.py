@@ -89,10 +89,10 @@ def test_predictions_are_means_and_entropy_is_what_is_expected_plus_what_is_disa
 
 def test_sure_and_equal_draws_leave_no_entropy_and_no_disagreement():
     sure = np.eye(3)[None].repeat(4, 0)
-    found = scores.Classes(sure.mean(0), scores._entropy(sure).mean(0), sure)
+    found = scores.Classes(sure.mean(0), scores.entropy(sure).mean(0), sure)
     assert (found.entropy == 0).all() and (found.mutual_information == 0).all()
     even = np.full((4, 2, 3), 1 / 3)
-    found = scores.Classes(even.mean(0), scores._entropy(even).mean(0), even)
+    found = scores.Classes(even.mean(0), scores.entropy(even).mean(0), even)
     assert found.entropy == pytest.approx([np.log(3)] * 2)
     assert found.mutual_information == pytest.approx([0, 0], abs=1e-12)
 

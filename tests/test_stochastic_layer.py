@@ -186,7 +186,8 @@ def test_a_run_predicts_and_is_repeated_by_its_seed():
     assert other.metrics["log_score"] != first.metrics["log_score"]
     assert first.idata["posterior"]["a"].shape == (1, 20, 100, 2)
     table = first.predict({"x": np.zeros((3, 2))})
-    assert len(table) == 3 and table["mean"].between(0, 1).all()
+    assert len(table) == 3 and table["probability"].between(0.5, 1).all()
+    assert table.equals(first.predict({"x": np.zeros((3, 2))}))
 
 
 def test_one_sample_kills_the_noise_and_many_let_it_live():

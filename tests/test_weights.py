@@ -555,7 +555,7 @@ def sparse_of(begin=begin):
 
 def test_log_alpha_is_the_relative_variance_within_its_bounds():
     _, guide = sparse_of()
-    guide.variance("w0")
+    guide.log_variance("w0")
     put(w0__loc=torch.tensor([[1.0, 2.0, 0.0], [1e-6, 5.0, -3.0]]))
     put(w0__log_variance=torch.tensor([[0.0, -1.0, -4.0], [0.0, -20.0, 2.0]]))
     expected = [[0.0, -1 - 2 * np.log(2), 8.0], [8.0, -8.0, 2 - 2 * np.log(3)]]
@@ -572,7 +572,7 @@ def test_the_divergence_warms_up():
 
 def test_the_sparse_objective_is_that_of_numpy():
     program, guide = sparse_of()
-    guide.variance("w0"), guide.variance("w1")
+    guide.log_variance("w0"), guide.log_variance("w1")
     put(w0__log_variance=torch.full((2, 3), -2.0), w1__log_variance=torch.full((3, 2), 0.5))
     guide.weight.fill_(0.4)
     locs = {name: value.detach().numpy() for name, value in guide.locs().items()}
@@ -602,7 +602,7 @@ def test_the_weights_that_are_noise_are_removed_and_no_others():
     params |= {"w1.loc": torch.ones(3, 2), "w1.log_variance": torch.full((3, 2), -3.0)}
     params["w0.log_variance"][0, 1] = 3.01
     params["w1.log_variance"][2] = 5.0
-    guide.locs(), guide.variance("w0"), guide.variance("w1")
+    guide.locs(), guide.log_variance("w0"), guide.log_variance("w1")
     put(**params)
     before = guide.draw()
     assert (before["w1"] != 0).all()
