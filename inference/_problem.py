@@ -71,6 +71,7 @@ class Problem:
             `tensors` mere placeholders.
         rows: name of the row plate and the keys indexed by it; None without rows.
         guides: name to Pyro function of the model's own guides, options bound.
+        objectives: own guide to its objective, where that is not the ELBO (see `Guide`).
         exact: gives the `Exact` truth, or None; None where the model states none.
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
         test: the data keys of rows held out, if any.
@@ -93,6 +94,7 @@ class Problem:
     latent_keys: tuple[str, ...] = ()
     rows: tuple[str, tuple[str, ...]] | None = None
     guides: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    objectives: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     exact: Callable[[], Any] | None = None
     params: Mapping[str, Tensor] = field(default_factory=dict)
     test: Mapping[str, Tensor] | None = None

@@ -17,6 +17,7 @@ import torch
 from . import diagnostics, machine, method, prepare, results, scores, settings, svi
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_function
+from .chains import PREDICTIVE, seeded
 from .plan import Plan
 from .prepare import observed_keys, problem_of
 from .program import Program
@@ -238,7 +239,8 @@ def predict(
     posterior = draws.idata["posterior"]
     values = {k: torch.as_tensor(v) for k, v in results.draws_of(draws.idata).items()}
     if scores.of_several_classes(program):
-        return scores.class_table(program, values)
+        with seeded(record["seed"], PREDICTIVE):
+            return scores.class_table(program, scores.of_other_rows(program, values))
     shape = (posterior.sizes["chain"], posterior.sizes["draw"])
     new = results.predictive(program, values, shape, record["seed"], new_rows=True)
     return results.predictive_table(new, record["data"]["units"])

@@ -90,6 +90,7 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         latent_keys=tuple(free),
         rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
         guides={name: bound(guide, options) for name, guide in entry.guides.items()},
+        objectives={name: bound(aim, options) for name, aim in entry.objectives.items()},
         exact=partial(entry.exact, data, **options) if entry.exact else None,
         test=data.test,
         beside=data.beside,

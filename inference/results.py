@@ -56,7 +56,7 @@ def to_inference_data(
         problem: what was inferred.
         fit: what a method returned.
         seed: seed of predictive and prior draws.
-        prior_draws: prior draws to lay beside the posterior; 0 for none.
+        prior_draws: prior draws to lay beside the posterior; 0 for none, fewer of many latents.
         attrs: recorded as attributes of the posterior; JSON-encoded where not plain.
     """
     program = Program(problem)

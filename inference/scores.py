@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ._layers import Kept, kept_units, without_idle
 from ._problem import Fit, Problem
+from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _MOST = 60_000_000
 # Rows by whose predictions a result is judged and compared.
 _JUDGED = 200
 _JUDGED_ELEMENTS = 4_000_000
+# The share that a predictive interval is to hold.
+_CENTRAL = 0.9
 
 
 class Classes(NamedTuple):
@@ -109,8 +112,7 @@ def class_probabilities(
         columns = [_of_label(program, values, label) for label in labels]
         return torch.stack(columns, -1)
     with without_idle(values, kept) if kept else nullcontext():
-        trace = run(program.model, program.problem.tensors, poutine.condition(data=dict(values)))
-    fn = trace.nodes[site.name]["fn"]
+        fn = _predicted(program, values)
     columns = [fn.log_prob(label.expand(site.value.shape)) for label in labels]
     return torch.stack(columns, -1).exp()
 
@@ -124,10 +126,15 @@ def _of_label(program: Program, values: Mapping[str, Tensor], label: Tensor) -> 
 
 def moments(program: Program, values: Mapping[str, Tensor]) -> Tensor:
     """Mean and standard deviation of each row's continuous observation at one draw, (rows, 2)."""
+    fn = _predicted(program, values)
+    return torch.stack([fn.mean, fn.stddev], -1)
+
+
+def _predicted(program: Program, values: Mapping[str, Tensor]) -> Any:
+    """The distribution of the rows at one draw."""
     (site,) = program.of("observed")
     trace = run(program.model, program.problem.tensors, poutine.condition(data=dict(values)))
-    fn = trace.nodes[site.name]["fn"]
-    return torch.stack([fn.mean, fn.stddev], -1)
+    return trace.nodes[site.name]["fn"]
 
 
 def is_classes(program: Program) -> bool:
@@ -145,6 +152,18 @@ def of_rows(problem: Problem, rows: Mapping[str, Tensor]) -> Program:
         if key not in rows
     }
     return Program(replace(problem, tensors={**problem.tensors, **missing, **rows}))
+
+
+def of_other_rows(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Draws (S, *shape) without the latents of rows, which other rows have not: drawn anew there.
+
+    If nothing is left, the numbers of the draws are, as `_draw` (S,).
+    """
+    plate = program.problem.rows[0] if program.problem.rows else None
+    own = {s.name for s in program.sites.values() if plate in [p.name for p in s.plates]}
+    count = len(next(iter(draws.values())))
+    kept = {name: value for name, value in draws.items() if name not in own}
+    return kept or {"_draw": torch.arange(count)}
 
 
 # -- a result's scores -------------------------------------------------------------------------
@@ -169,10 +188,17 @@ def scored(problem: Problem, fit: Fit) -> Scored:
     if problem.test is None or fit.kind == "prior":
         return Scored({}, {})
     program = of_rows(problem, problem.test)
-    draws = {k: v.flatten(0, 1) for k, v in fit.draws.items()}
+    draws = of_other_rows(program, {k: v.flatten(0, 1) for k, v in fit.draws.items()})
+    with seeded(0, PREDICTIVE):
+        return _scored(program, draws)
+
+
+def _scored(program: Program, draws: Mapping[str, Tensor]) -> Scored:
+    problem = program.problem
     if not is_classes(program):
         each = log_predictive(program, draws, sum(s.value.numel() for s in program.of("observed")))
-        return Scored({"elpd_test": float(each.sum())}, {})
+        found = _of_numbers(program, draws)
+        return Scored({"elpd_test": float(each.sum())} | found.metrics, found.groups)
     found = classes(program, draws)
     labels = _labels(program)
     truth = np.searchsorted(labels, program.of("observed")[0].value.numpy())
@@ -189,6 +215,51 @@ def scored(problem: Problem, fit: Fit) -> Scored:
     if problem.plane is not None:
         groups["plane"] = _drawn(problem, draws)
     return Scored(metrics, groups)
+
+
+def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
+    """How a network predicts numbers: in how wide intervals, and why they are no narrower.
+
+    Whether a row is in the central interval is told by the mixture's distribution function at it,
+    the mean of the draws' own.
+    """
+    if program.problem.identified or not _has_moments(program):
+        return Scored({}, {})
+    (site,) = program.of("observed")
+
+    def one(values: Mapping[str, Tensor]) -> Tensor:
+        fn = _predicted(program, values)
+        return torch.stack([fn.mean, fn.variance, fn.cdf(site.value)])
+
+    some = _thinned(draws, 3 * site.value.numel())
+    loc, variance, below = over_draws(one, some, program.elements + _activations(program)).unbind(
+        1
+    )
+    unit = np.exp(2 * program.problem.log_units.get(site.name, 0.0))
+    rows = {
+        "aleatoric": unit * variance.mean(0).numpy(),
+        "epistemic": unit * loc.var(0, correction=0).numpy(),
+        "cdf": below.mean(0).numpy(),
+    }
+    inside = np.abs(rows["cdf"] - 0.5) <= _CENTRAL / 2
+    metrics = {f"coverage_{100 * _CENTRAL:.0f}": float(inside.mean())}
+    metrics["aleatoric"] = float(rows["aleatoric"].mean())
+    if len(loc) > 1:
+        metrics["epistemic"] = float(rows["epistemic"].mean())
+    return Scored(metrics, {"held_out_numbers": {k: ("row_test", v) for k, v in rows.items()}})
+
+
+def _has_moments(program: Program) -> bool:
+    """Whether the rows are numbers with a mean, a variance and a distribution function."""
+    observed = program.of("observed")
+    if len(observed) != 1 or observed[0].event_dim or observed[0].fn.support.is_discrete:
+        return False
+    fn = observed[0].fn
+    try:
+        found = fn.mean, fn.variance, fn.cdf(observed[0].value)
+    except NotImplementedError:
+        return False
+    return all(bool(part.isfinite().all()) for part in found)
 
 
 def _labels(program: Program) -> np.ndarray:
@@ -222,14 +293,15 @@ def _of_draws(
     if len(found.draws) == 1:
         return sure
     single = [_of_classes(one, truth) for one in found.draws[:: max(1, len(found.draws) // 100)]]
-    mean = {name: value.mean(0) for name, value in draws.items() if value.is_floating_point()}
-    with torch.no_grad():
-        of_mean = _of_classes(class_probabilities(program, mean).numpy(), truth)
     sure["mutual_information"] = float(found.mutual_information.mean())
     for name in ("accuracy", "log_score"):
         sure[f"{name}_single"] = float(np.mean([one[name] for one in single]))
-        sure[f"{name}_mean_weights"] = of_mean[name]
-    return sure
+    mean = {name: value.mean(0) for name, value in draws.items() if value.is_floating_point()}
+    if not mean:  # all that is drawn is of the rows: there are no weights
+        return sure
+    with torch.no_grad():
+        of_mean = _of_classes(class_probabilities(program, mean).numpy(), truth)
+    return sure | {f"{name}_mean_weights": of_mean[name] for name in ("accuracy", "log_score")}
 
 
 class Beside(NamedTuple):
@@ -356,7 +428,8 @@ def predictions(problem: Problem, fit: Fit) -> dict[str, Any]:
     """What each draw predicts of some rows: variable to (dims, values).
 
     Of classes `probability` (chain, draw, row, class), else `mean` and `sd` (chain, draw, row); of
-    at most 200 test rows (rows of the data without a test set). A network's weights are not
+    at most 200 test rows (rows of the data without a test set), whose own latents, if they have
+    any, are drawn anew: rows are predicted as if they were new. A network's weights are not
     identified, but these are: they are what its draws are judged and compared by.
     """
     rows = problem.test or {key: problem.tensors[key] for key in problem.rows[1]}
@@ -368,8 +441,10 @@ def predictions(problem: Problem, fit: Fit) -> dict[str, Any]:
     each = site.value.numel() * (len(_labels(program)) if by_class else 2)
     every = max(1, -(-chains * count * each // _JUDGED_ELEMENTS))
     draws = {k: v[:, ::every].flatten(0, 1) for k, v in fit.draws.items()}
+    draws = of_other_rows(program, draws)
     function = class_probabilities if by_class else moments
-    found = over_draws(lambda values: function(program, values), draws, program.elements)
+    with seeded(0, PREDICTIVE):
+        found = over_draws(lambda values: function(program, values), draws, program.elements)
     table = found.numpy().reshape(chains, -1, *found.shape[1:])
     if by_class:
         # The last class is what is left: it adds nothing to compare.

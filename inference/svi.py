@@ -32,6 +32,7 @@ from .program import (
     run,
     sum_of_factors,
 )
+from .sampling import Sampling
 from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
@@ -222,7 +223,9 @@ def resolve(
     if isinstance(guide, str):
         own = program.problem.guides
         name, argument = guides.parse(guide, own)
-        return Guide(own[name]) if name in own else guides.GUIDES[name](program, init, **argument)
+        if name in own:
+            return Guide(own[name], objective=program.problem.objectives.get(name))
+        return guides.GUIDES[name](program, init, **argument)
     return guide if isinstance(guide, Guide) else Guide(guide)
 
 
@@ -275,7 +278,10 @@ def prepared(
     with poutine.trace(param_only=True) as capture:
         # On all rows first: Pyro's guides take their shapes from the first data they see.
         for part in (Batch(program.problem.tensors), batch):
-            check_sites(program, _first_run(chosen.guide, part.tensors), part)
+            drawn = _first_run(chosen.guide, part.tensors)
+            check_sites(program, drawn, part)
+        if program.unfitted:  # the model's own begin here, where no vmap sees them
+            run(program.model, batch.tensors, lambda model: poutine.replay(model, trace=drawn))
     single = _single(program, chosen, batch)
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
         single(None, batch)
@@ -353,6 +359,7 @@ def _single(
 
         def of_its_own(_: Tensor | None, batch: Batch) -> Tensor:
             model, guide = Weighted(batch)(program.model), Weighted(batch)(chosen.guide)
+            guide = Sampling()(guide)  # for objectives that are vectorised over draws
             return chosen.objective(model, guide, batch.tensors)
 
         return of_its_own

@@ -144,6 +144,11 @@ class Entry:
             mean the prior.
         guides: own guides beside the shared ones, name to Pyro function of the data keys (and
             of those options that it names as keyword-only parameters).
+        objectives: own guide to what it is trained by where that is not the ELBO:
+            `objective(model, guide, data)`, a scalar tensor to be maximised, whose gradient
+            trains both; `data` are the data keys by name, some of the rows if it is a batch, and
+            the sites of model and guide have the `scale` by which these count. Options as for
+            guides.
         free: data keys that may be left out, and are then inferred.
         exact: `exact(data, *, options)` gives an `Exact`, or None where it is not known.
         settings: method to the settings that this model needs instead of the defaults.
@@ -167,6 +172,7 @@ class Entry:
     model: Callable
     data: Callable[..., Data]
     guides: Mapping[str, Callable] = field(default_factory=dict)
+    objectives: Mapping[str, Callable] = field(default_factory=dict)
     free: tuple[str, ...] = ()
     exact: Callable[..., Exact] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

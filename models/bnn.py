@@ -31,29 +31,23 @@ sparsifies deep neural networks, arXiv:1701.05369.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from itertools import pairwise
-from math import sqrt
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
-import torch
-from pyro.nn import PyroModule, PyroSample
-from pyro.nn.module import to_pyro_module_
-from torch import Tensor, nn
+from pyro.nn import PyroModule
+from torch import Tensor
 
 from ._data import integers
 from ._entry import Data, Entry
 from ._figure import RED, captioned, panels
 from ._images import Images, classified
-from ._priors import LogUniform, ScaleMixture
+from ._network import Activation, Prior, bayesian, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
 
 
 class Classifier(PyroModule):
@@ -64,49 +58,19 @@ class Classifier(PyroModule):
         data: Data,
         *,
         hidden: str = "50",
-        activation: Literal["tanh", "relu", "softplus"] = "tanh",
-        prior: Literal["normal", "laplace", "scale_mixture", "log_uniform"] = "normal",
+        activation: Activation = "tanh",
+        prior: Prior = "normal",
         prior_scale: Annotated[float, "> 0"] = 2.0,
     ):
         super().__init__()
         classes = len(data.coords["class"])
         sizes = [data.tensors["x"].shape[1], *integers("hidden", hidden), classes]
-        self.net = _network(sizes, _ACTIVATIONS[activation])
-        to_pyro_module_(self.net)
-        for layer in self.net:
-            if isinstance(layer, nn.Linear):
-                scale = prior_scale / sqrt(layer.in_features)
-                # The weights of a layer act together: one event.
-                weights = _prior(prior, scale).expand(layer.weight.shape).to_event(2)
-                biases = dist.Normal(0.0, prior_scale).expand(layer.bias.shape).to_event(1)
-                layer.weight, layer.bias = PyroSample(weights), PyroSample(biases)
+        self.net = bayesian(network(sizes, activation), prior, prior_scale)
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         logits = self.net(x)  # (n, classes)
         with pyro.plate("row", len(y)):
             pyro.sample("y", dist.Categorical(logits=logits), obs=y)
-
-
-def _network(sizes: list[int], activation: Callable[[], nn.Module]) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), activation()]
-    return nn.Sequential(*layers[:-1])
-
-
-def _prior(name: str, scale: float) -> Any:
-    """A prior of that standard deviation; of the wide half of the mixture, whose other is 1/10."""
-    return {
-        "normal": lambda: dist.Normal(0.0, scale),
-        "laplace": lambda: dist.Laplace(0.0, scale / sqrt(2)),
-        "scale_mixture": lambda: ScaleMixture(scale, scale / 10),
-        "log_uniform": LogUniform,
-    }[name]()
-
-
-def start(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Weights that keep the size of a layer's inputs, normal of sd 1 / sqrt(inputs); no biases."""
-    return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(shape[1])
 
 
 def data(
@@ -153,18 +117,6 @@ def data(
         outside=outside,
         data_seed=data_seed,
     )
-
-
-def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
-    """The improper prior has no posterior, a Laplace prior no second derivative at zero."""
-    if options["prior"] == "log_uniform" and method != "svi":
-        return (
-            "the log-uniform prior is infinite at zero weights, and so is the posterior; use "
-            "--guide sparse, or prior=normal"
-        )
-    if method == "laplace" and options["prior"] == "laplace":
-        return "a Laplace prior has no second derivative at zero; use prior=normal, map or nuts"
-    return None
 
 
 def unsure(

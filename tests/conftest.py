@@ -45,10 +45,11 @@ def perceptron(x, w0, b0, w1):
 
 
 def problem_of(name: str, source=None, **options) -> Problem:
-    """The problem of a model of the zoo (or of a file) with options, as `zoo.run` builds it."""
+    """The problem of a model of the zoo (or of a file), options of its data among the options."""
     entry = models.load(name)
+    data = {k: options.pop(k) for k in settings.declared(entry.data) if k in options}
     defaults = {k: s.default for k, s in settings.declared(entry.model).items()}
-    return prepare.problem_of(entry, defaults | options, entry.data(source))
+    return prepare.problem_of(entry, defaults | options, entry.data(source, **data))
 
 
 def problem_from(model, tensors=None, **options) -> Problem:

@@ -1,0 +1,102 @@
+"""What the networks share: plain layers of torch, priors of their weights, the pass at draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from math import sqrt
+from typing import TYPE_CHECKING, Any, Literal
+
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroSample
+from pyro.nn.module import to_pyro_module_
+from torch import Tensor, nn
+
+from ._priors import LogUniform, ScaleMixture
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ._entry import Data
+
+Activation = Literal["tanh", "relu", "softplus"]
+Prior = Literal["normal", "laplace", "scale_mixture", "log_uniform"]
+
+ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
+
+
+def network(sizes: list[int], activation: Activation) -> nn.Sequential:
+    """Linear layers of these sizes, inputs first, with an activation between any two."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def bayesian(net: nn.Sequential, prior: Prior, prior_scale: float) -> nn.Sequential:
+    """The network with priors in the place of its weights, those of a layer one event.
+
+    Weights have the scale prior_scale / sqrt(inputs of the layer), biases prior_scale.
+    """
+    to_pyro_module_(net)
+    for layer in net:
+        if isinstance(layer, nn.Linear):
+            scale = prior_scale / sqrt(layer.in_features)
+            # The weights of a layer act together: one event.
+            weights = _prior(prior, scale).expand(layer.weight.shape).to_event(2)
+            biases = dist.Normal(0.0, prior_scale).expand(layer.bias.shape).to_event(1)
+            layer.weight, layer.bias = PyroSample(weights), PyroSample(biases)
+    return net
+
+
+def _prior(name: Prior, scale: float) -> Any:
+    """A prior of that standard deviation; of the wide half of the mixture, whose other is 1/10."""
+    return {
+        "normal": lambda: dist.Normal(0.0, scale),
+        "laplace": lambda: dist.Laplace(0.0, scale / sqrt(2)),
+        "scale_mixture": lambda: ScaleMixture(scale, scale / 10),
+        "log_uniform": LogUniform,
+    }[name]()
+
+
+def start(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Weights that keep the size of a layer's inputs, normal of sd 1 / sqrt(inputs); no biases."""
+    return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(shape[1])
+
+
+def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
+    """The improper prior has no posterior, a Laplace prior no second derivative at zero."""
+    if options["prior"] == "log_uniform" and method != "svi":
+        return (
+            "the log-uniform prior is infinite at zero weights, and so is the posterior; use "
+            "--guide sparse, or prior=normal"
+        )
+    if method == "laplace" and options["prior"] == "laplace":
+        return "a Laplace prior has no second derivative at zero; use prior=normal, map or nuts"
+    return None
+
+
+def outputs(
+    draws: Mapping[str, np.ndarray], x: np.ndarray, activation: Activation, name: str = "net"
+) -> np.ndarray:
+    """What a network gives at draws of its weights, (draws, rows, outputs).
+
+    Args:
+        draws: sites such as `net.0.weight` (draws, outputs, inputs) and `net.0.bias`, as many
+            layers as there are.
+        x: inputs (rows, inputs).
+        activation: between the layers.
+        name: of the network in the model.
+    """
+    parts = {site.removeprefix(f"{name}.").partition(".")[0] for site in draws}
+    layers = sorted(int(part) for part in parts if part.isdigit())
+    between, values = ACTIVATIONS[activation](), torch.as_tensor(x)
+    for layer in layers:
+        weight, bias = (
+            torch.as_tensor(draws[f"{name}.{layer}.{part}"]).to(values)
+            for part in ("weight", "bias")
+        )
+        values = values if layer == layers[0] else between(values)
+        values = values @ weight.mT + bias[:, None, :]
+    return values.numpy()

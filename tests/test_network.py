@@ -1,0 +1,66 @@
+"""Networks: their layers, priors by fan-in, and the pass at draws against torch's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import nn
+
+from models import _network
+
+
+class Net(PyroModule):
+    def __init__(self, sizes, activation, prior="normal"):
+        super().__init__()
+        self.net = _network.bayesian(_network.network(sizes, activation), prior, 2.0)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize("activation", _network.ACTIVATIONS)
+def test_the_pass_at_draws_is_that_of_the_model(activation):
+    torch.manual_seed(0)
+    model, x = Net([3, 5, 4, 2], activation), torch.randn(7, 3)
+    traces = [poutine.trace(model).get_trace(x) for _ in range(6)]
+    names = [name for name in traces[0].nodes if name.startswith("net.")]
+    sites = [n for n in names if traces[0].nodes[n]["type"] == "sample"]
+    assert len(sites) == 6
+    draws = {n: torch.stack([t.nodes[n]["value"] for t in traces]).numpy() for n in sites}
+    expected = np.stack([t.nodes["_RETURN"]["value"].detach() for t in traces])
+    found = _network.outputs(draws, x.numpy(), activation)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_priors_have_the_scale_of_their_inputs():
+    model = Net([16, 4, 1], "relu")
+    nodes = poutine.trace(model).get_trace(torch.zeros(2, 16)).nodes
+    for layer, inputs in ((0, 16), (2, 4)):
+        for part, scale in (("weight", 2 / inputs**0.5), ("bias", 2.0)):
+            node = nodes[f"net.{layer}.{part}"]
+            expected = dist.Normal(0.0, scale).log_prob(node["value"]).sum()
+            torch.testing.assert_close(node["fn"].log_prob(node["value"]), expected)
+
+
+def test_a_prior_of_each_name_has_its_standard_deviation():
+    for name, sd in (("normal", 0.5), ("laplace", 0.5), ("scale_mixture", 0.5 * 0.505**0.5)):
+        torch.manual_seed(1)
+        drawn = _network._prior(name, 0.5).expand([200_000]).sample()
+        assert drawn.std().item() == pytest.approx(sd, rel=0.02), name
+
+
+def test_a_network_has_activations_between_its_layers_alone():
+    net = _network.network([3, 5, 2], "softplus")
+    assert [type(layer) for layer in net] == [nn.Linear, nn.Softplus, nn.Linear]
+
+
+def test_what_has_no_answer_is_refused():
+    for method in ("map", "mle", "laplace", "nuts", "prior"):
+        assert "infinite at zero" in _network.refuses(method, {"prior": "log_uniform"}, None)
+    assert _network.refuses("svi", {"prior": "log_uniform"}, None) is None
+    assert "second derivative" in _network.refuses("laplace", {"prior": "laplace"}, None)
+    assert _network.refuses("nuts", {"prior": "laplace"}, None) is None
