@@ -9,7 +9,7 @@ and an entropy, of which each class says how they are had.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -89,8 +89,22 @@ class Points:
         """All its draws (S, *shape), where they are finitely many."""
         return {name: value[None] for name, value in self.locs().items()}
 
+    def points(self) -> Iterable[str]:
+        """The latents whose log prior is taken at points, not averaged over noise."""
+        return self.start if self.prior else ()
+
     def guide(self, **settings: Any) -> Guide:
-        """What the runner takes."""
+        """What the runner takes.
+
+        Raises:
+            Refused: at a point a prior may be infinite: it is log uniform.
+        """
+        bare = [name for name in self.points() if _is_log_uniform(self.program.sites[name].fn)]
+        if bare:
+            raise Refused(
+                f"the log-uniform prior of {', '.join(bare)} is infinite at zero, where a latent "
+                "without noise would end; give it a normal prior, or use the guide sparse"
+            )
         return Guide(
             self,
             objective=self.objective,
@@ -187,6 +201,9 @@ class MeanField(_Noisy):
     """
 
     density = True
+
+    def points(self) -> Iterable[str]:
+        return ()
 
     def scale(self, name: str) -> Tensor:
         """The standard deviation of a latent, a parameter."""
@@ -350,6 +367,9 @@ class GaussianDropout(Dropout):
     up to a constant.
     """
 
+    def points(self) -> Iterable[str]:
+        return [k for k in self.start if self.by == "unit" or k not in self.noisy]
+
     def alpha(self, name: str) -> Tensor:
         """The variance of a layer's noise, a parameter."""
         start = torch.tensor(self.rate / (1 - self.rate))
@@ -398,15 +418,11 @@ class Sparse(_Noisy):
                     f"the guide sparse needs a log-uniform prior, that of {name} is another; "
                     "give it the density 1/|w| (--set prior=log_uniform)"
                 )
-        outside = [program.sites[name] for name in self.start if name not in self.layers]
-        bare = [site.name for site in outside if _is_log_uniform(site.fn)]
-        if bare:
-            raise Refused(
-                f"the log-uniform prior of {', '.join(bare)} is infinite at zero, where a latent "
-                "without noise would end; give it a normal prior"
-            )
         self.kept: dict[str, Tensor] = {}
         self.weight = torch.ones(())
+
+    def points(self) -> Iterable[str]:
+        return [name for name in self.start if name not in self.layers]
 
     def log_variance(self, name: str) -> Tensor:
         """log s^2 of a layer's weights, a parameter."""

@@ -651,7 +651,16 @@ def test_a_log_uniform_latent_that_has_no_noise_is_refused():
             pyro.sample("y", dist.Categorical(logits=x @ w + b), obs=y)
 
     with pytest.raises(Refused, match="the log-uniform prior of c is infinite at zero"):
-        weights.Sparse(program_of(model), begin())
+        weights.Sparse(program_of(model), begin()).guide()
+
+
+@pytest.mark.parametrize("guide", ["ensemble", "dropout", "dropconnect", "dropout:learned"])
+def test_guides_of_points_refuse_the_log_uniform_prior(guide):
+    program = program_of(prior=LogUniform())
+    with pytest.raises(Refused, match="of w0, w1 is infinite at zero, where a latent without"):
+        svi.resolve(guide, program)
+    svi.resolve("local", program)  # whose noise keeps from zero
+    svi.resolve("dropconnect:learned", program)
 
 
 @pytest.mark.parametrize(
