@@ -180,10 +180,8 @@ class Run:
         from inference import results
 
         function = self._own_figures[kind]
-        named = inspect.signature(function).parameters
-        more = {"groups": results.groups_of(self.idata)} if "groups" in named else {}
-        draws = results.draws_of(self.idata)
-        return function(self.data, draws, **more, **self.record["options"])
+        more = results.wanted(function, self.idata) | self.record["options"]
+        return function(self.data, results.draws_of(self.idata), **more)
 
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
         """Predictions for new rows: mean, sd and 94 % interval of each new observation.

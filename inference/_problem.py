@@ -76,7 +76,7 @@ class Problem:
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
         test: the data keys of rows held out, if any.
         beside: name to the row keys of further rows to predict; what is observed may be missing.
-        plane: the row keys of points in the plane of two features, to be drawn.
+        plane: the row keys of points in a plane of features or along a line, to be drawn.
         identified: whether the latents are identified; those of a network are not, and results
             are judged on what they predict.
         linear_at: latent to value, at which the outputs of the model are made linear in the

@@ -113,7 +113,8 @@ def _judge(
         results.add_original(idata, lambda draws: entry.original(draws, data))
     verdict = diagnostics.verdict(fit, idata, metrics)
     if entry.metrics is not None and fit.kind != "prior":
-        metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **plan.options)
+        more = results.wanted(entry.metrics, idata) | dict(plan.options)
+        metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **more)
     return verdict, metrics
 
 

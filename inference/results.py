@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import warnings
@@ -487,6 +488,12 @@ def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:
         group: {str(name): value.values for name, value in idata[group].data_vars.items()}
         for group in idata.groups()
     }
+
+
+def wanted(function: Callable, idata: az.InferenceData) -> dict[str, Any]:
+    """What a function of the model's own takes of the result: `groups`, if it names them."""
+    named = inspect.signature(function).parameters
+    return {"groups": groups_of(idata)} if "groups" in named else {}
 
 
 def netcdf(idata: az.InferenceData) -> bytes:

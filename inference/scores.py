@@ -33,6 +33,8 @@ _MOST = 60_000_000
 # Rows by whose predictions a result is judged and compared.
 _JUDGED = 200
 _JUDGED_ELEMENTS = 4_000_000
+# Draws whose predictions along a line are kept.
+_OF_A_LINE = 400
 # The share that a predictive interval is to hold.
 _CENTRAL = 0.9
 
@@ -198,6 +200,8 @@ def _scored(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     if not is_classes(program):
         each = log_predictive(program, draws, sum(s.value.numel() for s in program.of("observed")))
         found = _of_numbers(program, draws)
+        if problem.plane is not None and found.groups:
+            found.groups["line"] = _along(problem, draws)
         return Scored({"elpd_test": float(each.sum())} | found.metrics, found.groups)
     found = classes(program, draws)
     labels = _labels(program)
@@ -335,6 +339,20 @@ def _drawn(problem: Problem, draws: Mapping[str, Tensor]) -> dict[str, Any]:
         "probability": (("point", "class"), found.probability),
         "mutual_information": ("point", found.mutual_information),
         "entropy": ("point", found.entropy),
+    }
+
+
+def _along(problem: Problem, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+    """A group of the numbers that some draws predict at points `x` along a line: mean and sd."""
+    program = of_rows(problem, problem.plane)
+    every = -(-len(next(iter(draws.values()))) // _OF_A_LINE)
+    some = {name: value[::every] for name, value in draws.items()}
+    found = over_draws(lambda values: moments(program, values), some, program.elements).numpy()
+    dims = ("number", "point")
+    return {
+        "x": (("point", "axis"), problem.plane["x"].numpy()),
+        "mean": (dims, found[..., 0]),
+        "sd": (dims, found[..., 1]),
     }
 
 

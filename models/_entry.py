@@ -68,7 +68,8 @@ class Data:
         test: the same keys held out, if any.
         beside: name to the row keys of further rows that predictions are looked at on: shifted
             ones, or rows of another kind, then without what is observed.
-        plane: row keys of points in the plane of two features, at which predictions are drawn.
+        plane: row keys of points in the plane of two features, or along one (of numbers), at which
+            predictions are drawn.
         dtype: of floating-point numbers, data and latents, in a run: `float32` for images.
         coords: labels of named dimensions, for ArviZ.
         dims: site or key to the names of its *event* dimensions; plates name the others.
@@ -162,10 +163,10 @@ class Entry:
         original: `original(draws, data)` gives the draws in the user's units (group
             `posterior_original`); both map sites to arrays (draws, *shape).
         metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
-            site to an array (draws, *shape), `exact` is the truth if the method used it.
+            site to an array (draws, *shape), `exact` is the truth if the method used it. One that
+            names a parameter `groups` gets all of the result (group to variable to array) there.
         figures: name to `figure(data, draws, *, options)`, which gives a matplotlib `Figure`;
-            `draws` as for `metrics`, prior ones if the run is of the prior. One that names a
-            parameter `groups` gets all of the result (group to variable to array) there; None in
+            `draws` and `groups` as for `metrics`, prior ones if the run is of the prior; None in
             place of a figure means that it is not for these data.
     """
 

@@ -1,4 +1,4 @@
-"""What the networks share: plain layers of torch, priors of their weights, the pass at draws."""
+"""What the networks share: plain layers of torch, and priors of their weights."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from ._priors import LogUniform, ScaleMixture
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ._entry import Data
 
 Activation = Literal["tanh", "relu", "softplus"]
@@ -75,28 +73,3 @@ def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
     if method == "laplace" and options["prior"] == "laplace":
         return "a Laplace prior has no second derivative at zero; use prior=normal, map or nuts"
     return None
-
-
-def outputs(
-    draws: Mapping[str, np.ndarray], x: np.ndarray, activation: Activation, name: str = "net"
-) -> np.ndarray:
-    """What a network gives at draws of its weights, (draws, rows, outputs).
-
-    Args:
-        draws: sites such as `net.0.weight` (draws, outputs, inputs) and `net.0.bias`, as many
-            layers as there are.
-        x: inputs (rows, inputs).
-        activation: between the layers.
-        name: of the network in the model.
-    """
-    parts = {site.removeprefix(f"{name}.").partition(".")[0] for site in draws}
-    layers = sorted(int(part) for part in parts if part.isdigit())
-    between, values = ACTIVATIONS[activation](), torch.as_tensor(x)
-    for layer in layers:
-        weight, bias = (
-            torch.as_tensor(draws[f"{name}.{layer}.{part}"]).to(values)
-            for part in ("weight", "bias")
-        )
-        values = values if layer == layers[0] else between(values)
-        values = values @ weight.mT + bias[:, None, :]
-    return values.numpy()

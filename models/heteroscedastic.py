@@ -48,13 +48,14 @@ from torch.nn.functional import softplus
 from ._data import integers, simulated_rng
 from ._entry import BadSetting, Data, Entry
 from ._figure import BLUE, ORANGE, RED, SKY, captioned, panels
-from ._network import Activation, Prior, bayesian, network, outputs, refuses, start
+from ._network import Activation, Prior, bayesian, network, refuses, start
 from ._tabular import tabular
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HELD_OUT = 1000  # rows of the simulated test set
+_POINTS = 150  # of the line along which predictions are drawn
 _90 = 1.6448536269514722  # the central 90 % of a normal, in sds
 
 
@@ -142,7 +143,9 @@ def data(
     # Weights have no original scale, so the table's note on the way back to it does not hold.
     notes = [note.partition(" (posterior_original")[0] for note in found.notes]
     notes.append("sigma is bounded from below (sigma_min): a likelihood without has no maximum")
-    return replace(found, notes=tuple(notes), dims={"x": ("feature",)})
+    x, y = (found.tensors[key].numpy() for key in ("x", "y"))
+    plane = {"x": _line(x, y)}
+    return replace(found, plane=plane, notes=tuple(notes), dims={"x": ("feature",)})
 
 
 def _simulated(n: int, part: str, data_seed: int) -> dict[str, np.ndarray]:
@@ -162,36 +165,36 @@ def _diabetes() -> tuple[dict[str, np.ndarray], str, str]:
     return {**columns, "progression": table.target}, "diabetes", "progression"
 
 
-def _predicted(
-    data: Data, draws: Mapping[str, np.ndarray], x: np.ndarray, options: Mapping[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and sigma of each draw's network in the user's units, (draws, rows) each.
+def _line(x: np.ndarray, y: np.ndarray) -> torch.Tensor:
+    """Points (150, k) along the feature that goes with the target most, the others at their means.
 
-    Args:
-        data: whose units these are.
-        draws: of the weights.
-        x: features (rows, k), standardised.
-        options: of the model.
+    They reach beyond the data by a quarter of their range on either side.
     """
-    loc, raw = np.moveaxis(outputs(draws, x, options["activation"]), -1, 0)
-    units = data.scaling
-    sigma = options["sigma_min"] + np.logaddexp(0, raw)
-    return units.y_loc + units.y_scale * loc, units.y_scale * sigma
+    with np.errstate(invalid="ignore"):  # a constant feature
+        j = int(np.nanargmax(np.abs(np.corrcoef(x.T, y)[-1, :-1])))
+    reach = np.ptp(x[:, j]) / 4
+    along = np.linspace(x[:, j].min() - reach, x[:, j].max() + reach, _POINTS)
+    return torch.as_tensor(np.where(np.arange(x.shape[1]) == j, along[:, None], x.mean(0)))
 
 
 def metrics(
-    data: Data, draws: Mapping[str, np.ndarray], exact: Any, **options: Any
+    data: Data,
+    draws: Mapping[str, np.ndarray],
+    exact: Any,
+    *,
+    groups: Mapping[str, Any],
+    **options: Any,
 ) -> dict[str, float]:
-    """`sigma_error`, of simulated data: how far the mean of sigma(x) is off, relative to it.
+    """`sigma_error`, of simulated data: how far sigma(x) is off, relative to it.
 
-    The mean over the held-out rows, which lie where the data do.
+    The mean over the held-out rows, which lie where the data do, of the root of the aleatoric
+    variance.
     """
     if not _is_simulated(data):
         return {}
-    x = np.asarray(data.test["x"])
-    _, sigma = _predicted(data, draws, x, options)
-    truth = true_sigma(_users(data, x)[:, 0])
-    return {"sigma_error": float(np.mean(np.abs(sigma.mean(0) / truth - 1)))}
+    sigma = np.sqrt(groups["held_out_numbers"]["aleatoric"])
+    truth = true_sigma(_users(data, np.asarray(data.test["x"]))[:, 0])
+    return {"sigma_error": float(np.mean(np.abs(sigma / truth - 1)))}
 
 
 def _is_simulated(data: Data) -> bool:
@@ -202,22 +205,27 @@ def _users(data: Data, x: np.ndarray) -> np.ndarray:
     return data.scaling.x_loc + data.scaling.x_scale * x
 
 
-def bands(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure:
-    """Where new rows will lie along the feature of largest effect, and why not more surely.
+def bands(
+    data: Data, draws: Mapping[str, np.ndarray], *, groups: Mapping[str, Any], **options: Any
+) -> Figure | None:
+    """Where new rows will lie along the feature that goes with the target most, and why.
 
     90 % intervals in the user's units, in the gap and beyond the data too; the other features are
-    held at their means.
+    held at their means. None for a run of the prior.
     """
-    x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
-    j, held = _strongest(data, draws, x, options)
-    at = _users(data, held)[:, j]
-    locs, sigmas = _predicted(data, draws, held, options)
+    if "line" not in groups:
+        return None
+    line, units = groups["line"], data.scaling
+    j = int(np.ptp(line["x"], axis=0).argmax())
+    at = _users(data, line["x"])[:, j]
+    locs, sigmas = units.y_loc + units.y_scale * line["mean"], units.y_scale * line["sd"]
     low, high = (mixture_quantile(p, locs, sigmas) for p in (0.05, 0.95))
-    mean, noise, units = locs.mean(0), _90 * np.sqrt((sigmas**2).mean(0)), data.scaling
+    mean, noise = locs.mean(0), _90 * np.sqrt((sigmas**2).mean(0))
     figure, (ax,) = panels(height=3.8)
     ax.fill_between(at, low, high, color=SKY, alpha=0.35, lw=0, label="new rows, 90 %")
     ax.plot(at, mean - noise, color=BLUE, lw=0.9, label="noise alone, 90 %")
     ax.plot(at, mean + noise, color=BLUE, lw=0.9)
+    x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     rows = _users(data, x)[:, j], units.y_loc + units.y_scale * y
     ax.plot(*rows, ".", color=RED, ms=3, alpha=0.6, label="data")
     ax.plot(at, mean, color=BLUE, lw=1.8, label="mean")
@@ -238,23 +246,6 @@ def bands(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure
         f"which more data would not lessen, is between the thin lines; {sure}."
     )
     return captioned(figure, caption, ax)
-
-
-def _strongest(
-    data: Data, draws: Mapping[str, np.ndarray], x: np.ndarray, options: Mapping[str, Any]
-) -> tuple[int, np.ndarray]:
-    """The feature along which the mean varies most, and rows (300, k) along it.
-
-    They reach beyond the data by a quarter of their range on either side.
-    """
-    lines = []
-    for j in range(x.shape[1]):
-        reach = np.ptp(x[:, j]) / 4
-        grid = np.linspace(x[:, j].min() - reach, x[:, j].max() + reach, 300)
-        lines.append(np.where(np.arange(x.shape[1]) == j, grid[:, None], x.mean(0)))
-    inside = [_predicted(data, draws, line[50:-50], options)[0].mean(0) for line in lines]
-    best = int(np.argmax([np.ptp(mean) for mean in inside]))
-    return best, lines[best]
 
 
 def mixture_quantile(p: float, locs: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
@@ -279,6 +270,7 @@ ENTRY = Entry(
     refuses=refuses,
     settings={
         "svi": {**_TRAINING, "schedule": "linear", "particles": 1, "draws": 400},
+        "laplace": {**_TRAINING, "draws": 400},
         "map": _TRAINING,
         "mle": _TRAINING,
     },

@@ -161,52 +161,74 @@ def test_quantiles_of_a_mixture():
         assert found[0] == pytest.approx(expected, abs=1e-10)
 
 
-def test_the_error_of_sigma_is_that_of_its_mean():
-    draws, found = weights(3), heteroscedastic.data(n=50)
-    x = found.test["x"].numpy()
+def groups_of(found):
+    """The groups of scores as a model's own functions get them."""
+    return {name: {k: v for k, (_, v) in group.items()} for name, group in found.groups.items()}
+
+
+def test_the_error_of_sigma_is_that_of_the_mean_variance():
+    draws, data = weights(3), heteroscedastic.data(n=50)
+    x = data.test["x"].numpy()
     _, sigmas = by_hand(draws, x)
-    truth = 0.1 + 0.05 * (found.scaling.x_loc + found.scaling.x_scale * x[:, 0] + 4)
-    expected = np.abs(found.scaling.y_scale * sigmas.mean(0) / truth - 1).mean()
-    metrics = heteroscedastic.metrics(found, draws, None, **OPTIONS)
-    assert metrics["sigma_error"] == pytest.approx(expected, rel=1e-10)
+    truth = 0.1 + 0.05 * (data.scaling.x_loc + data.scaling.x_scale * x[:, 0] + 4)
+    sigma = data.scaling.y_scale * np.sqrt((sigmas**2).mean(0))
+    _, found = scored(draws)
+    metrics = heteroscedastic.metrics(data, draws, None, groups=groups_of(found), **OPTIONS)
+    assert metrics["sigma_error"] == pytest.approx(np.abs(sigma / truth - 1).mean(), rel=1e-10)
     table = heteroscedastic.data("diabetes")
-    wide = {**draws, "net.0.weight": np.zeros((3, 3, 10))}
-    assert heteroscedastic.metrics(table, wide, None, **OPTIONS) == {}
+    assert heteroscedastic.metrics(table, draws, None, groups={}, **OPTIONS) == {}
 
 
 def test_sigma_stays_above_its_bound():
-    draws, found = weights(2), heteroscedastic.data(n=50)
+    draws, data = tensors(weights(2)), heteroscedastic.data(n=50)
     draws["net.2.bias"][:, 1] = -1000.0
-    options = {**OPTIONS, "sigma_min": 0.25}
-    _, sigma = heteroscedastic._predicted(found, draws, found.test["x"].numpy(), options)
-    np.testing.assert_allclose(sigma, 0.25 * found.scaling.y_scale, rtol=1e-12)
-    assert any("sigma_min" in note for note in found.notes)
+    problem = prepare.problem_of(heteroscedastic.ENTRY, {**OPTIONS, "sigma_min": 0.25}, data)
+    program = Program(problem)
+    found = over_draws(lambda values: scores.moments(program, values), draws)
+    np.testing.assert_allclose(found[..., 1], 0.25, rtol=1e-12)
+    assert any("sigma_min" in note for note in data.notes)
 
 
 def test_the_bands_are_those_of_the_draws():
-    draws, found = weights(6), heteroscedastic.data(n=50)
-    figure = heteroscedastic.bands(found, draws, **OPTIONS)
-    ax = figure.axes[0]
+    draws, data = weights(6), heteroscedastic.data(n=50)
+    groups = groups_of(scored(draws)[1])
+    ax = heteroscedastic.bands(data, draws, groups=groups, **OPTIONS).axes[0]
     lines = {line.get_label(): line for line in ax.lines}
     at = lines["mean"].get_xdata()
     assert at[0] < -4.5 and at[-1] > 4.5  # beyond the data
-    scaled = (at[:, None] - found.scaling.x_loc) / found.scaling.x_scale
+    scaled = (at[:, None] - data.scaling.x_loc) / data.scaling.x_scale
     locs, sigmas = by_hand(draws, scaled)
-    units = found.scaling
+    units = data.scaling
     mean = units.y_loc + units.y_scale * locs.mean(0)
     np.testing.assert_allclose(lines["mean"].get_ydata(), mean, rtol=1e-9)
     noise = units.y_scale * stats.norm.ppf(0.95) * np.sqrt((sigmas**2).mean(0))
     np.testing.assert_allclose(lines["noise alone, 90 %"].get_ydata(), mean - noise, rtol=1e-9)
     assert np.abs(lines["truth, 90 %"].get_xdata()).max() <= 4
-    assert "a point estimate" in heteroscedastic.bands(found, weights(1), **OPTIONS).get_suptitle()
+    point = groups_of(scored(weights(1))[1])
+    figure = heteroscedastic.bands(data, draws, groups=point, **OPTIONS)
+    assert "a point estimate" in figure.get_suptitle()
+    assert heteroscedastic.bands(data, draws, groups={}, **OPTIONS) is None
 
 
-def test_the_bands_of_a_table_are_along_its_strongest_feature():
-    table, draws = heteroscedastic.data("diabetes"), weights(4)
-    draws["net.0.weight"] = np.zeros((4, 3, 10))
-    draws["net.0.weight"][:, :, 2] = 1.0
-    ax = heteroscedastic.bands(table, draws, **OPTIONS).axes[0]
-    assert ax.get_xlabel() == "bmi"
+def test_the_line_of_a_table_is_along_its_strongest_feature():
+    data = heteroscedastic.data("diabetes")
+    line = data.plane["x"].numpy()
+    assert data.coords["feature"][np.ptp(line, axis=0).argmax()] == "bmi"
+    x = data.tensors["x"].numpy()
+    np.testing.assert_allclose(line[:, 0], x[:, 0].mean(), atol=1e-12)
+    assert line[0].min() < x.min(0)[2] and line[-1].max() > x.max(0)[2]
+
+
+def test_what_is_linear_in_the_weights_predicts_so_along_the_line():
+    """The Laplace approximation's network is made linear; its sigma is not that of its weights."""
+    run = zoo.run("heteroscedastic", method="laplace", steps=3000, hidden="8", n=300, draws=200)
+    assert run.metrics["sigma_error"] < 0.2
+    line = run.idata["line"]
+    assert line["sd"].sizes == {"number": 200, "point": 150}
+    unit = run.data.scaling.y_scale
+    inside = np.abs(run.data.scaling.x_loc + run.data.scaling.x_scale * line["x"].values[:, 0])
+    sd = unit * line["sd"].values[:, (inside > 1) & (inside < 4)]
+    assert (sd**2).mean() == pytest.approx(run.metrics["aleatoric"], rel=0.1)
 
 
 def test_a_short_fit_learns_that_the_noise_grows():

@@ -1,8 +1,7 @@
-"""Networks: their layers, priors by fan-in, and the pass at draws against torch's own."""
+"""Networks: their layers, priors by fan-in, and what is refused."""
 
 from __future__ import annotations
 
-import numpy as np
 import pyro.distributions as dist
 import pytest
 import torch
@@ -20,20 +19,6 @@ class Net(PyroModule):
 
     def forward(self, x):
         return self.net(x)
-
-
-@pytest.mark.parametrize("activation", _network.ACTIVATIONS)
-def test_the_pass_at_draws_is_that_of_the_model(activation):
-    torch.manual_seed(0)
-    model, x = Net([3, 5, 4, 2], activation), torch.randn(7, 3)
-    traces = [poutine.trace(model).get_trace(x) for _ in range(6)]
-    names = [name for name in traces[0].nodes if name.startswith("net.")]
-    sites = [n for n in names if traces[0].nodes[n]["type"] == "sample"]
-    assert len(sites) == 6
-    draws = {n: torch.stack([t.nodes[n]["value"] for t in traces]).numpy() for n in sites}
-    expected = np.stack([t.nodes["_RETURN"]["value"].detach() for t in traces])
-    found = _network.outputs(draws, x.numpy(), activation)
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_priors_have_the_scale_of_their_inputs():

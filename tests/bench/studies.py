@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ def few_table(lines: list[dict]) -> str:
     from scipy import stats
 
     by = {m: [line for line in lines if line["method"] == m] for m in METHODS}
-    rows = ["| method | accuracy | log score | ECE | gain on MAP | 95 % |", "|---|---|---|---|---|---|"]
+    rows = ["| method | accuracy | log score | ECE | gain on MAP | 95 % |", "|---" * 6 + "|"]
     base = {line["seed"]: line["log_score"] for line in by["map"]}
     for method, found in by.items():
         gains = np.array([line["log_score"] - base[line["seed"]] for line in found])
@@ -125,7 +125,7 @@ def rows(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]]
     """The parts of the variance of `heteroscedastic` as rows grow."""
     for seed in seeds:
         for n in (250, 500, 1000, 2000, 4000):
-            run = zoo.run("heteroscedastic", n=n, seed=seed, data_seed=seed, progress=False, **more)
+            run = zoo.run("heteroscedastic", n=n, seed=seed, data_seed=seed, **more)
             kept = ("coverage_90", "sigma_error", "aleatoric", "epistemic")
             yield {"n": n, "seed": seed, **{k: run.metrics[k] for k in kept}} | {
                 "verdict": run.verdict.status
