@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import pyro
@@ -63,7 +64,11 @@ class Points:
                     f"this guide is for the weights of a network, and {site.name} is bounded or "
                     "in a plate; use the guide normal"
                 )
-            self.start[site.name] = init({"name": site.name, "fn": site.fn}).detach()
+            self.start[site.name] = self.begin(partial(init, {"name": site.name, "fn": site.fn}))
+
+    def begin(self, value: Callable[[], Tensor]) -> Tensor:
+        """Where the location of a latent starts, of random values in its support."""
+        return value().detach()
 
     def loc(self, name: str) -> Tensor:
         """The location of a latent, a parameter."""
@@ -127,13 +132,11 @@ class Ensemble(Points):
     """
 
     def __init__(self, program: Program, init: Callable[[Any], Tensor], members: int):
-        super().__init__(program, init)
-        sites = [{"name": site.name, "fn": site.fn} for site in program.of("latent")]
         self.members = members
-        self.start = {
-            site["name"]: torch.stack([init(site).detach() for _ in range(members)])
-            for site in sites
-        }
+        super().__init__(program, init)
+
+    def begin(self, value: Callable[[], Tensor]) -> Tensor:
+        return torch.stack([value().detach() for _ in range(self.members)])
 
     def draw(self) -> dict[str, Tensor]:
         chosen = torch.randint(self.members, (1,))
