@@ -343,8 +343,9 @@ def _unfinished(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     """Whether the objective still rose at the end, or had too few steps for that to be told.
 
     Or it rose so fast when the learning rate began to fall that only this stopped it: measured on
-    networks for images, what more steps would bring is about the rise in a tenth of them. Where it rises twice as fast as the learning rate falls as it did while that stood (or did not
-    rise then), the noise of large steps had kept it down: they were too large. Else too few.
+    networks for images, what more steps would bring is about the rise in a tenth of them. Where it
+    rises twice as fast as the learning rate falls as it did while that stood (or did not rise
+    then), the noise of large steps had kept it down: they were too large. Else too few.
     """
     tenth = len(trace) // 10
     more = f"give more (--set steps={10 * len(trace)})"

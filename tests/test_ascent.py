@@ -86,7 +86,7 @@ LEVEL = -100 + RNG.normal(size=1000)
 
 def test_a_level_objective_is_nothing_to_tell():
     assert findings(LEVEL) == []
-    early = np.where(np.arange(1000) < 500, LEVEL - 50 + np.arange(1000) / 10, LEVEL)
+    early = np.where(np.arange(1000) < 300, LEVEL - 30 + np.arange(1000) / 10, LEVEL)
     assert findings(early) == []
     # A rise of 0.2 nats is below what counts in a thousand rows, and above in ten.
     slight = np.full(1000, -100.0) + 2 * np.arange(1000) / 1000
@@ -99,6 +99,14 @@ def test_a_rise_at_the_end_fails_and_names_more_steps():
     assert finding[0] == "fail"
     assert "still rose by 0.5 nats a row in the last tenth of 1000 steps" in finding[1]
     assert finding[2] == "give more (--set steps=10000)"
+
+
+def test_a_rise_that_only_the_falling_rate_ended_names_more_steps():
+    steep = LEVEL - 50 + np.minimum(np.arange(1000), 500) / 10
+    (finding,) = findings(steep, rows=100)
+    assert "rose by 0.1 nats a row in a tenth of 1000 steps when the learning rate" in finding[1]
+    assert finding[2] == "give more (--set steps=10000)"
+    assert findings(steep, rows=300) == []
 
 
 def test_a_rise_that_waits_for_the_rate_to_fall_names_the_rate():
