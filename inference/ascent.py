@@ -228,8 +228,9 @@ class Ascent:
             found = Finding("fail", what, "resume it, or run it again")
             return {"findings": [found], "status": "interrupted", "signal": signal}
         if self.schedule == "linear":
-            found = [*_wrecked(trace, self.rows, self.lr), *_unfinished(trace, self.rows, self.lr)]
-            return {"findings": found[:1]}
+            # Live numbers change the objective itself: its first values are those of another.
+            wrecked = [] if self.live else _wrecked(trace, self.rows, self.lr)
+            return {"findings": [*wrecked, *_unfinished(trace, self.rows, self.lr)][:1]}
         if self.at.converged:
             return {}
         what = f"the objective was still rising, or too noisy to tell, after {done} steps"
