@@ -121,7 +121,8 @@ def turned(run: zoo.Run) -> dict[str, list[float]]:
 
 def labels(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Random labels: what is left of a network's accuracy on the very rows it was trained on."""
-    settings = FEW | {"labels": "random", "hidden": "300,100"} | more
+    settings = FEW | {"labels": "random", "n": 5000, "hidden": "300,100", "steps": 20_000}
+    settings |= {"lr": 1e-3} | more
     for seed in seeds:
         for method in ("mle", "svi:sparse"):
             run = fitted(method, seed, **settings)
@@ -136,6 +137,7 @@ def labels(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any
                 "entropy": float(table["entropy"].mean()),
                 "compression": run.metrics.get("compression", 1.0),
                 "weights_kept": run.metrics.get("weights_kept"),
+                "verdict": str(run.verdict).partition("\n")[0],
             }
 
 
