@@ -1255,7 +1255,7 @@ def _plan(
     entry, name = _entry(model)
     method, guide = _first(entry, method, guide)
     function = _method(method)
-    shares = _share_out(entry, method, function, settings)
+    shares = _share_out(entry, method, guide, function, settings)
     options = shares["data"] | {k: v for k, v in columns.items() if v is not None}
     given = _data(entry, data, options)
     placed = machine.device(device, method)
@@ -1347,13 +1347,20 @@ def _homes(entry: models.Entry, function: Callable | None = None) -> dict[str, d
 
 
 def _share_out(
-    entry: models.Entry, method: str, function: Callable, given: Mapping[str, Any]
+    entry: models.Entry,
+    method: str,
+    guide: str | Path | Callable | None,
+    function: Callable,
+    given: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
+    """What belongs to model, data and method, with all defaults: those that the model needs too."""
     homes = _homes(entry, function)
     shares = _settings.share_out(given, homes)
     shares["model"] = {k: s.default for k, s in homes["model"].items()} | shares["model"]
     defaults = {k: s.default for k, s in homes["method"].items()}
-    shares["method"] = defaults | dict(entry.settings.get(method, {})) | shares["method"]
+    for name in (method, f"{method}:{str(guide).partition(':')[0]}"):
+        defaults |= entry.settings.get(name, {})
+    shares["method"] = defaults | shares["method"]
     return shares
 
 

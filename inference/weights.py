@@ -35,9 +35,12 @@ _HALF_LOG_2_PI_E = 0.5 * (1 + math.log(2 * math.pi))
 
 # Log alpha above which a weight is removed, and to which it is clipped (Molchanov et al. 2017).
 _REMOVED, _CLIP = 3.0, 8.0
-# Shares of the steps between which the weight of the KL divergence rises from 0 to 1, as in the
-# authors' script (epochs 5 to 20 of 200).
-_WARMUP = (0.025, 0.1)
+# Log alpha of the starting noise, against the variance of a layer's starting weights. Noise that
+# begins much smaller (the authors' log s^2 = -10) lets weights grow before it has any say.
+_BEGIN = -3.0
+# Share of the steps in which the weight of the KL divergence rises from 0 to 1. In a longer warm-up
+# (the authors' ends after a tenth) weights grow for which no noise is to be had afterwards.
+_WARMUP = 0.02
 
 Values = Mapping[str, Tensor]
 
@@ -409,7 +412,7 @@ class Sparse(_Noisy):
     Molchanov, Ashukha and Vetrov (2017), arXiv:1701.05369: q(w) = Normal(m, s^2) with s^2 a
     parameter of its own (their additive noise), alpha = s^2 / m^2, the prior log uniform. The KL
     divergence from it is known up to a constant, and by their eq. 14; so is the objective. Biases
-    have no noise. The weight of the KL divergence rises from 0 to 1 between 2.5 % and 10 % of the
+    have no noise. The weight of the KL divergence rises from 0 to 1 over the first 2 % of the
     steps. In the end weights of log alpha above 3 are removed, which is what they are: noise.
     """
 
@@ -430,7 +433,8 @@ class Sparse(_Noisy):
     def log_variance(self, name: str) -> Tensor:
         """log s^2 of a layer's weights, a parameter."""
         start = self.start[name]
-        return pyro.param(f"{name}.log_variance", lambda: torch.full_like(start, -10.0))
+        first = start.square().mean().log() + _BEGIN
+        return pyro.param(f"{name}.log_variance", lambda: first.expand_as(start).clone())
 
     def log_alpha(self, name: str) -> Tensor:
         """log s^2 / m^2 of a layer's weights, clipped to +-8."""
@@ -491,8 +495,7 @@ class Sparse(_Noisy):
 
     def guide(self, **settings: Any) -> Guide:
         def warmup(share: float) -> float:
-            first, last = _WARMUP
-            return min(1.0, max(0.0, (share - first) / (last - first)))
+            return min(1.0, share / _WARMUP)
 
         more = {"live": [(self.weight, warmup)], "finish": self.remove, "packed": self.packed}
         return replace(super().guide(**settings), **more)

@@ -152,7 +152,8 @@ class Entry:
             guides.
         free: data keys that may be left out, and are then inferred.
         exact: `exact(data, *, options)` gives an `Exact`, or None where it is not known.
-        settings: method to the settings that this model needs instead of the defaults.
+        settings: method (`svi`), or method and guide (`svi:sparse`), to the settings that this
+            model needs instead of the defaults.
         first: the method, and guide, of a run that names none: `nuts`, `svi:normal`.
         identified: whether the latents are identified; those of a network are not, and its
             results are judged on what they predict.

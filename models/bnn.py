@@ -164,6 +164,7 @@ ENTRY = Entry(
         # Half of the usual draws: what is judged are predictions, which mix better than weights.
         "nuts": {"warmup": 500, "draws": 500},
         "svi": _GUIDE,
+        "svi:sparse": {"lr": 1e-3, "steps": 30_000},
         "laplace": {**_TRAINING, "draws": 100},
         "map": _TRAINING,
         "mle": _TRAINING,

@@ -10,7 +10,7 @@ from conftest import HOUSE
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(HOUSE.glob("notebooks/*.ipynb"))
-PICTURES = {"coin": 6, "guides": 6, "regression": 5}
+PICTURES = {"bnn": 5, "coin": 6, "guides": 6, "regression": 5}
 
 
 def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

@@ -562,12 +562,21 @@ def test_log_alpha_is_the_relative_variance_within_its_bounds():
     np.testing.assert_allclose(guide.log_alpha("w0").detach(), expected, rtol=1e-10)
 
 
+def test_the_noise_begins_at_a_twentieth_of_the_weights_variance():
+    _, guide = sparse_of()
+    with pyro.get_param_store().scope():
+        for name in guide.layers:
+            variance = guide.log_variance(name).exp()
+            expected = np.exp(-3) * guide.start[name].square().mean()
+            torch.testing.assert_close(variance, expected.expand_as(variance))
+
+
 def test_the_divergence_warms_up():
     _, guide = sparse_of()
     ((weight, at),) = guide.guide().live
     assert weight is guide.weight
-    shares = [0, 0.025, 0.0625, 0.1, 1]
-    assert [at(share) for share in shares] == pytest.approx([0, 0, 0.5, 1, 1])
+    shares = [0, 0.005, 0.01, 0.02, 1]
+    assert [at(share) for share in shares] == pytest.approx([0, 0.25, 0.5, 1, 1])
 
 
 def test_the_sparse_objective_is_that_of_numpy():
