@@ -1353,7 +1353,7 @@ def _share_out(
     function: Callable,
     given: Mapping[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """What belongs to model, data and method, with all defaults: those that the model needs too."""
+    """What belongs to model, data and method; what is not given is the model's or the default."""
     homes = _homes(entry, function)
     shares = _settings.share_out(given, homes)
     shares["model"] = {k: s.default for k, s in homes["model"].items()} | shares["model"]

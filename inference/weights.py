@@ -38,7 +38,7 @@ _REMOVED, _CLIP = 3.0, 8.0
 # Log alpha of the starting noise, against the variance of a layer's starting weights. Noise that
 # begins much smaller (the authors' log s^2 = -10) lets weights grow before it has any say.
 _BEGIN = -3.0
-# Share of the steps in which the weight of the KL divergence rises from 0 to 1. In a longer warm-up
+# Share of the steps in which the weight of the KL divergence rises from 0 to 1. In a longer one
 # (the authors' ends after a tenth) weights grow for which no noise is to be had afterwards.
 _WARMUP = 0.02
 

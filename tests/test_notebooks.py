@@ -11,6 +11,10 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(HOUSE.glob("notebooks/*.ipynb"))
 PICTURES = {"bnn": 5, "coin": 6, "guides": 6, "regression": 5}
+# Some forty seconds even with few steps.
+LONG = [
+    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem == "bnn")) for p in NOTEBOOKS
+]
 
 
 def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -34,7 +38,7 @@ def complaints(notebook: nbformat.NotebookNode) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LONG)
 def test_runs_from_start_to_end(path, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_FAST", "1")  # few draws: the asserts in the cells hold all the same
     monkeypatch.setenv("PYTHONPATH", str(HOUSE))

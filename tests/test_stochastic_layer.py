@@ -126,14 +126,14 @@ def test_the_bound_of_one_sample_is_the_elbo():
 
 def test_rows_held_out_get_activations_of_their_own():
     made = problem()
-    drawn = torch.as_tensor(np.random.default_rng(5).normal(size=(1, 4000, 40, 3)))
+    drawn = torch.as_tensor(np.random.default_rng(5).normal(size=(1, 1000, 40, 3)))
     found = scores.scored(made, Fit(draws={"a": drawn}, kind="independent"))
     x, y = made.test["x"].numpy(), made.test["y"].numpy()
     loc, scale = encoded(x)
     rng = np.random.default_rng(6)
-    each = [log_chances(loc + scale * rng.normal(size=loc.shape), y) for _ in range(4000)]
-    expected = special.logsumexp(each, axis=0) - np.log(4000)
-    assert found.metrics["log_score"] == pytest.approx(expected.mean(), abs=5e-3)
+    each = [log_chances(loc + scale * rng.normal(size=loc.shape), y) for _ in range(1000)]
+    expected = special.logsumexp(each, axis=0) - np.log(1000)
+    assert found.metrics["log_score"] == pytest.approx(expected.mean(), abs=1e-2)
     assert found.metrics["log_score_single"] == pytest.approx(np.mean(each), abs=0.03)
     assert found.metrics["log_score_single"] < found.metrics["log_score"]
     assert "accuracy_mean_weights" not in found.metrics
