@@ -304,9 +304,14 @@ def _outside(draw: Draw, name: str) -> bool:
 
 
 def priors(case: Case) -> Iterator[Check]:
-    """Parameters, of the model or of a module in it, that have no prior."""
+    """Parameters, of the model or of a module in it, that have no prior.
+
+    A model that comes with guides of its own states by them how it is fitted.
+    """
     unfitted, hidden = case.program.unfitted, _hidden(case)
-    if unfitted:
+    if unfitted and case.raw.guides:
+        yield note(f"{listed(unfitted)} without priors, fitted by svi with the model's own guides")
+    elif unfitted:
         kinds = {_kind_of_parameter(case, name) for name in unfitted}
         what = f"no prior for {listed(unfitted)} ({' and '.join(sorted(kinds))})"
         how = f'pyro.sample("{unfitted[0]}", ...)'

@@ -146,7 +146,7 @@ def test_far_from_the_data_it_is_less_sure_than_its_mode():
 
 
 def test_digits_from_end_to_end():
-    run = zoo.run("bnn", method="laplace", hidden="16", steps=1000, draws=50)
+    run = zoo.run("bnn", method="laplace", hidden="16", steps=4000, draws=50)
     assert run.verdict.status != "fail"
     assert run.record["settings"]["structure"] == "full"
     assert run.metrics["accuracy"] > 0.93
