@@ -163,8 +163,8 @@ ENTRY = Entry(
     start=start,
     refuses=refuses,
     settings={
-        # Half of the usual draws: what is judged are predictions, which mix better than weights.
-        "nuts": {"warmup": 500, "draws": 500},
+        # A third of the usual draws: what is judged are predictions, which are nearly independent.
+        "nuts": {"warmup": 300, "draws": 300},
         "svi": _GUIDE,
         "svi:sparse": {"lr": 1e-3, "steps": 30_000},
         "laplace": {**_TRAINING, "draws": 100},

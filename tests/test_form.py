@@ -202,6 +202,17 @@ def test_parameters_left_in_a_module():
     assert found(_form.priors, unseen, y=Y) == []
 
 
+def test_parameters_that_the_models_own_guide_fits_are_no_mistake():
+    def model(y):
+        sigma = pyro.param("sigma", torch.tensor(1.0), constraint=dist.constraints.positive)
+        rows(y, loc=pyro.sample("mu", dist.Normal(0.0, sigma)))
+
+    with pyro.get_param_store().scope():
+        made = Problem(model=model, tensors={"y": Y}, guides={"own": model})
+        (line,) = _form.priors(Case(made, 0, None))
+    assert line.ok is None and "sigma without priors, fitted by svi" in line.what
+
+
 def test_a_discrete_latent_without_end():
     def model(y):
         k = pyro.sample("k", dist.Poisson(3.0))
