@@ -205,7 +205,7 @@ def test_parameters_left_in_a_module():
 def test_parameters_that_the_models_own_guide_fits_are_no_mistake():
     def model(y):
         sigma = pyro.param("sigma", torch.tensor(1.0), constraint=dist.constraints.positive)
-        rows(y, loc=pyro.sample("mu", dist.Normal(0.0, sigma)))
+        rows(y, loc=pyro.sample("shift", dist.Normal(0.0, sigma)))
 
     with pyro.get_param_store().scope():
         made = Problem(model=model, tensors={"y": Y}, guides={"own": model})
