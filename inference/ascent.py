@@ -343,39 +343,37 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
 def _unfinished(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     """Whether the objective still rose at the end, or had too few steps for that to be told.
 
-    Or it rose so fast when the learning rate began to fall that only this stopped it: measured on
-    networks for images, what more steps would bring is about the rise in a tenth of them. Where it
-    rises twice as fast as the learning rate falls as it did while that stood (or did not rise
-    then), the noise of large steps had kept it down: they were too large. Else too few.
+    Where it rises at the end less than twice as fast as it did before the learning rate fell, the
+    steps are too few. Else the noise of large steps had kept it down: the rate is too large. And
+    if it rises no more, only the falling rate may have ended a rise that was steep until then.
     """
     tenth = len(trace) // 10
     more = f"give more (--set steps={10 * len(trace)})"
     if tenth < 10:
         return [Finding("fail", f"{len(trace)} steps are too few to train by", more)]
-    rise, sure = _rise(trace[-2 * tenth :])
     half = round(_FALL * len(trace))
-    standing, rose = _rise(trace[half - 2 * tenth : half])
-    if not sure or rise < _RISE * rows:
-        if not rose or standing < _STEEP * rows:
-            return []
+    (rise, error), (standing, noise) = (
+        _rise(*trace[end - 2 * tenth : end].chunk(2)) for end in (len(trace), half)
+    )
+    if rise > 2 * error and rise >= _RISE * rows:
+        by = f"by {rise / rows:.2g} nats a row in the last tenth of {len(trace)} steps"
+        if standing > 2 * noise and standing >= rise / 2:
+            return [Finding("fail", f"the objective still rose {by}", more)]
+        what = f"the objective rose {by}, only as the learning rate fell: {lr:g} is too large"
+        return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
+    if standing > 2 * noise and standing >= _STEEP * rows:
         what = (
             f"the objective rose by {standing / rows:.2g} nats a row in a tenth of {len(trace)} "
             "steps when the learning rate began to fall, which ended its rise too soon"
         )
         return [Finding("fail", what, more)]
-    by = f"by {rise / rows:.2g} nats a row in the last tenth of {len(trace)} steps"
-    if not rose or standing < rise / 2:
-        what = f"the objective rose {by}, only as the learning rate fell: {lr:g} is too large"
-        return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
-    return [Finding("fail", f"the objective still rose {by}", more)]
+    return []
 
 
-def _rise(values: Tensor) -> tuple[float, bool]:
-    """By how much the second half is above the first, and whether beyond two standard errors."""
-    first, second = values.chunk(2)
-    error = (first.var() / len(first) + second.var() / len(second)).sqrt()
-    rise = second.mean() - first.mean()
-    return float(rise), bool(rise > 2 * error)
+def _rise(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the mean of the second is above that of the first, and its standard error."""
+    error = (before.var() / len(before) + after.var() / len(after)).sqrt()
+    return after.mean() - before.mean(), error
 
 
 def rising(values: Tensor, several: int) -> bool:
@@ -387,15 +385,14 @@ def rising(values: Tensor, several: int) -> bool:
             a pass are the same (but for a last few), so that their noise hides no slow rise.
     """
     passes = values[len(values) % several :].unflatten(0, (-1, several)).mean(1)
-    first, second = passes.chunk(2)
-    error = (first.var() / len(first) + second.var() / len(second)).sqrt()
-    return bool(second.mean() - first.mean() > error)
+    rise, error = _rise(*passes.chunk(2))
+    return bool(rise > error)
 
 
 def _above(values: Tensor, before: Tensor) -> bool:
     """Whether the objective is higher than it was, by more than two standard errors."""
-    error = (values.var() / len(values) + before.var() / len(before)).sqrt()
-    return bool(values.mean() - before.mean() > 2 * error)
+    rise, error = _rise(before, values)
+    return bool(rise > 2 * error)
 
 
 def drifting(means: Sequence[Tensor]) -> bool:

@@ -68,8 +68,8 @@ class Data:
         test: the same keys held out, if any.
         beside: name to the row keys of further rows that predictions are looked at on: shifted
             ones, or rows of another kind, then without what is observed.
-        plane: row keys of points in the plane of two features, or along one (of numbers), at which
-            predictions are drawn.
+        plane: row keys of points at which predictions are drawn: of classes in the plane of two
+            features, of numbers along one.
         dtype: of floating-point numbers, data and latents, in a run: `float32` for images.
         coords: labels of named dimensions, for ArviZ.
         dims: site or key to the names of its *event* dimensions; plates name the others.

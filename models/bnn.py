@@ -20,8 +20,8 @@ Priors: with a scale of 1 / sqrt(inputs) the outputs of a layer are as large as 
         guide `sparse` alone; biases stay normal) prefers none.
 Exact:  nothing. The weights are not identified (units can be swapped), so runs are judged on the
         probabilities that they predict.
-Known failure: NUTS takes minutes on `moons`, and is not for images. There (16 units) the others
-        predict otherwise than it, in total variation: `map` by 0.014, `local` 0.022, `laplace`
+Known failure: NUTS takes 1.6 minutes on `moons`, and is not for images. There (16 units) the
+        others predict otherwise, in total variation: `map` by 0.014, `local` 0.022, `laplace`
         0.035, `mle` 0.039, dropout 0.063; its noise is 0.001. With few images and a wide prior
         mean field and Laplace are less sure than they should be (`notebooks/bnn.ipynb`).
 
