@@ -6,7 +6,7 @@ import gzip
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -112,18 +112,17 @@ _OUTSIDE = (*_SETS, "rotate", "noise", "far")
 
 
 def classified(
-    source: Any,
+    source: Any = None,
     *,
-    n: int | None,
-    split: float | None,
-    labels: Literal["true", "random"],
-    outside: str | None,
-    target: str | None,
-    features: str | None,
-    standardise: bool,
-    noise: float,
-    data_seed: int,
-    default: str,
+    target: str | None = None,
+    features: str | None = None,
+    standardise: bool = True,
+    split: Annotated[float | None, "> 0", "< 1"] = None,
+    n: Annotated[int | None, ">= 1"] = None,
+    noise: Annotated[float, ">= 0"] = 0.2,
+    labels: Literal["true", "random"] = "true",
+    outside: str | None = None,
+    data_seed: Annotated[int, ">= 0"] = 0,
 ) -> Data:
     """Data with `x` (n, k) and classes `y` (n,) int64 in the plate `row`, and a test set.
 
@@ -131,29 +130,28 @@ def classified(
     `scaling` its `Images`. The names of the classes 0, 1, ... are `coords["class"]`.
 
     Args:
-        source: `digits` (1797 images, 8 x 8), `mnist` or `fashion-mnist` (70,000, 28 x 28, of
-            which 10,000 are the official test set), `moons` (two half circles in the plane), a
-            file or mapping of columns; None takes `default`.
-        n: images to train on, chosen at random (None: all); points of the moons (None: 200).
+        source: `digits` (the default: 1797 images, 8 x 8), `mnist` or `fashion-mnist` (70,000,
+            28 x 28, of which 10,000 are the official test set), `moons` (two half circles in the
+            plane), a file or mapping of columns.
+        target: name of a table's target column.
+        features: names of a table's feature columns, separated by commas.
+        standardise: a table's features to mean 0 and sd 1.
         split: share held out as test set, of digits or a table (None: a fifth).
+        n: images to train on, chosen at random (None: all); points of the moons (None: 200).
+        noise: sd of the noise of the moons.
         labels: `random` gives the rows, and the test rows, any class with equal chance.
         outside: what else predictions are looked at on, words separated by commas: an image set's
             name (its test images), `rotate` (test images, by 0, 15, ..., 180 degrees
             anticlockwise), `noise` (test images, with normal noise of sd 0.1, 0.2 and 0.5), `far`
             (a grid around the moons, 3 to 5 times as far out as they reach).
-        target: name of a table's target column.
-        features: names of a table's feature columns, separated by commas.
-        standardise: a table's features to mean 0 and sd 1.
-        noise: sd of the noise of the moons.
         data_seed: what alone decides all that is random here.
-        default: name of the default set.
 
     Raises:
         UnknownName: no such set, or nothing of that name outside. MissingInput: a set is not on
         disk and cannot be downloaded. BadSetting: an option that the set cannot take.
         Fault: more images than there are, images of another size, whatever is wrong with a table.
     """
-    source = default if source is None else source
+    source = "digits" if source is None else source
     words = _words(outside, source)
     if isinstance(source, str) and source in _SETS:
         _refuse(source, target=target, features=features)

@@ -34,7 +34,7 @@ sparsifies deep neural networks, arXiv:1701.05369.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyro
@@ -75,52 +75,6 @@ class Classifier(PyroModule):
             pyro.sample("y", dist.Categorical(logits=logits), obs=y)
 
 
-def data(
-    source: Any = None,
-    *,
-    target: str | None = None,
-    features: str | None = None,
-    standardise: bool = True,
-    split: Annotated[float | None, "> 0", "< 1"] = None,
-    n: Annotated[int | None, ">= 1"] = None,
-    noise: Annotated[float, ">= 0"] = 0.2,
-    labels: Literal["true", "random"] = "true",
-    outside: str | None = None,
-    data_seed: Annotated[int, ">= 0"] = 0,
-) -> Data:
-    """Images or a table, with a test set.
-
-    Args:
-        source: `digits`, `moons`, `mnist`, `fashion-mnist`, or a file or mapping of columns.
-        target: name of the target column of a file.
-        features: names of its feature columns, separated by commas.
-        standardise: its features to mean 0 and sd 1.
-        split: share of the rows held out, where there is no official test set; a fifth if None.
-        n: rows for training; None takes all (200 of `moons`).
-        noise: standard deviation of the noise of `moons`.
-        labels: `random` replaces them by random ones.
-        outside: what predictions are looked at beside the test set, separated by commas: another
-            set of images of that size, `rotate`, `noise`, or `far` for `moons`.
-        data_seed: seed of splits, subsets, noise and labels.
-
-    Raises:
-        Fault: whatever is wrong with the table or the images.
-    """
-    return classified(
-        source,
-        default="digits",
-        target=target,
-        features=features,
-        standardise=standardise,
-        split=split,
-        n=n,
-        noise=noise,
-        labels=labels,
-        outside=outside,
-        data_seed=data_seed,
-    )
-
-
 def unsure(
     data: Data, draws: Mapping[str, Any], *, groups: Mapping[str, Any], **options: Any
 ) -> Figure | None:
@@ -157,7 +111,7 @@ _GUIDE = {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1, "draws"
 
 ENTRY = Entry(
     model=Classifier,
-    data=data,
+    data=classified,
     first="svi:local",
     identified=False,
     start=start,

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import log, sqrt
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyro
@@ -141,51 +141,6 @@ def many_sample_bound(
     return scale * (each.logsumexp(0) - log(k)).sum()
 
 
-def data(
-    source: Any = None,
-    *,
-    target: str | None = None,
-    features: str | None = None,
-    standardise: bool = True,
-    split: Annotated[float | None, "> 0", "< 1"] = None,
-    n: Annotated[int | None, ">= 1"] = None,
-    noise: Annotated[float, ">= 0"] = 0.2,
-    labels: Literal["true", "random"] = "true",
-    outside: str | None = None,
-    data_seed: Annotated[int, ">= 0"] = 0,
-) -> Data:
-    """Images or a table, with a test set; see `bnn`.
-
-    Args:
-        source: `digits`, `moons`, `mnist`, `fashion-mnist`, or a file or mapping of columns.
-        target: name of the target column of a file.
-        features: names of its feature columns, separated by commas.
-        standardise: its features to mean 0 and sd 1.
-        split: share of the rows held out, where there is no official test set; a fifth if None.
-        n: rows for training; None takes all (200 of `moons`).
-        noise: standard deviation of the noise of `moons`.
-        labels: `random` replaces them by random ones.
-        outside: what predictions are looked at beside the test set, separated by commas.
-        data_seed: seed of splits, subsets, noise and labels.
-
-    Raises:
-        Fault: whatever is wrong with the table or the images.
-    """
-    return classified(
-        source,
-        default="digits",
-        target=target,
-        features=features,
-        standardise=standardise,
-        split=split,
-        n=n,
-        noise=noise,
-        labels=labels,
-        outside=outside,
-        data_seed=data_seed,
-    )
-
-
 def _spreads(draws: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Sigma of each row and unit, (n, width), and each unit's sd of mu over the rows, (width,).
 
@@ -235,7 +190,7 @@ def noise(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure
 
 ENTRY = Entry(
     model=StochasticLayer,
-    data=data,
+    data=classified,
     guides={"one": one, "many": many, "none": none},
     objectives={"one": one_sample_bound, "many": many_sample_bound, "none": one_sample_bound},
     first="svi:one",

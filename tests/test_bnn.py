@@ -111,7 +111,7 @@ def test_a_start_keeps_the_size_of_a_layers_inputs_and_has_no_biases():
 
 
 def test_the_default_is_digits_with_a_test_set():
-    data = bnn.data()
+    data = bnn.ENTRY.data()
     assert data.tensors.keys() == {"x", "y"} == data.test.keys()
     assert (len(data.tensors["y"]), len(data.test["y"])) == (1437, 360)
     assert data.tensors["x"].shape == (1437, 64)
@@ -122,14 +122,14 @@ def test_the_default_is_digits_with_a_test_set():
 
 
 def test_options_of_the_data_reach_it():
-    spoiled = bnn.data(n=100, labels="random")
+    spoiled = bnn.ENTRY.data(n=100, labels="random")
     assert len(spoiled.tensors["y"]) == 100
-    true = bnn.data(n=100)
+    true = bnn.ENTRY.data(n=100)
     assert (spoiled.tensors["y"] != true.tensors["y"]).sum() > 70
     assert torch.equal(spoiled.tensors["x"], true.tensors["x"])
-    assert bnn.data("moons", outside="far").beside["far"]["x"].shape == (360, 2)
+    assert bnn.ENTRY.data("moons", outside="far").beside["far"]["x"].shape == (360, 2)
     columns = {"a": [0.0, 1.0, 2.0, 3.0] * 5, "kind": ["u", "v"] * 10}
-    table = bnn.data(columns, target="kind", split=0.25)
+    table = bnn.ENTRY.data(columns, target="kind", split=0.25)
     assert (len(table.tensors["y"]), len(table.test["y"])) == (15, 5)
 
 

@@ -16,28 +16,13 @@ from conftest import HOUSE
 
 from models import _download, _images
 from models._entry import BadSetting, Fault, MissingInput, UnknownName
+from models._images import classified
 
-OPTIONS = {
-    "n": None,
-    "split": None,
-    "labels": "true",
-    "outside": None,
-    "target": None,
-    "features": None,
-    "standardise": True,
-    "noise": 0.2,
-    "data_seed": 0,
-    "default": "digits",
-}
 TABLE = {
     "x": np.arange(40.0).reshape(20, 2) ** 1.1,
     "kind": np.array(["ant", "bee", "cat", "bee"] * 5),
 }
 OWN = Path(os.environ.get("ZOO_DATA", "nowhere"))
-
-
-def classified(source=None, **options):
-    return _images.classified(source, **{**OPTIONS, **options})
 
 
 def on_disk(name: str):

@@ -24,7 +24,7 @@ NOISY = {"data": "moons", "noise": 0.4, "n": 200, "hidden": "10", "width": 4, "s
 
 def problem(n=40):
     """A small network on two moons, its parameters given."""
-    data = stochastic_layer.data("moons", n=n)
+    data = stochastic_layer.ENTRY.data("moons", n=n)
     made = prepare.problem_of(stochastic_layer.ENTRY, OPTIONS, data)
     return replace(made, params=parameters())
 
