@@ -43,7 +43,7 @@ from inference import settings as _settings
 from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference.callbacks import Callback, Callbacks
-from inference.plan import Plan, bound, name_of
+from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
 
 if "ipykernel" in sys.modules:
@@ -180,7 +180,7 @@ class Run:
         from inference import results
 
         function = self._own_figures[kind]
-        more = results.wanted(function, self.idata) | self.record["options"]
+        more = results.wanted(function, self.idata, self.params) | self.record["options"]
         return function(self.data, results.draws_of(self.idata), **more)
 
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
@@ -269,6 +269,7 @@ def run(
     seed: int = 0,
     out: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
+    init: str | Path | Run | None = None,
     progress: bool = False,
     callbacks: Sequence[Callback] = (),
     **settings: Any,
@@ -289,6 +290,8 @@ def run(
         seed: seed of all that is random, except the data.
         out: folder to save the run in; None does not save.
         device: `cuda` computes svi and nuts on the GPU, `auto` does so where there is one.
+        init: an earlier run, whose parameters of the model's own (a decoder) are taken as they
+            are; what is not given of options and data is that run's.
         progress: whether to show a progress bar.
         callbacks: `zoo.Callback` objects, told of the start, of steps and of the end.
         settings: model options, data options and method settings by name.
@@ -308,6 +311,7 @@ def run(
         seed=seed,
         device=device,
         settings=settings,
+        init=init,
     )
     return _carried_out(plan, how, started, out)
 
@@ -683,6 +687,8 @@ def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Plan:
     for what, key in (("model", "model_sha256"), ("guide", "guide_sha256")):
         _must_be_same(what, fresh[key], record[key])
     _must_be_same(f"data ({plan.data.source})", plan.data.sha256, record["data"]["sha256"])
+    if record.get("init"):
+        _must_be_same("run of --init", fresh["init"]["sha256"], record["init"]["sha256"])
     return plan
 
 
@@ -698,6 +704,7 @@ def _asked_of(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
         "seed": record["seed"],
         "device": record["device"],
         "settings": {**options, **record["options"], **record["settings"]},
+        "init": (record.get("init") or {}).get("run"),
     }
 
 
@@ -1244,6 +1251,7 @@ def _plan(
     seed: int,
     device: str,
     settings: Mapping[str, Any],
+    init: str | Path | Run | None = None,
 ) -> Plan:
     """What `run` was asked for.
 
@@ -1255,7 +1263,12 @@ def _plan(
     entry, name = _entry(model)
     method, guide = _first(entry, method, guide)
     function = _method(method)
+    earlier = None if init is None else _earlier(init, entry)
+    if earlier is not None:
+        data, settings = _as_earlier(earlier, data, settings)
     shares = _share_out(entry, method, guide, function, settings)
+    if earlier is not None:
+        _must_have_options(earlier, shares["model"])
     options = shares["data"] | {k: v for k, v in columns.items() if v is not None}
     given = _data(entry, data, options)
     placed = machine.device(device, method)
@@ -1277,7 +1290,37 @@ def _plan(
         seed=seed,
         device=placed,
         model_in_python=not isinstance(model, str | Path),
+        init=earlier and Learned(run=_folder_of(earlier), params=earlier.params),
     )
+
+
+def _earlier(init: str | Path | Run, entry: models.Entry) -> Run:
+    """The run whose parameters the next one takes; it must be of the same model."""
+    run = init if isinstance(init, Run) else load(init)
+    fresh = models.fingerprint(entry.model)
+    _must_be_same("model", fresh, run.record["model_sha256"])
+    return run
+
+
+def _folder_of(run: Run) -> str | None:
+    return None if run.path is None else str(run.path.resolve())
+
+
+def _as_earlier(run: Run, data: Any, settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Data and settings; what is not given is that of an earlier run."""
+    asked, own = run.record["data"]["asked"], dict(run.record["options"])
+    if data is None:
+        data, own = _source_of(run.record), {**asked["options"], **own}
+    return data, {**own, **settings}
+
+
+def _must_have_options(run: Run, options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        old = run.record["options"].get(name)
+        if old != value:
+            raise UsageError(
+                f"{name}={value}, but the run of --init has {name}={old}; leave it out"
+            )
 
 
 def _first(
@@ -1405,6 +1448,7 @@ def _begun(plan: Plan) -> dict[str, Any]:
         "options": plan.options,
         "settings": {k: v for k, v in plan.settings.items() if k != "guide"},
         "data": _data_asked(plan.data, plan.asked),
+        "init": plan.init and {"run": plan.init.run, "sha256": plan.init.sha256},
         "versions": machine.versions(),
         "command": sys.argv,
     }
@@ -1580,6 +1624,7 @@ def _add_computing(commands: Any) -> None:
         "--method", metavar="M", help=f"{', '.join(inference.METHODS)} (default nuts)"
     )
     one.add_argument("--guide", metavar="G", help="guide of svi (see list guides), or a file")
+    one.add_argument("--init", metavar="RUN", help="take the model's own parameters from this run")
     _add_asked(one)
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
 
@@ -1706,6 +1751,7 @@ def _run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             device=arguments.device,
             settings=_settings_of(arguments),
+            init=arguments.init,
         )
     if arguments.method is None and not arguments.json:
         guided = f" --guide {plan.guide}" if plan.guide and not arguments.guide else ""

@@ -74,6 +74,8 @@ class Problem:
         objectives: own guide to its objective, where that is not the ELBO (see `Guide`).
         exact: gives the `Exact` truth, or None; None where the model states none.
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
+        redrawn: row keys to draw from, and a function that draws from those of a batch what a
+            step of training sees; None where it sees `tensors`.
         test: the data keys of rows held out, if any.
         beside: name to the row keys of further rows to predict; what is observed may be missing.
         plane: the row keys of points in a plane of features or along a line, to be drawn.
@@ -97,6 +99,7 @@ class Problem:
     objectives: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     exact: Callable[[], Any] | None = None
     params: Mapping[str, Tensor] = field(default_factory=dict)
+    redrawn: tuple[Mapping[str, Tensor], Callable[[Mapping], Mapping]] | None = None
     test: Mapping[str, Tensor] | None = None
     beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     plane: Mapping[str, Tensor] | None = None
@@ -111,6 +114,16 @@ class Problem:
     def n(self) -> int | None:
         """Number of rows; None without rows."""
         return None if self.rows is None else len(self.tensors[self.rows[1][0]])
+
+    def first(self, rows: int) -> Problem:
+        """The problem of the first so many rows alone."""
+        if self.rows is None:
+            return self
+        plate, keys = self.rows
+        some = {key: self.tensors[key][:rows] for key in keys}
+        labels = {plate: self.coords[plate][:rows]} if plate in self.coords else {}
+        coords = {**self.coords, **labels}
+        return replace(self, tensors={**self.tensors, **some}, coords=coords)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +213,7 @@ class Fit:
         linear_at: latent to value, where the draws are of a model that is linear in the latents
             there and predicts by it; None for the model itself.
         exact: the closed form, where the method used it.
+        rows: where the draws of rows' latents are those of the first so many alone; else None.
         settings: settings that the method chose itself, as used.
         findings: borders, refusals of a part, fallbacks, failures to converge.
         status: `interrupted` by a signal or `failed` on the way, and what is here was kept.
@@ -218,6 +232,7 @@ class Fit:
     point: dict[str, Tensor] = field(default_factory=dict)
     linear_at: dict[str, Tensor] | None = None
     exact: Any = None
+    rows: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     status: Literal["done", "interrupted", "failed"] = "done"

@@ -26,8 +26,9 @@ _DECAY, _PHASES, _MOST_PHASES = 0.3, 5, 20
 # number of windows that it is cut into.
 _FALL, _WINDOWS = 0.5, 50
 # A rise of the objective between the last two tenths of the steps that counts, nats a row; and one
-# between the two before the learning rate begins to fall.
-_RISE, _STEEP = 0.005, 0.05
+# between the two before the learning rate begins to fall. Both also as a share of an objective
+# that is of the rows alone, without a prior of weights: that of an image is many nats.
+_RISE, _STEEP = (0.005, 0.005), (0.05, 0.01)
 
 # Value and flat gradient of the objective on the rows of a batch.
 Gradient = Callable[..., tuple[Tensor, Tensor]]
@@ -42,7 +43,8 @@ def batches(problem: Problem, size: int | None) -> Iterator[list[Tensor]]:
             yield []
     if problem.rows is None:
         raise Refused("the data have no rows to take batches of; leave batch_size out")
-    rows = [problem.tensors[key] for key in problem.rows[1]]
+    given = problem.tensors if problem.redrawn is None else problem.redrawn[0]
+    rows = [given[key] for key in problem.rows[1]]
     n = len(rows[0])
     while True:
         for part in torch.randperm(n, device=rows[0].device).split(size):
@@ -123,6 +125,7 @@ class Ascent:
         schedule: how the learning rate falls.
         rows: of the data, by which a rise of the objective is measured.
         live: numbers that change while the steps go on.
+        of_rows: whether the objective is of the rows alone.
     """
 
     def __init__(
@@ -135,9 +138,10 @@ class Ascent:
         schedule: Schedule = "plateau",
         rows: int = 1,
         live: Live = (),
+        of_rows: bool = False,
     ):
         self.adam, self.steps, self.of_pass = adam, steps, of_pass
-        self.schedule, self.rows, self.live = schedule, rows, live
+        self.schedule, self.rows, self.live, self.of_rows = schedule, rows, live, of_rows
         # Whole passes, so that a new one begins where a resume does.
         windows = max(1, steps // _WINDOWS // of_pass) * of_pass
         self.window = window if schedule == "plateau" else windows
@@ -230,7 +234,8 @@ class Ascent:
         if self.schedule == "linear":
             # Live numbers change the objective itself: its first values are those of another.
             wrecked = [] if self.live else _wrecked(trace, self.rows, self.lr)
-            return {"findings": [*wrecked, *_unfinished(trace, self.rows, self.lr)][:1]}
+            unfinished = _unfinished(trace, self.rows, self.lr, self.of_rows)
+            return {"findings": [*wrecked, *unfinished][:1]}
         if self.at.converged:
             return {}
         what = f"the objective was still rising, or too noisy to tell, after {done} steps"
@@ -340,7 +345,7 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
 
 
-def _unfinished(trace: Tensor, rows: int, lr: float) -> list[Finding]:
+def _unfinished(trace: Tensor, rows: int, lr: float, of_rows: bool) -> list[Finding]:
     """Whether the objective still rose at the end, or had too few steps for that to be told.
 
     Where it rises at the end less than twice as fast as it did before the learning rate fell, the
@@ -355,13 +360,14 @@ def _unfinished(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     (rise, error), (standing, noise) = (
         _rise(*trace[end - 2 * tenth : end].chunk(2)) for end in (len(trace), half)
     )
-    if rise > 2 * error and rise >= _RISE * rows:
+    size = trace[-tenth:].mean().abs() if of_rows else 0.0
+    if rise > 2 * error and rise >= max(_RISE[0] * rows, _RISE[1] * size):
         by = f"by {rise / rows:.2g} nats a row in the last tenth of {len(trace)} steps"
         if standing > 2 * noise and standing >= rise / 2:
             return [Finding("fail", f"the objective still rose {by}", more)]
         what = f"the objective rose {by}, only as the learning rate fell: {lr:g} is too large"
         return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
-    if standing > 2 * noise and standing >= _STEEP * rows:
+    if standing > 2 * noise and standing >= max(_STEEP[0] * rows, _STEEP[1] * size):
         what = (
             f"the objective rose by {standing / rows:.2g} nats a row in a tenth of {len(trace)} "
             "steps when the learning rate began to fall, which ended its rise too soon"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,9 @@ from ._problem import Finding, Fit
 from .results import in_halves, judged
 
 _RANK = {"note": 0, "warn": 1, "fail": 2}
+
+# Shares of rows whose latents a guide may miss before a word is said, or a warning given.
+_FEW_ROWS, _MANY_ROWS = 0.05, 0.5
 
 R_HAT_MAX, ESS_MIN, BFMI_MIN, KHAT_MAX, DIVERGENT_MAX = 1.01, 400, 0.3, 0.7, 0.001
 
@@ -32,6 +35,15 @@ class Verdict:
     def __str__(self) -> str:
         return "\n".join([self.status, *self.reasons])
 
+    def with_findings(self, more: Sequence[Finding]) -> Verdict:
+        """The verdict that further findings lead to."""
+        return _of([*self.findings, *more])
+
+
+def _of(findings: Sequence[Finding]) -> Verdict:
+    worst = max((_RANK[f.level] for f in findings), default=0)
+    return Verdict(("pass", "warn", "fail")[worst], tuple(findings))
+
 
 def verdict(fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]) -> Verdict:
     """Judge a result by the rules of its kind.
@@ -42,15 +54,16 @@ def verdict(fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]) -> 
     findings = [*fit.findings, *_finite(fit)]
     if fit.kind == "chains" and not any(f.level == "fail" for f in findings):
         findings += _mixing(idata) + _divergences(idata) + _energy(idata)
-    if "khat" in metrics:
+    if "khat_high" in metrics:
+        findings += _khat_of_rows(metrics["khat_high"])
+    elif "khat" in metrics:
         network = "predictions" in idata.groups()
         findings += _khat(metrics["khat"], len(fit.log_ratios), network)
     if metrics.get("loo_khat_max", 0) > KHAT_MAX:
         k = metrics["loo_khat_max"]
         what = f"PSIS-LOO leans on single rows (k-hat up to {k:.2f})"
         findings.append(Finding("note", what, "read elpd_loo with care"))
-    worst = max((_RANK[f.level] for f in findings), default=0)
-    return Verdict(("pass", "warn", "fail")[worst], tuple(findings))
+    return _of(findings)
 
 
 def _finite(fit: Fit) -> list[Finding]:
@@ -122,3 +135,12 @@ def _khat(khat: float, draws: int, network: bool) -> list[Finding]:
         return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
     mend = "do not trust the parameter intervals; try --guide mvn, or nuts"
     return [Finding("warn", what, mend)]
+
+
+def _khat_of_rows(share: float) -> list[Finding]:
+    """Of the rows that have latents of their own, many that the guide misses, or a few."""
+    if share <= _FEW_ROWS:
+        return []
+    what = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
+    mend = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
+    return [Finding("warn" if share > _MANY_ROWS else "note", what, mend)]

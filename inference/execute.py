@@ -7,18 +7,29 @@ models is imported here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from . import diagnostics, machine, method, prepare, results, scores, settings, svi
+from . import (
+    by_row,
+    diagnostics,
+    encoded,
+    machine,
+    method,
+    prepare,
+    results,
+    scores,
+    settings,
+    svi,
+)
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_function
 from .chains import PREDICTIVE, seeded
-from .plan import Plan
+from .plan import Learned, Plan
 from .prepare import observed_keys, problem_of
 from .program import Program
 from .simulated import Simulated
@@ -57,9 +68,37 @@ def _must_be_fitted(method: str, problem: Problem) -> None:
     unfitted = Program(problem).unfitted
     if unfitted:
         raise Refused(
-            f"the model has parameters of its own ({', '.join(unfitted)}), which {method} cannot "
-            "fit; use --method svi, or give them priors"
+            f"the model has parameters of its own ({_some(unfitted)}), which {method} cannot fit; "
+            "use --method svi (and then --init RUN), or give them priors"
         )
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _begun_by(problem: Problem, init: Learned) -> Problem:
+    """The problem with the model's own parameters as an earlier run learned them.
+
+    Raises:
+        Refused: the model has none, or others than the run.
+    """
+    own = Program(problem).unfitted
+    if not own:
+        raise Refused("the model has no parameters of its own for --init to give; leave it out")
+    missing = [name for name in own if name not in init.params]
+    if missing:
+        raise Refused(f"the run of --init has not learned {_some(missing)}; give one that has")
+    dtype = torch.get_default_dtype()
+    learned = {name: torch.as_tensor(init.params[name]).to(dtype) for name in own}
+    return replace(problem, params=learned)
+
+
+def _precision(plan: Plan) -> str:
+    """Single precision serves stochastic steps, and weights that are not identified."""
+    stochastic = plan.method == "svi" or not plan.entry.identified
+    return plan.data.dtype if stochastic else "float64"
 
 
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:
@@ -72,8 +111,10 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         started: when it was asked for, `time.perf_counter`.
     """
     context.callbacks.on_start(record)
-    with machine.numbers(plan.data.dtype):
+    with machine.numbers(_precision(plan)):
         problem = problem_of(plan.entry, plan.options, plan.data)
+        if plan.init is not None:
+            problem = _begun_by(problem, plan.init)
         if plan.method != "prior":
             _must_observe(plan.entry, problem)
         if plan.method != "svi":
@@ -85,14 +126,17 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
             fit = function(placed, seed=plan.seed, context=context, **plan.settings)
         fitted = time.perf_counter()
         fit = fit.on_cpu()
+        fit.params = {**problem.params, **fit.params}
         if plan.data.n == 0:
             fit.findings.append(Finding("note", "there are no data, so this is the prior"))
         problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
+        whole, problem = problem, problem if fit.rows is None else problem.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
         idata = results.to_inference_data(
             problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
         )
-        verdict, metrics = _judge(plan, problem, fit, idata)
+        codes = _encoded(plan, whole, fit, idata)
+        verdict, metrics = _judge(plan, problem, fit, idata, codes)
         found = _found(plan, problem, fit, record)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
@@ -104,18 +148,39 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
 
 
 def _judge(
-    plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData
+    plan: Plan,
+    problem: Problem,
+    fit: Any,
+    idata: az.InferenceData,
+    codes: Mapping[str, float],
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata)
+    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata) | dict(codes)
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
     verdict = diagnostics.verdict(fit, idata, metrics)
     if entry.metrics is not None and fit.kind != "prior":
-        more = results.wanted(entry.metrics, idata) | dict(plan.options)
+        more = results.wanted(entry.metrics, idata, fit.params) | dict(plan.options)
         metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **more)
+    if entry.doubts is not None and fit.kind != "prior":
+        doubts = [Finding("warn", *doubt) for doubt in entry.doubts(metrics, **plan.options)]
+        verdict = verdict.with_findings(doubts)
     return verdict, metrics
+
+
+def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
+    """What an encoder makes of rows that were held out; of others, their codes alone."""
+    if plan.method != "svi" or fit.status == "failed" or not by_row.is_of_rows(Program(problem)):
+        return {}
+    kept = svi.trained_guide(problem, plan.settings["guide"], fit.params)
+    with seeded(plan.seed, PREDICTIVE), kept as (program, guide):
+        if not by_row.encodes(program, guide):
+            return {}
+        found = encoded.scored(program, guide)
+    for name, group in found.groups.items():
+        results.add_rows(idata, name, group)
+    return found.metrics
 
 
 def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +189,7 @@ def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) ->
         "status": fit.status,
         "signal": fit.signal,
         "settings": record["settings"] | fit.settings,
-        "data": record["data"] | _data_seen(plan.data, problem),
+        "data": record["data"] | _data_seen(plan.data, problem) | {"dtype": _precision(plan)},
         "latent_keys": list(problem.latent_keys),
         "identified": problem.identified,
         "point": {k: v.tolist() for k, v in fit.point.items()},

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from . import settings
 
 
 @dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What an earlier run learned, which a later one takes as it is.
+
+    Attributes:
+        run: its folder; None if it was not saved.
+        params: its parameters.
+        sha256: hash of these.
+    """
+
+    run: str | None
+    params: Mapping[str, Any]
+
+    @cached_property
+    def sha256(self) -> str:
+        import numpy as np
+
+        digest = hashlib.sha256()
+        for name in sorted(self.params):
+            digest.update(name.encode() + np.ascontiguousarray(self.params[name]).tobytes())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run as it was asked for: names resolved, settings checked, data read."""
+    """A run as it was asked for: names resolved, settings checked, data read.
+
+    `init` is what an earlier run learned of the model's own parameters.
+    """
 
     entry: Any
     name: str
@@ -24,6 +51,7 @@ class Plan:
     seed: int
     device: str
     model_in_python: bool = False
+    init: Learned | None = None
 
     @property
     def guide(self) -> str | None:

@@ -18,6 +18,7 @@ from . import discrete
 from ._problem import Fault, Problem, Refused
 from .plan import bound
 from .program import Program, Site
+from .settings import declared
 
 
 def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
@@ -40,6 +41,10 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
     if problem.test is not None:
         held_out = {k: _float(v, dtype, integers=True) for k, v in problem.test.items()}
         problem = replace(problem, test=held_out)
+    if problem.redrawn is not None:
+        grey, draw = problem.redrawn
+        grey = {k: _float(v, dtype) for k, v in grey.items()}
+        problem = replace(problem, redrawn=(grey, draw))
     beside = {
         name: {k: _float(v, dtype) for k, v in rows.items()}
         for name, rows in problem.beside.items()
@@ -89,9 +94,10 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         tensors=tensors,
         latent_keys=tuple(free),
         rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
-        guides={name: bound(guide, options) for name, guide in entry.guides.items()},
+        guides={name: _guide(guide, data, options) for name, guide in entry.guides.items()},
         objectives={name: bound(aim, options) for name, aim in entry.objectives.items()},
         exact=partial(entry.exact, data, **options) if entry.exact else None,
+        redrawn=data.redrawn,
         test=data.test,
         beside=data.beside,
         plane=data.plane,
@@ -112,6 +118,13 @@ def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable
         return model(data, **options)
 
 
+def _guide(guide: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
+    """A guide of the model's own with those of its options that it names; made, if a class."""
+    if not inspect.isclass(guide):
+        return bound(guide, options)
+    return instance(guide, data, {k: v for k, v in options.items() if k in declared(guide)})
+
+
 def place(problem: Problem, device: str) -> Problem:
     """The problem with its data on a device; itself on `cpu`."""
     if device == "cpu":
@@ -120,7 +133,9 @@ def place(problem: Problem, device: str) -> Problem:
     def moved(tensors: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
 
-    return replace(problem, tensors=moved(problem.tensors), params=moved(problem.params))
+    redrawn = problem.redrawn and (moved(problem.redrawn[0]), problem.redrawn[1])
+    tensors, params = moved(problem.tensors), moved(problem.params)
+    return replace(problem, tensors=tensors, params=params, redrawn=redrawn)
 
 
 def _with_floats(

@@ -224,7 +224,8 @@ class Program:
         sites: every sample site by name, in the order of the model.
         layout: continuous latent to its slice of the unconstrained vector and its shape there.
         size: d, the number of unconstrained dimensions.
-        unfitted: the model's own parameters (`pyro.param`) that have only their initial values.
+        own: names of the model's own parameters (`pyro.param`).
+        unfitted: those of them that have only their initial values.
         has_factor: whether the model has a `pyro.factor`, a likelihood without a distribution.
     """
 
@@ -238,7 +239,7 @@ class Program:
             trace = run(self._own, problem.tensors, _Start(self.start_of))
         self.sites = _sites(trace)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
-        self.unfitted = [name for name in params if name not in problem.params]
+        self.own, self.unfitted = params, [k for k in params if k not in problem.params]
         self.has_factor = any(isinstance(n.get("fn"), dist.Unit) for n in trace.nodes.values())
         self.layout, self.size = {}, 0
         for site in self.of("latent"):
@@ -246,6 +247,11 @@ class Program:
             part = slice(self.size, self.size + math.prod(shape))
             self.layout[site.name] = (part, shape)
             self.size = part.stop
+
+    def kept(self, guide: Callable) -> Callable:
+        """A guide in which parameters of the model's, already fitted, are what they are there."""
+        shared = {k: v for k, v in self.problem.params.items() if k in self.own}
+        return _Fitted(shared)(guide) if shared else guide
 
     def of(self, *roles: str) -> list[Site]:
         """The sites of the given roles."""
@@ -318,6 +324,11 @@ class Program:
         """log |d user's value / d model's value| of all observations."""
         observed = {site.name: site.value.numel() for site in self.of("observed")}
         return sum(observed[k] * log for k, log in self.problem.log_units.items() if k in observed)
+
+    @cached_property
+    def log_units_of_row(self) -> float:
+        """The same for the observations of one row."""
+        return self._log_units / (self.problem.n or 1) if self.problem.log_units else 0.0
 
     def continuous(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The values of the continuous latents alone."""

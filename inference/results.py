@@ -21,6 +21,7 @@ import xarray as xr
 from torch import Tensor
 
 from ._problem import Fit, Problem, Refused
+from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
 from .prior import sample as prior_sample
 from .program import Program, Site, batch_shape, over_draws
@@ -70,7 +71,8 @@ def to_inference_data(
         if not large:
             groups |= _row_groups(program, fit, seed)
         if prior_draws and not large and not program.improper():
-            some = prior_draws if problem.identified else min(prior_draws, _KEPT_WEIGHTS)
+            most = max(_KEPT_WEIGHTS, _GROUP_ELEMENTS // max(program.elements, 1))
+            some = min(prior_draws, most if problem.identified else _KEPT_WEIGHTS)
             groups |= _prior_groups(program, prior_sample(program, seed, some))
     groups |= _data_groups(program)
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
@@ -119,9 +121,11 @@ def _row_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
     groups = {}
     if program.of("observed") and draws:
         elements = sum(site.value.numel() for site in program.of("observed"))
-        some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
-        likelihood = over_draws(program.log_likelihood, some, elements)
-        groups["log_likelihood"] = _arrays(_unflatten(likelihood, kept))
+        # Given a row's own latents its density is no prediction: nothing for leave-one-out.
+        if not is_of_rows(program):
+            some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
+            likelihood = over_draws(program.log_likelihood, some, elements)
+            groups["log_likelihood"] = _arrays(_unflatten(likelihood, kept))
         groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
     return groups
 
@@ -357,10 +361,17 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
     found = dict(fit.metrics)
     if fit.log_ratios is not None:
         ratios = fit.log_ratios.numpy()
+        if ratios.ndim == 2:  # of rows that are independent: each has its own
+            with np.errstate(all="ignore"):
+                tails = _psis(ratios.T)[1]
+            _add_group(idata, "rows", xr.Dataset({"khat": ("row", tails)}))
+            found |= {"khat": float(np.median(tails)), "khat_high": float((tails > 0.7).mean())}
+            ratios = ratios.sum(1)
         found["elbo"] = float(ratios.mean())
         found["elbo_se"] = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
         # Weights that are equal up to rounding have no tail, whatever is fitted to their noise.
-        found["khat"] = float(_psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
+        if "khat" not in found:
+            found["khat"] = float(_psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
         idata.attrs["khat"] = found["khat"]
     approximate = fit.kind == "independent" and "predictions" in idata.groups()
     sampled = fit.kind in ("chains", "independent") and not approximate
@@ -434,6 +445,13 @@ def pointwise(idata: az.InferenceData) -> np.ndarray:
     return sum(parts) if len(dims) == 1 else np.concatenate(parts)
 
 
+def add_rows(idata: az.InferenceData, name: str, values: Mapping[str, np.ndarray]) -> None:
+    """Add a group of what is known of rows, (rows, ...) each."""
+    row = f"row_{name}"
+    shaped = {k: ((row, *(f"{k}_{i}" for i in range(1, v.ndim))), v) for k, v in values.items()}
+    _add_group(idata, name, xr.Dataset(shaped))
+
+
 def next_row(
     problem: Problem, row: Mapping[str, Tensor], draws: Mapping[str, Tensor], seed: int
 ) -> tuple[float, float, float]:
@@ -490,10 +508,13 @@ def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def wanted(function: Callable, idata: az.InferenceData) -> dict[str, Any]:
-    """What a function of the model's own takes of the result: `groups`, if it names them."""
+def wanted(
+    function: Callable, idata: az.InferenceData, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a function of the model's own takes of the result: `groups`, `params`, as it names."""
     named = inspect.signature(function).parameters
-    return {"groups": groups_of(idata)} if "groups" in named else {}
+    found = {"groups": groups_of(idata)} if "groups" in named else {}
+    return found | ({"params": params} if "params" in named else {})
 
 
 def netcdf(idata: az.InferenceData) -> bytes:

@@ -19,7 +19,7 @@ class Sampling(Messenger):
     """Draws every site that no other handler has given a value."""
 
     def _pyro_sample(self, msg: dict) -> None:
-        if msg["value"] is None and not msg["done"] and type(base_of(msg["fn"])) in _SAMPLERS:
+        if msg["value"] is None and not msg["done"] and _is_known(msg["fn"]):
             msg["value"] = _sample(msg["fn"])
             msg["done"] = True
 
@@ -29,6 +29,13 @@ def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def _is_known(fn: dist.TorchDistribution) -> bool:
+    base = base_of(fn)
+    if type(base) is dist.TransformedDistribution:
+        return _is_known(base.base_dist)
+    return type(base) in _SAMPLERS
 
 
 def masked(fn: dist.TorchDistribution) -> bool:
@@ -101,6 +108,13 @@ def _log_normal(fn: dist.LogNormal, shape: torch.Size) -> Tensor:
     return _normal(fn, shape).exp()
 
 
+def _transformed(fn: dist.TransformedDistribution, shape: torch.Size) -> Tensor:
+    value = _sample(fn.base_dist if shape == fn.batch_shape else fn.base_dist.expand(shape))
+    for transform in fn.transforms:
+        value = transform(value)
+    return value
+
+
 _SAMPLERS: dict[type, Callable[..., Tensor]] = {
     dist.Normal: _normal,
     dist.MultivariateNormal: _multivariate_normal,
@@ -112,4 +126,5 @@ _SAMPLERS: dict[type, Callable[..., Tensor]] = {
     dist.HalfNormal: _half_normal,
     dist.HalfCauchy: _half_cauchy,
     dist.LogNormal: _log_normal,
+    dist.TransformedDistribution: _transformed,
 }

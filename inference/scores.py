@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ._layers import Kept, kept_units, without_idle
 from ._problem import Fit, Problem
+from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
 
@@ -143,7 +144,9 @@ def _predicted(program: Program, values: Mapping[str, Tensor]) -> Any:
 def is_classes(program: Program) -> bool:
     """Whether what is observed is one site of classes."""
     observed = program.of("observed")
-    return len(observed) == 1 and isinstance(observed[0].base, dist.Bernoulli | dist.Categorical)
+    if len(observed) != 1 or observed[0].event_dim:
+        return False
+    return isinstance(observed[0].base, dist.Bernoulli | dist.Categorical)
 
 
 def of_rows(problem: Problem, rows: Mapping[str, Tensor]) -> Program:
@@ -201,6 +204,8 @@ def scored(problem: Problem, fit: Fit) -> Scored:
 def _scored(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     problem = program.problem
     if not is_classes(program):
+        if is_of_rows(program):  # known by their own latents alone: see `by_row`
+            return Scored({}, {})
         each = log_predictive(program, draws, sum(s.value.numel() for s in program.of("observed")))
         found = _of_numbers(program, draws)
         if problem.plane is not None and found.groups:

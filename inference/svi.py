@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,9 @@ import torch
 from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
+from torch.distributions import transform_to
 
-from . import guides, weights
+from . import by_row, guides, weights
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .chains import DISCRETE, DRAWS, FIT, seeded
@@ -37,9 +39,11 @@ from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau"}
+# What is climbed where the guide has no objective of its own.
+Aim = Literal["elbo", "iwae"]
 # Stream of the random numbers that a guide begins with, apart from those of its steps.
 _BEGIN = 1
-# Random points from which `init=map` searches the mode.
+# Random points from which `begin=map` searches the mode.
 _STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
 _MOST_PRODUCTS = 1e11
@@ -58,9 +62,11 @@ def svi(
     schedule: Schedule | None = None,
     particles: Annotated[int, ">= 1"] = 8,
     batch_size: Annotated[int | None, ">= 1"] = None,
+    objective: Aim = "elbo",
     window: Annotated[int | None, ">= 10"] = None,
     draws: Annotated[int, ">= 2"] = 4000,
-    init: Literal["start", "map"] = "start",
+    rows: Annotated[int | None, ">= 1"] = None,
+    begin: Literal["start", "map"] = "start",
     compile: How = "traced",
 ) -> Fit:
     """Maximises the guide's objective, by default the ELBO, with Adam (Kingma and Ba 2015).
@@ -81,38 +87,89 @@ def svi(
         lr: the first learning rate; None takes the guide's own, else 0.1.
         schedule: how the learning rate falls; None takes the guide's own, else `plateau`.
         particles: Monte Carlo samples of the objective in a step.
+        objective: `elbo`, or `iwae`, the tighter bound of Burda et al. (2016): for each row the
+            log of the mean over the particles of p / q, where each row has latents of its own.
         batch_size: rows in a step, drawn anew in each pass over the data; None takes all.
         window: steps over which the objective is averaged to see a plateau; None takes the
             guide's own, else 100.
         draws: independent draws from the fitted guide.
-        init: where the location of a shared guide begins: at a random `start`, or at the mode of
+        rows: of the latents that belong to rows, those of the first so many are drawn in the end;
+            None takes all.
+        begin: where the location of a shared guide begins: at a random `start`, or at the mode of
             the unconstrained density, `map`.
         compile: how a step runs: `traced`, `aot` (needs a C++ compiler) or `plain` Pyro.
 
     Raises:
         Refused: the guide's sites are not the model's latents; batches of a problem that has no
-            rows, or whose rows have latents without an encoder.
+            rows, or whose rows have latents without an encoder; `iwae` where latents are not of
+            the rows.
         Fault: the objective or a gradient is not finite; with the step.
-        BadSetting: `init=map` with a guide that is not shared, or on a GPU.
+        BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
     program = Program(problem)
-    check_memory(draws, program.size)
+    shown = program if rows is None else Program(problem.first(rows))
+    check_memory(draws, shown.size)
     with seeded(seed, FIT, _BEGIN):
-        chosen, findings = _chosen(guide, program, init, seed, context)
+        chosen, findings = _chosen(guide, program, begin, seed, context)
     used = _SETTINGS | dict(chosen.settings)
     own = {"lr": lr, "window": window, "schedule": schedule}
     used |= {name: value for name, value in own.items() if value is not None}
-    pace = Pace(steps, batch_size, particles, compile, **used)
+    pace = Pace(steps, batch_size, particles, compile, objective, **used)
     with store():
+        with seeded(seed, FIT, _BEGIN):
+            _check_aim(objective, program, chosen)
         ended = trained(program, chosen, pace, seed, context)
         if chosen.objective is None and batch_size is None:
             ended["findings"] += fallen(ended["trace"], used["window"], used["lr"])
         metrics, told = chosen.finish() if chosen.finish is not None else ({}, [])
-        sample = _sample(program, chosen, draws, seed, context)
+        sample = _sample(shown, chosen, draws, seed, context)
         learned = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
         params = learned if chosen.packed is None else chosen.packed(learned)
     ended["findings"] = findings + ended["findings"] + told
-    return Fit(params=params, settings=used, metrics=metrics, **sample, **ended)
+    return Fit(params=params, settings=used, metrics=metrics, rows=rows, **sample, **ended)
+
+
+def _check_aim(objective: Aim, program: Program, chosen: Guide) -> None:
+    """Refuse a bound for each row where there is none."""
+    if objective == "elbo":
+        return
+    if chosen.objective is not None:
+        raise BadSetting(
+            f"this guide has an objective of its own; leave objective={objective} out"
+        )
+    if not by_row.is_of_rows(program):
+        raise Refused(
+            "iwae is a bound for each row, and not every latent of the model belongs to a row; "
+            "use objective=elbo"
+        )
+    if not by_row.draws_by_row(program, chosen.guide):
+        raise Refused(
+            "iwae is a bound for each row, and the guide draws the latents of all rows at once; "
+            "use objective=elbo, or a guide such as normal"
+        )
+
+
+@contextmanager
+def trained_guide(
+    problem: Problem, guide: str | Guide | Callable, params: Mapping[str, Tensor]
+) -> Iterator[tuple[Program, Callable]]:
+    """The program and the guide with the parameters that an earlier fit learned.
+
+    Raises:
+        Refused: they are those of another guide.
+    """
+    with store():
+        program = Program(replace(problem, params=params))
+        chosen = resolve(guide, program)
+        run(chosen.guide, problem.tensors)
+        state = pyro.get_param_store().get_state()
+        for name, param in state["params"].items():
+            if name not in params or chosen.packed is not None:
+                raise Refused(f"the run has not learned {name}; give a run of this very guide")
+            value = params[name].to(param)
+            with torch.no_grad():  # in place: modules hold these very tensors
+                param.copy_(transform_to(state["constraints"][name]).inv(value))
+        yield program, chosen.guide
 
 
 def climbed(
@@ -140,6 +197,7 @@ class Pace:
     batch_size: int | None = None
     particles: int = 1
     compile: How = "traced"
+    objective: Aim = "elbo"
     lr: float = 0.1
     window: int = 100
     schedule: Schedule = "plateau"
@@ -176,6 +234,7 @@ def trained(
             schedule=pace.schedule,
             rows=problem.n or 1,
             live=chosen.live,
+            of_rows=by_row.is_of_rows(program),
         )
         # At the end of a window the batches of a pass are all drawn: a new pass begins.
         parts = batches(problem, size) if ascent.load() else chain(ahead, parts)
@@ -198,7 +257,9 @@ def _sample(
             found = {"log_p": log_p[None], "log_q": log_q[None], "log_ratios": log_p - log_q}
             some = context.of_many or not program.problem.identified
             more = 0 if some else further_draws(program, program.log_joint, values)
-            if more > draws:
+            if by_row.is_of_rows(program) and by_row.draws_by_row(program, chosen.guide):
+                found["log_ratios"] = by_row.at_draws(program, chosen.guide, draws)
+            elif more > draws:
                 found["log_ratios"] = _log_ratios(program, chosen, more)
     with seeded(seed, DISCRETE):
         values = program.complete(values)
@@ -224,23 +285,26 @@ def resolve(
         own = program.problem.guides
         name, argument = guides.parse(guide, own)
         if name in own:
-            return Guide(own[name], objective=program.problem.objectives.get(name))
+            kept = program.kept(own[name])
+            return Guide(kept, objective=program.problem.objectives.get(name))
         return guides.GUIDES[name](program, init, **argument)
-    return guide if isinstance(guide, Guide) else Guide(guide)
+    return guide if isinstance(guide, Guide) else Guide(program.kept(guide))
 
 
 def _chosen(
-    guide: str | Guide | Callable, program: Program, init: str, seed: int, context: Context
+    guide: str | Guide | Callable, program: Program, begin: str, seed: int, context: Context
 ) -> tuple[Guide, list[Finding]]:
-    """The guide, begun where `init` says, and what there is to say of that."""
-    if init == "start":
+    """The guide, begun where it is told to, and what there is to say of that."""
+    if begin == "start":
         return resolve(guide, program), []
     if not isinstance(guide, str) or guide in program.problem.guides:
         raise BadSetting(
-            "init=map is for the shared guides, others begin as written; leave it out"
+            "begin=map is for the shared guides, others begin as written; leave it out"
         )
     if context.device != "cpu":
-        raise BadSetting("init=map runs on the processor alone; leave it out, or use --device cpu")
+        raise BadSetting(
+            "begin=map runs on the processor alone; leave it out, or use --device cpu"
+        )
     guides.parse(guide, program.problem.guides)  # a wrong name is told before the search
     with seeded(seed, FIT):
         at = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
@@ -256,10 +320,11 @@ def _chosen(
 
 def batch_of(problem: Problem, rows: Sequence[Tensor]) -> Batch:
     """The data with the rows of a batch in the place of all rows."""
+    grey, draw = problem.redrawn or ({}, dict)
     if not rows:
-        return Batch(problem.tensors)
+        return Batch({**problem.tensors, **draw(grey)})
     plate, keys = problem.rows
-    tensors = {**problem.tensors, **dict(zip(keys, rows))}
+    tensors = {**problem.tensors, **draw(dict(zip(keys, rows)))}
     return Batch(tensors, plate, problem.n / len(rows[0]))
 
 
@@ -286,11 +351,15 @@ def prepared(
     with poutine.trace(param_only=True) as more, pyro.validation_enabled(False):
         single(None, batch)
     nodes = {**capture.trace.nodes, **more.trace.nodes}.values()
-    params = [node["value"].unconstrained() for node in nodes if node["type"] == "param"]
+    params = [node["value"] for node in nodes if node["type"] == "param"]
+    params = [param.unconstrained() for param in params if hasattr(param, "unconstrained")]
     params = list({id(param): param for param in params}.values())
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
-    estimate = _over_particles(single, pace.particles, batch)
+    if pace.objective == "iwae":
+        estimate = _iwae(program, chosen, pace.particles)
+    else:
+        estimate = _over_particles(single, pace.particles, batch)
     flat = _flatten(params, graphs)
 
     def gradient(*rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -300,7 +369,9 @@ def prepared(
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
     record = compiled if graphs is None else graphs.compiled
-    live = [*params, *(number for number, _ in chosen.live)]
+    # What was fitted before is an input too: as constants TorchScript gets their shapes wrong.
+    fixed = [value for value in program.problem.params.values() if isinstance(value, Tensor)]
+    live = [*params, *fixed, *(number for number, _ in chosen.live)]
     return record(gradient, examples, how=pace.compile, live=live), flat
 
 
@@ -349,6 +420,19 @@ def _over_particles(
     except NOT_VECTORISED:
         return looped
     return vectorised
+
+
+def _iwae(program: Program, chosen: Guide, particles: int) -> Callable[[Batch], Tensor]:
+    """The sum over rows of log mean_k w_k, see `by_row`."""
+
+    def estimate(batch: Batch) -> Tensor:
+        def one(_: Tensor) -> Tensor:
+            return by_row.log_weights(program, chosen.guide, batch)
+
+        several = torch.func.vmap(one, randomness="different")(torch.arange(particles))
+        return batch.weight * (several.logsumexp(0) - math.log(particles)).sum()
+
+    return estimate
 
 
 def _single(

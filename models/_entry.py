@@ -1,11 +1,11 @@
-"""What every model file imports from the zoo: `Entry`, `Data`, `Rows`, `Exact`, and faults."""
+"""What every model file imports: `Entry`, `Data`, `Rows`, `Redrawn`, `Exact`, and faults."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -57,6 +57,18 @@ class Rows(NamedTuple):
     keys: tuple[str, ...]
 
 
+class Redrawn(NamedTuple):
+    """What training sees in the place of the rows, drawn anew in each step.
+
+    Attributes:
+        tensors: row key to what is drawn from (grey pixels), as many rows as the data have.
+        draw: gives the row keys of a step (binary pixels) from those of a batch.
+    """
+
+    tensors: Mapping[str, Value]
+    draw: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """A data set, as keyword arguments of model and guide.
@@ -66,6 +78,8 @@ class Data:
             a quantity to infer.
         rows: the row plate and its keys; None when the model has no rows.
         test: the same keys held out, if any.
+        redrawn: what training sees in the place of the rows, where that is not the same in each
+            step; all else (scores, the other methods) looks at `tensors`.
         beside: name to the row keys of further rows that predictions are looked at on: shifted
             ones, or rows of another kind, then without what is observed.
         plane: row keys of points at which predictions are drawn: of classes in the plane of two
@@ -83,6 +97,7 @@ class Data:
     tensors: Mapping[str, Value]
     rows: Rows | None = None
     test: Mapping[str, Value] | None = None
+    redrawn: Redrawn | None = None
     beside: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     plane: Mapping[str, Value] | None = None
     dtype: Literal["float64", "float32"] = "float64"
@@ -165,10 +180,13 @@ class Entry:
             `posterior_original`); both map sites to arrays (draws, *shape).
         metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
             site to an array (draws, *shape), `exact` is the truth if the method used it. One that
-            names a parameter `groups` gets all of the result (group to variable to array) there.
+            names a parameter `groups` gets all of the result (group to variable to array) there,
+            and `params` the learned parameters.
+        doubts: `doubts(metrics, *, options)` gives reasons to doubt a result, each in words with
+            what to do about it; its verdict is then `warn` at best.
         figures: name to `figure(data, draws, *, options)`, which gives a matplotlib `Figure`;
-            `draws` and `groups` as for `metrics`, prior ones if the run is of the prior; None in
-            place of a figure means that it is not for these data.
+            `draws`, `groups` and `params` as for `metrics`, prior ones if the run is of the
+            prior; None in place of a figure means that it is not for these data.
     """
 
     model: Callable
@@ -185,6 +203,7 @@ class Entry:
     refused: Mapping[str, str] = field(default_factory=dict)
     original: Callable[[Mapping[str, Any], Data], Mapping[str, Any]] | None = None
     metrics: Callable[..., Mapping[str, float]] | None = None
+    doubts: Callable[..., Sequence[tuple[str, str]]] | None = None
     figures: Mapping[str, Callable] = field(default_factory=dict)
 
 

@@ -54,7 +54,7 @@ class _Set:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-_SETS = {
+SETS = {
     "digits": _Set(side=8, white=16, dtype="float64", classes=_DIGITS),
     "mnist": _Set(
         side=28,
@@ -108,7 +108,7 @@ _SETS = {
         },
     ),
 }  # fmt: skip
-_OUTSIDE = (*_SETS, "rotate", "noise", "far")
+_OUTSIDE = (*SETS, "rotate", "noise", "far")
 
 
 def classified(
@@ -153,7 +153,7 @@ def classified(
     """
     source = "digits" if source is None else source
     words = _words(outside, source)
-    if isinstance(source, str) and source in _SETS:
+    if isinstance(source, str) and source in SETS:
         _refuse(source, target=target, features=features)
         found = _images(source, n=n, split=split, data_seed=data_seed)
     elif isinstance(source, str) and source == "moons":
@@ -192,14 +192,14 @@ def _refuse(source: str, **options: Any) -> None:
             raise BadSetting(f"{source} {why[name]}, yet {name}={value}; leave {name} out")
 
 
-def _rng(data_seed: int, purpose: str) -> np.random.Generator:
+def generator(data_seed: int, purpose: str) -> np.random.Generator:
     """A generator for each purpose, independent of the others."""
-    purposes = ("rows", "labels", "test labels", "noise", "moons")
+    purposes = ("rows", "labels", "test labels", "noise", "moons", "binary", "binary test")
     return simulated_rng(data_seed).spawn(len(purposes))[purposes.index(purpose)]
 
 
 def _images(name: str, *, n: int | None, split: float | None, data_seed: int) -> Data:
-    kind = _SETS[name]
+    kind = SETS[name]
     if kind.urls:
         _refuse(name, split=split)
         train, test = _official(name, "train"), _official(name, "t10k")
@@ -239,7 +239,7 @@ def _chosen(total: int, n: int | None, name: str, data_seed: int) -> np.ndarray:
         return np.arange(total)
     if not 1 <= n <= total:
         raise Fault(f"n={n}, but {name} has {total} training images; give n from 1 to {total}")
-    return np.sort(_rng(data_seed, "rows").permutation(total)[:n])
+    return np.sort(generator(data_seed, "rows").permutation(total)[:n])
 
 
 def _digits(split: float | None, data_seed: int) -> tuple[tuple, tuple]:
@@ -257,7 +257,7 @@ def _official(name: str, part: Literal["train", "t10k"]) -> tuple[np.ndarray, np
     Raises:
         MissingInput: a file is not there and cannot be downloaded. Fault: it is another file.
     """
-    kind = _SETS[name]
+    kind = SETS[name]
     x = _idx(name, f"{part}-images-idx3-ubyte.gz")
     y = _idx(name, f"{part}-labels-idx1-ubyte.gz")
     if x.shape != (len(y), kind.side, kind.side) or y.ndim != 1:
@@ -268,7 +268,7 @@ def _official(name: str, part: Literal["train", "t10k"]) -> tuple[np.ndarray, np
 
 def _idx(name: str, file: str) -> np.ndarray:
     """An array of bytes in LeCun's idx format: 0, 0, 8, number of dimensions, sizes, values."""
-    kind = _SETS[name]
+    kind = SETS[name]
     urls = [folder + file for folder in kind.urls]
     raw = gzip.decompress(contents(f"{name}/{file}", kind.sha256[file], urls))
     start = 4 + 4 * raw[3]
@@ -289,7 +289,7 @@ def _new_images(new: Any, name: str) -> torch.Tensor:
     Raises:
         Fault: no `x`, images of another size, pixels that are none.
     """
-    kind, where = _SETS[name], said(new)
+    kind, where = SETS[name], said(new)
     columns = dict(new) if isinstance(new, Mapping) else read_columns(new)
     if "x" not in columns:
         raise Fault(f"there is no 'x', {where}; give images, shape (m, {kind.side}, {kind.side})")
@@ -315,7 +315,7 @@ def _moons(*, n: int, noise: float, data_seed: int) -> Data:
 
     if n < 1:
         raise BadSetting(f"n={n} points of the moons; give 1 or more")
-    seeds = _rng(data_seed, "moons").integers(2**31, size=2)
+    seeds = generator(data_seed, "moons").integers(2**31, size=2)
 
     def drawn(size: int, seed: int) -> dict[str, np.ndarray]:
         x, y = make_moons(size, noise=noise, random_state=int(seed))
@@ -346,7 +346,7 @@ def _table(
     """A table with its classes as whole numbers, a fifth held out unless it is built in."""
     found = tabular(
         source,
-        builtin=builtin or dict.fromkeys((*_SETS, "moons")),  # names to suggest
+        builtin=builtin or dict.fromkeys((*SETS, "moons")),  # names to suggest
         default="",
         classes=True,
         split=0.2 if split is None and builtin is None else split,
@@ -370,7 +370,7 @@ def _at_random(data: Data, data_seed: int) -> Data:
     classes = len(data.coords["class"])
 
     def relabelled(tensors: Mapping[str, Any], purpose: str) -> dict[str, Any]:
-        drawn = _rng(data_seed, purpose).integers(classes, size=len(tensors["y"]))
+        drawn = generator(data_seed, purpose).integers(classes, size=len(tensors["y"]))
         return {**tensors, "y": torch.as_tensor(drawn)}
 
     return replace(
@@ -395,7 +395,7 @@ def _words(outside: str | None, source: Any) -> list[str]:
 
 
 def _check_fits(word: str, source: Any) -> None:
-    kind = _SETS.get(source) if isinstance(source, str) else None
+    kind = SETS.get(source) if isinstance(source, str) else None
     if kind is None and (source != "moons" or word != "far"):
         better = "'far'" if source == "moons" else "nothing"
         raise Fault(f"'{word}' is for images, {said(source)} is none; give {better} as outside")
@@ -403,8 +403,8 @@ def _check_fits(word: str, source: Any) -> None:
         raise Fault(f"'far' is for moons, {source} is none; give 'rotate' or 'noise' as outside")
     if word == source:
         raise Fault(f"{word} cannot be outside itself; name another set of images")
-    if word in _SETS and _SETS[word].side != kind.side:
-        sides = f"{word} has {_SETS[word].side} pixels to a side, {source} has {kind.side}"
+    if word in SETS and SETS[word].side != kind.side:
+        sides = f"{word} has {SETS[word].side} pixels to a side, {source} has {kind.side}"
         raise Fault(f"{sides}; name a set of the same size, 'rotate' or 'noise'")
 
 
@@ -419,7 +419,7 @@ def _beside(data: Data, words: Sequence[str], data_seed: int) -> dict[str, dict[
         elif word == "far":
             beside[word] = {"x": _far(data.tensors["x"].numpy())}
         else:
-            beside[word] = {"x": _pixels(_official(word, "t10k")[0], _SETS[word])}
+            beside[word] = {"x": _pixels(_official(word, "t10k")[0], SETS[word])}
     return beside
 
 
@@ -439,7 +439,7 @@ def _rotated(test: Mapping[str, Any], shape: Images) -> dict[str, dict[str, Any]
 def _noisy(test: Mapping[str, Any], data_seed: int) -> dict[str, dict[str, Any]]:
     """The same noise at each level, but for its size."""
     x, y = test["x"][:_SHIFTED], test["y"][:_SHIFTED]
-    normal = torch.as_tensor(_rng(data_seed, "noise").normal(size=x.shape), dtype=x.dtype)
+    normal = torch.as_tensor(generator(data_seed, "noise").normal(size=x.shape), dtype=x.dtype)
     return {f"noise {sd}": {"x": (x + sd * normal).clip(0, 1), "y": y} for sd in _NOISES}
 
 

@@ -7,8 +7,10 @@ from itertools import pairwise
 from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyro
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from pyro.nn import PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
@@ -46,6 +48,30 @@ def bayesian(net: nn.Sequential, prior: Prior, prior_scale: float) -> nn.Sequent
             biases = dist.Normal(0.0, prior_scale).expand(layer.bias.shape).to_event(1)
             layer.weight, layer.bias = PyroSample(weights), PyroSample(biases)
     return net
+
+
+def dense(name: str, x: Tensor, outputs: int, bias: float | Tensor = 0.0) -> Tensor:
+    """A layer whose weights and biases are parameters of Pyro's, without priors.
+
+    The weights begin as those of the zoo's other networks do (see `start`).
+
+    Args:
+        name: `weight` and `bias` are named after it.
+        x: inputs (..., inputs).
+        outputs: number of outputs.
+        bias: where the biases begin, one number or (outputs,).
+    """
+    inputs = x.shape[-1]
+    weight = pyro.param(f"{name}.weight", lambda: start(name, (outputs, inputs)))
+    begin = torch.as_tensor(bias, dtype=x.dtype)
+    return F.linear(x, weight, pyro.param(f"{name}.bias", lambda: begin.expand(outputs).clone()))
+
+
+def tanh_layers(name: str, x: Tensor, sizes: list[int]) -> Tensor:
+    """Hidden layers of these sizes, each a `dense` one and a tanh."""
+    for i, size in enumerate(sizes):
+        x = torch.tanh(dense(f"{name}.{i}", x, size))
+    return x
 
 
 def _prior(name: Prior, scale: float) -> Any:

@@ -36,7 +36,7 @@ trick); Burda, Grosse and Salakhutdinov (2016), Importance weighted autoencoders
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import log, sqrt
+from math import log
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -52,6 +52,7 @@ from ._data import integers
 from ._entry import Data, Entry
 from ._figure import BLUE, GREY, RED, SKY, captioned, panels
 from ._images import classified
+from ._network import dense, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,23 +82,15 @@ class StochasticLayer(PyroModule):
         with pyro.plate("row", len(y)):
             # The units of a layer act together: one event.
             a = pyro.sample("a", dist.Normal(loc, scale).to_event(1))  # (n, width)
-            logits = _linear("dense2", a, self.classes)
+            logits = dense("dense2", a, self.classes)
             pyro.sample("y", dist.Categorical(logits=logits), obs=y)
 
 
 def encoded(x: Tensor, hidden: str, width: int) -> tuple[Tensor, Tensor]:
     """Mean and sigma of the activations of each row, (n, width) each."""
-    for i, size in enumerate(integers("hidden", hidden)):
-        x = torch.tanh(_linear(f"dense1.{i}", x, size))
-    raw = _linear("scale", x, width, bias=_RAW_START)
-    return _linear("loc", x, width), _LEAST + F.softplus(raw)
-
-
-def _linear(name: str, x: Tensor, outputs: int, bias: float = 0.0) -> Tensor:
-    """A layer whose weights and biases are the model's own parameters, begun as `bnn`'s are."""
-    inputs = x.shape[-1]
-    weight = pyro.param(f"{name}.weight", lambda: torch.randn(outputs, inputs) / sqrt(inputs))
-    return F.linear(x, weight, pyro.param(f"{name}.bias", lambda: torch.full((outputs,), bias)))
+    x = tanh_layers("dense1", x, integers("hidden", hidden))
+    raw = dense("scale", x, width, bias=_RAW_START)
+    return dense("loc", x, width), _LEAST + F.softplus(raw)
 
 
 def one(x: Tensor, y: Tensor, *, hidden: str = "50", width: int = 10) -> None:

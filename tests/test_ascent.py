@@ -39,8 +39,8 @@ class Watch:
         return self.ascent.run(self, parts, context)
 
 
-def findings(values, rows=10):
-    watch = Watch(len(values), values, schedule="linear", rows=rows)
+def findings(values, rows=10, of_rows=False):
+    watch = Watch(len(values), values, schedule="linear", rows=rows, of_rows=of_rows)
     return [(f.level, f.what, f.mend) for f in watch.run()["findings"]]
 
 
@@ -88,10 +88,13 @@ def test_a_level_objective_is_nothing_to_tell():
     assert findings(LEVEL) == []
     early = np.where(np.arange(1000) < 300, LEVEL - 30 + np.arange(1000) / 10, LEVEL)
     assert findings(early) == []
-    # A rise of 0.2 nats is below what counts in a thousand rows, and above in ten.
+    # A rise of 0.2 nats is below what counts in a thousand rows, and above in ten; but next to
+    # nothing of a hundred nats, if these are of the rows alone.
     slight = np.full(1000, -100.0) + 2 * np.arange(1000) / 1000
     assert findings(slight, rows=1000) == []
     assert len(findings(slight, rows=10)) == 1
+    assert findings(slight, rows=10, of_rows=True) == []
+    assert len(findings(slight + 70, rows=10, of_rows=True)) == 1
 
 
 def test_a_rise_at_the_end_fails_and_names_more_steps():

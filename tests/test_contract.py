@@ -34,6 +34,7 @@ SMALL = {
     "bnn": {"data": "moons", "hidden": "4"},
     "heteroscedastic": {"n": 60, "hidden": "4"},
     "stochastic_layer": {"data": "moons", "n": 20, "hidden": "4", "width": 3},
+    "vae": {"n": 20, "hidden": "8", "latent": 2},
 }
 OF_NETWORKS = {"steps": 5, "batch_size": 50}
 
@@ -121,6 +122,7 @@ REFUSED = {
     "bnn": ("sparse",),
     "heteroscedastic": ("sparse",),
     "stochastic_layer": guides.OF_NETWORKS,  # its latents are activations
+    "vae": guides.OF_NETWORKS,  # its latents are codes
 }
 
 

@@ -240,7 +240,7 @@ def test_guides_of_networks_refuse_what_is_bounded(name, guide):
 @pytest.mark.parametrize("guide", ["normal", "mvn", "lowrank:1", "structured", "maf", "nsf"])
 def test_a_guide_begins_at_the_mode_of_the_unconstrained_density(guide):
     # Beta(3, 1) in the logit has its mode at 3/4; so small a step does not leave it.
-    short = {"init": "map", "steps": 1, "lr": 1e-6, "draws": 2}
+    short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
     fit = svi.svi(problem_of("coin"), seed=0, context=QUIET, guide=guide, **short)
     (loc,) = (value for name, value in fit.params.items() if name.endswith((".loc", ".locs.pi")))
     assert torch.sigmoid(loc).item() == pytest.approx(0.75, abs=1e-5)
@@ -253,11 +253,11 @@ def test_no_mode_to_begin_at_is_a_note_and_a_guide_of_ones_own_begins_as_written
             pyro.sample("y", dist.Bernoulli(logits=w.sum()), obs=y)
 
     problem = problem_from(flat, {"y": torch.ones(3)})
-    fit = svi.svi(problem, seed=0, context=QUIET, init="map", steps=1, draws=2)
+    fit = svi.svi(problem, seed=0, context=QUIET, begin="map", steps=1, draws=2)
     assert "no mode to begin at" in fit.findings[0].what
     assert fit.findings[0].level == "note"
     with pytest.raises(BadSetting, match="others begin as written"):
-        svi.svi(problem_of("coin"), seed=0, context=QUIET, guide="own", init="map")
+        svi.svi(problem_of("coin"), seed=0, context=QUIET, guide="own", begin="map")
 
 
 def test_the_mode_to_begin_at_may_lie_on_a_kink():
@@ -267,7 +267,7 @@ def test_the_mode_to_begin_at_may_lie_on_a_kink():
 
     # Soft thresholding: y moved towards zero by 1, the small one all the way.
     problem = problem_from(sparse, {"y": torch.tensor([3.0, 0.5])})
-    short = {"init": "map", "steps": 1, "lr": 1e-6, "draws": 2}
+    short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
     fit = svi.svi(problem, seed=0, context=QUIET, guide="mvn", **short)
     (loc,) = (value for name, value in fit.params.items() if name.endswith(".loc"))
     assert loc.tolist() == pytest.approx([2.0, 0.0], abs=1e-5)

@@ -48,7 +48,7 @@ def tiny(tmp_path, monkeypatch):
             files[f"{part}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (n, 28, 28)))
             files[f"{part}-labels-idx1-ubyte.gz"] = idx(np.arange(n) % 10)
         sets[name] = plant(tmp_path, name, files)
-    monkeypatch.setattr(_images, "_SETS", {**_images._SETS, **sets})
+    monkeypatch.setattr(_images, "SETS", {**_images.SETS, **sets})
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def plant(folder, name, files):
     for file, content in files.items():
         (folder / name / file).write_bytes(content)
     pinned = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-    old = _images._SETS[name]
+    old = _images.SETS[name]
     return dataclasses.replace(old, sha256={**old.sha256, **pinned})
 
 
@@ -135,7 +135,7 @@ def test_official_sets_are_read_as_they_are(tiny):
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=on_disk(n)) for n in _images._SETS if n != "digits"]
+    "name", [pytest.param(n, marks=on_disk(n)) for n in _images.SETS if n != "digits"]
 )
 def test_the_real_sets(name):
     start = time.process_time()
@@ -168,7 +168,7 @@ def test_a_damaged_file_of_a_set_is_told(tiny):
 )
 def test_a_file_of_another_make_is_told(content, message, tiny, monkeypatch):
     planted = plant(tiny, "mnist", {"t10k-labels-idx1-ubyte.gz": content})
-    monkeypatch.setattr(_images, "_SETS", {**_images._SETS, "mnist": planted})
+    monkeypatch.setattr(_images, "SETS", {**_images.SETS, "mnist": planted})
     with pytest.raises(Fault, match=message):
         classified("mnist")
 
@@ -192,7 +192,7 @@ def test_a_set_that_cannot_be_had_is_asked_for_in_one_line(tmp_path, monkeypatch
 
 def test_every_pinned_file_is_named():
     for name in ("mnist", "fashion-mnist"):
-        files = _images._SETS[name].sha256
+        files = _images.SETS[name].sha256
         assert len(files) == 4 and all(len(sha256) == 64 for sha256 in files.values())
 
 

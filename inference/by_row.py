@@ -1,0 +1,86 @@
+"""Rows with latents of their own: the weight of a draw for each row, and the evidence of rows.
+
+Where all latents belong to rows (the code of an image), p(data) is a product over rows, and draws
+z from a guide q give each row's factor apart: with w = p(x, z) / q(z),
+
+    E log w <= E log mean_k w_k <= log p(x),
+
+the ELBO, the bound of Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519, eq. 8, for k
+draws, and what it tends to as k grows: the estimate of log p(x) by importance sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from pyro import poutine
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+
+from . import discrete
+from .program import Batch, Program, over_draws, run
+
+
+def is_of_rows(program: Program) -> bool:
+    """Whether every latent belongs to a row, so that rows are independent; discrete ones not."""
+    rows, sites = program.problem.rows, program.of("latent", "observed")
+    if rows is None or not program.size or program.of("discrete") or program.has_factor:
+        return False
+    return all(rows[0] in {plate.name for plate in site.plates} for site in sites)
+
+
+def log_weights(program: Program, guide: Callable, batch: Batch) -> Tensor:
+    """log p(x, z) - log q(z) of each row of a batch, (rows,), at one draw z from the guide."""
+    return weighted(program, guide, batch)[0]
+
+
+def weighted(program: Program, guide: Callable, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The log weights of a draw, and the draw."""
+    drawn = run(guide, batch.tensors)
+    values = {name: drawn.nodes[name]["value"] for name in program.layout}
+    trace = run(program.model, batch.tensors, poutine.condition(data=values))
+    plate, units = program.problem.rows[0], program.log_units_of_row
+    return _of_rows(trace, plate) - _of_rows(drawn, plate) - units, values
+
+
+def _of_rows(trace: poutine.Trace, plate: str) -> Tensor:
+    """The log density of a run, summed over all but the rows."""
+    total = torch.zeros(())
+    for node in discrete.factors(trace).values():
+        if isinstance(node["fn"], _Subsample):  # the plate itself
+            continue
+        (dim,) = (f.dim for f in node["cond_indep_stack"] if f.name == plate)
+        by_row = node["log_prob"].movedim(dim, -1)
+        total = total + by_row.reshape(-1, by_row.shape[-1]).sum(0)
+    return total
+
+
+def draws_by_row(program: Program, guide: Callable) -> bool:
+    """Whether a guide draws the latents of each row apart from those of others."""
+    trace, plate = run(guide, program.problem.tensors), program.problem.rows[0]
+    nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
+    drawn = [node for node in nodes if not isinstance(node["fn"], _Subsample)]
+    return all(plate in {f.name for f in node["cond_indep_stack"]} for node in drawn)
+
+
+def encodes(program: Program, guide: Callable) -> bool:
+    """Whether a guide gives the latents of any rows, and not of those that it was fitted to."""
+    keys = program.problem.rows[1]
+    rows = {key: program.problem.tensors[key][:1] for key in keys}
+    try:
+        drawn = run(guide, {**program.problem.tensors, **rows})
+    except (RuntimeError, ValueError):  # shapes of all rows
+        return False
+    shapes = {name: tuple(drawn.nodes[name]["value"].shape) for name in program.layout}
+    return all(shapes[name][:1] == (1,) for name in program.layout)
+
+
+def at_draws(program: Program, guide: Callable, draws: int) -> Tensor:
+    """The log weights of all rows at draws from the guide, (draws, rows)."""
+    everything = Batch(program.problem.tensors)
+
+    def one(_: Mapping[str, Tensor]) -> Tensor:
+        return log_weights(program, guide, everything)
+
+    return over_draws(one, {"draw": torch.arange(draws)}, program.elements)

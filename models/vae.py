@@ -1,0 +1,347 @@
+"""Variational autoencoder: images from a few latent numbers, and an encoder that guesses them.
+
+The lectures' generative model. A network (the decoder) turns a code z into the chances of pixels;
+another (the encoder) gives a distribution over the code of an image, for all images at once:
+amortised inference. Both are learned by a bound on log p(x). What it promises are samples, a
+representation, and p(x) of new images; how good it is, `nuts` on the codes of given images tells.
+The slide's p(x|z) carries a spurious p(z): p(x, z) = p(z) prod_d p(x_d | f(z)).
+
+    z_i ~ Normal(0, I),  latent dimensions,  i = 1..n
+    x_i ~ Bernoulli(f(z_i)) for each pixel;  f the decoder, with parameters of its own
+
+Data:   x, shape (n, pixels), binary (or grey, for `likelihood=continuous_bernoulli`); default
+        `digits` (1,797 images of 64 pixels), `mnist`, `fashion-mnist`, a folder of images or a
+        file; all have a test set. `binarise=dynamic` draws the pixels anew in each step.
+Priors: of the code alone. The parameters have none: only svi fits them. The others, and further
+        guides, treat the codes of given images under a saved decoder (`--init RUN`).
+Guides: `own`, independent normals; `full`, a full covariance; `flow`, coupling layers on top; all
+        amortised. `normal`, and the other shared ones, have parameters for each image instead.
+Exact:  nothing.
+Known failure: log p(x) of simple images of another kind can be above that of the images that were
+        learned: the density of a pixel says little about what is shown.
+
+References: Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114; Rezende,
+Mohamed and Wierstra (2014), arXiv:1401.4082; Burda, Grosse and Salakhutdinov (2016), Importance
+weighted autoencoders, arXiv:1509.00519; Loaiza-Ganem and Cunningham (2019), The continuous
+Bernoulli, arXiv:1907.06845; Cremer, Li and Duvenaud (2018), Inference suboptimality in variational
+autoencoders, arXiv:1801.03558.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from ._data import integers
+from ._entry import Data, Entry, Fault
+from ._figure import captioned, panels
+from ._network import dense, tanh_layers
+from ._pictures import Pictures, pictures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BITS = {"bernoulli": dist.Bernoulli, "continuous_bernoulli": dist.ContinuousBernoulli}
+# Chances of pixels with which the decoder begins are the mean image's, not 0 or 1.
+_LEAST = 0.01
+
+
+class VAE(PyroModule):
+    """The model: a code from a standard normal, its image through the decoder."""
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        latent: Annotated[int, ">= 1"] = 16,
+        hidden: str = "100,100",
+        likelihood: Literal["bernoulli", "continuous_bernoulli"] = "bernoulli",
+    ):
+        super().__init__()
+        self.latent, self.hidden, self.likelihood = latent, integers("hidden", hidden), likelihood
+        self.begin = torch.as_tensor(data.tensors["x"]).mean(0).clamp(_LEAST, 1 - _LEAST).logit()
+
+    def forward(self, x: Tensor) -> None:
+        zeros = torch.zeros(self.latent, device=x.device)
+        with pyro.plate("row", len(x)):
+            z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))  # (n, latent)
+            pixels = _BITS[self.likelihood](logits=self.decoded(z), validate_args=False)
+            pyro.sample("x", pixels.to_event(1), obs=x)
+
+    def decoded(self, z: Tensor) -> Tensor:
+        """Log odds of the pixels, (..., pixels), of codes (..., latent)."""
+        h = tanh_layers("decoder", z, self.hidden[::-1])
+        return dense("decoder.x", h, len(self.begin), bias=self.begin.to(z))
+
+
+def _encoded(x: Tensor, latent: int, hidden: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden units (n, width), and mean and sd of the code of each image, (n, latent) each."""
+    h = tanh_layers("encoder", x, integers("hidden", hidden))
+    scale = dense("encoder.log_scale", h, latent).exp()
+    return h, dense("encoder.loc", h, latent), scale
+
+
+def own(x: Tensor, *, latent: int = 16, hidden: str = "100,100") -> None:
+    """An encoder's independent normals, one for each number of an image's code."""
+    _, loc, scale = _encoded(x, latent, hidden)
+    with pyro.plate("row", len(x)):
+        pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+
+
+def full(x: Tensor, *, latent: int = 16, hidden: str = "100,100") -> None:
+    """An encoder's normal with a covariance of its own for each image."""
+    h, loc, scale = _encoded(x, latent, hidden)
+    below = dense("encoder.below", h, latent**2).unflatten(-1, (latent, latent)).tril(-1)
+    tril = scale[..., None] * (below + torch.eye(latent, dtype=x.dtype, device=x.device))
+    with pyro.plate("row", len(x)):
+        pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False))
+
+
+class Flow(PyroModule):
+    """An encoder's normals, bent by two coupling layers that know the image (zuko).
+
+    z = loc + scale T(e) with e standard normal: Dinh et al. (2017), Density estimation using Real
+    NVP, arXiv:1605.08803. T begins as the identity, so that the flow begins as `own`.
+    """
+
+    def __init__(self, data: Data, *, latent: int = 16, hidden: str = "100,100"):
+        super().__init__()
+        try:
+            from zuko.flows import MAF
+        except ImportError:
+            raise Fault('the guide flow needs zuko; pip install "bayeszoo[flows]"') from None
+        self.latent, self.hidden = latent, hidden
+        context = integers("hidden", hidden)[-1]
+        made = MAF(latent, context, transforms=4, passes=2, hidden_features=(64, 64))
+        with torch.no_grad():
+            for layer in made.modules():
+                for parameter in layer.hyper[-1].parameters() if hasattr(layer, "hyper") else ():
+                    parameter.zero_()
+        self.flow = made.transform.to(torch.get_default_dtype())
+
+    def forward(self, x: Tensor) -> None:
+        h, loc, scale = _encoded(x, self.latent, self.hidden)
+        bent = self.flow(h).inv
+        moved = dist.transforms.AffineTransform(loc, scale, event_dim=1)
+        noise = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
+        with pyro.plate("row", len(x)):
+            pyro.sample("z", dist.TransformedDistribution(noise, [bent, moved]))
+
+
+def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
+    """Binary pixels for the one likelihood, grey ones for the other."""
+    x = torch.as_tensor(data.tensors["x"])
+    binary = bool(((x == 0) | (x == 1)).all())
+    if options["likelihood"] == "bernoulli" and not binary:
+        return "bernoulli takes binary pixels; use binarise=dynamic, or continuous_bernoulli"
+    if options["likelihood"] == "continuous_bernoulli" and binary:
+        return "continuous_bernoulli takes grey pixels; use binarise=none, or bernoulli"
+    return None
+
+
+# -- what it is used for -----------------------------------------------------------------------
+
+# A number of the code is active if its mean varies by more than this over images: Burda et al.
+# (2016), section 5.2.
+_ACTIVE = 0.01
+# How far, of its size, the bound may be above that of images held out.
+_MEMORISED = 0.05
+# Neighbours that vote on a label, and images of a picture.
+_NEIGHBOURS, _SHOWN = 5, 12
+
+
+def metrics(
+    data: Data,
+    draws: Mapping[str, np.ndarray],
+    exact: Any,
+    *,
+    groups: Mapping[str, Any],
+    **options: Any,
+) -> dict[str, float]:
+    """`active_units`, and how well a code tells what an image shows, beside its pixels.
+
+    `knn`: accuracy on test images of the vote of the five nearest training codes; `probe`: of a
+    logistic regression on the codes; `knn_pixels`, `probe_pixels`: the same on grey pixels.
+    """
+    if "held_out_rows" not in groups:
+        return {}
+    test, train = groups["held_out_rows"]["z"], groups["coded_rows"]["z"]
+    found = {"active_units": float((test.var(0) > _ACTIVE).sum())}
+    shown: Pictures = data.scaling
+    if shown.labels is None or len(np.unique(shown.labels)) < 2:
+        return found
+    labels = shown.labels[: len(train)], shown.test_labels[: len(test)]
+    grey = _grey(data)[: len(train)], shown.grey[: len(test)].numpy()
+    for suffix, inputs in (("", (train, test)), ("_pixels", grey)):
+        found |= {f"{k}{suffix}": v for k, v in _told_apart(*inputs, *labels).items()}
+    return found
+
+
+def doubts(metrics: Mapping[str, float], *, latent: int, **options: Any) -> list[tuple[str, str]]:
+    """A code too short for the images, or a fit to the very images that were seen."""
+    found = []
+    if metrics.get("active_units") == latent:
+        what = f"all {latent} numbers of the code are in use, so that more would tell more"
+        found.append((what, f"give more (--set latent={2 * latent})"))
+    if "elbo_test" in metrics:
+        above = metrics["elbo_train"] - metrics["elbo_test"]
+        if above > _MEMORISED * -metrics["elbo_test"]:
+            what = f"images that were learned from score {above:.1f} nats above those held out"
+            found.append((what, "it knows them by heart: give more of them, or fewer units"))
+    return found
+
+
+def _grey(data: Data) -> np.ndarray:
+    """The training images as they came."""
+    return (data.tensors if data.redrawn is None else data.redrawn.tensors)["x"].numpy()
+
+
+def _told_apart(
+    train: np.ndarray, test: np.ndarray, labels: np.ndarray, truth: np.ndarray
+) -> dict[str, float]:
+    """Accuracy of two simple classifiers of standardised rows."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    loc, scale = train.mean(0), train.std() + 1e-12
+    train, test = (train - loc) / scale, (test - loc) / scale
+    knn = KNeighborsClassifier(_NEIGHBOURS).fit(train, labels)
+    probe = LogisticRegression(max_iter=2000).fit(train, labels)
+    return {"knn": float(knn.score(test, truth)), "probe": float(probe.score(test, truth))}
+
+
+def _chances(
+    data: Data, params: Mapping[str, Any], codes: np.ndarray, options: Mapping[str, Any]
+) -> np.ndarray:
+    """Mean images (n, height, width) of codes (n, latent)."""
+    model, dtype = VAE(data, **options), getattr(torch, data.dtype)
+    learned = {k: torch.as_tensor(v).to(dtype) for k, v in params.items() if "decoder." in k}
+    with torch.no_grad(), poutine.substitute(data=learned):
+        logits = model.decoded(torch.as_tensor(codes).to(dtype))
+        mean = _BITS[model.likelihood](logits=logits, validate_args=False).mean
+    return mean.numpy().reshape(-1, data.scaling.height, data.scaling.width)
+
+
+def _grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images (n, height, width), n a multiple of the columns, as one, a pixel between any two."""
+    count, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (0, 1), (0, 1)), constant_values=0.5)
+    rows = padded.reshape(count // columns, columns, height + 1, width + 1)
+    return rows.transpose(0, 2, 1, 3).reshape(-1, columns * (width + 1))[:-1, :-1]
+
+
+def _shown(image: np.ndarray, caption: str) -> Figure:
+    """One large grey picture, black for 1."""
+    width = 6.15
+    figure, (ax,) = panels(height=width * image.shape[0] / image.shape[1])
+    ax.imshow(image, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_axis_off()
+    return captioned(figure, caption)
+
+
+def samples(
+    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+) -> Figure:
+    """Mean images of codes from the prior."""
+    codes = np.random.default_rng(0).standard_normal((6 * _SHOWN, options["latent"]))
+    caption = (
+        "What the model thinks of as images: chances of pixels under codes drawn from the prior. "
+        "Half of one thing and half of another: codes that no image has."
+    )
+    return _shown(_grid(_chances(data, params, codes, options), _SHOWN), caption)
+
+
+def reconstructions(
+    data: Data,
+    draws: Mapping[str, Any],
+    *,
+    groups: Mapping[str, Any],
+    params: Mapping[str, Any],
+    **options: Any,
+) -> Figure | None:
+    """Test images, what the model saw of them, and their mean codes decoded."""
+    if "held_out_rows" not in groups:
+        return None
+    shape = (-1, data.scaling.height, data.scaling.width)
+    codes = groups["held_out_rows"]["z"][:_SHOWN]
+    seen = data.test["x"][:_SHOWN].numpy().reshape(shape)
+    grey = data.scaling.grey[:_SHOWN].numpy().reshape(shape)
+    rows = np.concatenate([grey, seen, _chances(data, params, codes, options)])
+    caption = (
+        "Test images as they came (top), with the pixels that the model was given (middle), and "
+        "decoded from the mean of what the encoder makes of them (bottom)."
+    )
+    return _shown(_grid(rows, len(codes)), caption)
+
+
+def manifold(
+    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+) -> Figure | None:
+    """The plane of codes of two numbers, at equal shares of the prior."""
+    if options["latent"] != 2:
+        return None
+    from scipy.stats import norm
+
+    side = norm.ppf((np.arange(20) + 0.5) / 20)
+    codes = np.stack(np.meshgrid(side, -side), -1).reshape(-1, 2)
+    caption = (
+        "The images of all codes: first number to the right, second upwards, each step the same "
+        "share of the prior. Neighbours look alike, or the code has torn what belongs together."
+    )
+    return _shown(_grid(_chances(data, params, codes, options), 20), caption)
+
+
+def interpolation(
+    data: Data,
+    draws: Mapping[str, Any],
+    *,
+    groups: Mapping[str, Any],
+    params: Mapping[str, Any],
+    **options: Any,
+) -> Figure | None:
+    """On straight lines between the codes of test images."""
+    if "held_out_rows" not in groups:
+        return None
+    codes = groups["held_out_rows"]["z"][:12]
+    share = np.linspace(0, 1, _SHOWN)[:, None]
+    lines = [(1 - share) * a + share * b for a, b in zip(codes[::2], codes[1::2])]
+    caption = (
+        "From one test image to another (left, right) along a straight line of codes: a good "
+        "representation has an image at every step, not two at once."
+    )
+    return _shown(_grid(_chances(data, params, np.concatenate(lines), options), _SHOWN), caption)
+
+
+_SVI = {"steps": 15_000, "batch_size": 100, "lr": 2e-3, "schedule": "linear", "particles": 1}
+
+ENTRY = Entry(
+    model=VAE,
+    data=pictures,
+    guides={"own": own, "full": full, "flow": Flow},
+    first="svi:own",
+    refuses=refuses,
+    refused={
+        "mle": "only svi fits the decoder, whose parameters have no priors",
+        "map": "only svi fits the decoder, whose parameters have no priors",
+        "laplace": "only svi fits the decoder, whose parameters have no priors",
+        "nuts": "only svi fits the decoder, whose parameters have no priors",
+        "prior": "only svi fits the decoder, whose parameters have no priors",
+    },
+    metrics=metrics,
+    doubts=doubts,
+    figures={
+        "samples": samples,
+        "reconstructions": reconstructions,
+        "manifold": manifold,
+        "interpolation": interpolation,
+    },
+    settings={"svi": {**_SVI, "draws": 500, "rows": 64}},
+)
