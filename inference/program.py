@@ -21,7 +21,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from . import discrete
@@ -123,6 +123,23 @@ class _Fitted(Messenger):
         if msg["name"] in self.params:
             msg["value"] = self.params[msg["name"]]
             msg["done"] = True
+
+
+def _load(trace: poutine.Trace, params: Mapping[str, Tensor]) -> bool:
+    """Put what was fitted into the modules of a model, which look at their own tensors alone.
+
+    Returns:
+        Whether any of them was another.
+    """
+    changed = False
+    for name, node in trace.nodes.items():
+        own = node["args"][1] if node["type"] == "param" and len(node["args"]) > 1 else None
+        if name in params and isinstance(own, nn.Parameter):
+            value = params[name].to(own)
+            if not torch.equal(own, value):
+                own.data.copy_(value)
+                changed = True
+    return changed
 
 
 class Batch(NamedTuple):
@@ -234,9 +251,9 @@ class Program:
         self.model = self._own = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
         if problem.linear_at is not None:
             self.model = linearised(self.model, problem.linear_at)
-        with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
-            torch.manual_seed(0)
-            trace = run(self._own, problem.tensors, _Start(self.start_of))
+        trace = self._prototype()
+        if _load(trace, problem.params):
+            trace = self._prototype()
         self.sites = _sites(trace)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.own, self.unfitted = params, [k for k in params if k not in problem.params]
@@ -247,6 +264,12 @@ class Program:
             part = slice(self.size, self.size + math.prod(shape))
             self.layout[site.name] = (part, shape)
             self.size = part.stop
+
+    def _prototype(self) -> poutine.Trace:
+        """A run of the model, which leaves nothing behind."""
+        with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
+            torch.manual_seed(0)
+            return run(self._own, self.problem.tensors, _Start(self.start_of))
 
     def kept(self, guide: Callable) -> Callable:
         """A guide in which parameters of the model's, already fitted, are what they are there."""

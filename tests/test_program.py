@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -9,7 +11,9 @@ import pytest
 import torch
 from conftest import Y, problem_from, regression
 from pyro.distributions import constraints
+from pyro.nn import PyroModule
 from scipy import stats
+from torch import nn
 
 from inference._problem import Fault
 from inference.program import Program, over_draws
@@ -111,3 +115,36 @@ def test_a_density_that_is_finite_nowhere_is_told():
 
     with pytest.raises(Fault, match="none of 100 random starting points"):
         Program(problem_from(model)).start()
+
+
+class _Decoder(PyroModule):
+    """A model of Pyro's own kind with a layer of torch's."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = PyroModule[nn.Linear](1, 1)
+        self.layer.load_state_dict(layer.state_dict())
+
+    def forward(self, y):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(self.layer(z.reshape(1)), 1.0), obs=y)
+
+
+@pytest.mark.parametrize("kind", ["pyro.module", "PyroModule"])
+def test_fitted_parameters_reach_the_modules_of_a_model(kind):
+    """Pyro's statements name a module's parameters, but the module looks at its own tensors."""
+    layer = nn.Linear(1, 1).double()
+
+    def model(y):
+        net = pyro.module("layer", layer)
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(net(z.reshape(1)), 1.0), obs=y)
+
+    mark, made = (".", _Decoder(layer).double()) if kind == "PyroModule" else ("$$$", model)
+    params = {f"layer{mark}weight": torch.tensor([[2.0]]), f"layer{mark}bias": torch.tensor([0.5])}
+    problem = replace(problem_from(model, {"y": Y}), model=made, params=params)
+    found = Program(problem).log_joint({"z": torch.tensor(0.3)}).item()
+    truth = stats.norm.logpdf(0.3) + stats.norm.logpdf(Y.numpy(), 2 * 0.3 + 0.5).sum()
+    assert found == pytest.approx(truth, rel=1e-10)
