@@ -154,7 +154,7 @@ def rows(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]]
 
 def sparse(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Error and compression of sparse variational dropout, and sizes of files."""
-    settings = {"data": "mnist", **SPARSE, "steps": 120_000, "compile": "aot"} | more
+    settings = {"data": "mnist", **SPARSE, "steps": 300_000, "lr": 5e-4, "compile": "aot"} | more
     for seed in seeds:
         begun = time.perf_counter()
         run = zoo.run("bnn", guide="sparse", seed=seed, progress=False, out="runs", **settings)
