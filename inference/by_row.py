@@ -66,14 +66,15 @@ def draws_by_row(program: Program, guide: Callable) -> bool:
 
 def encodes(program: Program, guide: Callable) -> bool:
     """Whether a guide gives the latents of any rows, and not of those that it was fitted to."""
-    keys = program.problem.rows[1]
-    rows = {key: program.problem.tensors[key][:1] for key in keys}
+    keys, count = program.problem.rows[1], 2 if program.problem.n == 1 else 1  # another number
+    tensors = program.problem.tensors
+    rows = {key: tensors[key][:1].expand(count, *tensors[key].shape[1:]) for key in keys}
     try:
-        drawn = run(guide, {**program.problem.tensors, **rows})
+        drawn = run(guide, {**tensors, **rows})
     except (RuntimeError, ValueError):  # shapes of all rows
         return False
     shapes = {name: tuple(drawn.nodes[name]["value"].shape) for name in program.layout}
-    return all(shapes[name][:1] == (1,) for name in program.layout)
+    return all(shape[:1] == (count,) for shape in shapes.values())
 
 
 def at_draws(program: Program, guide: Callable, draws: int) -> Tensor:

@@ -137,7 +137,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         )
         codes = _encoded(plan, whole, fit, idata)
         verdict, metrics = _judge(plan, problem, fit, idata, codes)
-        found = _found(plan, problem, fit, record)
+        found = _found(plan, whole, fit, record)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}

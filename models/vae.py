@@ -154,8 +154,8 @@ def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
 _ACTIVE = 0.01
 # How far, of its size, the bound may be above that of images held out.
 _MEMORISED = 0.05
-# Neighbours that vote on a label, and images of a picture.
-_NEIGHBOURS, _SHOWN = 5, 12
+# Neighbours that vote on a label; images in a row of a picture, and the size of their pixels.
+_NEIGHBOURS, _SHOWN, _LARGER = 5, 12, 4
 
 
 def metrics(
@@ -231,11 +231,12 @@ def _chances(
 
 
 def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images (n, height, width), n a multiple of the columns, as one, a pixel between any two."""
-    count, height, width = images.shape
-    padded = np.pad(images, ((0, 0), (0, 1), (0, 1)), constant_values=0.5)
-    rows = padded.reshape(count // columns, columns, height + 1, width + 1)
-    return rows.transpose(0, 2, 1, 3).reshape(-1, columns * (width + 1))[:-1, :-1]
+    """Images (n, height, width), n a multiple of the columns, as one, with white between them."""
+    large = images.repeat(_LARGER, 1).repeat(_LARGER, 2)
+    padded = np.pad(large, ((0, 0), (0, _LARGER), (0, _LARGER)))
+    _, height, width = padded.shape
+    rows = padded.reshape(-1, columns, height, width).transpose(0, 2, 1, 3)
+    return rows.reshape(-1, columns * width)[:-_LARGER, :-_LARGER]
 
 
 def _shown(image: np.ndarray, caption: str) -> Figure:
