@@ -435,7 +435,7 @@ def check(
     options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
     columns = {"target": target, "features": features}
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
-    with machine.numbers(given.dtype):
+    with machine.numbers("float64" if entry.identified else given.dtype):
         chosen = None if guide is None else _guide(entry, guide, options)
         found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)

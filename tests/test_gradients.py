@@ -18,7 +18,7 @@ PACE = Pace(steps=300, batch_size=50, lr=1e-2, schedule="linear")
 @pytest.fixture(scope="module")
 def table():
     problem = problem_of("bnn", "moons", hidden="4")
-    return gradients.variances(problem, seed=0, context=QUIET, pace=PACE, draws=400)
+    return gradients.variances(problem, seed=0, context=QUIET, pace=PACE, draws=200)
 
 
 def test_the_order_of_the_variances_is_beyond_their_errors(table):

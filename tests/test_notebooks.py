@@ -11,9 +11,10 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(HOUSE.glob("notebooks/*.ipynb"))
 PICTURES = {"bnn": 5, "coin": 6, "guides": 6, "regression": 5}
-# Some forty seconds even with few steps.
+# Half a minute and more even with few steps.
 LONG = [
-    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem == "bnn")) for p in NOTEBOOKS
+    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in ("bnn", "guides")))
+    for p in NOTEBOOKS
 ]
 
 

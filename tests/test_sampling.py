@@ -16,6 +16,13 @@ CASES = {
     "half normal": (dist.HalfNormal(2.0), stats.halfnorm(scale=2)),
     "half cauchy": (dist.HalfCauchy(2.0), stats.halfcauchy(scale=2)),
     "log normal": (dist.LogNormal(0.3, 0.5), stats.lognorm(0.5, scale=2.718281828**0.3)),
+    "transformed": (
+        dist.TransformedDistribution(
+            dist.Normal(0.0, 1.0),
+            [dist.transforms.AffineTransform(0.3, 0.5), dist.transforms.ExpTransform()],
+        ),
+        stats.lognorm(0.5, scale=2.718281828**0.3),
+    ),
 }
 
 

@@ -89,6 +89,7 @@ def test_the_flow_begins_as_the_independent_normals():
     assert torch.allclose(*logs)
 
 
+@pytest.mark.slow
 def test_the_flow_has_a_density_that_integrates_to_one():
     problem = problem_of("vae", **SMALL | {"n": 2})
     fit = svi.svi(problem, seed=0, context=QUIET, guide="flow", steps=150, lr=0.02, draws=2)
@@ -161,6 +162,7 @@ def decoder(tmp_path_factory):
     return zoo.run("vae", **SMALL, steps=300, draws=20, rows=5, out=out)
 
 
+@pytest.mark.slow
 def test_codes_under_a_saved_decoder_by_every_method(decoder):
     asked = {"init": decoder.path, "part": "test", "n": 3}
     truth = zoo.run("vae", method="nuts", **asked, chains=2, warmup=500, draws=1000)
