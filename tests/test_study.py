@@ -188,6 +188,7 @@ def test_jobs_at_once_give_the_same_draws():
     assert at_once.runs["nuts"].predict(rows=2).shape[0] == 2
 
 
+@pytest.mark.slow
 def test_jobs_at_once_from_the_command_line_and_of_a_file(command, tmp_path):
     (tmp_path / "mine.py").write_text(
         "import pyro, pyro.distributions as dist\n"
