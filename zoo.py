@@ -2070,8 +2070,8 @@ def _show(arguments: argparse.Namespace) -> None:
             text = f"refused: {reason}" if reason else inference.title(method)
             print(f"  {method:8} {text}")
     print("\nGuides for svi")
-    for guide in entry.guides:
-        print(f"  {guide:20} the model's own (default)")
+    for i, guide in enumerate(entry.guides):
+        print(f"  {guide:20} the model's own{'' if i else ' (default)'}")
     forms = inference.guide_forms()
     for guide, text in inference.guide_titles().items():
         if not entry.identified or guide not in inference.network_guides():

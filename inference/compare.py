@@ -16,7 +16,6 @@ import pandas as pd
 from . import report, results
 from ._problem import Refused
 from .chains import DRAWS, spawn
-from .diagnostics import KHAT_MAX
 from .distance import Yardstick, noise_of_predictions, of_predictions
 from .settings import UsageError, nearest
 
@@ -462,7 +461,7 @@ def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, R
             for label, row in done.items()
             if row.record["method"] == method
             and "log_evidence" in lines[label]
-            and lines[label].get("khat", 0) < KHAT_MAX
+            and lines[label].get("khat", 0) < results.KHAT_MAX
         ]
         if len({done[label].posterior for label in known}) < 2:
             continue

@@ -10,14 +10,14 @@ import arviz as az
 import numpy as np
 
 from ._problem import Finding, Fit
-from .results import in_halves, judged
+from .results import KHAT_MAX, in_halves, judged
 
 _RANK = {"note": 0, "warn": 1, "fail": 2}
 
 # Shares of rows whose latents a guide may miss before a word is said, or a warning given.
 _FEW_ROWS, _MANY_ROWS = 0.05, 0.5
 
-R_HAT_MAX, ESS_MIN, BFMI_MIN, KHAT_MAX, DIVERGENT_MAX = 1.01, 400, 0.3, 0.7, 0.001
+R_HAT_MAX, ESS_MIN, BFMI_MIN, DIVERGENT_MAX = 1.01, 400, 0.3, 0.001
 
 
 @dataclass(frozen=True)

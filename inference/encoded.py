@@ -15,12 +15,12 @@ from torch import Tensor
 
 from .by_row import weighted
 from .program import Batch, Program, over_draws
-from .scores import auroc
+from .scores import Scored, auroc
 
-# Numbers that the draws of one chunk of rows may take, those in between counted as the outputs.
-_CHUNK = 4_000_000
 # Draws for each row, rows of the test set and beside it, and rows for training that are encoded.
 _DRAWS, _ROWS, _CODED, _FOR_CODE = 1000, 1000, 5000, 20
+# Rows at once; how many draws at once, memory decides.
+_BATCH = 100
 
 
 class Evidence(NamedTuple):
@@ -38,10 +38,10 @@ class Evidence(NamedTuple):
     elbo: np.ndarray
     means: dict[str, np.ndarray]
 
-    @property
-    def arrays(self) -> dict[str, np.ndarray]:
-        """All that is known of the rows, by name."""
-        return {"log_p": self.log_p, "error": self.error, "elbo": self.elbo, **self.means}
+    def group(self, name: str) -> dict[str, Any]:
+        """All that is known of the rows, variable to (dims, values)."""
+        each = {"log_p": self.log_p, "error": self.error, "elbo": self.elbo, **self.means}
+        return _group(name, each)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -72,27 +72,19 @@ def evidence(
         draws: of each row; from torch's current random state.
         told: called with the number of rows that are done.
     """
-    n, width = len(next(iter(rows.values()))), _width(program)
-    size = max(1, min(n, 100, _CHUNK // width))
-    found = []
-    for start in range(0, n, size):
-        part = {key: value[start : start + size] for key, value in rows.items()}
+    n, found = len(next(iter(rows.values()))), []
+    for start in range(0, n, _BATCH):
+        part = {key: value[start : start + _BATCH] for key, value in rows.items()}
         batch = Batch({**program.problem.tensors, **part})
-        found.append(_summed_up(program, guide, batch, draws, size * width))
-        told(min(start + size, n))
+        found.append(_summed_up(program, guide, batch, draws))
+        told(min(start + _BATCH, n))
     whole = {k: torch.cat([part[k] for part in found]).double().numpy() for k in found[0]}
     return Evidence(*(whole.pop(name) for name in Evidence._fields[:3]), means=whole)
 
 
-def _width(program: Program) -> int:
-    """Numbers that one draw for one row holds, roughly."""
-    return max(1, program.elements // (program.problem.n or 1))
-
-
-def _summed_up(
-    program: Program, guide: Callable, batch: Batch, draws: int, elements: int
-) -> dict[str, Tensor]:
+def _summed_up(program: Program, guide: Callable, batch: Batch, draws: int) -> dict[str, Tensor]:
     """The fields of `Evidence` for a batch, and the means by latent."""
+    elements = _BATCH * max(1, program.elements // (program.problem.n or 1))
 
     def one(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
         weights, values = weighted(program, guide, batch)
@@ -107,11 +99,10 @@ def _summed_up(
     return {"log_p": log_p, "error": error, "elbo": weights.mean(0), **means}
 
 
-class Scored(NamedTuple):
-    """Scores, and what stands behind them: group to variable to array (rows, ...)."""
-
-    metrics: dict[str, float]
-    groups: dict[str, dict[str, np.ndarray]]
+def _group(name: str, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays (rows, ...) with names of their dimensions."""
+    row = f"row_{name}"
+    return {k: ((row, *(f"{k}_{i}" for i in range(1, v.ndim))), v) for k, v in values.items()}
 
 
 def scored(program: Program, guide: Callable) -> Scored:
@@ -128,15 +119,15 @@ def scored(program: Program, guide: Callable) -> Scored:
     first = {key: problem.tensors[key][:_CODED] for key in keys}
     trained = evidence(program, guide, first, _FOR_CODE)
     metrics = {"elbo_train": float(trained.elbo.mean())}
-    groups = {"coded_rows": trained.means}
+    groups = {"coded_rows": _group("coded_rows", trained.means)}
     if problem.test is None:
         return Scored(metrics, groups)
     found = _of(program, guide, problem.test)
-    groups["held_out_rows"] = found.arrays
+    groups["held_out_rows"] = found.group("held_out_rows")
     metrics |= found.metrics
     for name, rows in problem.beside.items():
         other = _of(program, guide, rows)
-        groups[f"beside_rows_{name}"] = other.arrays
+        groups[f"beside_rows_{name}"] = other.group(f"beside_rows_{name}")
         metrics[f"nll[{name}]"] = other.metrics["nll"]
         for score in ("log_p", "elbo"):
             pair = -getattr(found, score), -getattr(other, score)

@@ -177,10 +177,7 @@ def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) ->
     with seeded(plan.seed, PREDICTIVE), kept as (program, guide):
         if not by_row.encodes(program, guide):
             return {}
-        found = encoded.scored(program, guide)
-    for name, group in found.groups.items():
-        results.add_rows(idata, name, group)
-    return found.metrics
+        return results.kept(encoded.scored(program, guide), idata)
 
 
 def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Learned:
 
     @cached_property
     def sha256(self) -> str:
+        """Hash of names and values, by which a resumed run knows them again."""
         import numpy as np
 
         digest = hashlib.sha256()

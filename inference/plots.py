@@ -26,8 +26,8 @@ from ._style import (
     scalars,
     short,
 )
-from .diagnostics import BFMI_MIN, ESS_MIN, KHAT_MAX
-from .results import judged
+from .diagnostics import BFMI_MIN, ESS_MIN
+from .results import KHAT_MAX, judged
 from .scores import calibration_bins
 
 if TYPE_CHECKING:

@@ -25,9 +25,11 @@ from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
 from .prior import sample as prior_sample
 from .program import Program, Site, batch_shape, over_draws
-from .scores import log_predictive, predictions, scored
+from .scores import Scored, log_predictive, predictions, scored
 
 HDI_PROB = 0.94
+# Above it importance weights cannot be trusted: Vehtari et al. (2024), arXiv:1507.02646.
+KHAT_MAX = 0.7
 # Replicated data sets that stand behind a point estimate's predictive distribution.
 _PLUG_IN_DRAWS = 1000
 # Elements of a group of predictive draws; more rows than that get fewer draws.
@@ -365,7 +367,8 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
             with np.errstate(all="ignore"):
                 tails = _psis(ratios.T)[1]
             _add_group(idata, "rows", xr.Dataset({"khat": ("row", tails)}))
-            found |= {"khat": float(np.median(tails)), "khat_high": float((tails > 0.7).mean())}
+            found["khat"] = float(np.median(tails))
+            found["khat_high"] = float((tails > KHAT_MAX).mean())
             ratios = ratios.sum(1)
         found["elbo"] = float(ratios.mean())
         found["elbo_se"] = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
@@ -383,7 +386,7 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
 def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, float]:
     """PSIS-LOO (Vehtari, Gelman and Gabry 2017); a guide's draws carry log p - log q too."""
     rows = pointwise(idata)  # (rows, draws)
-    if len(rows) < 2 or (khat is not None and not khat < 0.7):
+    if len(rows) < 2 or (khat is not None and not khat < KHAT_MAX):
         return {}
     weights = -rows
     if fit.log_q is not None:
@@ -424,7 +427,11 @@ def _log_sum_exp(values: np.ndarray) -> np.ndarray:
 
 def held_out(problem: Problem, fit: Fit, idata: az.InferenceData) -> dict[str, float]:
     """Scores on the rows held out (`scores.scored`); what is behind them is kept in `idata`."""
-    found = scored(problem, fit)
+    return kept(scored(problem, fit), idata)
+
+
+def kept(found: Scored, idata: az.InferenceData) -> dict[str, float]:
+    """The scores; what is behind them becomes groups of `idata`."""
     for name, group in found.groups.items():
         _add_group(idata, name, xr.Dataset(group))
     return found.metrics
@@ -443,13 +450,6 @@ def pointwise(idata: az.InferenceData) -> np.ndarray:
         for v in idata["log_likelihood"].data_vars.values()
     ]
     return sum(parts) if len(dims) == 1 else np.concatenate(parts)
-
-
-def add_rows(idata: az.InferenceData, name: str, values: Mapping[str, np.ndarray]) -> None:
-    """Add a group of what is known of rows, (rows, ...) each."""
-    row = f"row_{name}"
-    shaped = {k: ((row, *(f"{k}_{i}" for i in range(1, v.ndim))), v) for k, v in values.items()}
-    _add_group(idata, name, xr.Dataset(shaped))
 
 
 def next_row(

@@ -93,8 +93,8 @@ def svi(
         window: steps over which the objective is averaged to see a plateau; None takes the
             guide's own, else 100.
         draws: independent draws from the fitted guide.
-        rows: of the latents that belong to rows, those of the first so many are drawn in the end;
-            None takes all.
+        rows: of the latents that belong to rows, those of the first so many are drawn in the end,
+            by a guide that has an encoder; None takes all, as every other guide does.
         begin: where the location of a shared guide begins: at a random `start`, or at the mode of
             the unconstrained density, `map`.
         compile: how a step runs: `traced`, `aot` (needs a C++ compiler) or `plain` Pyro.
@@ -107,10 +107,10 @@ def svi(
         BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
     program = Program(problem)
-    shown = program if rows is None else Program(problem.first(rows))
-    check_memory(draws, shown.size)
     with seeded(seed, FIT, _BEGIN):
         chosen, findings = _chosen(guide, program, begin, seed, context)
+    shown = program if rows is None else _of_first(program, chosen.guide, rows, seed)
+    check_memory(draws, shown.size)
     used = _SETTINGS | dict(chosen.settings)
     own = {"lr": lr, "window": window, "schedule": schedule}
     used |= {name: value for name, value in own.items() if value is not None}
@@ -126,7 +126,17 @@ def svi(
         learned = {k: v.detach().clone() for k, v in pyro.get_param_store().items()}
         params = learned if chosen.packed is None else chosen.packed(learned)
     ended["findings"] = findings + ended["findings"] + told
-    return Fit(params=params, settings=used, metrics=metrics, rows=rows, **sample, **ended)
+    kept = None if shown is program else shown.problem.n
+    return Fit(params=params, settings=used, metrics=metrics, rows=kept, **sample, **ended)
+
+
+def _of_first(program: Program, guide: Callable, rows: int, seed: int) -> Program:
+    """The program of the first rows; of all, where the guide knows only those it was fitted to."""
+    with store(), seeded(seed, DRAWS):  # nothing of these runs is kept
+        _first_run(guide, program.problem.tensors)
+        if not (by_row.is_of_rows(program) and by_row.encodes(program, guide)):
+            return program
+    return Program(program.problem.first(rows))
 
 
 def _check_aim(objective: Aim, program: Program, chosen: Guide) -> None:

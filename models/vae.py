@@ -106,7 +106,7 @@ def full(x: Tensor, *, latent: int = 16, hidden: str = "100,100") -> None:
 
 
 class Flow(PyroModule):
-    """An encoder's normals, bent by two coupling layers that know the image (zuko).
+    """An encoder's normals, bent by four coupling layers that know the image (zuko).
 
     z = loc + scale T(e) with e standard normal: Dinh et al. (2017), Density estimation using Real
     NVP, arXiv:1605.08803. T begins as the identity, so that the flow begins as `own`.

@@ -91,7 +91,7 @@ def test_a_guide_with_an_encoder_takes_any_rows():
 
 @pytest.mark.parametrize("k", [1, 8])
 def test_the_bound_of_k_draws_against_numpy(k):
-    """Its expectation by a million draws of NumPy's, at the guide's first parameters."""
+    """Its expectation by 40,000 draws of NumPy's, at the guide's first parameters."""
     problem, n = problem_from(coded, {"x": X}), 5000
     fit = partial(svi.svi, problem, seed=0, context=QUIET, guide=encoder, draws=2)
     trace = fit(objective="iwae", particles=k, steps=n, lr=1e-12, schedule="linear").trace.numpy()
@@ -138,3 +138,11 @@ def test_a_result_keeps_the_latents_of_the_first_rows():
     assert fit.log_ratios.shape == (30, 7)
     assert fit.rows == 7
     assert problem.first(7).n == 7
+
+
+def test_a_guide_without_an_encoder_keeps_the_latents_of_all_rows():
+    x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    problem = problem_from(coded, {"x": x})
+    fit = svi.svi(problem, seed=0, context=QUIET, guide="normal", steps=20, draws=30, rows=7)
+    assert fit.draws["z"].shape == (1, 30, 40)
+    assert fit.rows is None
