@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from inference.check import Checked
     from inference.compare import Table
     from inference.diagnostics import Verdict
+    from inference.evidence import Effort
 
 __all__ = ["Callback", "Refused", "Run", "UsageError"]
 __all__ += ["calibrate", "check", "compare", "gradients", "load", "main", "report", "resume"]
@@ -198,6 +199,43 @@ class Run:
             Fault: data that the prediction needs are missing or cannot be coded as the run's.
         """
         return _predict(self, data, rows)
+
+    def evidence(
+        self,
+        data: Any = None,
+        *,
+        rows: int | None = None,
+        particles: int = 5000,
+        annealed: int = 0,
+        gaps: int = 0,
+        seed: int = 0,
+        progress: bool = False,
+    ) -> pd.DataFrame:
+        """log p(x) of each row under an svi run whose guide has an encoder, and what that costs.
+
+        Args:
+            data: rows, as for `predict`; default those that the run held out.
+            rows: the first so many (None: all).
+            particles: draws of each row for importance sampling.
+            annealed: so many of the first rows by annealed importance sampling too.
+            gaps: for so many of the first rows what the ELBO falls short of log p(x) by: because
+                of its normals, and because one encoder serves all rows.
+            seed: of the draws.
+            progress: whether to show progress bars.
+
+        Returns:
+            A row for each of the rows, nats: `log_p`, `error`, `elbo`, `khat`; where asked
+            `annealed`, `annealed_error`, `elbo_normal`, `approximation`, `amortisation`.
+
+        Raises:
+            Refused: the rows of this model have no latents of their own, or no encoder.
+            Fault: the run held no rows out, and none are given.
+        """
+        from inference.evidence import Effort
+
+        _must_be_counts(rows=rows, particles=particles)
+        effort = Effort(particles=particles, annealed=annealed, gaps=gaps)
+        return _evidence(self, data, rows, effort, seed, progress)
 
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
@@ -1495,6 +1533,34 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
         return execute.predict(model, run.record, found, tensors, rows)
 
 
+def _must_be_counts(**counts: int | None) -> None:
+    for name, count in counts.items():
+        if count is not None and count < 2:
+            raise UsageError(f"{name}={count} is too few; give 2 or more")
+
+
+def _evidence(
+    run: Run, source: Any, rows: int | None, effort: Effort, seed: int, progress: bool
+) -> pd.DataFrame:
+    """The evidence of rows under a saved run (`inference.evidence`)."""
+    from inference import evidence, execute, machine
+
+    if run.record["method"] != "svi":
+        raise UsageError(
+            f"this is a run of {run.record['method']}, which has no encoder; give one of svi"
+        )
+    with machine.numbers(run.record["data"].get("dtype", "float64")):
+        problem = execute.problem_of(run.entry, run.record["options"], run.data)
+        problem = execute.fitted(problem, run.record, run.params)
+        given = problem.test if source is None else _new_rows(run, source)
+        if given is None:
+            raise models.Fault("the run held no rows out; give some (--data)")
+        some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
+        guide = _guide(run.entry, _guide_of(run.record), run.record["options"])
+        context = Context(progress=progress)
+        return evidence.table(problem, guide, some, effort, seed=seed, context=context)
+
+
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
     """New data coded as the run's were; a built-in set's name or a file."""
     if run.data.new_rows is not None:
@@ -1668,6 +1734,24 @@ def _add_using(commands: Any) -> None:
     one.add_argument("--rows", type=int, default=1, metavar="N", help="new rows, if no data say")
     one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    one = _command(commands, "evidence", _evidence_command, "log p(x) of rows under a saved run")
+    one.add_argument("run", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
+    one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")
+    one.add_argument(
+        "--particles", type=int, default=5000, metavar="K", help="draws of each row, default 5000"
+    )
+    one.add_argument(
+        "--annealed", type=int, default=0, metavar="N", help="so many rows by annealing too"
+    )
+    one.add_argument(
+        "--gaps", type=int, default=0, metavar="N", help="for so many rows what the ELBO lacks"
+    )
+    one.add_argument("--seed", type=_seed, default=0, metavar="S", help="default 0")
+    one.add_argument("--out", metavar="FILE", help="write all rows to a .csv or .json file")
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    one.add_argument("-q", "--quiet", action="store_true", help="no progress")
 
     one = _command(commands, "report", _report, "several saved runs on one page")
     one.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs")
@@ -1912,16 +1996,45 @@ def _settings_of(arguments: argparse.Namespace) -> dict[str, str]:
     return pairs
 
 
-def _predict_command(arguments: argparse.Namespace) -> None:
-    out = Path(arguments.out) if arguments.out else None
+def _table_file(name: str | None) -> Path | None:
+    """Where a table is to be written.
+
+    Raises:
+        UsageError: neither .csv nor .json.
+    """
+    out = Path(name) if name else None
     if out is not None and out.suffix not in (".csv", ".json"):
         raise UsageError(f"--out {out} is neither .csv nor .json; name it so")
-    table = load(arguments.run).predict(arguments.data, rows=arguments.rows)
-    if out is not None:
-        from inference import store
+    return out
 
+
+def _write_table(out: Path | None, table: pd.DataFrame) -> None:
+    from inference import store
+
+    if out is not None:
         text = table.to_csv() if out.suffix == ".csv" else json.dumps(_rows_of(table), indent=1)
         store.write_text(out, text)
+
+
+def _evidence_command(arguments: argparse.Namespace) -> None:
+    from inference import evidence, terminal
+
+    out = _table_file(arguments.out)
+    names = ("data", "rows", "particles", "annealed", "gaps", "seed")
+    asked = {name: getattr(arguments, name) for name in names}
+    table = load(arguments.run).evidence(**asked, progress=not arguments.quiet)
+    _write_table(out, table)
+    summary, doubts = evidence.summary(table), evidence.doubts(table)
+    if arguments.json:
+        print(json.dumps({"summary": _rows_of(summary), "doubts": doubts}))
+    else:
+        terminal.show_evidence(summary, doubts)
+
+
+def _predict_command(arguments: argparse.Namespace) -> None:
+    out = _table_file(arguments.out)
+    table = load(arguments.run).predict(arguments.data, rows=arguments.rows)
+    _write_table(out, table)
     if arguments.json:
         print(json.dumps(_rows_of(table)))
     else:

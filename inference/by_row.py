@@ -11,7 +11,7 @@ draws, and what it tends to as k grows: the estimate of log p(x) by importance s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from pyro import poutine
@@ -44,16 +44,28 @@ def weighted(program: Program, guide: Callable, batch: Batch) -> tuple[Tensor, d
     return _of_rows(trace, plate) - _of_rows(drawn, plate) - units, values
 
 
-def _of_rows(trace: poutine.Trace, plate: str) -> Tensor:
-    """The log density of a run, summed over all but the rows."""
+def _of_rows(trace: poutine.Trace, plate: str, names: Collection[str] | None = None) -> Tensor:
+    """The log density of a run (of the sites named), summed over all but the rows."""
     total = torch.zeros(())
-    for node in discrete.factors(trace).values():
-        if isinstance(node["fn"], _Subsample):  # the plate itself
+    for name, node in discrete.factors(trace).items():
+        plates = isinstance(node["fn"], _Subsample)  # the plate itself is a site too
+        if plates or (names is not None and name not in names):
             continue
         (dim,) = (f.dim for f in node["cond_indep_stack"] if f.name == plate)
         by_row = node["log_prob"].movedim(dim, -1)
         total = total + by_row.reshape(-1, by_row.shape[-1]).sum(0)
     return total
+
+
+def log_prior_and_likelihood(
+    program: Program, values: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """log p(z) and log p(x | z) of each row, (rows,) each, at its latents."""
+    trace = run(program.model, program.problem.tensors, poutine.condition(data=dict(values)))
+    plate, latents = program.problem.rows[0], program.layout
+    both = _of_rows(trace, plate) - program.log_units_of_row
+    prior = _of_rows(trace, plate, latents)
+    return prior, both - prior
 
 
 def draws_by_row(program: Program, guide: Callable) -> bool:

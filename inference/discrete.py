@@ -20,6 +20,7 @@ from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ._bits import Bits
 from ._problem import Refused
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _values(site: Site) -> Tensor:
 
 def factors(trace: poutine.Trace) -> dict[str, Mapping[str, Any]]:
     """The sample sites of a trace by name, each scored under its key `log_prob`."""
-    with pyro.validation_enabled(False):
+    with pyro.validation_enabled(False), Bits():
         trace.compute_log_prob()
     return {
         name: node

@@ -6,21 +6,24 @@ See `by_row`: the guide gives draws of a row's latents, weighed by p(x, z) / q(z
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyro
 import torch
 from torch import Tensor
 
+from . import results
 from .by_row import weighted
+from .graph import compiled
 from .program import Batch, Program, over_draws
 from .scores import Scored, auroc
 
 # Draws for each row, rows of the test set and beside it, and rows for training that are encoded.
 _DRAWS, _ROWS, _CODED, _FOR_CODE = 1000, 1000, 5000, 20
-# Rows at once; how many draws at once, memory decides.
-_BATCH = 100
+# Rows, and draws of each, at once: what they hold in between stays in the processor's cache.
+_BATCH, _AT_ONCE = 100, 10
 
 
 class Evidence(NamedTuple):
@@ -30,18 +33,24 @@ class Evidence(NamedTuple):
         log_p: estimate of log p(x): log of the mean weight.
         error: its standard error, by the delta method; its bias is about -error^2 / 2.
         elbo: the mean log weight.
+        khat: of the weights; where it is high, they miss a part of p, and log_p is too low.
         means: latent to its mean over the guide's draws (rows, *shape).
     """
 
     log_p: np.ndarray
     error: np.ndarray
     elbo: np.ndarray
+    khat: np.ndarray
     means: dict[str, np.ndarray]
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """All numbers of the rows, by name."""
+        return {name: getattr(self, name) for name in self._fields[:-1]}
 
     def group(self, name: str) -> dict[str, Any]:
         """All that is known of the rows, variable to (dims, values)."""
-        each = {"log_p": self.log_p, "error": self.error, "elbo": self.elbo, **self.means}
-        return _group(name, each)
+        return _group(name, {**self.columns, **self.means})
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -72,31 +81,53 @@ def evidence(
         draws: of each row; from torch's current random state.
         told: called with the number of rows that are done.
     """
-    n, found = len(next(iter(rows.values()))), []
+    keys = program.problem.rows[1]
+    n, some = len(rows[keys[0]]), _sampler(program, guide, rows)
+    found = []
     for start in range(0, n, _BATCH):
-        part = {key: value[start : start + _BATCH] for key, value in rows.items()}
-        batch = Batch({**program.problem.tensors, **part})
-        found.append(_summed_up(program, guide, batch, draws))
+        at = torch.arange(start, start + _BATCH).clamp(max=n - 1)  # as many rows in each batch
+        parts = [some(*(rows[key][at] for key in keys)) for _ in range(-(-draws // _AT_ONCE))]
+        found.append([part[: n - start] for part in _summed_up(parts, draws)])
         told(min(start + _BATCH, n))
-    whole = {k: torch.cat([part[k] for part in found]).double().numpy() for k in found[0]}
-    return Evidence(*(whole.pop(name) for name in Evidence._fields[:3]), means=whole)
+    log_p, error, elbo, khat, *means = (torch.cat(p).double().numpy() for p in zip(*found))
+    return Evidence(log_p, error, elbo, khat, dict(zip(program.layout, means)))
 
 
-def _summed_up(program: Program, guide: Callable, batch: Batch, draws: int) -> dict[str, Tensor]:
-    """The fields of `Evidence` for a batch, and the means by latent."""
-    elements = _BATCH * max(1, program.elements // (program.problem.n or 1))
+def _sampler(program: Program, guide: Callable, rows: Mapping[str, Tensor]) -> Callable:
+    """Of a batch's rows: log weights (draws, rows) of a few draws, and the latents' means."""
+    problem = program.problem
+    keys = problem.rows[1]
 
-    def one(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        weights, values = weighted(program, guide, batch)
-        return {**values, "": weights}
+    def some(*tensors: Tensor) -> tuple[Tensor, ...]:
+        batch = Batch({**problem.tensors, **dict(zip(keys, tensors))})
 
-    found = over_draws(one, {"draw": torch.arange(draws)}, elements)
-    weights = found.pop("")  # (draws, rows)
-    means = {name: value.mean(0) for name, value in found.items()}
+        def one(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            weights, values = weighted(program, guide, batch)
+            return {**values, "": weights}
+
+        found = over_draws(one, {"draw": torch.arange(_AT_ONCE)})
+        return found.pop(""), *(found[name].mean(0) for name in program.layout)
+
+    n = len(rows[keys[0]])
+    example = [rows[key][torch.arange(_BATCH).clamp(max=n - 1)] for key in keys]
+    learned = [value for value in problem.params.values() if isinstance(value, Tensor)]
+    return compiled(some, [example], live=[*learned, *_of_store()])
+
+
+def _of_store() -> list[Tensor]:
+    """The parameters of a guide; as constants TorchScript gets their shapes wrong."""
+    return [param.unconstrained().detach() for param in pyro.get_param_store().values()]
+
+
+def _summed_up(parts: Sequence[tuple[Tensor, ...]], draws: int) -> list[Tensor]:
+    """The fields of `Evidence` of a batch, then the mean of each latent."""
+    weights, *means = ([part[i] for part in parts] for i in range(len(parts[0])))
+    weights = torch.cat(weights)[:draws].double()
     log_p = weights.logsumexp(0) - math.log(draws)
     relative = (2 * (weights - log_p)).logsumexp(0).exp() / draws - 1  # variance of w / p
     error = (relative.clamp(min=0) / draws).sqrt()
-    return {"log_p": log_p, "error": error, "elbo": weights.mean(0), **means}
+    tails = torch.as_tensor(results.psis(weights.T.numpy())[1])
+    return [log_p, error, weights.mean(0), tails, *(torch.stack(m).mean(0) for m in means)]
 
 
 def _group(name: str, values: Mapping[str, np.ndarray]) -> dict[str, Any]:

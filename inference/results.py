@@ -365,7 +365,7 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         ratios = fit.log_ratios.numpy()
         if ratios.ndim == 2:  # of rows that are independent: each has its own
             with np.errstate(all="ignore"):
-                tails = _psis(ratios.T)[1]
+                tails = psis(ratios.T)[1]
             _add_group(idata, "rows", xr.Dataset({"khat": ("row", tails)}))
             found["khat"] = float(np.median(tails))
             found["khat_high"] = float((tails > KHAT_MAX).mean())
@@ -374,7 +374,7 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         found["elbo_se"] = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
         # Weights that are equal up to rounding have no tail, whatever is fitted to their noise.
         if "khat" not in found:
-            found["khat"] = float(_psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
+            found["khat"] = float(psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
         idata.attrs["khat"] = found["khat"]
     approximate = fit.kind == "independent" and "predictions" in idata.groups()
     sampled = fit.kind in ("chains", "independent") and not approximate
@@ -392,7 +392,7 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
     if fit.log_q is not None:
         every = _every(fit.log_p.numel(), len(rows), _LIKELIHOOD_ELEMENTS)
         weights = weights + (fit.log_p - fit.log_q)[:, ::every].flatten().numpy()
-    smoothed, tails = _psis(weights)
+    smoothed, tails = psis(weights)
     # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf.
     level = np.ptp(weights, axis=1) < 1e-2
     tails = np.where(np.isinf(tails) & level, -np.inf, tails)
@@ -407,7 +407,7 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
     }
 
 
-def _psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pareto-smoothed log weights and k-hat; ArviZ 0.x takes log weights, not minus them."""
     with np.errstate(all="ignore"):  # the fit of a wild tail overflows on its way to a large k
         return az.psislw(log_weights)

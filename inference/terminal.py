@@ -144,6 +144,31 @@ def show_growth(table: pd.DataFrame, notes: Sequence[str]) -> None:
         out.print(Text(note), soft_wrap=True)
 
 
+def show_evidence(summary: pd.DataFrame, doubts: Sequence[str]) -> None:
+    """Print means over rows, nats, with their errors, and what speaks against them."""
+    out = console()
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("nats a row", "mean", "of draws", "of rows", "rows"):
+        drawn.add_column(heading, justify="left" if heading == "nats a row" else "right")
+    for name, row in summary.iterrows():
+        errors = ("" if row[k] != row[k] else f"+- {row[k]:.2g}" for k in ("mcse", "se"))
+        drawn.add_row(_OF_ROWS[name], f"{row['mean']:.3f}", *errors, f"{row['rows']:.0f}")
+    out.print(drawn)
+    for doubt in doubts:
+        out.print(Text(f"  - {doubt}"), soft_wrap=True)
+
+
+# What the columns of an evidence are.
+_OF_ROWS = {
+    "log_p": "log p(x), importance sampling",
+    "elbo": "ELBO, the encoder's",
+    "annealed": "log p(x), annealing",
+    "elbo_normal": "ELBO, normals fitted to each row",
+    "approximation": "gap: posteriors are no independent normals",
+    "amortisation": "gap: one encoder for all rows",
+}
+
+
 def show_gradients(table: pd.DataFrame) -> None:
     """Print the variance of each estimator's gradient, a row for each layer."""
     out = console()
