@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ._problem import Refused
-from .by_row import is_of_rows, log_prior_and_likelihood
+from .by_row import has_weights, log_prior_and_likelihood
 from .graph import compiled
 from .program import Program, over_draws
 
@@ -90,7 +90,7 @@ def temperatures_of(moves: int, delta: float = 4.0) -> Tensor:
 
 
 def _check(program: Program) -> None:
-    if not is_of_rows(program):
+    if not has_weights(program):
         raise Refused("annealing is of rows that have latents of their own, and no others")
     for site in program.of("latent"):
         if not _is_real(site.fn.support):

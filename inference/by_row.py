@@ -23,11 +23,16 @@ from .program import Batch, Program, over_draws, run
 
 
 def is_of_rows(program: Program) -> bool:
-    """Whether every latent belongs to a row, so that rows are independent; discrete ones not."""
-    rows, sites = program.problem.rows, program.of("latent", "observed")
-    if rows is None or not program.size or program.of("discrete") or program.has_factor:
+    """Whether every latent belongs to a row, so that rows are independent."""
+    rows, sites = program.problem.rows, program.of("latent", "discrete", "observed")
+    if rows is None or not program.size or program.has_factor:
         return False
     return all(rows[0] in {plate.name for plate in site.plates} for site in sites)
+
+
+def has_weights(program: Program) -> bool:
+    """Whether that is so, and a draw of a row's latents has a weight: none of them is discrete."""
+    return is_of_rows(program) and not program.of("discrete")
 
 
 def log_weights(program: Program, guide: Callable, batch: Batch) -> Tensor:

@@ -86,7 +86,7 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    if not by_row.is_of_rows(Program(problem)):
+    if not by_row.has_weights(Program(problem)):
         raise Refused(
             "the evidence is of rows that have latents of their own, and not every latent of "
             "this model belongs to a row; log_evidence of laplace is that of the whole model"

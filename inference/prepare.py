@@ -94,8 +94,8 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         tensors=tensors,
         latent_keys=tuple(free),
         rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
-        guides={name: _guide(guide, data, options) for name, guide in entry.guides.items()},
-        objectives={name: bound(aim, options) for name, aim in entry.objectives.items()},
+        guides={name: _own(guide, data, options) for name, guide in entry.guides.items()},
+        objectives={name: _own(aim, data, options) for name, aim in entry.objectives.items()},
         exact=partial(entry.exact, data, **options) if entry.exact else None,
         redrawn=data.redrawn,
         test=data.test,
@@ -118,11 +118,11 @@ def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable
         return model(data, **options)
 
 
-def _guide(guide: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
-    """A guide of the model's own with those of its options that it names; made, if a class."""
-    if not inspect.isclass(guide):
-        return bound(guide, options)
-    return instance(guide, data, {k: v for k, v in options.items() if k in declared(guide)})
+def _own(part: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
+    """A guide or objective of the model's own with its options; an object, if it is a class."""
+    if not inspect.isclass(part):
+        return bound(part, options)
+    return instance(part, data, {k: v for k, v in options.items() if k in declared(part)})
 
 
 def place(problem: Problem, device: str) -> Problem:

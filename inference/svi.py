@@ -147,7 +147,7 @@ def _check_aim(objective: Aim, program: Program, chosen: Guide) -> None:
         raise BadSetting(
             f"this guide has an objective of its own; leave objective={objective} out"
         )
-    if not by_row.is_of_rows(program):
+    if not by_row.has_weights(program):
         raise Refused(
             "iwae is a bound for each row, and not every latent of the model belongs to a row; "
             "use objective=elbo"
@@ -262,12 +262,12 @@ def _sample(
             values, log_q = _draw(program, chosen.guide, draws)
         else:
             values = {name: value.detach() for name, value in of_all.items()}
-        if chosen.density and _affordable(program, draws):
+        if chosen.density and not _draws_labels(program, chosen) and _affordable(program, draws):
             log_p = over_draws(program.log_joint, values, program.elements)
             found = {"log_p": log_p[None], "log_q": log_q[None], "log_ratios": log_p - log_q}
             some = context.of_many or not program.problem.identified
             more = 0 if some else further_draws(program, program.log_joint, values)
-            if by_row.is_of_rows(program) and by_row.draws_by_row(program, chosen.guide):
+            if by_row.has_weights(program) and by_row.draws_by_row(program, chosen.guide):
                 found["log_ratios"] = by_row.at_draws(program, chosen.guide, draws)
             elif more > draws:
                 found["log_ratios"] = _log_ratios(program, chosen, more)
@@ -278,6 +278,13 @@ def _sample(
         "kind": "point" if len(next(iter(values.values()))) == 1 else "independent",
         **found,
     }
+
+
+def _draws_labels(program: Program, chosen: Guide) -> bool:
+    """Whether the guide is a mixture over labels of its own, whose log q is not a draw's."""
+    nodes = run(chosen.guide, program.problem.tensors).nodes.values()
+    own = [node["fn"] for node in nodes if node.get("infer", {}).get("is_auxiliary")]
+    return any(fn.support.is_discrete for fn in own)
 
 
 def _affordable(program: Program, draws: int) -> bool:

@@ -6,12 +6,16 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Of Okabe and Ito's palette, which colour-blind readers tell apart.
 BLUE, ORANGE, RED, SKY, GREY = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "0.55"
+# How many times larger the pixels of an image are drawn, and the width of a picture, inches.
+_LARGER, _WIDTH = 4, 6.15
 
 
 def panels(
@@ -67,3 +71,20 @@ def captioned(figure: Figure, caption: str, shared: Axes | None = None) -> Figur
             handles, labels, ncols=len(labels), loc="upper left", bbox_to_anchor=corner, **style
         )
     return figure
+
+
+def grid(images: np.ndarray, columns: int) -> np.ndarray:
+    """Images (n, height, width), n a multiple of the columns, as one, with white between them."""
+    large = images.repeat(_LARGER, 1).repeat(_LARGER, 2)
+    padded = np.pad(large, ((0, 0), (0, _LARGER), (0, _LARGER)))
+    _, height, width = padded.shape
+    rows = padded.reshape(-1, columns, height, width).transpose(0, 2, 1, 3)
+    return rows.reshape(-1, columns * width)[:-_LARGER, :-_LARGER]
+
+
+def shown(image: np.ndarray, caption: str) -> Figure:
+    """One large grey picture, black for 1."""
+    figure, (ax,) = panels(height=_WIDTH * image.shape[0] / image.shape[1])
+    ax.imshow(image, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_axis_off()
+    return captioned(figure, caption)

@@ -42,7 +42,7 @@ from torch import Tensor
 
 from ._data import integers
 from ._entry import Data, Entry, Fault
-from ._figure import captioned, panels
+from ._figure import grid, shown
 from ._network import dense, tanh_layers
 from ._pictures import Pictures, pictures
 
@@ -154,8 +154,8 @@ def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
 _ACTIVE = 0.01
 # How far, of its size, the bound may be above that of images held out.
 _MEMORISED = 0.05
-# Neighbours that vote on a label; images in a row of a picture, and the size of their pixels.
-_NEIGHBOURS, _SHOWN, _LARGER = 5, 12, 4
+# Neighbours that vote on a label; images in a row of a picture.
+_NEIGHBOURS, _SHOWN = 5, 12
 
 
 def metrics(
@@ -175,11 +175,11 @@ def metrics(
         return {}
     test, train = groups["held_out_rows"]["z"], groups["coded_rows"]["z"]
     found = {"active_units": float((test.var(0) > _ACTIVE).sum())}
-    shown: Pictures = data.scaling
-    if shown.labels is None or len(np.unique(shown.labels)) < 2:
+    own: Pictures = data.scaling
+    if own.labels is None or len(np.unique(own.labels)) < 2:
         return found
-    labels = shown.labels[: len(train)], shown.test_labels[: len(test)]
-    grey = _grey(data)[: len(train)], shown.grey[: len(test)].numpy()
+    labels = own.labels[: len(train)], own.test_labels[: len(test)]
+    grey = _grey(data)[: len(train)], own.grey[: len(test)].numpy()
     for suffix, inputs in (("", (train, test)), ("_pixels", grey)):
         found |= {f"{k}{suffix}": v for k, v in _told_apart(*inputs, *labels).items()}
     return found
@@ -230,24 +230,6 @@ def _chances(
     return mean.numpy().reshape(-1, data.scaling.height, data.scaling.width)
 
 
-def _grid(images: np.ndarray, columns: int) -> np.ndarray:
-    """Images (n, height, width), n a multiple of the columns, as one, with white between them."""
-    large = images.repeat(_LARGER, 1).repeat(_LARGER, 2)
-    padded = np.pad(large, ((0, 0), (0, _LARGER), (0, _LARGER)))
-    _, height, width = padded.shape
-    rows = padded.reshape(-1, columns, height, width).transpose(0, 2, 1, 3)
-    return rows.reshape(-1, columns * width)[:-_LARGER, :-_LARGER]
-
-
-def _shown(image: np.ndarray, caption: str) -> Figure:
-    """One large grey picture, black for 1."""
-    width = 6.15
-    figure, (ax,) = panels(height=width * image.shape[0] / image.shape[1])
-    ax.imshow(image, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
-    ax.set_axis_off()
-    return captioned(figure, caption)
-
-
 def samples(
     data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
 ) -> Figure:
@@ -257,7 +239,7 @@ def samples(
         "What the model thinks of as images: chances of pixels under codes drawn from the prior. "
         "Half of one thing and half of another: codes that no image has."
     )
-    return _shown(_grid(_chances(data, params, codes, options), _SHOWN), caption)
+    return shown(grid(_chances(data, params, codes, options), _SHOWN), caption)
 
 
 def reconstructions(
@@ -280,7 +262,7 @@ def reconstructions(
         "Test images as they came (top), with the pixels that the model was given (middle), and "
         "decoded from the mean of what the encoder makes of them (bottom)."
     )
-    return _shown(_grid(rows, len(codes)), caption)
+    return shown(grid(rows, len(codes)), caption)
 
 
 def manifold(
@@ -297,7 +279,7 @@ def manifold(
         "The images of all codes: first number to the right, second upwards, each step the same "
         "share of the prior. Neighbours look alike, or the code has torn what belongs together."
     )
-    return _shown(_grid(_chances(data, params, codes, options), 20), caption)
+    return shown(grid(_chances(data, params, codes, options), 20), caption)
 
 
 def interpolation(
@@ -318,7 +300,7 @@ def interpolation(
         "From one test image to another (left, right) along a straight line of codes: a good "
         "representation has an image at every step, not two at once."
     )
-    return _shown(_grid(_chances(data, params, np.concatenate(lines), options), _SHOWN), caption)
+    return shown(grid(_chances(data, params, np.concatenate(lines), options), _SHOWN), caption)
 
 
 _SVI = {"steps": 15_000, "batch_size": 100, "lr": 2e-3, "schedule": "linear", "particles": 1}

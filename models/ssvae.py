@@ -1,0 +1,332 @@
+"""Semi-supervised variational autoencoder: few labels, many images, one model of both.
+
+The lectures' second use of a generative model: what images without labels tell about those with.
+An image has a label y and a style z that are independent; a classifier q(y|x) guesses the label,
+an encoder q(z|x,y) the style. Where the label is not known it is summed out (enumerated), so that
+every image teaches the decoder, and through it the classifier. This is M2 of Kingma et al.
+
+    y_i ~ Categorical(1/C, ..., 1/C),  i = 1..n;  known for some rows, a latent `label` for others
+    z_i ~ Normal(0, I),  latent dimensions
+    x_i ~ Bernoulli(f(y_i, z_i)) for each pixel;  f the decoder, with parameters of its own
+
+Data:   x, shape (n, pixels), binary, and y, shape (n,), classes 0..C-1, -1 where not known; of
+        `digits` (default), `mnist`, `fashion-mnist`, a folder of labelled images or a file. Of all
+        labels `labels` are kept, as many of each class. `binarise` as for `vae`.
+Priors: of label and style alone. The parameters have none: only svi fits them.
+Guides: `own`, trained by the bound of M2 (eq. 9: its ELBO, and alpha times the log probability
+        that the classifier gives the known labels); `supervised`, the same classifier trained on
+        the known labels alone: its twin.
+Exact:  nothing.
+Known failure: what the decoder finds easiest to tell apart need not be the classes that are
+        asked for: with too few labels, or too small an alpha, styles take the place of labels.
+
+References: Kingma, Rezende, Mohamed and Welling (2014), Semi-supervised learning with deep
+generative models, arXiv:1406.5298.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import log
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from pyro import poutine
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from ._data import integers
+from ._entry import BadSetting, Data, Entry, Fault, Redrawn, Rows
+from ._figure import grid, shown
+from ._images import generator
+from ._network import dense, start, tanh_layers
+from ._pictures import Binarise, Pictures, pictures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LEAST = 0.01  # chances of pixels with which the decoder begins are the mean image's
+_LABELLED = 100  # labelled rows that a step sees
+_SHOWN = 12  # test images in a picture
+
+
+def partly_labelled(
+    source: Any = None,
+    *,
+    labels: Annotated[int, ">= 1"] = 100,
+    n: Annotated[int | None, ">= 1"] = None,
+    split: Annotated[float | None, "> 0", "< 1"] = None,
+    binarise: Binarise = "dynamic",
+    data_seed: Annotated[int, ">= 0"] = 0,
+) -> Data:
+    """Images `x` (n, pixels) and labels `y` (n,), of which all but a few are -1: not known.
+
+    Args:
+        source: as `vae`'s; images of a folder are labelled by its subfolders.
+        labels: how many are known, as many of each class.
+        n: images to train on, chosen at random (None: all).
+        split: share held out as test set, of digits or own images (None: a fifth).
+        binarise: `dynamic` or `static`.
+        data_seed: seed of which labels are known, of splits, subsets and binary pixels.
+
+    Raises:
+        Fault: whatever is wrong with the images. BadSetting: more labels than there are.
+    """
+    if binarise == "none":
+        raise BadSetting("this model's pixels are binary; use binarise=dynamic, or static")
+    found = pictures(source, n=n, split=split, binarise=binarise, data_seed=data_seed)
+    shown: Pictures = found.scaling
+    if shown.labels is None:
+        raise Fault(f"the images have no labels ({found.source}); add y, or name subfolders by it")
+    y = torch.full((found.n,), -1)
+    at = _balanced(shown.labels, labels, generator(data_seed, "labels"))
+    y[at] = torch.as_tensor(shown.labels[at])
+    drawn = found.redrawn
+    if drawn is not None:
+        grey = {"x": drawn.tensors["x"], "y": y}
+        drawn = Redrawn(grey, lambda rows: {"y": rows["y"], **drawn_of(rows)})
+        drawn_of = found.redrawn.draw
+    return replace(
+        found,
+        tensors={"x": found.tensors["x"], "y": y},
+        rows=Rows("row", ("x", "y")),
+        test={"x": found.test["x"], "y": torch.full((len(found.test["x"]),), -1)},
+        redrawn=drawn,
+        source=f"{found.source}, {labels} labels",
+    )
+
+
+def _balanced(classes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """As many rows of each class, at random; what cannot be shared out goes to the first ones."""
+    if count > len(classes):
+        raise BadSetting(f"labels={count}, but there are {len(classes)} images; give fewer")
+    if count == len(classes):
+        return np.arange(count)
+    order = rng.permutation(len(classes))
+    rank = np.empty(len(classes), int)
+    for label in np.unique(classes):
+        own = order[classes[order] == label]
+        rank[own] = np.arange(len(own))
+    return np.lexsort((classes, rank))[:count]
+
+
+class SSVAE(PyroModule):
+    """The model: a label and a style, and their image through the decoder."""
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        latent: Annotated[int, ">= 1"] = 16,
+        hidden: str = "100",
+    ):
+        super().__init__()
+        self.latent, self.hidden = latent, integers("hidden", hidden)
+        self.classes = data.scaling.classes
+        self.begin = torch.as_tensor(data.tensors["x"]).mean(0).clamp(_LEAST, 1 - _LEAST).logit()
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        known = F.one_hot(y.long().clamp(min=0), self.classes).to(x)
+        chances = torch.where(y[..., None] < 0, torch.full_like(known, 1 / self.classes), known)
+        zeros = torch.zeros(self.latent, device=x.device)
+        with pyro.plate("row", len(x)):
+            label = pyro.sample(
+                "label", dist.Categorical(chances), infer={"enumerate": "parallel"}
+            )
+            z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))  # (n, latent)
+            pixels = dist.Bernoulli(logits=self.decoded(z, label), validate_args=False)
+            pyro.sample("x", pixels.to_event(1), obs=x)
+
+    def decoded(self, z: Tensor, label: Tensor) -> Tensor:
+        """Log odds of the pixels, (..., pixels), of styles (..., latent) and labels (...)."""
+        *inner, first = self.hidden
+        h = torch.tanh(dense("decoder.0", z, first) + _of_label("decoder", label, first, self))
+        h = tanh_layers("decoder.inner", h, inner[::-1])
+        return dense("decoder.x", h, len(self.begin), bias=self.begin.to(z))
+
+
+def _of_label(name: str, label: Tensor, outputs: int, sizes: Any) -> Tensor:
+    """What a label adds to the units of a layer, (..., outputs)."""
+    shape = (sizes.classes, outputs)
+    return pyro.param(f"{name}.label", lambda: start(name, shape))[label]
+
+
+class Encoder(PyroModule):
+    """The guide: a guess of the label, and independent normals of the style under it."""
+
+    def __init__(self, data: Data, *, latent: int = 16, hidden: str = "100"):
+        super().__init__()
+        self.latent, self.hidden = latent, integers("hidden", hidden)
+        self.classes = data.scaling.classes
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        with pyro.plate("row", len(x)):
+            chances = dist.Categorical(logits=self.guessed(x), validate_args=False)
+            guess = pyro.sample("guess", chances, infer={"is_auxiliary": True})
+            loc, scale = self.style(x, torch.where(y < 0, guess, y))
+            pyro.sample("z", dist.Normal(loc, scale).to_event(1))
+
+    def guessed(self, x: Tensor) -> Tensor:
+        """Log odds of the classes of each image, up to a constant, (n, C)."""
+        return dense("classifier.y", tanh_layers("classifier", x, self.hidden), self.classes)
+
+    def style(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and sd of the style under labels (..., n), each (..., n, latent)."""
+        first, *inner = self.hidden
+        h = torch.tanh(dense("encoder.0", x, first) + _of_label("encoder", label, first, self))
+        h = tanh_layers("encoder.inner", h, inner)
+        return dense("encoder.loc", h, self.latent), dense("encoder.scale", h, self.latent).exp()
+
+
+class Known:
+    """The labelled rows, of which each step sees some; trains the classifier on them alone."""
+
+    def __init__(self, data: Data):
+        grey = data.tensors if data.redrawn is None else data.redrawn.tensors
+        at = torch.nonzero(grey["y"] >= 0)[:, 0]
+        self.n, self.x, self.y = len(grey["y"]), grey["x"][at], grey["y"][at]
+        self.drawn = dict if data.redrawn is None else data.redrawn.draw
+
+    def __call__(self, model: Callable, guide: Callable, data: Mapping[str, Any]) -> Tensor:
+        x, y = self.some(data["x"])
+        log_q, _ = _by_row(model, guide, x, y)
+        return self.n * _score(log_q, y)
+
+    def some(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Labelled rows, at random as many as a step sees, their pixels drawn anew."""
+        x, y = self.x, self.y
+        if len(y) > _LABELLED:
+            at = torch.randint(len(y), (_LABELLED,))
+            x, y = x[at], y[at]
+        return self.drawn({"x": x.to(like), "y": y})["x"], y
+
+
+class Bound(Known):
+    """What `own` is trained by: M2's bound, and the classifier's log score of known labels.
+
+    Sum over rows with a label of L(x, y), over the others of sum_y q(y|x) (L(x, y) - log q(y|x)),
+    and alpha n times the mean log q(y|x) of the known labels: Kingma et al. (2014), eq. 6, 7, 9;
+    L(x, y) = log p(y) + log p(x | y, z) + log p(z) - log q(z | x, y) at one z.
+    """
+
+    def __init__(self, data: Data, *, alpha: float = 0.1):
+        super().__init__(data)
+        self.alpha = alpha
+
+    def __call__(self, model: Callable, guide: Callable, data: Mapping[str, Any]) -> Tensor:
+        x, y = self.some(data["x"])
+        log_q, bound = _by_row(model, guide, x, y)
+        known = len(self.y) * bound.mean() + self.alpha * self.n * _score(log_q, y)
+        if len(self.y) == self.n:
+            return known
+        unknown = _unlabelled(model, guide, log_q.shape[-1], data["x"], data["y"])
+        return known + self.n / len(data["x"]) * unknown
+
+
+def _score(log_q: Tensor, y: Tensor) -> Tensor:
+    """The mean log probability of the labels."""
+    return log_q.gather(-1, y[:, None]).mean()
+
+
+def _unlabelled(model: Callable, guide: Callable, classes: int, x: Tensor, y: Tensor) -> Tensor:
+    """The bound of those rows that have no label, summed."""
+    labels = torch.arange(classes, device=x.device)[:, None]
+    log_q, bound = _by_row(model, guide, x, labels.expand(-1, len(x)))
+    each = log_q.T.exp() * (bound - log_q.T)  # (C, rows)
+    return (each.sum(0) * (y < 0)).sum()
+
+
+def _by_row(model: Callable, guide: Callable, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """log q(y|x), (rows, C), and L(x, y) under labels (..., rows), at one style each."""
+    drawn = poutine.trace(guide).get_trace(x=x, y=label).nodes
+    values = {"z": drawn["z"]["value"], "label": label}
+    trace = poutine.trace(poutine.condition(model, data=values)).get_trace(x=x, y=label).nodes
+    log_p = sum(trace[k]["fn"].log_prob(trace[k]["value"]) for k in ("z", "x"))
+    log_guess = drawn["guess"]["fn"].logits.log_softmax(-1)
+    log_q = drawn["z"]["fn"].log_prob(values["z"])
+    return log_guess, log_p - log_q - log(log_guess.shape[-1])
+
+
+# -- what it is used for -----------------------------------------------------------------------
+
+
+def metrics(
+    data: Data,
+    draws: Mapping[str, np.ndarray],
+    exact: Any,
+    *,
+    params: Mapping[str, Any],
+    **options: Any,
+) -> dict[str, float]:
+    """`accuracy` and `log_score` (mean log probability) of the classifier on the test images."""
+    if not any(name.startswith("classifier") for name in params):
+        return {}
+    x, labels = data.test["x"].to(getattr(torch, data.dtype)), data.scaling.test_labels
+    with torch.no_grad(), poutine.substitute(data=_learned(data, params, "classifier")):
+        logs = Encoder(data, **options).guessed(x).log_softmax(-1).numpy()
+    right = logs.argmax(1) == labels
+    return {
+        "accuracy": float(right.mean()),
+        "log_score": float(logs[np.arange(len(labels)), labels].mean()),
+    }
+
+
+def _learned(data: Data, params: Mapping[str, Any], part: str) -> dict[str, Tensor]:
+    """The parameters of the networks whose names begin so."""
+    dtype = getattr(torch, data.dtype)
+    return {k: torch.as_tensor(v).to(dtype) for k, v in params.items() if k.startswith(part)}
+
+
+def analogies(
+    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+) -> Figure | None:
+    """Test images, and the same style under each of the labels."""
+    if not any(name.startswith("classifier") for name in params):
+        return None
+    dtype, encoder, model = (
+        getattr(torch, data.dtype),
+        Encoder(data, **options),
+        SSVAE(data, **options),
+    )
+    x = data.test["x"][:_SHOWN].to(dtype)
+    labels = torch.arange(encoder.classes)[:, None].expand(-1, len(x))
+    with torch.no_grad(), poutine.substitute(data=_learned(data, params, "")):
+        style, _ = encoder.style(x, encoder.guessed(x).argmax(-1))
+        images = model.decoded(style.expand(encoder.classes, *style.shape), labels).sigmoid()
+    shape = (-1, data.scaling.height, data.scaling.width)
+    rows = [x.numpy().reshape(shape), *(image.numpy().reshape(shape) for image in images)]
+    caption = (
+        "Test images (top), and below each its style, as the encoder sees it, under all of the "
+        "labels in turn: style and label are apart if each row shows one class throughout."
+    )
+    return shown(grid(np.concatenate(rows), len(x)), caption)
+
+
+_REFUSED = "only svi fits the decoder, whose parameters have no priors"
+
+ENTRY = Entry(
+    model=SSVAE,
+    data=partly_labelled,
+    guides={"own": Encoder, "supervised": Encoder},
+    objectives={"own": Bound, "supervised": Known},
+    first="svi:own",
+    refused=dict.fromkeys(("mle", "map", "laplace", "nuts", "prior"), _REFUSED),
+    metrics=metrics,
+    figures={"analogies": analogies},
+    settings={
+        "svi": {
+            "steps": 10_000,
+            "batch_size": 100,
+            "lr": 2e-3,
+            "schedule": "linear",
+            "particles": 1,
+            "draws": 200,
+            "rows": 64,
+        }
+    },
+)
