@@ -114,10 +114,7 @@ class _Path:
     def __init__(self, program: Program, chains: int):
         self.program, self.chains, self.rows = program, chains, program.problem.n
         self.sites = [(site.name, site.shape[1:]) for site in program.of("latent")]
-        self.terms = compiled(self._terms, [[self.start()]], live=self._learned())
-
-    def _learned(self) -> list[Tensor]:
-        return [v for v in self.program.problem.params.values() if isinstance(v, Tensor)]
+        self.terms = compiled(self._terms, [[self.start()]])
 
     def start(self) -> Tensor:
         """Draws from the prior."""

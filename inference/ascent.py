@@ -5,6 +5,7 @@ It knows no model: a function gives an objective and its gradient on the rows of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,6 +30,8 @@ _FALL, _WINDOWS = 0.5, 50
 # between the two before the learning rate begins to fall. Both also as a share of an objective
 # that is of the rows alone, without a prior of weights: that of an image is many nats.
 _RISE, _STEEP = (0.005, 0.005), (0.05, 0.01)
+# A long window shows its objective, over the last steps, every so many seconds.
+_SHOWN_STEPS, _SHOWN_SECONDS = 100, 2.0
 
 # Value and flat gradient of the objective on the rows of a batch.
 Gradient = Callable[..., tuple[Tensor, Tensor]]
@@ -146,7 +149,7 @@ class Ascent:
         windows = max(1, steps // _WINDOWS // of_pass) * of_pass
         self.window = window if schedule == "plateau" else windows
         self.lr, self.kept = adam.lr, state
-        self.trace = torch.zeros(steps, dtype=adam.flat.dtype)
+        self.trace, self.shown = torch.zeros(steps, dtype=adam.flat.dtype), 0.0
         self.at = _Progress()
 
     def run(
@@ -160,15 +163,14 @@ class Ascent:
         bar.update(at.done)
         with bar, listening() as heard:
             while at.done < self.steps and not at.converged and heard.signal is None:
-                values, mean = self._window(gradient, batches, heard)
+                values, mean = self._window(gradient, batches, heard, bar)
                 broke = _broken(values, self.adam.flat)
                 if not len(values) or broke is not None:
                     break
                 last.copy_(self.adam.flat)
                 self._advance(values, mean)
                 told = {"step": at.done, "of": self.steps, "elbo": float(values.mean())}
-                bar.update(len(values))
-                bar.set_postfix_str(f"ELBO {told['elbo']:.4g}")
+                self._show(bar, values)
                 context.callbacks.on_step({**told, "lr": self.adam.lr})
                 if self.kept.due and len(values) == self.window:
                     self.save()
@@ -181,7 +183,7 @@ class Ascent:
         return {"trace": trace, **self._ending(trace, heard.signal)}
 
     def _window(
-        self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard
+        self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard, bar: tqdm
     ) -> tuple[Tensor, Tensor | None]:
         """Some steps: the objective at each (steps,), and the parameters' mean for a plateau."""
         values, done = [], self.at.done
@@ -198,8 +200,17 @@ class Ascent:
             values.append(value)
             if total is not None:
                 total += self.adam.flat
+            bar.update()
+            if len(values) % _SHOWN_STEPS == 0 and time.monotonic() > self.shown + _SHOWN_SECONDS:
+                self._show(bar, torch.stack(values[-_SHOWN_STEPS:]))
         mean = None if total is None else total / max(len(values), 1)
         return torch.stack(values) if values else self.trace[:0], mean
+
+    def _show(self, bar: tqdm, values: Tensor) -> None:
+        """The mean of the objective, of rows that stand alone that of one of them."""
+        self.shown, mean = time.monotonic(), float(values.mean())
+        said = f"{mean / self.rows:.5g} a row" if self.of_rows else f"{mean:.4g}"
+        bar.set_postfix_str(f"ELBO {said}")
 
     def _advance(self, values: Tensor, mean: Tensor | None) -> None:
         """Take a window into account."""

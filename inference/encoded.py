@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
@@ -110,13 +109,7 @@ def _sampler(program: Program, guide: Callable, rows: Mapping[str, Tensor]) -> C
 
     n = len(rows[keys[0]])
     example = [rows[key][torch.arange(_BATCH).clamp(max=n - 1)] for key in keys]
-    learned = [value for value in problem.params.values() if isinstance(value, Tensor)]
-    return compiled(some, [example], live=[*learned, *_of_store()])
-
-
-def _of_store() -> list[Tensor]:
-    """The parameters of a guide; as constants TorchScript gets their shapes wrong."""
-    return [param.unconstrained().detach() for param in pyro.get_param_store().values()]
+    return compiled(some, [example])
 
 
 def _summed_up(parts: Sequence[tuple[Tensor, ...]], draws: int) -> list[Tensor]:

@@ -187,8 +187,12 @@ class _Builder:
                 self.nodes[id(call.out)] = self.nodes[id(same)]
             else:
                 self._emit(call)
-        self.graph.output(tuple(self._reference(out) for out in outputs))
+        wanted = tuple(self._reference(out) for out in outputs)
+        last = self.graph.output(wanted)
         self._drop_unused()
+        # Draws that nobody uses are outputs too: compilers would leave them out, and the draws
+        # that follow would be others than the function's.
+        last.args = ((*wanted, *(n for n in self.graph.nodes if _is_random(n) and not n.users)),)
         return fx.GraphModule(self.module, self.graph)
 
     def _refuse_values(self, call: _Call) -> None:
@@ -304,10 +308,13 @@ class _Builder:
 
 def _has_effect(node: fx.Node) -> bool:
     """Whether a node writes to memory, or takes from the stream of random numbers."""
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    random = torch.Tag.nondeterministic_seeded in node.target.tags
-    return node.target._schema.is_mutable or random
+    called = isinstance(node.target, torch._ops.OpOverload)
+    return called and (node.target._schema.is_mutable or _is_random(node))
+
+
+def _is_random(node: fx.Node) -> bool:
+    called = isinstance(node.target, torch._ops.OpOverload)
+    return called and torch.Tag.nondeterministic_seeded in node.target.tags
 
 
 def _storage(tensor: Tensor) -> int:
@@ -374,6 +381,7 @@ def faster(
     """
     graph = record(function, points[0], live)
     run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
+    run.outputs = len(_same_random(function, points[0]))
     if not _same(run, function, points):
         raise Unrecordable("the recorded graph gave other values")
     return run
@@ -428,10 +436,12 @@ class Recorded:
     Attributes:
         package: the file of compiled code that it runs; None where there is none.
         live: tensors that it reads beside its arguments.
+        outputs: so many of the graph's are the function's.
     """
 
     package: Path | None = None
     live: Sequence[Tensor] = ()
+    outputs: int | None = None
 
 
 class _Scripted(Recorded):
@@ -441,22 +451,42 @@ class _Scripted(Recorded):
         def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
             return graph(*arguments)
 
+        self.live = [*_detached(live), *_with_matrices(graph)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated, and told so four times
             # Of a function: calling a traced module costs another 10 microseconds.
-            self.run = torch.jit.trace(flat, (*inputs, *_detached(live)), check_trace=False)
-        self.live = _detached(live)
+            self.run = torch.jit.trace(flat, (*inputs, *self.live), check_trace=False)
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return self.run(*arguments, *self.live)
+        return self.run(*arguments, *self.live)[: self.outputs]
 
-    def __getstate__(self) -> tuple[bytes, list[Tensor]]:
+    def __getstate__(self) -> tuple[bytes, list[Tensor], int | None]:
         buffer = io.BytesIO()
         torch.jit.save(self.run, buffer)
-        return buffer.getvalue(), self.live
+        return buffer.getvalue(), self.live, self.outputs
 
-    def __setstate__(self, state: tuple[bytes, list[Tensor]]) -> None:
-        self.run, self.live = torch.jit.load(io.BytesIO(state[0])), state[1]
+    def __setstate__(self, state: tuple[bytes, list[Tensor], int | None]) -> None:
+        code, self.live, self.outputs = state
+        self.run = torch.jit.load(io.BytesIO(code))
+
+
+def _with_matrices(graph: fx.GraphModule) -> list[Tensor]:
+    """Make those constants of a graph that are matrices further arguments of it; their values.
+
+    TorchScript (torch 2.13) gets the shapes of constants wrong in products of matrices.
+    """
+    found, nodes = [], graph.graph.nodes
+    last = [node for node in nodes if node.op == "placeholder"][-1]
+    for node in [node for node in nodes if node.op == "get_attr"]:
+        value = getattr(graph, node.target)
+        if value.ndim > 1:
+            with graph.graph.inserting_after(last):
+                last = graph.graph.placeholder(f"matrix_{len(found)}")
+            node.replace_all_uses_with(last)
+            graph.graph.erase_node(node)
+            found.append(value)
+    graph.recompile()
+    return found
 
 
 def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -492,13 +522,13 @@ class _AheadOfTime(Recorded):
         self.run = load(str(self.package), "model", True, 1, -1).boxed_run
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.run([*arguments, *self.live]))
+        return tuple(self.run([*arguments, *self.live])[: self.outputs])
 
-    def __getstate__(self) -> tuple[Path, list[Tensor]]:
-        return self.package, self.live
+    def __getstate__(self) -> tuple[Path, list[Tensor], int | None]:
+        return self.package, self.live, self.outputs
 
-    def __setstate__(self, state: tuple[Path, list[Tensor]]) -> None:
-        self.package, self.live = state
+    def __setstate__(self, state: tuple[Path, list[Tensor], int | None]) -> None:
+        self.package, self.live, self.outputs = state
         self._load()
 
 

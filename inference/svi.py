@@ -386,9 +386,7 @@ def prepared(
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
     record = compiled if graphs is None else graphs.compiled
-    # What was fitted before is an input too: as constants TorchScript gets their shapes wrong.
-    fixed = [value for value in program.problem.params.values() if isinstance(value, Tensor)]
-    live = [*params, *fixed, *(number for number, _ in chosen.live)]
+    live = [*params, *(number for number, _ in chosen.live)]
     return record(gradient, examples, how=pace.compile, live=live), flat
 
 

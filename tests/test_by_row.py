@@ -74,10 +74,16 @@ def test_weights_against_numpy():
     np.testing.assert_allclose(found, log_p - log_q, rtol=1e-12)
 
 
-@pytest.mark.parametrize("model", [shared_scale, labelled, outside_the_rows])
+@pytest.mark.parametrize("model", [shared_scale, outside_the_rows])
 def test_a_model_is_of_rows_only_if_all_of_it_is(model):
-    assert by_row.is_of_rows(Program(problem_from(coded, {"x": X})))
+    assert by_row.has_weights(Program(problem_from(coded, {"x": X})))
     assert not by_row.is_of_rows(Program(problem_from(model, {"x": X})))
+
+
+def test_rows_with_labels_of_their_own_have_no_weights():
+    program = Program(problem_from(labelled, {"x": X}))
+    assert by_row.is_of_rows(program)
+    assert not by_row.has_weights(program)
 
 
 def test_a_guide_with_an_encoder_takes_any_rows():

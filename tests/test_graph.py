@@ -113,6 +113,22 @@ def test_a_branch_on_a_value_runs_plainly_with_a_warning():
         record(lambda u: (u[u > 0].sum(),), [U])
 
 
+def test_draws_that_nobody_uses_are_drawn():
+    def function(u):
+        (2 * torch.rand(5)).sum()
+        torch.bernoulli(u.sigmoid())
+        return (u + torch.rand(()), torch.rand(2))
+
+    run = compiled(function, [(U,)])
+    assert run is not function
+    torch.manual_seed(3)
+    ours = run(U)
+    torch.manual_seed(3)
+    torch.testing.assert_close(ours, function(U), rtol=0, atol=0)
+    again = pickle.loads(pickle.dumps(run))
+    assert len(again(U)) == 2
+
+
 def test_a_folded_operation_may_be_repeated():
     def function(u):
         return (u + torch.zeros_like(u).cos() + torch.zeros_like(u).sin(),)
