@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ._problem import Context, Fault, Finding, Problem, Refused
+from .callbacks import Callback
 from .chains import Heard, listening
 from .state import State
 
@@ -112,6 +113,34 @@ class _Progress:
     level: Tensor | None = None
 
 
+class _Told:
+    """Tells bar and callbacks of the objective, in a long window too.
+
+    Args:
+        bar: of all steps.
+        callbacks: told of the step.
+        steps: in all.
+        rows: where the objective is of rows that stand alone, their number: the bar shows its
+            mean over them.
+    """
+
+    def __init__(self, bar: tqdm, callbacks: Callback, steps: int, rows: int | None):
+        self.bar, self.callbacks, self.steps, self.rows = bar, callbacks, steps, rows
+        self.last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether nothing was told for some seconds."""
+        return time.monotonic() > self.last + _SHOWN_SECONDS
+
+    def tell(self, step: int, values: Tensor, lr: float) -> None:
+        """So many steps are done, in the last of which the objective had these values."""
+        self.last, mean = time.monotonic(), float(values.mean())
+        said = f"{mean:.4g}" if self.rows is None else f"{mean / self.rows:.5g} a row"
+        self.bar.set_postfix_str(f"ELBO {said}")
+        self.callbacks.on_step({"step": step, "of": self.steps, "elbo": mean, "lr": lr})
+
+
 class Ascent:
     """Adam, window by window, until all is level; goes on from a state on disk.
 
@@ -149,7 +178,7 @@ class Ascent:
         windows = max(1, steps // _WINDOWS // of_pass) * of_pass
         self.window = window if schedule == "plateau" else windows
         self.lr, self.kept = adam.lr, state
-        self.trace, self.shown = torch.zeros(steps, dtype=adam.flat.dtype), 0.0
+        self.trace = torch.zeros(steps, dtype=adam.flat.dtype)
         self.at = _Progress()
 
     def run(
@@ -161,17 +190,16 @@ class Ascent:
             total=self.steps, desc="training", disable=not context.progress, mininterval=0.2
         )
         bar.update(at.done)
+        told = _Told(bar, context.callbacks, self.steps, self.rows if self.of_rows else None)
         with bar, listening() as heard:
             while at.done < self.steps and not at.converged and heard.signal is None:
-                values, mean = self._window(gradient, batches, heard, bar)
+                values, mean = self._window(gradient, batches, heard, told)
                 broke = _broken(values, self.adam.flat)
                 if not len(values) or broke is not None:
                     break
                 last.copy_(self.adam.flat)
                 self._advance(values, mean)
-                told = {"step": at.done, "of": self.steps, "elbo": float(values.mean())}
-                self._show(bar, values)
-                context.callbacks.on_step({**told, "lr": self.adam.lr})
+                told.tell(at.done, values, self.adam.lr)
                 if self.kept.due and len(values) == self.window:
                     self.save()
         if at.averaging and at.converged:
@@ -183,7 +211,7 @@ class Ascent:
         return {"trace": trace, **self._ending(trace, heard.signal)}
 
     def _window(
-        self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard, bar: tqdm
+        self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard, told: _Told
     ) -> tuple[Tensor, Tensor | None]:
         """Some steps: the objective at each (steps,), and the parameters' mean for a plateau."""
         values, done = [], self.at.done
@@ -200,17 +228,12 @@ class Ascent:
             values.append(value)
             if total is not None:
                 total += self.adam.flat
-            bar.update()
-            if len(values) % _SHOWN_STEPS == 0 and time.monotonic() > self.shown + _SHOWN_SECONDS:
-                self._show(bar, torch.stack(values[-_SHOWN_STEPS:]))
+            told.bar.update()
+            if len(values) % _SHOWN_STEPS == 0 and told.due:
+                recent = torch.stack(values[-_SHOWN_STEPS:])
+                told.tell(done + len(values), recent, self.adam.lr)
         mean = None if total is None else total / max(len(values), 1)
         return torch.stack(values) if values else self.trace[:0], mean
-
-    def _show(self, bar: tqdm, values: Tensor) -> None:
-        """The mean of the objective, of rows that stand alone that of one of them."""
-        self.shown, mean = time.monotonic(), float(values.mean())
-        said = f"{mean / self.rows:.5g} a row" if self.of_rows else f"{mean:.4g}"
-        bar.set_postfix_str(f"ELBO {said}")
 
     def _advance(self, values: Tensor, mean: Tensor | None) -> None:
         """Take a window into account."""

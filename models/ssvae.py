@@ -307,15 +307,19 @@ def analogies(
     return shown(grid(np.concatenate(rows), len(x)), caption)
 
 
-_REFUSED = "only svi fits the decoder, whose parameters have no priors"
-
 ENTRY = Entry(
     model=SSVAE,
     data=partly_labelled,
     guides={"own": Encoder, "supervised": Encoder},
     objectives={"own": Bound, "supervised": Known},
     first="svi:own",
-    refused=dict.fromkeys(("mle", "map", "laplace", "nuts", "prior"), _REFUSED),
+    refused={
+        "mle": "only svi fits the decoder, whose parameters have no priors",
+        "map": "only svi fits the decoder, whose parameters have no priors",
+        "laplace": "only svi fits the decoder, whose parameters have no priors",
+        "nuts": "only svi fits the decoder, whose parameters have no priors",
+        "prior": "only svi fits the decoder, whose parameters have no priors",
+    },
     metrics=metrics,
     figures={"analogies": analogies},
     settings={

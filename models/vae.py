@@ -18,7 +18,8 @@ Guides: `own`, independent normals; `full`, a full covariance; `flow`, coupling 
         amortised. `normal`, and the other shared ones, have parameters for each image instead.
 Exact:  nothing.
 Known failure: log p(x) of simple images of another kind can be above that of the images that were
-        learned: the density of a pixel says little about what is shown.
+        learned (Nalisnick et al. 2019, arXiv:1810.09136): what is simple is likely. `outside=`
+        shows it: `auroc_log_p` below a half, and `auroc_corrected`, less the image's own length.
 
 References: Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114; Rezende,
 Mohamed and Wierstra (2014), arXiv:1401.4082; Burda, Grosse and Salakhutdinov (2016), Importance
@@ -44,7 +45,7 @@ from ._data import integers
 from ._entry import Data, Entry, Fault
 from ._figure import grid, shown
 from ._network import dense, tanh_layers
-from ._pictures import Pictures, pictures
+from ._pictures import Pictures, compressed, pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,12 +170,13 @@ def metrics(
     """`active_units`, and how well a code tells what an image shows, beside its pixels.
 
     `knn`: accuracy on test images of the vote of the five nearest training codes; `probe`: of a
-    logistic regression on the codes; `knn_pixels`, `probe_pixels`: the same on grey pixels.
+    logistic regression on the codes; `knn_pixels`, `probe_pixels`: the same on grey pixels. For
+    images of another kind `auroc_corrected[name]`, see `_told_outside`.
     """
     if "held_out_rows" not in groups:
         return {}
     test, train = groups["held_out_rows"]["z"], groups["coded_rows"]["z"]
-    found = {"active_units": float((test.var(0) > _ACTIVE).sum())}
+    found = {"active_units": float((test.var(0) > _ACTIVE).sum())} | _told_outside(data, groups)
     own: Pictures = data.scaling
     if own.labels is None or len(np.unique(own.labels)) < 2:
         return found
@@ -196,6 +198,28 @@ def doubts(metrics: Mapping[str, float], *, latent: int, **options: Any) -> list
         if above > _MEMORISED * -metrics["elbo_test"]:
             what = f"images that were learned from score {above:.1f} nats above those held out"
             found.append((what, "it knows them by heart: give more of them, or fewer units"))
+    return found
+
+
+def _told_outside(data: Data, groups: Mapping[str, Any]) -> dict[str, float]:
+    """`auroc_corrected[name]`: chance that an image of another kind is told by log p and length.
+
+    A compressed image's length is what any model of images has to say of it; so the score is
+    log p(x) + length: Serra et al. (2020), arXiv:1909.11480, eq. 3.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    def score(x: Tensor, group: str) -> np.ndarray:
+        log_p = groups[group]["log_p"]
+        shape = len(log_p), data.scaling.height, data.scaling.width
+        return log_p + compressed(x[: len(log_p)].numpy().reshape(shape))
+
+    found, own = {}, score(data.test["x"], "held_out_rows")
+    for name, rows in data.beside.items():
+        other = score(rows["x"], f"beside_rows_{name}")
+        outside = np.repeat([0, 1], [len(own), len(other)])
+        area = roc_auc_score(outside, -np.concatenate([own, other]))
+        found[f"auroc_corrected[{name}]"] = float(area)
     return found
 
 

@@ -35,6 +35,7 @@ SMALL = {
     "heteroscedastic": {"n": 60, "hidden": "4"},
     "stochastic_layer": {"data": "moons", "n": 20, "hidden": "4", "width": 3},
     "vae": {"n": 20, "hidden": "8", "latent": 2},
+    "ssvae": {"n": 20, "labels": 10, "hidden": "8", "latent": 2},
 }
 OF_NETWORKS = {"steps": 5, "batch_size": 50}
 
@@ -123,6 +124,7 @@ REFUSED = {
     "heteroscedastic": ("sparse",),
     "stochastic_layer": guides.OF_NETWORKS,  # its latents are activations
     "vae": guides.OF_NETWORKS,  # its latents are codes
+    "ssvae": guides.OF_NETWORKS,
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from models._entry import BadSetting, Fault, MissingInput, UnknownName
-from models._pictures import pictures
+from models._pictures import compressed, pictures
 
 
 def test_binary_pixels_are_ones_as_often_as_they_are_grey():
@@ -108,3 +108,16 @@ def test_what_is_wrong_with_images_is_told(source, options, fault, message):
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(MissingInput, match="there are no images"):
         pictures(str(tmp_path))
+
+
+@pytest.mark.parametrize("levels", [2, 256])
+def test_images_are_as_long_as_they_are_complex(levels):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(levels, size=(3, 64, 64)) / (levels - 1)
+    flat, half = np.zeros((3, 64, 64)), noise * (np.arange(64) < 32)
+    longest, shortest, between = compressed(noise), compressed(flat), compressed(half)
+    assert (shortest < between).all()
+    assert (between < longest).all()
+    entropy = 64**2 * np.log(levels)
+    assert (longest > entropy).all()
+    assert (longest < 1.2 * entropy + 300).all()
