@@ -233,7 +233,9 @@ class Run:
         """
         from inference.evidence import Effort
 
-        _must_be_counts(rows=rows, particles=particles)
+        _must_be_counts(1, rows=rows)
+        _must_be_counts(2, particles=particles)
+        _must_be_counts(0, annealed=annealed, gaps=gaps)
         effort = Effort(particles=particles, annealed=annealed, gaps=gaps)
         return _evidence(self, data, rows, effort, seed, progress)
 
@@ -1533,10 +1535,10 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
         return execute.predict(model, run.record, found, tensors, rows)
 
 
-def _must_be_counts(**counts: int | None) -> None:
+def _must_be_counts(least: int, **counts: int | None) -> None:
     for name, count in counts.items():
-        if count is not None and count < 2:
-            raise UsageError(f"{name}={count} is too few; give 2 or more")
+        if count is not None and count < least:
+            raise UsageError(f"{name}={count} is too few; give {least} or more")
 
 
 def _evidence(

@@ -52,8 +52,8 @@ def annealed(
 ) -> Annealed:
     """log p(x) of the program's rows, from torch's current random state.
 
-    Step sizes follow the acceptance of each row's moves, all along the way; so the moves are not
-    exactly those of a fixed kernel, an effect far below the error.
+    Step sizes follow the acceptance of each row's moves, all along the way, as Wu et al. have it;
+    so the moves are not quite those of a fixed kernel.
 
     Args:
         program: the model and the rows, its own parameters fitted.

@@ -21,6 +21,8 @@ from .scores import Scored, auroc
 
 # Draws for each row, rows of the test set and beside it, and rows for training that are encoded.
 _DRAWS, _ROWS, _CODED, _FOR_CODE = 1000, 1000, 5000, 20
+# Draws without which the tail of the weights cannot be told.
+_FOR_TAILS = 100
 # Rows, and draws of each, at once: what they hold in between stays in the processor's cache.
 _BATCH, _AT_ONCE = 100, 10
 
@@ -32,7 +34,8 @@ class Evidence(NamedTuple):
         log_p: estimate of log p(x): log of the mean weight.
         error: its standard error, by the delta method; its bias is about -error^2 / 2.
         elbo: the mean log weight.
-        khat: of the weights; where it is high, they miss a part of p, and log_p is too low.
+        khat: of the weights; where it is high, they miss a part of p, and log_p is too low. NaN
+            of few draws.
         means: latent to its mean over the guide's draws (rows, *shape).
     """
 
@@ -119,7 +122,9 @@ def _summed_up(parts: Sequence[tuple[Tensor, ...]], draws: int) -> list[Tensor]:
     log_p = weights.logsumexp(0) - math.log(draws)
     relative = (2 * (weights - log_p)).logsumexp(0).exp() / draws - 1  # variance of w / p
     error = (relative.clamp(min=0) / draws).sqrt()
-    tails = torch.as_tensor(results.psis(weights.T.numpy())[1])
+    tails = torch.full_like(log_p, math.nan)
+    if draws >= _FOR_TAILS:
+        tails = torch.as_tensor(results.psis(weights.T.numpy())[1])
     return [log_p, error, weights.mean(0), tails, *(torch.stack(m).mean(0) for m in means)]
 
 

@@ -257,12 +257,13 @@ def _sample(
 ) -> dict[str, Any]:
     """What a `Fit` holds of the fitted guide: draws, log p, log q and further ratios of them."""
     of_all, log_q, found = None if chosen.all is None else chosen.all(), None, {}
+    density = chosen.density and not _draws_labels(program, chosen, seed)
     with seeded(seed, DRAWS):
         if of_all is None:
             values, log_q = _draw(program, chosen.guide, draws)
         else:
             values = {name: value.detach() for name, value in of_all.items()}
-        if chosen.density and not _draws_labels(program, chosen) and _affordable(program, draws):
+        if density and _affordable(program, draws):
             log_p = over_draws(program.log_joint, values, program.elements)
             found = {"log_p": log_p[None], "log_q": log_q[None], "log_ratios": log_p - log_q}
             some = context.of_many or not program.problem.identified
@@ -280,9 +281,10 @@ def _sample(
     }
 
 
-def _draws_labels(program: Program, chosen: Guide) -> bool:
+def _draws_labels(program: Program, chosen: Guide, seed: int) -> bool:
     """Whether the guide is a mixture over labels of its own, whose log q is not a draw's."""
-    nodes = run(chosen.guide, program.problem.tensors).nodes.values()
+    with seeded(seed, FIT):
+        nodes = run(chosen.guide, program.problem.tensors).nodes.values()
     own = [node["fn"] for node in nodes if node.get("infer", {}).get("is_auxiliary")]
     return any(fn.support.is_discrete for fn in own)
 

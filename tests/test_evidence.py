@@ -90,6 +90,8 @@ def test_the_command(tmp_path, capsys):
     assert "log p(x), importance sampling" in capsys.readouterr().out
     new = np.zeros((3, 8, 8))
     assert done.evidence({"x": new}, particles=20)["log_p"].shape == (3,)
+    with pytest.raises(zoo.UsageError, match="particles=1 is too few; give 2 or more"):
+        done.evidence(particles=1)
     point = zoo.run("vae", method="map", init=done, part="test", n=3, out=tmp_path)
     assert zoo.main(["evidence", str(point.path)]) == 2
     assert "has no encoder" in capsys.readouterr().err

@@ -6,8 +6,12 @@
 subset too). `outside`: MNIST against Fashion-MNIST, and turned, by every method. `labels`: random
 labels, a deterministic network and a sparse one. `rows`: the parts of the variance of
 `heteroscedastic` as rows grow. `sparse`: sparse variational dropout of 300-100; `pruned`: the same
-network by MAP with its smallest weights removed. Results go to a file as they come (JSON lines),
-tables to stdout.
+network by MAP with its smallest weights removed.
+
+Of generative models: `semi`, error against the number of labels; `unlike`, images of another set
+told by log p(x); `gaps`, what the ELBO of each guide lacks.
+
+Results go to a file as they come (JSON lines), tables to stdout.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent.parent)]
+sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
+
+from images import gaps, semi, unlike  # noqa: E402
 
 import zoo  # noqa: E402
 
@@ -193,7 +199,8 @@ def _error(run: zoo.Run, compression: float) -> float:
     return float((x.argmax(1) != y).mean())
 
 
-STUDIES = {f.__name__: f for f in (few, outside, labels, rows, sparse, pruned)}
+OF_NETWORKS, OF_IMAGES = (few, outside, labels, rows, sparse, pruned), (semi, unlike, gaps)
+STUDIES = {f.__name__: f for f in (*OF_NETWORKS, *OF_IMAGES)}
 
 
 def setting(word: str) -> tuple[str, Any]:
