@@ -25,13 +25,11 @@ def test_evidence_of_rows_against_the_closed_form():
 
 
 def test_errors_are_what_repetition_shows():
-    program, found = Program(problem_from(coded, {"x": X})), []
-    for seed in range(60):
-        torch.manual_seed(seed)
-        found.append(annealed(program, 10, 50))
-    spread = np.std([f.log_p for f in found], axis=0)
-    told = np.mean([f.error for f in found], axis=0)
-    np.testing.assert_allclose(told, spread, rtol=0.4)
+    torch.manual_seed(0)
+    found = annealed(Program(problem_from(coded, {"x": X.repeat(200, 1)})), 10, 50)
+    spread = found.log_p.reshape(200, 3).std(0)
+    told = found.error.reshape(200, 3).mean(0)
+    np.testing.assert_allclose(told, spread, rtol=0.3)
 
 
 def test_temperatures_go_from_prior_to_posterior():

@@ -223,7 +223,7 @@ def test_another_guide_of_the_same_name_is_refused(tmp_path):
 
 
 def test_a_failed_run_that_is_resumed_and_killed_is_no_longer_failed(tmp_path):
-    path = stopped(tmp_path, 0.5, **NUTS)
+    path = stopped(tmp_path, 0.55, **NUTS)
     record = store.begun(path)
     store._put_manifest(path, {**record, "status": "failed", "reason": "out of memory"})
     with pytest.raises(KeyboardInterrupt):
