@@ -1,7 +1,7 @@
-"""The log probability of bits from their log odds, in a third of torch's time.
+"""The log probability of bits from their log odds, in few operations where vmap batches it.
 
-Torch's own takes 8 ns an element, most of it in `log_sigmoid` (2 cores, torch 2.13: 3 here), and
-`torch.func.vmap` makes 25 operations of it.
+`torch.func.vmap` makes 25 operations of torch's single one; here it is three, in a quarter of
+the time (10 x 100 x 784 of them). Elsewhere torch's own is as fast, and stays.
 """
 
 from __future__ import annotations
@@ -14,20 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-# Elements up to which torch's single operation costs less than the three of here.
-_FEW = 1000
 # Above it exp overflows in single precision; softplus(x) is x there.
 _LARGE = 80.0
 
 
 class Bits(TorchFunctionMode):
-    """While it is on, log odds l of bits b cost softplus(l) - l b."""
+    """While it is on, batched log odds l of bits b cost softplus(l) - l b."""
 
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function is F.binary_cross_entropy_with_logits and _plain(kwargs) and _many(*args):
+        if function is F.binary_cross_entropy_with_logits and _plain(kwargs) and _batched(*args):
             logits, bits = args
             return F.softplus(logits, threshold=_LARGE) - logits * bits
         return function(*args, **kwargs)
@@ -39,6 +37,5 @@ def _plain(kwargs: Mapping[str, Any]) -> bool:
     return given == {"reduction"} and kwargs["reduction"] == "none"
 
 
-def _many(*tensors: Tensor) -> bool:
-    batched = any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)
-    return batched or max(tensor.numel() for tensor in tensors) > _FEW
+def _batched(*tensors: Tensor) -> bool:
+    return any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)

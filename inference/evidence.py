@@ -153,7 +153,7 @@ def _gaps(
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Means over rows, with two errors: of the draws, and of the rows being a sample.
 
-    Columns `mean`, `mcse` (absent where it is not known) and `se`, nats; `rows` that it is of.
+    Columns `mean`, `mcse` (NaN where it is not known) and `se`, nats; `rows` that it is of.
     """
     errors = {"log_p": "error", "annealed": "annealed_error"}
     lines = {}

@@ -86,17 +86,16 @@ def partly_labelled(
     y = torch.full((found.n,), -1)
     at = _balanced(shown.labels, labels, generator(data_seed, "labels"))
     y[at] = torch.as_tensor(shown.labels[at])
-    drawn = found.redrawn
-    if drawn is not None:
-        grey = {"x": drawn.tensors["x"], "y": y}
-        drawn = Redrawn(grey, lambda rows: {"y": rows["y"], **drawn_of(rows)})
-        drawn_of = found.redrawn.draw
+    redrawn = found.redrawn
+    if redrawn is not None:
+        grey, pixels = {"x": redrawn.tensors["x"], "y": y}, redrawn.draw
+        redrawn = Redrawn(grey, lambda rows: {"y": rows["y"], **pixels(rows)})
     return replace(
         found,
         tensors={"x": found.tensors["x"], "y": y},
         rows=Rows("row", ("x", "y")),
         test={"x": found.test["x"], "y": torch.full((len(found.test["x"]),), -1)},
-        redrawn=drawn,
+        redrawn=redrawn,
         source=f"{found.source}, {labels} labels",
     )
 
@@ -124,6 +123,7 @@ class SSVAE(PyroModule):
         *,
         latent: Annotated[int, ">= 1"] = 16,
         hidden: str = "100",
+        alpha: Annotated[float, ">= 0"] = 0.1,
     ):
         super().__init__()
         self.latent, self.hidden = latent, integers("hidden", hidden)
@@ -145,15 +145,16 @@ class SSVAE(PyroModule):
     def decoded(self, z: Tensor, label: Tensor) -> Tensor:
         """Log odds of the pixels, (..., pixels), of styles (..., latent) and labels (...)."""
         *inner, first = self.hidden
-        h = torch.tanh(dense("decoder.0", z, first) + _of_label("decoder", label, first, self))
+        h = torch.tanh(
+            dense("decoder.0", z, first) + _of_label("decoder", label, self.classes, first)
+        )
         h = tanh_layers("decoder.inner", h, inner[::-1])
         return dense("decoder.x", h, len(self.begin), bias=self.begin.to(z))
 
 
-def _of_label(name: str, label: Tensor, outputs: int, sizes: Any) -> Tensor:
+def _of_label(name: str, label: Tensor, classes: int, outputs: int) -> Tensor:
     """What a label adds to the units of a layer, (..., outputs)."""
-    shape = (sizes.classes, outputs)
-    return pyro.param(f"{name}.label", lambda: start(name, shape))[label]
+    return pyro.param(f"{name}.label", lambda: start(name, (classes, outputs)))[label]
 
 
 class Encoder(PyroModule):
@@ -178,7 +179,9 @@ class Encoder(PyroModule):
     def style(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and sd of the style under labels (..., n), each (..., n, latent)."""
         first, *inner = self.hidden
-        h = torch.tanh(dense("encoder.0", x, first) + _of_label("encoder", label, first, self))
+        h = torch.tanh(
+            dense("encoder.0", x, first) + _of_label("encoder", label, self.classes, first)
+        )
         h = tanh_layers("encoder.inner", h, inner)
         return dense("encoder.loc", h, self.latent), dense("encoder.scale", h, self.latent).exp()
 
@@ -261,6 +264,8 @@ def metrics(
     exact: Any,
     *,
     params: Mapping[str, Any],
+    latent: int,
+    hidden: str,
     **options: Any,
 ) -> dict[str, float]:
     """`accuracy` and `log_score` (mean log probability) of the classifier on the test images."""
@@ -268,7 +273,7 @@ def metrics(
         return {}
     x, labels = data.test["x"].to(getattr(torch, data.dtype)), data.scaling.test_labels
     with torch.no_grad(), poutine.substitute(data=_learned(data, params, "classifier")):
-        logs = Encoder(data, **options).guessed(x).log_softmax(-1).numpy()
+        logs = Encoder(data, latent=latent, hidden=hidden).guessed(x).log_softmax(-1).numpy()
     right = logs.argmax(1) == labels
     return {
         "accuracy": float(right.mean()),
@@ -283,17 +288,20 @@ def _learned(data: Data, params: Mapping[str, Any], part: str) -> dict[str, Tens
 
 
 def analogies(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+    data: Data,
+    draws: Mapping[str, Any],
+    *,
+    params: Mapping[str, Any],
+    latent: int,
+    hidden: str,
+    **options: Any,
 ) -> Figure | None:
     """Test images, and the same style under each of the labels."""
     if not any(name.startswith("classifier") for name in params):
         return None
-    dtype, encoder, model = (
-        getattr(torch, data.dtype),
-        Encoder(data, **options),
-        SSVAE(data, **options),
-    )
-    x = data.test["x"][:_SHOWN].to(dtype)
+    encoder = Encoder(data, latent=latent, hidden=hidden)
+    model = SSVAE(data, latent=latent, hidden=hidden)
+    x = data.test["x"][:_SHOWN].to(getattr(torch, data.dtype))
     labels = torch.arange(encoder.classes)[:, None].expand(-1, len(x))
     with torch.no_grad(), poutine.substitute(data=_learned(data, params, "")):
         style, _ = encoder.style(x, encoder.guessed(x).argmax(-1))

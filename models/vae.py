@@ -19,7 +19,7 @@ Guides: `own`, independent normals; `full`, a full covariance; `flow`, coupling 
 Exact:  nothing.
 Known failure: log p(x) of simple images of another kind can be above that of the images that were
         learned (Nalisnick et al. 2019, arXiv:1810.09136): what is simple is likely. `outside=`
-        shows it: `auroc_log_p` below a half, and `auroc_corrected`, less the image's own length.
+        measures it: `auroc_log_p`, and `auroc_corrected`, less the image's own length.
 
 References: Kingma and Welling (2014), Auto-encoding variational Bayes, arXiv:1312.6114; Rezende,
 Mohamed and Wierstra (2014), arXiv:1401.4082; Burda, Grosse and Salakhutdinov (2016), Importance

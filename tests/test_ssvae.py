@@ -176,7 +176,7 @@ def test_images_without_labels_help():
 
 
 def test_a_decoder_is_taken_as_it_is(tmp_path):
-    done = zoo.run("ssvae", **SMALL, steps=50, draws=20, rows=10, out=tmp_path)
+    done = zoo.run("ssvae", **SMALL, alpha=1.0, steps=50, draws=20, rows=10, out=tmp_path)
     more = zoo.run("ssvae", method="map", init=done, out=tmp_path)
     assert torch.equal(
         torch.as_tensor(more.params["decoder.label"]),
