@@ -99,8 +99,10 @@ def table(
                 "the run's guide has no encoder, and knows only the rows that it was fitted to; "
                 "give a run of one of the model's own guides"
             )
-        with seeded(seed, PREDICTIVE), _bar("rows", n, context) as told:
-            found = encoded.evidence(program, trained, rows, effort.particles, told=told)
+        with _bar("rows", n, context) as told:
+            found = encoded.evidence(
+                program, trained, rows, effort.particles, seed=seed, told=told
+            )
     columns = dict(found.columns)
     if effort.annealed:
         columns |= _annealed(problem, rows, effort, seed, context)

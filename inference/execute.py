@@ -177,7 +177,7 @@ def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) ->
     with seeded(plan.seed, PREDICTIVE), kept as (program, guide):
         if not by_row.encodes(program, guide):
             return {}
-        return results.kept(encoded.scored(program, guide), idata)
+        return results.kept(encoded.scored(program, guide, plan.seed), idata)
 
 
 def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:

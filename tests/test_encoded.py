@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +22,7 @@ from inference.program import Program
 def evidence_of(draws, seed=0, rows=X, guide=encoder):
     program = Program(problem_from(coded, {"x": X}))
     guide(rows)  # parameters are made outside of what is vectorised
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        return encoded.evidence(program, guide, {"x": rows}, draws)
+    return encoded.evidence(program, guide, {"x": rows}, draws, seed=seed)
 
 
 def test_evidence_against_the_closed_form():
@@ -49,10 +50,31 @@ def test_rows_in_batches_are_as_many(monkeypatch):
     rows, done = torch.cat([X, X, X[:1]]), []
     program = Program(problem_from(coded, {"x": X}))
     encoder(rows)
-    found = encoded.evidence(program, encoder, {"x": rows}, 5000, told=done.append)
-    assert done == [3, 6, 7]
+    found = encoded.evidence(program, encoder, {"x": rows}, 5000, seed=0, told=done.append)
+    assert done == sorted(done) and done[-1] == 7
     assert found.log_p.shape == (7,)
     np.testing.assert_allclose(found.log_p[:3], log_evidence(X.numpy()), atol=0.2)
+
+
+def test_draws_depend_on_the_seed_alone(monkeypatch):
+    rows, found = X.repeat(100, 1), []
+    for cores in (1, 3):
+        monkeypatch.setattr(encoded, "cores", lambda cores=cores: cores)
+        found.append(evidence_of(100, rows=rows))
+    np.testing.assert_array_equal(found[0].log_p, found[1].log_p)
+    assert (found[0].log_p[:3] != found[0].log_p[102:105]).all()
+    assert (evidence_of(100, seed=1, rows=rows).log_p != found[0].log_p).all()
+
+
+def test_a_stop_ends_all_processes(monkeypatch):
+    def stop(_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    program = Program(problem_from(coded, {"x": X}))
+    encoder(X)
+    with pytest.raises(KeyboardInterrupt):
+        encoded.evidence(program, encoder, {"x": X.repeat(100, 1)}, 10**6, seed=0, told=stop)
+    assert not multiprocessing.active_children()
 
 
 def test_evidence_of_a_decoder_against_quadrature():
@@ -79,8 +101,8 @@ def test_evidence_of_a_decoder_against_quadrature():
     log_joint = x @ logits.T + special.log_expit(-logits).sum(1) + stats.norm.logpdf(z)
     truth = special.logsumexp(log_joint, axis=1) + np.log(z[1] - z[0])
     with svi.trained_guide(problem, "own", fit.params) as (program, guide):
-        torch.manual_seed(0)
-        found = encoded.evidence(program, guide, {"x": problem.test["x"][:300]}, 5000)
+        rows = {"x": problem.test["x"][:300]}
+        found = encoded.evidence(program, guide, rows, 5000, seed=0)
     assert abs(found.log_p.mean() - truth.mean()) < 0.01
     assert (found.elbo < truth).all()
     assert (np.abs(found.log_p - truth) < 5 * found.error + 1e-3).all()
@@ -93,8 +115,7 @@ def test_a_guide_with_learned_parameters_is_the_one_that_learned_them(guide):
     params = {name: value.clone() for name, value in fit.params.items()}
     fresh = problem_of("vae", n=30, latent=2, hidden="8")
     with svi.trained_guide(replace(fresh, params=params), guide, params) as (program, trained):
-        torch.manual_seed(0)
-        found = encoded.evidence(program, trained, {"x": problem.tensors["x"]}, 1000)
+        found = encoded.evidence(program, trained, {"x": problem.tensors["x"]}, 1000, seed=0)
     np.testing.assert_allclose(found.means["z"], fit.draws["z"][0].mean(0), atol=0.25)
     elbo = fit.log_ratios.mean(0)
     error = fit.log_ratios.std(0) / 1000**0.5
@@ -110,7 +131,7 @@ def test_rows_beside_those_held_out_are_told_apart():
         problem, seed=0, context=QUIET, guide="own", steps=300, lr=3e-3, draws=2, particles=1
     )
     with svi.trained_guide(problem, "own", fit.params) as (program, guide):
-        found = encoded.scored(program, guide)
+        found = encoded.scored(program, guide, 0)
     assert found.metrics["auroc_log_p[coins]"] > 0.95
     assert found.metrics["nll[coins]"] > found.metrics["nll"] + 5
     assert found.metrics["elbo_test"] < -found.metrics["nll"]
