@@ -398,6 +398,7 @@ def compare(
     seed: int = 0,
     out: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
+    init: str | Path | Run | None = None,
     progress: bool = False,
     jobs: int = 1,
     **settings: Any,
@@ -413,7 +414,7 @@ def compare(
             default `mle,map,laplace,svi:normal,svi:mvn,nuts,exact`.
         vary: a setting and its values, `prior_scale=0.1,1,10`: prior sensitivity.
         sizes: numbers of rows, `2,10,100`: the estimates as data grow, instead of the comparison.
-        data, target, features, seed, device, progress: as for `run`.
+        data, target, features, seed, device, init, progress: as for `run`.
         out: folder in which the runs and the comparison are saved; None saves nothing.
         jobs: runs at once; above 1 they disturb each other's times.
         settings: as for `run`; each method takes those that it knows.
@@ -429,16 +430,18 @@ def compare(
     common = {"data": data, "columns": {"target": target, "features": features}}
     common |= {"seed": seed, "device": device, "settings": settings}
     if any(isinstance(one, Run) or _is_run(one) for one in what):
-        idle = {"methods": methods, "vary": vary, "sizes": sizes, "data": data, **settings}
+        idle = {"methods": methods, "vary": vary, "sizes": sizes, "data": data, "init": init}
+        idle |= settings
         _must_be_idle(idle, "runs that are there are compared as they are")
         return _kept(_runs_compared(_loaded(what)), out)
     if len(what) != 1:
         raise UsageError("compare takes one model, or folders of runs; see `zoo.py list runs`")
     if sizes is not None:
-        _must_be_idle({"vary": vary}, "--sizes shows estimates as the data grow")
+        _must_be_idle({"vary": vary, "init": init}, "--sizes shows estimates as the data grow")
         return _kept(_grown(what[0], sizes, methods, common, progress), out)
     if jobs < 1:
         raise UsageError(f"--jobs {jobs} is no number of runs at once; give 1 or more")
+    common["init"] = init
     table = _methods_compared(what[0], study.jobs(methods, vary), common, progress, out, jobs)
     return _kept(table, out)
 
@@ -1709,6 +1712,7 @@ def _add_computing(commands: Any) -> None:
     one.add_argument("--methods", metavar="A,B:GUIDE,...", help="such as map,svi:mvn,nuts,exact")
     one.add_argument("--vary", metavar="KEY=A,B,...", help="a setting at several values")
     one.add_argument("--sizes", metavar="N,N,...", help="estimates as the data grow, instead")
+    one.add_argument("--init", metavar="RUN", help="take the model's own parameters from this run")
     one.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default 1)")
     _add_asked(one)
 
@@ -1893,6 +1897,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         sizes=arguments.sizes,
         out=arguments.out,
         device=arguments.device,
+        init=arguments.init,
         progress=not arguments.quiet and sys.stderr.isatty(),
         jobs=arguments.jobs,
         **_problem_of(arguments),

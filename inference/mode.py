@@ -26,6 +26,8 @@ from .program import Program, value_and_grad
 _STEP_TOLERANCE = 1e-10
 # |u| at which a value is within 1e-11 (relative) of a bound, and floating point still resolves it.
 _FAR = 25.0
+# A slope, nats for a step of one outwards, that far out belongs to no maximum.
+_RISING = 1e-4
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,10 @@ def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> M
     converged = _size(step, u) < _STEP_TOLERANCE
     running = _size(step, u) > 0.3 * _size(first, u) and not converged
     escaped = (u.abs() >= limit - 1) | (running & (step.abs() > 1e-3 * (1 + u.abs())))
+    # Near the peak of a funnel the curvatures are too far apart for Newton's step to mean anything.
+    rising = (u.abs() > limit / 2) & (gradient * u.sign() > _RISING)
+    if rising.any() and not converged:
+        escaped = rising
     return Mode(u, value.item(), matrix, step, escaped, converged)
 
 

@@ -328,6 +328,9 @@ def interpolation(
 
 
 _SVI = {"steps": 15_000, "batch_size": 100, "lr": 2e-3, "schedule": "linear", "particles": 1}
+# Guides with parameters for each image have no batches: all images are in each step.
+_FOR_EACH = {"steps": 3000, "batch_size": None, "lr": 1e-2}
+_SHARED = ("normal", "mvn", "lowrank", "structured", "maf", "nsf")
 
 ENTRY = Entry(
     model=VAE,
@@ -350,5 +353,8 @@ ENTRY = Entry(
         "manifold": manifold,
         "interpolation": interpolation,
     },
-    settings={"svi": {**_SVI, "draws": 500, "rows": 64}},
+    settings={
+        "svi": {**_SVI, "draws": 500, "rows": 64},
+        **{f"svi:{guide}": _FOR_EACH for guide in _SHARED},
+    },
 )

@@ -189,6 +189,16 @@ def test_a_run_under_a_saved_decoder_stands_alone(decoder, tmp_path):
     assert zoo.resume(done.path).verdict.status == done.verdict.status
 
 
+def test_methods_are_compared_under_a_saved_decoder(decoder):
+    under = {"init": decoder, "part": "test", "n": 3}
+    table = zoo.compare("vae", methods="map,svi:normal", **under, steps=50, draws=50)
+    assert list(table.index) == ["map", "svi:normal"]
+    for run in table.runs.values():
+        assert run.record["init"]["sha256"]
+    with pytest.raises(zoo.UsageError, match="init would have no effect"):
+        zoo.compare(*table.runs.values(), init=decoder)
+
+
 def test_what_does_not_fit_a_saved_decoder_is_told(decoder):
     with pytest.raises(zoo.UsageError, match="latent=3, but the run of --init has latent=2"):
         zoo.run("vae", method="map", init=decoder, latent=3)
