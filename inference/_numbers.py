@@ -34,8 +34,9 @@ from .program import Batch, Program, Site, over_draws, run
 from .sampling import base_of
 from .svi import check_sites, resolve
 
-# Data sets from the prior: what none of them reaches has a probability below 1e-3.
-_REPLICATES = 1000
+# Data sets from the prior: what none of them reaches has a probability below 1e-3. Of large data
+# there are fewer, some seconds' worth, but so many that their central 95 % are known.
+_REPLICATES, _FEWEST, _DRAWN = 1000, 200, 20_000_000
 # Coordinates of the gradient that are held against differences, at a point.
 _COORDINATES = 10
 
@@ -256,12 +257,17 @@ def predictive(case: Case) -> Iterator[Check]:
     with seeded(case.seed, PRIOR):
         drawn = over_draws(
             lambda _: _statistics(program.prior(), case.observed),
-            {"draw": torch.arange(_REPLICATES)},
+            {"draw": torch.arange(_replicates(program.elements))},
             program.elements,
         )
     data = _statistics({site.name: site.value for site in case.observed}, case.observed)
     for site in case.observed:
         yield _beside(site.name, data[site.name].tolist(), drawn[site.name])
+
+
+def _replicates(elements: int) -> int:
+    """How many data sets of so many numbers are drawn: fewer of large ones."""
+    return min(_REPLICATES, max(_FEWEST, _DRAWN // max(elements, 1)))
 
 
 def _statistics(values: Mapping[str, Tensor], sites: Sequence[Site]) -> dict[str, Tensor]:
@@ -288,7 +294,7 @@ def _beside(name: str, data: Sequence[float], drawn: Tensor) -> Check:
     ]
     if far:
         return note(
-            f"{said}: in none of {_REPLICATES} draws is the {' or the '.join(far)} so far out; "
+            f"{said}: in none of {len(drawn)} draws is the {' or the '.join(far)} so far out; "
             "rescale the data, or widen the prior"
         )
     return Check("", True, said)

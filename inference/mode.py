@@ -217,7 +217,7 @@ def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> M
     converged = _size(step, u) < _STEP_TOLERANCE
     running = _size(step, u) > 0.3 * _size(first, u) and not converged
     escaped = (u.abs() >= limit - 1) | (running & (step.abs() > 1e-3 * (1 + u.abs())))
-    # Near the peak of a funnel the curvatures are too far apart for Newton's step to mean anything.
+    # Near the peak of a funnel curvatures are so far apart that Newton's step means nothing.
     rising = (u.abs() > limit / 2) & (gradient * u.sign() > _RISING)
     if rising.any() and not converged:
         escaped = rising

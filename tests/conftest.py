@@ -8,6 +8,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
+# One thread each: the tests run side by side, and threads that wait for each other's core cost
+# more than they bring. Before torch and NumPy are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pyro
 import pyro.distributions as dist
 import pytest

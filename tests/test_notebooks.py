@@ -10,12 +10,10 @@ from conftest import HOUSE
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(HOUSE.glob("notebooks/*.ipynb"))
-PICTURES = {"bnn": 5, "coin": 6, "guides": 6, "regression": 5}
-# Half a minute and more even with few steps.
-LONG = [
-    pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in ("bnn", "guides")))
-    for p in NOTEBOOKS
-]
+PICTURES = {"bnn": 5, "coin": 6, "guides": 6, "regression": 5, "vae": 5}
+# A quarter of a minute and more even with few steps.
+LONG = ("bnn", "guides", "regression", "vae")
+EACH = [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LONG)) for p in NOTEBOOKS]
 
 
 def code(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -39,7 +37,7 @@ def complaints(notebook: nbformat.NotebookNode) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", LONG)
+@pytest.mark.parametrize("path", EACH)
 def test_runs_from_start_to_end(path, tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO_FAST", "1")  # few draws: the asserts in the cells hold all the same
     monkeypatch.setenv("PYTHONPATH", str(HOUSE))

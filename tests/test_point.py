@@ -96,8 +96,9 @@ def test_a_scale_that_goes_to_zero_is_unbounded():
             theta = pyro.sample("theta", dist.Normal(0.0, tau))
             pyro.sample("y", dist.Normal(theta, 10.0), obs=y)
 
-    with pytest.raises(Refused, match="unbounded as tau"):
-        fit(point.map_, funnel, y=torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]))
+    for seed in range(4):  # the optimiser stops in other places near the peak
+        with pytest.raises(Refused, match="unbounded as tau"):
+            fit(point.map_, funnel, seed=seed, y=torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12]))
 
 
 def test_a_border_at_zero_is_told_with_the_others_at_their_best():

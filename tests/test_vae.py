@@ -193,8 +193,7 @@ def test_methods_are_compared_under_a_saved_decoder(decoder):
     under = {"init": decoder, "part": "test", "n": 3}
     table = zoo.compare("vae", methods="map,svi:normal", **under, steps=50, draws=50)
     assert list(table.index) == ["map", "svi:normal"]
-    for run in table.runs.values():
-        assert run.record["init"]["sha256"]
+    assert all(done.record["init"]["sha256"] for done in table.runs.values())
     with pytest.raises(zoo.UsageError, match="init would have no effect"):
         zoo.compare(*table.runs.values(), init=decoder)
 
