@@ -14,12 +14,18 @@ if TYPE_CHECKING:
 
 # Of Okabe and Ito's palette, which colour-blind readers tell apart.
 BLUE, ORANGE, RED, SKY, GREY = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "0.55"
-# How many times larger the pixels of an image are drawn, and the width of a picture, inches.
-_LARGER, _WIDTH = 4, 6.15
+# How many times larger the pixels of an image are drawn; width of figures and margins, inches.
+_LARGER, _WIDTH, _MARGINS, _NARROW = 4, 7.0, (0.65, 0.2, 0.5), (0.084, 0.084, 0.1)
 
 
 def panels(
-    count: int = 1, *, height: float = 3.2, gap: float = 0.2, above: float = 0.12, **options: Any
+    count: int = 1,
+    *,
+    height: float = 3.2,
+    gap: float = 0.2,
+    above: float = 0.12,
+    margins: tuple[float, float, float] = _MARGINS,
+    **options: Any,
 ) -> tuple[Figure, Sequence[Axes]]:
     """A figure of `count` panels side by side, and the panels; lengths in inches.
 
@@ -28,16 +34,17 @@ def panels(
         height: of the panels.
         gap: between them.
         above: them, for titles of their own.
+        margins: left, right and below, for the axes' numbers.
         options: of matplotlib's `Figure.subplots`.
     """
     from matplotlib.figure import Figure
 
-    width, left, right = 7.0, 0.65, 0.2
-    total = height + 0.5 + above
-    figure = Figure(figsize=(width, total))
-    spaces = (width - left - right - gap * (count - 1)) / count
-    figure.subplots_adjust(left=left / width, right=1 - right / width, wspace=gap / spaces)
-    figure.subplots_adjust(bottom=0.5 / total, top=1 - above / total)
+    left, right, below = margins
+    total = height + below + above
+    figure = Figure(figsize=(_WIDTH, total))
+    spaces = (_WIDTH - left - right - gap * (count - 1)) / count
+    figure.subplots_adjust(left=left / _WIDTH, right=1 - right / _WIDTH, wspace=gap / spaces)
+    figure.subplots_adjust(bottom=below / total, top=1 - above / total)
     axes = figure.subplots(1, count, squeeze=False, **options)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
@@ -84,7 +91,8 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
 
 def shown(image: np.ndarray, caption: str) -> Figure:
     """One large grey picture, black for 1."""
-    figure, (ax,) = panels(height=_WIDTH * image.shape[0] / image.shape[1])
+    width = _WIDTH - sum(_NARROW[:2])
+    figure, (ax,) = panels(height=width * image.shape[0] / image.shape[1], margins=_NARROW)
     ax.imshow(image, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     ax.set_axis_off()
     return captioned(figure, caption)
