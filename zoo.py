@@ -56,12 +56,13 @@ if TYPE_CHECKING:
     import arviz as az
     import pandas as pd
     from matplotlib.figure import Figure
+    from torch import Tensor
 
+    from inference._problem import Problem
     from inference.calibration import Calibration
     from inference.check import Checked
     from inference.compare import Table
     from inference.diagnostics import Verdict
-    from inference.evidence import Effort
 
 __all__ = ["Callback", "Refused", "Run", "UsageError"]
 __all__ += ["calibrate", "check", "compare", "gradients", "load", "main", "report", "resume"]
@@ -231,13 +232,42 @@ class Run:
             Refused: the rows of this model have no latents of their own, or no encoder.
             Fault: the run held no rows out, and none are given.
         """
+        from inference import evidence
         from inference.evidence import Effort
 
         _must_be_counts(1, rows=rows)
         _must_be_counts(2, particles=particles)
         _must_be_counts(0, annealed=annealed, gaps=gaps)
         effort = Effort(particles=particles, annealed=annealed, gaps=gaps)
-        return _evidence(self, data, rows, effort, seed, progress)
+        context = Context(progress=progress)
+        with _encoder_of(self, data, rows) as (problem, guide, some):
+            return evidence.table(problem, guide, some, effort, seed=seed, context=context)
+
+    def encode(
+        self, data: Any = None, *, rows: int | None = None, draws: int = 200, seed: int = 0
+    ) -> pd.DataFrame:
+        """The latents of each row, as the encoder of an svi run sees them: codes, and classes.
+
+        Args:
+            data: rows, as for `predict`; default those that the run held out.
+            rows: the first so many (None: all).
+            draws: of each row's latents, whose means and sds are told.
+            seed: of the draws.
+
+        Returns:
+            A row for each of the rows: `z[0]` (mean) and `sd z[0]` of each element of a latent;
+            of a class that the encoder guesses (`guess`) the most probable, and `p[guess=0]`, ...
+
+        Raises:
+            Refused: the rows of this model have no latents of their own, or no encoder.
+            Fault: the run held no rows out, and none are given.
+        """
+        from inference import codes
+
+        _must_be_counts(1, rows=rows)
+        _must_be_counts(2, draws=draws)
+        with _encoder_of(self, data, rows) as (problem, guide, some):
+            return codes.table(problem, guide, some, draws=draws, seed=seed)
 
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
@@ -1544,11 +1574,12 @@ def _must_be_counts(least: int, **counts: int | None) -> None:
             raise UsageError(f"{name}={count} is too few; give {least} or more")
 
 
-def _evidence(
-    run: Run, source: Any, rows: int | None, effort: Effort, seed: int, progress: bool
-) -> pd.DataFrame:
-    """The evidence of rows under a saved run (`inference.evidence`)."""
-    from inference import evidence, execute, machine
+@contextmanager
+def _encoder_of(
+    run: Run, source: Any, rows: int | None
+) -> Iterator[tuple[Problem, Any, dict[str, Tensor]]]:
+    """The problem of a saved run, its guide, and rows for it; numbers are those of the run."""
+    from inference import execute, machine
 
     if run.record["method"] != "svi":
         raise UsageError(
@@ -1561,9 +1592,7 @@ def _evidence(
         if given is None:
             raise models.Fault("the run held no rows out; give some (--data)")
         some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
-        guide = _guide(run.entry, _guide_of(run.record), run.record["options"])
-        context = Context(progress=progress)
-        return evidence.table(problem, guide, some, effort, seed=seed, context=context)
+        yield problem, _guide(run.entry, _guide_of(run.record), run.record["options"]), some
 
 
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
@@ -1738,6 +1767,13 @@ def _add_using(commands: Any) -> None:
     one.add_argument("run", metavar="RUN", help="the run's folder")
     one.add_argument("--data", metavar="D", help="a file with the new rows")
     one.add_argument("--rows", type=int, default=1, metavar="N", help="new rows, if no data say")
+    one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
+    one.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    one = _command(commands, "encode", _encode_command, "the latents of rows, by a run's encoder")
+    one.add_argument("run", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
+    one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")
     one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
@@ -2038,9 +2074,18 @@ def _evidence_command(arguments: argparse.Namespace) -> None:
         terminal.show_evidence(summary, doubts)
 
 
+def _encode_command(arguments: argparse.Namespace) -> None:
+    _tell(load(arguments.run).encode, arguments)
+
+
 def _predict_command(arguments: argparse.Namespace) -> None:
+    _tell(load(arguments.run).predict, arguments)
+
+
+def _tell(of_rows: Callable[..., pd.DataFrame], arguments: argparse.Namespace) -> None:
+    """What a run says of rows, on the terminal and in a file."""
     out = _table_file(arguments.out)
-    table = load(arguments.run).predict(arguments.data, rows=arguments.rows)
+    table = of_rows(arguments.data, rows=arguments.rows)
     _write_table(out, table)
     if arguments.json:
         print(json.dumps(_rows_of(table)))

@@ -6,7 +6,7 @@ import inspect
 import io
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -320,6 +320,11 @@ def exact_hdi(truth: Any, prob: float = HDI_PROB) -> tuple[float, float]:
     return float(low[best]), float(high[best])
 
 
+def indexed(name: str, shape: Sequence[int]) -> list[str]:
+    """The scalars of a tensor by their place (`z[0, 1]`), the last index fastest."""
+    return [name + (f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(*shape)]
+
+
 def predictive_table(
     values: Mapping[str, Tensor], units: Mapping[str, tuple[float, float]]
 ) -> pd.DataFrame:
@@ -328,8 +333,7 @@ def predictive_table(
     for name, value in values.items():
         loc, scale = units.get(name, (0.0, 1.0))
         draws = loc + scale * value.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, cells)
-        shape = value.shape[2:]
-        labels = [name + (f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(*shape)]
+        labels = indexed(name, value.shape[2:])
         low, high = hdi(draws)
         columns = {
             "mean": draws.mean(0),

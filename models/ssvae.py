@@ -94,10 +94,15 @@ def partly_labelled(
         found,
         tensors={"x": found.tensors["x"], "y": y},
         rows=Rows("row", ("x", "y")),
-        test={"x": found.test["x"], "y": torch.full((len(found.test["x"]),), -1)},
+        test=_without_labels(found.test),
         redrawn=redrawn,
+        new_rows=lambda new: _without_labels(found.new_rows(new)),
         source=f"{found.source}, {labels} labels",
     )
+
+
+def _without_labels(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {"x": rows["x"], "y": torch.full((len(rows["x"]),), -1)}
 
 
 def _balanced(classes: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,87 @@
+"""What an encoder makes of rows: the latents of each, and the classes that it guesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from . import by_row, svi
+from ._problem import Guide, Problem, Refused
+from .chains import PREDICTIVE, seeded
+from .program import Program, over_draws, run
+from .results import indexed
+
+# Rows that are encoded at once.
+_BATCH = 1000
+
+
+def table(
+    problem: Problem,
+    guide: str | Guide | Callable,
+    rows: Mapping[str, Tensor],
+    *,
+    draws: int,
+    seed: int,
+) -> pd.DataFrame:
+    """A row for each of the rows.
+
+    Args:
+        problem: the model and what it learned, its guide's parameters too.
+        guide: an encoder: a guide of any rows.
+        rows: the row keys of the rows.
+        draws: of each row's latents; means and sds are theirs.
+        seed: of the draws.
+
+    Returns:
+        `z[0]`, the mean over draws of each element of each latent, and `sd z[0]`. Where the guide
+        guesses a class of its own (`guess`), its most probable value, and `p[guess=0]`, ...
+
+    Raises:
+        Refused: the model's latents are not of rows alone, or the guide has no encoder.
+    """
+    with svi.trained_guide(problem, guide, problem.params) as (program, trained):
+        if not (by_row.is_of_rows(program) and by_row.encodes(program, trained)):
+            raise Refused(
+                "the run has no encoder, which tells the latents of any row; give a run of svi "
+                "with one of the model's own guides"
+            )
+        keys = program.problem.rows[1]
+        each = zip(*(rows[key].to(problem.tensors[key]).split(_BATCH) for key in keys))
+        with seeded(seed, PREDICTIVE), torch.no_grad():
+            found = [_of_batch(program, trained, dict(zip(keys, batch)), draws) for batch in each]
+    return pd.concat(found, ignore_index=True).rename_axis("row")
+
+
+def _of_batch(
+    program: Program, guide: Callable, rows: Mapping[str, Tensor], draws: int
+) -> pd.DataFrame:
+    tensors = {**program.problem.tensors, **rows}
+
+    def one(_: Any) -> dict[str, Tensor]:
+        nodes = run(guide, tensors).nodes
+        return {name: nodes[name]["value"] for name in program.layout}
+
+    columns: dict[str, Any] = {}
+    for name, node in run(guide, tensors).nodes.items():
+        if node.get("infer", {}).get("is_auxiliary") and node["fn"].has_enumerate_support:
+            columns |= _guessed(name, node["fn"])
+    values = over_draws(one, {"draw": torch.arange(draws)}, program.elements)
+    for name, drawn in values.items():
+        parts = drawn.mean(0), drawn.std(0)
+        mean, sd = (part.reshape(len(part), -1).cpu().numpy().T for part in parts)
+        names = indexed(name, drawn.shape[2:])
+        columns |= dict(zip(names, mean)) | dict(zip((f"sd {n}" for n in names), sd))
+    return pd.DataFrame(columns)
+
+
+def _guessed(name: str, fn: Any) -> dict[str, Any]:
+    """The most probable value of a discrete site, by row, and the probability of each value."""
+    support = fn.enumerate_support(expand=False).flatten()
+    log_p = fn.log_prob(fn.enumerate_support())
+    best = support[log_p.argmax(0)].cpu().numpy()
+    names = (f"p[{name}={value:g}]" for value in support.tolist())
+    return {name: best, **dict(zip(names, log_p.exp().cpu().numpy()))}
