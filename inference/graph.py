@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import operator
 import os
 import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -549,13 +551,26 @@ def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> Non
     configs = {"aot_inductor.compile_wrapper_opt_level": "O0"}
     configs |= {"aot_inductor.precompile_headers": False, "cpp.threads": 1}
     configs |= {"fallback_random": True}  # torch's own stream, that draws are those of `traced`
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about its own use of itself
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder, _without_asides():
         exported = torch.export.export(graph, tuple(inputs))
         part = aoti_compile_and_package(
             exported, package_path=f"{folder}/graph.pt2", inductor_configs=configs
         )
         os.replace(part, path)
+
+
+@contextmanager
+def _without_asides() -> Iterator[None]:
+    """What torch says about its own use of itself is for its authors."""
+    log = logging.getLogger("torch._inductor.ir")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
 
 
 def _key(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import shutil
+from logging.handlers import BufferingHandler
 
 import numpy as np
 import pyro
@@ -236,6 +238,24 @@ def test_damaged_code_in_the_cache_is_compiled_again(tmp_path, monkeypatch):
     again = compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="aot")
     torch.testing.assert_close(again(3 * U), ((9 * U**2).sum(), 6 * U))
     assert again.package == first.package and len(again.package.read_bytes()) > 5000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+def test_what_torch_says_of_itself_is_not_shown(tmp_path, monkeypatch):
+    """It has no compiled form of some samplers, and uses its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    said, log = BufferingHandler(100), logging.getLogger("torch._inductor.ir")
+
+    def drawn(u):
+        return (torch.multinomial(u.exp(), 1) + u.sum(),)
+
+    log.addHandler(said)
+    try:
+        compiled(drawn, [(U,)], how="aot")
+    finally:
+        log.removeHandler(said)
+    assert said.buffer == []
 
 
 def test_no_compiler_is_told_in_words(tmp_path, monkeypatch):
