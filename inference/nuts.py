@@ -32,6 +32,8 @@ from .state import State
 _LOWRANK_MOST = 64
 # Draws of a chain cut short of which a statistic can be computed.
 _FEWEST_DRAWS = 4
+# How far a start is moved where the density is flat.
+_OFF = 1e-3
 # Steps of warm-up below which it is called short, and step sizes that differ by too much.
 _SHORT_WARMUP, _STEP_RATIO = 100, 2.0
 
@@ -117,8 +119,17 @@ def _prepared(
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):
-            starts.append(program.start())
+            starts.append(_off_flats(program, program.start()))
     return density, tuple(starts)
+
+
+def _off_flats(program: Program, u: Tensor) -> Tensor:
+    """A start where no slope is exactly zero: nutpie takes its first scales from the slopes.
+
+    Units of a network that are off, with biases at the mode of their prior, have such slopes.
+    """
+    _, slope = program.density_and_gradient(u)
+    return torch.where(slope == 0, u + _OFF * torch.randn_like(u), u)
 
 
 def _found(state: State, chains: int, draws: int) -> dict[int, dict[str, np.ndarray]]:

@@ -327,14 +327,26 @@ class Program:
         total = self._log_prob(*handlers)
         return total + assign.log_jacobian if jacobian else total
 
-    def log_joint(self, values: Mapping[str, Tensor], batch: Batch | None = None) -> Tensor:
+    def log_joint(
+        self, values: Mapping[str, Tensor], batch: Batch | None = None, *, prior: bool = True
+    ) -> Tensor:
         """Log joint density of the data and the continuous latents, discrete ones summed out.
 
         Args:
             values: the latents; those of the rows for the rows of the batch.
             batch: rows that stand for all; None takes all.
+            prior: without, the priors of the continuous latents are dropped.
         """
-        return self._log_prob(poutine.condition(data=self.continuous(values)), batch=batch)
+        handlers = [poutine.condition(data=self.continuous(values))]
+        handlers += [] if prior else [_WithoutPrior(self.layout)]
+        return self._log_prob(*handlers, batch=batch)
+
+    def batch(self, tensors: Mapping[str, Any]) -> Batch:
+        """Data of which the row keys may be those of some rows, which stand for all."""
+        if self.problem.rows is None:
+            return Batch(tensors)
+        plate, keys = self.problem.rows
+        return Batch(tensors, plate, self.problem.n / len(tensors[keys[0]]))
 
     def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
         batch = batch or Batch(self.problem.tensors)

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Annotated, Any, Literal
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
@@ -34,7 +35,7 @@ from .program import (
     run,
     sum_of_factors,
 )
-from .sampling import Sampling
+from .sampling import Sampling, base_of
 from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
@@ -256,8 +257,9 @@ def _sample(
     program: Program, chosen: Guide, draws: int, seed: int, context: Context
 ) -> dict[str, Any]:
     """What a `Fit` holds of the fitted guide: draws, log p, log q and further ratios of them."""
-    of_all, log_q, found = None if chosen.all is None else chosen.all(), None, {}
-    density = chosen.density and not _draws_labels(program, chosen, seed)
+    of_all = _point(program, chosen, seed) if chosen.all is None else chosen.all()
+    log_q, found = None, {}
+    density = chosen.density and of_all is None and not _draws_labels(program, chosen, seed)
     with seeded(seed, DRAWS):
         if of_all is None:
             values, log_q = _draw(program, chosen.guide, draws)
@@ -279,6 +281,18 @@ def _sample(
         "kind": "point" if len(next(iter(values.values()))) == 1 else "independent",
         **found,
     }
+
+
+def _point(program: Program, chosen: Guide, seed: int) -> dict[str, Tensor] | None:
+    """The one value of each latent that the guide gives, if it gives the same each time."""
+    with seeded(seed, FIT):
+        one, other = (run(chosen.guide, program.problem.tensors).nodes for _ in range(2))
+    nodes = [one[name] for name in program.layout]
+    if not all(isinstance(base_of(node["fn"]), dist.Delta) for node in nodes):
+        return None
+    if not all(torch.equal(one[name]["value"], other[name]["value"]) for name in program.layout):
+        return None
+    return {name: one[name]["value"].detach()[None] for name in program.layout}
 
 
 def _draws_labels(program: Program, chosen: Guide, seed: int) -> bool:

@@ -51,9 +51,7 @@ def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
     show_verdict(out, record["verdict"])
     if record.get("identified", True):  # a network's rows are many, and its scores tell more
         show_table(out, table)
-    width = max(map(len, record["metrics"]), default=0)
-    for name, value in record["metrics"].items():
-        out.print(Text(f"{name:{width}}  {value:.6g}"))
+    _show_metrics(out, record["metrics"])
     if record["point"] and record["method"] == "laplace":
         spots = ", ".join(f"{k} = {number(v)}" for k, v in record["point"].items())
         out.print(
@@ -63,6 +61,27 @@ def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
         out.print(Text("mode of the density in the constrained space (laplace has the other one)"))
     for note in record["data"]["notes"]:
         out.print(Text(f"note: {note}"))
+
+
+def _show_metrics(out: Console, metrics: Mapping[str, float]) -> None:
+    """One to a line; those of several things (`layers[mode]`, `accuracy[mode]`) in a table."""
+    import pandas as pd
+
+    parts = {name: name.removesuffix("]").partition("[") for name in metrics}
+    of: dict[str, list[str]] = {}
+    for what, bracket, key in parts.values():
+        of.setdefault(what, []).extend([key] if bracket else [])
+    alike = {what for what, keys in of.items() if len(keys) > 1}
+    single = {name: value for name, value in metrics.items() if parts[name][0] not in alike}
+    width = max(map(len, single), default=0)
+    for name, value in single.items():
+        out.print(Text(f"{name:{width}}  {value:.6g}"))
+    columns = [what for what in of if what in alike]
+    if columns:
+        values = {(parts[k][2], parts[k][0]): v for k, v in metrics.items() if k not in single}
+        keys = dict.fromkeys(key for key, _ in values)
+        rows = {key: [values.get((key, what), math.nan) for what in columns] for key in keys}
+        show_table(out, pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
 def show_checks(report: Checked) -> None:

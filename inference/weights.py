@@ -91,7 +91,14 @@ class Points:
 
     def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
         """What is maximised: log p(data | w), and log p(w)."""
-        return log_score(model, tensors, self.locs(), prior=self.prior)
+        return self.score(model, tensors, self.locs())
+
+    def score(self, model: Callable, tensors: Mapping[str, Any], values: Values) -> Tensor:
+        """The same at given weights; discrete latents summed out."""
+        if self.program.of("discrete"):
+            batch = self.program.batch(tensors)
+            return self.program.log_joint(values, batch, prior=self.prior)
+        return log_score(model, tensors, values, prior=self.prior)
 
     def all(self) -> dict[str, Tensor] | None:
         """All its draws (S, *shape), where they are finitely many."""
@@ -147,7 +154,7 @@ class Ensemble(Points):
 
     def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
         def of_member(values: Values) -> Tensor:
-            return log_score(model, tensors, values)
+            return self.score(model, tensors, values)
 
         return torch.func.vmap(of_member)(self.locs()).mean()
 

@@ -132,12 +132,13 @@ def classified(
     Args:
         source: `digits` (the default: 1797 images, 8 x 8), `mnist` or `fashion-mnist` (70,000,
             28 x 28, of which 10,000 are the official test set), `moons` (two half circles in the
-            plane), a file or mapping of columns.
+            plane), `tent` (a map applied 0 to 4 times), a file or mapping of columns.
         target: name of a table's target column.
         features: names of a table's feature columns, separated by commas.
         standardise: a table's features to mean 0 and sd 1.
         split: share held out as test set, of digits or a table (None: a fifth).
-        n: images to train on, chosen at random (None: all); points of the moons (None: 200).
+        n: images to train on, chosen at random (None: all); points of the moons (None: 200), of
+            the tent (None: 4000).
         noise: sd of the noise of the moons.
         labels: `random` gives the rows, and the test rows, any class with equal chance.
         outside: what else predictions are looked at on, words separated by commas: an image set's
@@ -156,6 +157,9 @@ def classified(
     if isinstance(source, str) and source in SETS:
         _refuse(source, target=target, features=features)
         found = _images(source, n=n, split=split, data_seed=data_seed)
+    elif isinstance(source, str) and source == "tent":
+        _refuse(source, split=split, target=target, features=features)
+        found = _tent(n=4000 if n is None else n, data_seed=data_seed)
     elif isinstance(source, str) and source == "moons":
         _refuse(source, split=split, target=target, features=features)
         found = _moons(n=200 if n is None else n, noise=noise, data_seed=data_seed)
@@ -194,7 +198,7 @@ def _refuse(source: str, **options: Any) -> None:
 
 def generator(data_seed: int, purpose: str) -> np.random.Generator:
     """A generator for each purpose, independent of the others."""
-    purposes = ("rows", "labels", "test labels", "noise", "moons", "binary", "binary test")
+    purposes = ("rows", "labels", "test labels", "noise", "moons", "binary", "binary test", "tent")
     return simulated_rng(data_seed).spawn(len(purposes))[purposes.index(purpose)]
 
 
@@ -335,6 +339,57 @@ def _moons(*, n: int, noise: float, data_seed: int) -> Data:
     return replace(found, test=test, source=f"{words}, 1000 points held out")
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How many steps rows need, by construction: (n,) each.
+
+    Attributes:
+        train: of the rows.
+        test: of those held out.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+_STEPS = 4  # at most
+
+
+def _tent(*, n: int, data_seed: int) -> Data:
+    """u in [0, 1] and how often (0 to 4 times) the tent map is applied; is the end above 1/2?
+
+    T(u) = 1 - |2 u - 1| folds the interval in two, so that k folds have 2^k pieces, and a network
+    of narrow layers wants a layer for each fold. The test set of 2000 is the same for any n.
+    """
+    rng = generator(data_seed, "tent")
+    parts = {name: rng.spawn(1)[0] for name in ("test", "train")}
+
+    def drawn(name: str, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        u, steps = parts[name].random(size), parts[name].integers(0, _STEPS + 1, size)
+        end = u.copy()
+        for step in range(_STEPS):
+            end = np.where(steps > step, 1 - np.abs(2 * end - 1), end)
+        columns = {"u": 2 * u - 1} | {f"k{k}": (steps == k) * 1.0 for k in range(_STEPS + 1)}
+        return columns | {"y": (end > 0.5).astype(int)}, steps
+
+    train, steps = drawn("train", n)
+    words = f"tent n={n} data_seed={data_seed}"
+    found = _table(
+        "tent",
+        builtin={"tent": lambda: (train, words, "y")},
+        split=None,
+        data_seed=data_seed,
+        target=None,
+        features=None,
+        standardise=False,
+    )
+    held, of_test = drawn("test", 2000)
+    x = np.stack([held[name] for name in held if name != "y"], 1)
+    test = {"x": torch.as_tensor(x), "y": torch.as_tensor(held["y"])}
+    source = f"{words}, 2000 points held out"
+    return replace(found, test=test, scaling=Steps(steps, of_test), source=source)
+
+
 def _table(
     source: Any,
     *,
@@ -346,7 +401,7 @@ def _table(
     """A table with its classes as whole numbers, a fifth held out unless it is built in."""
     found = tabular(
         source,
-        builtin=builtin or dict.fromkeys((*SETS, "moons")),  # names to suggest
+        builtin=builtin or dict.fromkeys((*SETS, "moons", "tent")),  # names to suggest
         default="",
         classes=True,
         split=0.2 if split is None and builtin is None else split,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from math import sqrt
+from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyro
@@ -34,17 +34,18 @@ def network(sizes: list[int], activation: Activation) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-def bayesian(net: nn.Sequential, prior: Prior, prior_scale: float) -> nn.Sequential:
+def bayesian(net: nn.Module, prior: Prior, prior_scale: float) -> nn.Module:
     """The network with priors in the place of its weights, those of a layer one event.
 
-    Weights have the scale prior_scale / sqrt(inputs of the layer), biases prior_scale.
+    Weights have the scale prior_scale / sqrt(inputs of a unit), biases prior_scale.
     """
     to_pyro_module_(net)
-    for layer in net:
-        if isinstance(layer, nn.Linear):
-            scale = prior_scale / sqrt(layer.in_features)
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            shape = layer.weight.shape
+            scale = prior_scale / sqrt(prod(shape[1:]))
             # The weights of a layer act together: one event.
-            weights = _prior(prior, scale).expand(layer.weight.shape).to_event(2)
+            weights = _prior(prior, scale).expand(shape).to_event(len(shape))
             biases = dist.Normal(0.0, prior_scale).expand(layer.bias.shape).to_event(1)
             layer.weight, layer.bias = PyroSample(weights), PyroSample(biases)
     return net
@@ -86,7 +87,7 @@ def _prior(name: Prior, scale: float) -> Any:
 
 def start(name: str, shape: tuple[int, ...]) -> Tensor:
     """Weights that keep the size of a layer's inputs, normal of sd 1 / sqrt(inputs); no biases."""
-    return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(shape[1])
+    return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(prod(shape[1:]))
 
 
 def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:

@@ -1,0 +1,299 @@
+"""Residual networks that can be left after any block: outputs of all depths, and early exits.
+
+h_0 = stem(x), h_l = h_{l-1} + F_l(h_{l-1}), and class scores are read off h_0 ... h_L. An exit
+rule says after which block to stop, and whose scores to take, from what was computed so far;
+blocks past the exit are not executed, the rows that go on are gathered for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Rule = Literal["sample", "quantile", "mode", "joint_mode"]
+RULES: tuple[Rule, ...] = ("sample", "quantile", "mode", "joint_mode")
+
+
+class Dense(nn.Module):
+    """A block for rows of numbers: F(h) = W_2 relu(W_1 relu(h))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.outer(F.relu(self.inner(F.relu(h))))
+
+
+class Conv(nn.Module):
+    """A block for images (n, channels, height, width): two 3 x 3 convolutions."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.inner = nn.Conv2d(channels, channels, 3, padding=1)
+        self.outer = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.outer(F.relu(self.inner(F.relu(h))))
+
+
+class Residual(nn.Module):
+    """The network, as plain modules of torch.
+
+    Args:
+        inputs: numbers in a row.
+        classes: number of classes.
+        layers: L, the number of blocks.
+        width: units of a block, or channels.
+        image: (height, width) of rows that are images, for convolutional blocks; the stem halves
+            both. None for dense ones.
+        heads: of class scores: one, `shared` by all depths, or one for `each`.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        classes: int,
+        *,
+        layers: int,
+        width: int,
+        image: tuple[int, int] | None = None,
+        heads: Literal["shared", "each"] = "shared",
+    ):
+        super().__init__()
+        self.image, self.layers, self.width, self.classes = image, layers, width, classes
+        if image is None:
+            self.stem = nn.Linear(inputs, width)
+        else:
+            self.stem = nn.Conv2d(1, width, 3, stride=2, padding=1)
+        block = Dense if image is None else Conv
+        self.blocks = nn.ModuleList(block(width) for _ in range(layers))
+        count = 1 if heads == "shared" else layers + 1
+        self.heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(count))
+
+    def begin(self, x: Tensor) -> Tensor:
+        """h_0 of rows (n, inputs): (n, width), or (n, channels, height, width)."""
+        if self.image is not None:
+            x = x.reshape(-1, 1, *self.image)
+        return self.stem(x)
+
+    def step(self, layer: int, h: Tensor) -> Tensor:
+        """h_l from h_{l-1}, l = 1..L."""
+        return h + self.blocks[layer - 1](h)
+
+    def features(self, h: Tensor) -> Tensor:
+        """What class scores (and halting) are read off, (n, width)."""
+        h = F.relu(h)
+        return h if self.image is None else h.mean((-2, -1))
+
+    def scores(self, layer: int, features: Tensor) -> Tensor:
+        """Log odds of the classes after a layer, (n, classes)."""
+        return self.heads[layer if len(self.heads) > 1 else 0](features)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (L + 1, n, width) and scores (L + 1, n, classes) of all depths, in one pass."""
+        h = self.begin(x)
+        features = [self.features(h)]
+        for layer in range(1, self.layers + 1):
+            h = self.step(layer, h)
+            features.append(self.features(h))
+        scores = [self.scores(layer, f) for layer, f in enumerate(features)]
+        return torch.stack(features), torch.stack(scores)
+
+    def multiply_adds(self, x: Tensor) -> tuple[float, float, float]:
+        """Of a row (counted while it runs): the stem, a block, and a head."""
+        with torch.no_grad():
+            stem, h = _counted(self.begin, x[:1])
+            block, _ = _counted(self.blocks[0], h) if self.layers else (0.0, h)
+            head, _ = _counted(lambda f: self.scores(0, f), self.features(h))
+        return stem, block, head
+
+
+def _counted(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, Tensor]:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        out = function(x)
+    return counter.get_total_flops() / 2, out
+
+
+# -- the number of layers ----------------------------------------------------------------------
+
+
+def geometric(layers: int, ratio: float) -> Tensor:
+    """p(z = l), l = 0..L, of the geometric distribution of this ratio, cut off after L."""
+    log_p = torch.arange(layers + 1) * torch.tensor(ratio).log()
+    return log_p.softmax(0)
+
+
+def halting(logits: Tensor) -> Tensor:
+    """log q(z = l), (L + 1, ...), from the log odds of stopping after layers 0..L-1, (L, ...).
+
+    Stick breaking: q(z = l) = s_l prod_{k<l} (1 - s_k), s = sigmoid(logits), and s_L = 1.
+    """
+    going = F.logsigmoid(-logits).cumsum(0)
+    before = torch.cat([torch.zeros_like(logits[:1]), going])
+    return before + torch.cat([F.logsigmoid(logits), torch.zeros_like(logits[:1])])
+
+
+def halting_logits(log_q: Tensor) -> Tensor:
+    """The log odds of stopping, (L, ...), that `halting` turns into log q (L + 1, ...)."""
+    left = log_q.flip(0).logcumsumexp(0).flip(0)
+    return log_q[:-1] - left[1:]
+
+
+# -- early exits -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Exits:
+    """What an exit rule did with rows, (n,) each.
+
+    Attributes:
+        logits: the class scores that it took, (n, classes).
+        depth: the depth whose scores they are.
+        layers: blocks that were executed.
+    """
+
+    logits: Tensor
+    depth: Tensor
+    layers: Tensor
+
+
+# Log odds of stopping after a layer, (m,), from the layer's number and the features (m, width).
+Stop = Callable[[int, Tensor], Tensor]
+
+
+class _Sample:
+    """Stops with the probability that q gives."""
+
+    def __init__(self, stop: Stop, last: int, generator: torch.Generator | None = None):
+        self.stop, self.last, self.generator = stop, last, generator
+
+    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Which rows are better off with this depth, and which go no further, (m,) each."""
+        ends = self.share(layer, features) > torch.rand(len(features), generator=self.generator)
+        return ends, ends
+
+    def share(self, layer: int, features: Tensor) -> Tensor:
+        """Of q's mass at this depth and those that follow, the part at this one."""
+        if layer == self.last:
+            return torch.ones(len(features))
+        return torch.sigmoid(self.stop(layer, features))
+
+    def keep(self, going: Tensor) -> None:
+        """Forget the rows that ended."""
+
+
+class _Quantile(_Sample):
+    """Stops once half of q lies behind."""
+
+    left: Tensor | None = None
+
+    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        share = self.share(layer, features)
+        before = torch.ones_like(share) if self.left is None else self.left
+        self.left = before * (1 - share)
+        ends = self.left <= 0.5
+        return ends, ends
+
+    def keep(self, going: Tensor) -> None:
+        self.left = self.left[going]
+
+
+class _Mode(_Quantile):
+    """Takes the mode of q; stops once it has as much as all depths that are left."""
+
+    best: Tensor | None = None
+
+    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        share = self.share(layer, features)
+        before = torch.ones_like(share) if self.left is None else self.left
+        here, self.left = before * share, before * (1 - share)
+        best = torch.full_like(here, -1.0) if self.best is None else self.best
+        better, self.best = here > best, torch.maximum(here, best)
+        return better, self.best >= self.left
+
+    def keep(self, going: Tensor) -> None:
+        super().keep(going)
+        self.best = self.best[going]
+
+
+class _JointMode:
+    """Takes the mode of p(y, z | x); stops once no later depth can beat it.
+
+    That is once max_{k <= l, y} p(y | x, k) p(k) >= p(l + 1), for p(y | x, k) <= 1 and p(z) does
+    not increase; of a geometric prior of ratio r, once the network is sure by r.
+    """
+
+    def __init__(self, net: Residual, log_prior: Tensor):
+        self.net, self.log_prior = net, log_prior
+        self.best: Tensor | None = None
+
+    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.net.scores(layer, features).log_softmax(-1)
+        here = scores.amax(-1) + self.log_prior[layer]
+        best = torch.full_like(here, -torch.inf) if self.best is None else self.best
+        better, self.best = here > best, torch.maximum(here, best)
+        after = self.log_prior[layer + 1] if layer < self.net.layers else -torch.inf
+        return better, self.best >= after
+
+    def keep(self, going: Tensor) -> None:
+        self.best = self.best[going]
+
+
+def leave(
+    net: Residual,
+    x: Tensor,
+    rule: Rule,
+    *,
+    log_prior: Tensor,
+    stop: Stop,
+    generator: torch.Generator | None = None,
+) -> Exits:
+    """Run a network on rows, each as deep as an exit rule wants it.
+
+    Args:
+        net: the network, its weights set.
+        x: rows (n, inputs).
+        rule: `sample`, `quantile` and `mode` go by q(z | x), `joint_mode` by p(y, z | x).
+        log_prior: log p(z), (L + 1,), not increasing.
+        stop: the log odds of stopping by which q is built, see `halting`.
+        generator: of the random numbers of `sample`.
+    """
+    if rule == "joint_mode":
+        judge: Any = _JointMode(net, log_prior)
+    else:
+        judge = {"sample": _Sample, "quantile": _Quantile, "mode": _Mode}[rule](
+            stop, net.layers, generator
+        )
+    n = len(x)
+    depth, layers = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
+    taken, going, h = x.new_zeros(n, net.width), torch.arange(n), net.begin(x)
+    for layer in range(net.layers + 1):
+        if layer:
+            h = net.step(layer, h)
+            layers[going] = layer
+        features = net.features(h)
+        better, ends = judge.look(layer, features)
+        depth[going[better]], taken[going[better]] = layer, features[better]
+        if layer == net.layers or ends.all():
+            break
+        going, h = going[~ends], h[~ends]
+        judge.keep(~ends)
+    return Exits(_scores_at(net, taken, depth), depth, layers)
+
+
+def _scores_at(net: Residual, features: Tensor, depth: Tensor) -> Tensor:
+    """The class scores of rows at depths of their own."""
+    if len(net.heads) == 1:
+        return net.scores(0, features)
+    found = features.new_zeros(len(features), net.classes)
+    for layer in depth.unique().tolist():
+        found[depth == layer] = net.scores(layer, features[depth == layer])
+    return found

@@ -1,0 +1,185 @@
+"""The residual network of latent depth: posterior, objectives, guides, exits, simulated steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from conftest import problem_of
+from pyro import poutine
+
+import zoo
+from inference import svi
+from inference.program import Batch, Program, Weighted
+from models import resnet
+from models._images import classified
+
+SMALL = {"n": 40, "layers": 3, "width": 4}
+LAYERS = SMALL["layers"]
+
+
+def weights(problem, seed=0):
+    """Weights of the model, scores far enough apart to tell depths from each other."""
+    torch.manual_seed(seed)
+    return {s.name: torch.randn(s.shape) * 0.7 for s in Program(problem).of("latent")}
+
+
+def dense(x, w, name):
+    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+
+def network(problem, values, depth):
+    """Log probabilities of the classes after so many blocks, as NumPy has it."""
+    w = {name.removeprefix("net."): value.numpy() for name, value in values.items()}
+    h = problem.tensors["x"].numpy() @ w["stem.weight"].T + w["stem.bias"]
+    for i in range(depth):
+        inner = np.maximum(h, 0) @ w[f"blocks.{i}.inner.weight"].T + w[f"blocks.{i}.inner.bias"]
+        h = (
+            h
+            + np.maximum(inner, 0) @ w[f"blocks.{i}.outer.weight"].T
+            + w[f"blocks.{i}.outer.bias"]
+        )
+    scores = np.maximum(h, 0) @ w["heads.0.weight"].T + w["heads.0.bias"]
+    scores = scores - scores.max(1, keepdims=True)
+    return scores - np.log(np.exp(scores).sum(1, keepdims=True))
+
+
+def log_terms(problem, values, ratio=0.7):
+    """log p(z) p(y | x, z), (layers + 1, n), one forward pass for each depth."""
+    p = ratio ** np.arange(LAYERS + 1)
+    y = problem.tensors["y"].numpy()
+    rows = [network(problem, values, k)[np.arange(len(y)), y] for k in range(LAYERS + 1)]
+    return np.stack(rows) + np.log(p / p.sum())[:, None]
+
+
+def test_the_depth_is_summed_out_as_by_brute_force():
+    problem = problem_of("resnet", "moons", **SMALL)
+    values, program = weights(problem), Program(problem)
+    found = program.log_likelihood(values)["y"]
+    truth = np.log(np.exp(log_terms(problem, values)).sum(0))
+    np.testing.assert_allclose(found, truth, rtol=1e-10)
+
+
+def test_the_posterior_of_the_depth_is_bayes_rule():
+    problem = problem_of("resnet", "moons", **SMALL)
+    values = weights(problem)
+    data = classified("moons", n=SMALL["n"])
+    draws = {name: value.numpy()[None] for name, value in values.items()}
+    net, stop = resnet.fitted(data, draws, {}, LAYERS, SMALL["width"], "shared")
+    assert stop is None
+    prior = resnet.prior_of(LAYERS, 0.7, None).double()
+    with torch.no_grad():
+        found = resnet.posterior(net, problem.tensors["x"], problem.tensors["y"], prior).numpy()
+    truth = np.exp(log_terms(problem, values))
+    np.testing.assert_allclose(found, truth / truth.sum(0), atol=1e-6)
+    np.testing.assert_allclose(found.sum(0), 1, atol=1e-12)
+
+
+def test_the_slides_sample_of_the_depth_ignores_the_input():
+    """Summed over y, p(y, z | x) is the prior of z, whatever x is; p(z | x, y) is not."""
+    problem = problem_of("resnet", "moons", **SMALL)
+    values = weights(problem)
+    joint = np.stack([np.exp(network(problem, values, k)) for k in range(LAYERS + 1)])
+    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()
+    marginal = (joint * prior[:, None, None]).sum(2)
+    np.testing.assert_allclose(marginal, np.broadcast_to(prior[:, None], marginal.shape))
+    truth = np.exp(log_terms(problem, values))
+    assert (truth / truth.sum(0)).std(1).max() > 0.05
+
+
+def objective_of(problem, guide, draws=1, seed=0, batch=None):
+    """Estimates of the objective of an own guide at its start, and the weights there."""
+    chosen = svi.resolve(guide, Program(problem))
+    tensors = (
+        problem.tensors if batch is None else {k: v[:batch] for k, v in problem.tensors.items()}
+    )
+    part = Program(problem).batch(tensors)
+    with pyro.get_param_store().scope(), torch.no_grad():
+        torch.manual_seed(seed)
+        poutine.trace(chosen.guide).get_trace(**tensors)
+        store = pyro.get_param_store()
+        values = {k.removesuffix(".loc"): v for k, v in store.items() if k.endswith(".loc")}
+        model, guide = Weighted(part)(problem.model), Weighted(part)(chosen.guide)
+        found = [float(chosen.objective(model, guide, tensors)) for _ in range(draws)]
+    return np.array(found), {k: v.detach() for k, v in values.items()}
+
+
+def log_prior(problem, values):
+    return sum(float(s.fn.log_prob(values[s.name]).sum()) for s in Program(problem).of("latent"))
+
+
+def test_the_elbo_against_numpy_and_below_the_marginal_likelihood():
+    problem = problem_of("resnet", "moons", **SMALL)
+    (elbo,), values = objective_of(problem, "enumerated")
+    terms = log_terms(problem, values)
+    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()[:, None]
+    of_rows = (prior * (terms - np.log(prior))).sum()  # q begins as the prior
+    assert elbo == pytest.approx(of_rows + log_prior(problem, values), rel=1e-6)
+    (marginal,), _ = objective_of(problem, "marginal")
+    truth = np.log(np.exp(terms).sum(0)).sum() + log_prior(problem, values)
+    assert marginal == pytest.approx(truth, rel=1e-6)
+    assert elbo < marginal
+
+
+def test_a_batch_stands_for_all_rows():
+    problem = problem_of("resnet", "moons", **SMALL)
+    (whole,), values = objective_of(problem, "enumerated")
+    (part,), _ = objective_of(problem, "enumerated", batch=10)
+    rest = log_prior(problem, values)
+    of_part = log_terms(problem.first(10), values)
+    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()[:, None]
+    assert part == pytest.approx(4 * (prior * (of_part - np.log(prior))).sum() + rest, rel=1e-6)
+    assert whole != part
+
+
+def test_reinforce_estimates_the_elbo():
+    problem = problem_of("resnet", "moons", **SMALL)
+    (truth,), _ = objective_of(problem, "enumerated")
+    found, _ = objective_of(problem, "reinforce", draws=400)
+    assert abs(found.mean() - truth) < 4 * found.std(ddof=1) / 20
+    assert found.std() > 0
+
+
+def test_map_sums_the_depth_out():
+    problem = problem_of("resnet", "moons", **SMALL)
+    program, values = Program(problem), weights(problem)
+    points = svi.weights.Points(program, program.start_of)
+    found = float(points.score(problem.model, problem.tensors, values))
+    assert found == pytest.approx(float(program.log_joint(values, Batch(problem.tensors))))
+    terms = log_terms(problem, values)
+    assert found == pytest.approx(
+        np.log(np.exp(terms).sum(0)).sum() + log_prior(problem, values), rel=1e-8
+    )
+
+
+@pytest.mark.parametrize("guide", list(resnet.ENTRY.guides))
+def test_every_guide_trains_and_its_exits_are_told(guide):
+    run = zoo.run("resnet", data="moons", guide=guide, **SMALL, steps=30, batch_size=20)
+    rules = {"average", "average_q", *resnet.RULES}
+    assert {k[9:-1] for k in run.metrics if k.startswith("accuracy[")} == rules
+    assert run.idata["posterior"].sizes["draw"] == 1
+    assert 0 <= run.metrics["layers[joint_mode]"] <= LAYERS
+    assert run.metrics["work[average]"] == 1 >= run.metrics["work[quantile]"]
+    assert run.metrics["accuracy[average]"] == pytest.approx(run.metrics["accuracy"])
+
+
+def test_without_q_the_joint_mode_and_the_average_are_left():
+    run = zoo.run("resnet", data="moons", method="map", **SMALL, steps=30)
+    told = {k[9:-1] for k in run.metrics if k.startswith("accuracy[")}
+    assert told == {"average", "joint_mode"}
+
+
+def test_steps_of_the_tent_are_what_they_are_said_to_be():
+    data = classified("tent", n=500)
+    x, y = data.tensors["x"].numpy(), data.tensors["y"].numpy()
+    u, steps = (x[:, 0] + 1) / 2, x[:, 1:].argmax(1)
+    assert (steps == data.scaling.train).all()
+    for row in range(500):
+        end = u[row]
+        for _ in range(steps[row]):
+            end = 2 * end if end < 0.5 else 2 - 2 * end
+        assert y[row] == (end > 0.5)
+    more = classified("tent", n=600)
+    assert torch.equal(data.test["x"], more.test["x"])
+    assert torch.equal(data.tensors["x"], more.tensors["x"][:500]) or data.sha256 != more.sha256
