@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import exp
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyro
@@ -45,9 +45,13 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from ._entry import Data, Entry
+from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, grid, panels, shown
 from ._images import Images, Steps, classified
 from ._network import bayesian, start
 from ._residual import RULES, Residual, Rule, Stop, geometric, halting, halting_logits, leave
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Heads = Literal["shared", "each"]
 # Images of fewer pixels are rows of numbers.
@@ -275,7 +279,7 @@ def metrics(
     training rows under p(z | x, y); `depth_rank`: its rank correlation (Spearman) with the steps
     that they need, where these are known.
     """
-    if data.test is None or any(len(value) > 1 for value in draws.values()):
+    if data.test is None or _several(draws):
         return {}
     net, stop = fitted(data, draws, params, layers, width, heads)
     depths = prior_of(layers, ratio, cost)
@@ -317,10 +321,7 @@ def fitted(
 
 def _depths_of(net: Residual, data: Data, depths: Tensor) -> dict[str, float]:
     """What p(z | x, y) says of the training rows."""
-    x, y = data.tensors["x"].to(getattr(torch, data.dtype)), data.tensors["y"].long()
-    parts = zip(x.split(_ROWS), y.split(_ROWS))
-    with torch.no_grad():
-        of_rows = torch.cat([posterior(net, a, b, depths.to(a)) for a, b in parts], 1)
+    of_rows = _of_rows(net, data, depths)
     means = (of_rows * torch.arange(len(of_rows))[:, None]).sum(0)
     found = {"depth_train": float(means.mean())}
     if isinstance(data.scaling, Steps):
@@ -328,6 +329,14 @@ def _depths_of(net: Residual, data: Data, depths: Tensor) -> dict[str, float]:
 
         found["depth_rank"] = float(spearmanr(means.numpy(), data.scaling.train).statistic)
     return found
+
+
+def _of_rows(net: Residual, data: Data, depths: Tensor) -> Tensor:
+    """p(z | x, y) of the training rows, (layers + 1, n)."""
+    x, y = data.tensors["x"].to(getattr(torch, data.dtype)), data.tensors["y"].long()
+    parts = zip(x.split(_ROWS), y.split(_ROWS))
+    with torch.no_grad():
+        return torch.cat([posterior(net, a, b, depths.to(a)) for a, b in parts], 1)
 
 
 def _averages(net: Residual, x: Tensor, depths: Tensor, stop: Stop | None) -> dict[str, Tensor]:
@@ -359,7 +368,100 @@ def _work(net: Residual, x: Tensor, rule: Rule, layers: Tensor) -> Tensor:
     return (stem + block * layers + read) / (stem + block * net.layers + head)
 
 
-_ROWS = 1000  # at once
+def depths(
+    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+) -> Figure | None:
+    """p(z | x, y) of the training rows, averaged by class, or by the steps that they need."""
+    if _several(draws):
+        return None
+    of_rows = _posteriors(data, draws, params, **options)
+    known = isinstance(data.scaling, Steps)
+    groups = data.scaling.train if known else np.asarray(data.tensors["y"])
+    names = [str(k) for k in range(groups.max() + 1)] if known else data.coords["class"]
+    means = np.stack([of_rows[:, groups == k].mean(1) for k in range(len(names))])
+    figure, (ax,) = panels(height=0.28 * len(names) + 0.2, margins=(1.2, 0.2, 0.5))
+    ax.imshow(means, cmap="Greys", vmin=0, aspect="auto")
+    middle = means @ np.arange(means.shape[1])
+    ax.plot(middle, range(len(names)), "o", color=RED, ms=4)
+    ax.set_yticks(range(len(names)), names, fontsize=7.5)
+    ax.set(xlabel="layers", ylabel="steps needed" if known else "")
+    caption = (
+        "How many layers training rows need: p(z | x, y), averaged over the rows of each "
+        f"{'number of steps' if known else 'class'} (grey), and its mean (red)."
+    )
+    return captioned(figure, caption)
+
+
+def extremes(
+    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+) -> Figure | None:
+    """The training images that need the fewest and the most layers; None without images."""
+    size = data.scaling
+    if _several(draws) or not isinstance(size, Images):
+        return None
+    of_rows = _posteriors(data, draws, params, **options)
+    order = np.argsort(np.arange(len(of_rows)) @ of_rows, kind="stable")
+    chosen = np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
+    images = np.asarray(data.tensors["x"])[chosen].reshape(-1, size.height, size.width)
+    caption = (
+        "The training images whose posterior depth is least (first row) and greatest (second): "
+        "what is plain needs no second look."
+    )
+    return shown(grid(images, _SHOWN), caption)
+
+
+def exits(
+    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+) -> Figure | None:
+    """Accuracy and log score against multiply-adds: of each depth for all rows, of each rule."""
+    if data.test is None or _several(draws):
+        return None
+    told = metrics(data, draws, None, params=params, **options)
+    net, _ = fitted(data, draws, params, **_sizes(options))
+    x, y = data.test["x"].to(getattr(torch, data.dtype)), data.test["y"].long()
+    with torch.no_grad():
+        chances = torch.cat([net(part)[1].softmax(-1) for part in x.split(_ROWS)], 1)
+    stem, block, head = net.multiply_adds(x)
+    work = [
+        (stem + block * k + head) / (stem + block * net.layers + head) for k in range(len(chances))
+    ]
+    fixed = [_scored("", each, y, 0, 0) for each in chances]
+    figure, axes = panels(2, gap=0.7)
+    for ax, name in zip(axes, ("accuracy", "log_score")):
+        ax.plot(
+            work, [one[f"{name}[]"] for one in fixed], "-o", color=GREY, ms=3, label="each depth"
+        )
+        for rule, colour in zip((*RULES, "average"), (SKY, BLUE, ORANGE, RED, "k")):
+            if f"{name}[{rule}]" in told:
+                at = told[f"work[{rule}]"], told[f"{name}[{rule}]"]
+                ax.plot(*at, "s", color=colour, ms=5, label=rule)
+        ax.set(xlabel="multiply-adds, of all layers", ylabel=name.replace("_", " "))
+    caption = (
+        "What it is worth to look again. Grey: all test rows at one depth, by the same network. "
+        "Squares: each row as deep as the rule wants it; further left and higher is better."
+    )
+    return captioned(figure, caption, axes[0])
+
+
+def _several(draws: Mapping[str, Any]) -> bool:
+    """Whether the weights are a sample, and not a point."""
+    return any(len(value) > 1 for value in draws.values())
+
+
+def _sizes(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in ("layers", "width", "heads")}
+
+
+def _posteriors(
+    data: Data, draws: Mapping[str, Any], params: Mapping[str, Any], **options: Any
+) -> np.ndarray:
+    """p(z | x, y) of the training rows, (layers + 1, n)."""
+    net, _ = fitted(data, draws, params, **_sizes(options))
+    prior = prior_of(options["layers"], options["ratio"], options["cost"])
+    return _of_rows(net, data, prior).numpy()
+
+
+_ROWS, _SHOWN = 1000, 12  # at once; images in a row
 _TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
 
 ENTRY = Entry(
@@ -375,6 +477,7 @@ ENTRY = Entry(
         "laplace": "the Gauss-Newton matrix is of weights alone, and here the depth is latent too"
     },
     metrics=metrics,
+    figures={"depths": depths, "extremes": extremes, "exits": exits},
     settings={
         "nuts": {"warmup": 300, "draws": 300},
         "svi": {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1},
