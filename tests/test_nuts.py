@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -86,6 +87,20 @@ def test_divergences_of_a_funnel_are_counted():
     settings = {"chains": 2, "draws": 300, "target_accept": 0.7}
     fit = nuts(problem_from(funnel), seed=0, context=QUIET, **settings)
     assert fit.stats["diverging"].sum() > 0
+
+
+def test_a_start_where_the_density_is_flat_does_not_stop_the_sampler():
+    """Biases of a network that begin at the mode of their prior, and whose units are off."""
+
+    def model(y):
+        bias = pyro.sample("bias", dist.Normal(0.0, 1.0))
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(slope * torch.relu(bias - 5.0), 1.0), obs=y)
+
+    problem = problem_from(model, {"y": torch.tensor(0.5)})
+    flat = replace(problem, start=lambda name, shape: torch.zeros(shape))
+    fit = nuts(flat, seed=0, context=QUIET, chains=1, draws=200, warmup=200)
+    assert fit.draws["bias"].std() > 0.5
 
 
 def test_no_continuous_latent_is_refused_and_no_start_is_told():

@@ -72,6 +72,7 @@ def test_an_objective_of_the_guide_replaces_the_elbo():
 
     fit = svi(problem_from(regression, DATA), seed=0, context=QUIET, guide=Guide(point, log_joint))
     np.testing.assert_allclose(fit.params["loc"], MEAN, atol=1e-3)
+    assert fit.kind == "point" and fit.draws["w"].shape == (1, 1, 2)
 
 
 def test_a_guide_without_reparameterisation_is_trained_by_its_score():
