@@ -44,11 +44,12 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from . import _depths
+from ._depths import Trained
 from ._entry import Data, Entry
-from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, grid, panels, shown
-from ._images import Images, Steps, classified
+from ._images import Images, classified
 from ._network import bayesian, start
-from ._residual import RULES, Residual, Rule, Stop, geometric, halting, halting_logits, leave
+from ._residual import Residual, Stop, geometric, halting, halting_logits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -250,12 +251,34 @@ _GUIDES = {
 # -- what it is used for -----------------------------------------------------------------------
 
 
-def posterior(net: Residual, x: Tensor, y: Tensor, depths: Tensor) -> Tensor:
-    """p(z | x, y), (layers + 1, n), given the weights: by Bayes' rule over all depths."""
-    _, scores = net(x)
-    labels = y.expand(len(scores), -1)[..., None]
-    log_y = scores.log_softmax(-1).gather(-1, labels)[..., 0]
-    return (log_y + depths.log()[:, None]).softmax(0)
+def trained(
+    data: Data,
+    draws: Mapping[str, Any],
+    params: Mapping[str, Any],
+    *,
+    layers: int,
+    width: int,
+    heads: Heads,
+    ratio: float,
+    cost: float | None,
+    **options: Any,
+) -> Trained | None:
+    """The network at the point where its weights are; None of weights that are a sample."""
+    if any(len(value) > 1 for value in draws.values()):
+        return None
+    dtype = getattr(torch, data.dtype)
+    net = network(data, layers, width, heads).to(dtype)
+    weights = {k.removeprefix("net."): v[0] for k, v in draws.items() if k.startswith("net.")}
+    net.load_state_dict({k: torch.as_tensor(np.array(v)).to(dtype) for k, v in weights.items()})
+    stop: Stop | None = None
+    if "stop.bias" in params:
+        bias = torch.as_tensor(params["stop.bias"]).to(dtype)
+        slopes = torch.as_tensor(params.get("stop.weight", torch.zeros(layers, width))).to(dtype)
+
+        def stop(layer: int, features: Tensor) -> Tensor:
+            return features @ slopes[layer] + bias[layer]
+
+    return Trained(net, prior_of(layers, ratio, cost), stop, data)
 
 
 def metrics(
@@ -264,204 +287,26 @@ def metrics(
     exact: Any,
     *,
     params: Mapping[str, Any],
-    layers: int,
-    width: int,
-    heads: Heads,
-    ratio: float,
-    cost: float | None,
     **options: Any,
 ) -> dict[str, float]:
-    """Of weights at a point, what each exit rule is worth on the test rows.
-
-    `accuracy[rule]`, `log_score[rule]` (mean log probability), `layers[rule]` (mean blocks that
-    were executed) and `work[rule]` (mean multiply-adds, of those of all layers). `average` runs
-    all layers and averages over p(z); `average_q` over q(z | x). `depth_train`: the mean depth of
-    training rows under p(z | x, y); `depth_rank`: its rank correlation (Spearman) with the steps
-    that they need, where these are known.
-    """
-    if data.test is None or _several(draws):
-        return {}
-    net, stop = fitted(data, draws, params, layers, width, heads)
-    depths = prior_of(layers, ratio, cost)
-    x, y = data.test["x"].to(getattr(torch, data.dtype)), data.test["y"].long()
-    found = _depths_of(net, data, depths)
-    with torch.no_grad():
-        everywhere = _averages(net, x, depths, stop)
-        rules = [rule for rule in RULES if stop is not None or rule == "joint_mode"]
-        for name, chances in everywhere.items():
-            found |= _scored(name, chances, y, float(layers), 1.0)
-        rng = torch.Generator().manual_seed(0)
-        for rule in rules:
-            exits = leave(net, x, rule, log_prior=depths.log().to(x), stop=stop, generator=rng)
-            work = float(_work(net, x, rule, exits.layers).mean())
-            chances = exits.logits.softmax(-1)
-            found |= _scored(rule, chances, y, float(exits.layers.double().mean()), work)
-    return found
+    """Of weights at a point: see `_depths.scores`."""
+    found = trained(data, draws, params, **options)
+    return {} if found is None else _depths.scores(found)
 
 
-def fitted(
-    data: Data,
-    draws: Mapping[str, Any],
-    params: Mapping[str, Any],
-    layers: int,
-    width: int,
-    heads: Heads,
-) -> tuple[Residual, Stop | None]:
-    """The network at the first draw of its weights, and the log odds of stopping, if learned."""
-    dtype = getattr(torch, data.dtype)
-    net = network(data, layers, width, heads).to(dtype)
-    weights = {k.removeprefix("net."): v[0] for k, v in draws.items() if k.startswith("net.")}
-    net.load_state_dict({k: torch.as_tensor(np.array(v)).to(dtype) for k, v in weights.items()})
-    if "stop.bias" not in params:
-        return net, None
-    bias = torch.as_tensor(params["stop.bias"]).to(dtype)
-    slopes = torch.as_tensor(params.get("stop.weight", torch.zeros(layers, width))).to(dtype)
-    return net, lambda layer, features: features @ slopes[layer] + bias[layer]
+def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[..., Figure | None]:
+    """A picture of weights at a point."""
+
+    def picture(
+        data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+    ) -> Figure | None:
+        found = trained(data, draws, params, **options)
+        return None if found is None else draw(found)
+
+    picture.__doc__ = draw.__doc__
+    return picture
 
 
-def _depths_of(net: Residual, data: Data, depths: Tensor) -> dict[str, float]:
-    """What p(z | x, y) says of the training rows."""
-    of_rows = _of_rows(net, data, depths)
-    means = (of_rows * torch.arange(len(of_rows))[:, None]).sum(0)
-    found = {"depth_train": float(means.mean())}
-    if isinstance(data.scaling, Steps):
-        from scipy.stats import spearmanr
-
-        found["depth_rank"] = float(spearmanr(means.numpy(), data.scaling.train).statistic)
-    return found
-
-
-def _of_rows(net: Residual, data: Data, depths: Tensor) -> Tensor:
-    """p(z | x, y) of the training rows, (layers + 1, n)."""
-    x, y = data.tensors["x"].to(getattr(torch, data.dtype)), data.tensors["y"].long()
-    parts = zip(x.split(_ROWS), y.split(_ROWS))
-    with torch.no_grad():
-        return torch.cat([posterior(net, a, b, depths.to(a)) for a, b in parts], 1)
-
-
-def _averages(net: Residual, x: Tensor, depths: Tensor, stop: Stop | None) -> dict[str, Tensor]:
-    """The predictive distribution by p(z), and by q(z | x): (n, classes) each."""
-    found: dict[str, list[Tensor]] = {"average": []} | ({"average_q": []} if stop else {})
-    for part in x.split(_ROWS):
-        features, scores = net(part)
-        chances = scores.softmax(-1)
-        found["average"].append((depths.to(x)[:, None, None] * chances).sum(0))
-        if stop is not None:
-            logits = [stop(layer, features[layer]) for layer in range(net.layers)]
-            q = halting(torch.stack(logits)).exp()
-            found["average_q"].append((q[..., None] * chances).sum(0))
-    return {name: torch.cat(parts) for name, parts in found.items()}
-
-
-def _scored(rule: str, chances: Tensor, y: Tensor, layers: float, work: float) -> dict[str, float]:
-    right = float((chances.argmax(-1) == y).double().mean())
-    score = float(chances.gather(-1, y[:, None]).log().double().mean())
-    values = {"accuracy": right, "log_score": score, "layers": layers, "work": work}
-    return {f"{name}[{rule}]": value for name, value in values.items()}
-
-
-def _work(net: Residual, x: Tensor, rule: Rule, layers: Tensor) -> Tensor:
-    """Multiply-adds of rows by an exit rule, of those of all layers and one head, (n,)."""
-    stem, block, head = net.multiply_adds(x)
-    looks = layers.double() + 1
-    read = head * looks if rule == "joint_mode" else head + net.width * looks.clamp(max=net.layers)
-    return (stem + block * layers + read) / (stem + block * net.layers + head)
-
-
-def depths(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
-) -> Figure | None:
-    """p(z | x, y) of the training rows, averaged by class, or by the steps that they need."""
-    if _several(draws):
-        return None
-    of_rows = _posteriors(data, draws, params, **options)
-    known = isinstance(data.scaling, Steps)
-    groups = data.scaling.train if known else np.asarray(data.tensors["y"])
-    names = [str(k) for k in range(groups.max() + 1)] if known else data.coords["class"]
-    means = np.stack([of_rows[:, groups == k].mean(1) for k in range(len(names))])
-    figure, (ax,) = panels(height=0.28 * len(names) + 0.2, margins=(1.2, 0.2, 0.5))
-    ax.imshow(means, cmap="Greys", vmin=0, aspect="auto")
-    middle = means @ np.arange(means.shape[1])
-    ax.plot(middle, range(len(names)), "o", color=RED, ms=4)
-    ax.set_yticks(range(len(names)), names, fontsize=7.5)
-    ax.set(xlabel="layers", ylabel="steps needed" if known else "")
-    caption = (
-        "How many layers training rows need: p(z | x, y), averaged over the rows of each "
-        f"{'number of steps' if known else 'class'} (grey), and its mean (red)."
-    )
-    return captioned(figure, caption)
-
-
-def extremes(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
-) -> Figure | None:
-    """The training images that need the fewest and the most layers; None without images."""
-    size = data.scaling
-    if _several(draws) or not isinstance(size, Images):
-        return None
-    of_rows = _posteriors(data, draws, params, **options)
-    order = np.argsort(np.arange(len(of_rows)) @ of_rows, kind="stable")
-    chosen = np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
-    images = np.asarray(data.tensors["x"])[chosen].reshape(-1, size.height, size.width)
-    caption = (
-        "The training images whose posterior depth is least (first row) and greatest (second): "
-        "what is plain needs no second look."
-    )
-    return shown(grid(images, _SHOWN), caption)
-
-
-def exits(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
-) -> Figure | None:
-    """Accuracy and log score against multiply-adds: of each depth for all rows, of each rule."""
-    if data.test is None or _several(draws):
-        return None
-    told = metrics(data, draws, None, params=params, **options)
-    net, _ = fitted(data, draws, params, **_sizes(options))
-    x, y = data.test["x"].to(getattr(torch, data.dtype)), data.test["y"].long()
-    with torch.no_grad():
-        chances = torch.cat([net(part)[1].softmax(-1) for part in x.split(_ROWS)], 1)
-    stem, block, head = net.multiply_adds(x)
-    work = [
-        (stem + block * k + head) / (stem + block * net.layers + head) for k in range(len(chances))
-    ]
-    fixed = [_scored("", each, y, 0, 0) for each in chances]
-    figure, axes = panels(2, gap=0.7)
-    for ax, name in zip(axes, ("accuracy", "log_score")):
-        ax.plot(
-            work, [one[f"{name}[]"] for one in fixed], "-o", color=GREY, ms=3, label="each depth"
-        )
-        for rule, colour in zip((*RULES, "average"), (SKY, BLUE, ORANGE, RED, "k")):
-            if f"{name}[{rule}]" in told:
-                at = told[f"work[{rule}]"], told[f"{name}[{rule}]"]
-                ax.plot(*at, "s", color=colour, ms=5, label=rule)
-        ax.set(xlabel="multiply-adds, of all layers", ylabel=name.replace("_", " "))
-    caption = (
-        "What it is worth to look again. Grey: all test rows at one depth, by the same network. "
-        "Squares: each row as deep as the rule wants it; further left and higher is better."
-    )
-    return captioned(figure, caption, axes[0])
-
-
-def _several(draws: Mapping[str, Any]) -> bool:
-    """Whether the weights are a sample, and not a point."""
-    return any(len(value) > 1 for value in draws.values())
-
-
-def _sizes(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("layers", "width", "heads")}
-
-
-def _posteriors(
-    data: Data, draws: Mapping[str, Any], params: Mapping[str, Any], **options: Any
-) -> np.ndarray:
-    """p(z | x, y) of the training rows, (layers + 1, n)."""
-    net, _ = fitted(data, draws, params, **_sizes(options))
-    prior = prior_of(options["layers"], options["ratio"], options["cost"])
-    return _of_rows(net, data, prior).numpy()
-
-
-_ROWS, _SHOWN = 1000, 12  # at once; images in a row
 _TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
 
 ENTRY = Entry(
@@ -477,7 +322,11 @@ ENTRY = Entry(
         "laplace": "the Gauss-Newton matrix is of weights alone, and here the depth is latent too"
     },
     metrics=metrics,
-    figures={"depths": depths, "extremes": extremes, "exits": exits},
+    figures={
+        "depths": _picture(_depths.by_class),
+        "extremes": _picture(_depths.extremes),
+        "exits": _picture(_depths.against_work),
+    },
     settings={
         "nuts": {"warmup": 300, "draws": 300},
         "svi": {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1},

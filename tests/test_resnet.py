@@ -14,6 +14,7 @@ from inference import svi
 from inference.program import Batch, Program, Weighted
 from models import resnet
 from models._images import classified
+from models._residual import RULES
 
 SMALL = {"n": 40, "layers": 3, "width": 4}
 LAYERS = SMALL["layers"]
@@ -66,11 +67,8 @@ def test_the_posterior_of_the_depth_is_bayes_rule():
     values = weights(problem)
     data = classified("moons", n=SMALL["n"])
     draws = {name: value.numpy()[None] for name, value in values.items()}
-    net, stop = resnet.fitted(data, draws, {}, LAYERS, SMALL["width"], "shared")
-    assert stop is None
-    prior = resnet.prior_of(LAYERS, 0.7, None).double()
-    with torch.no_grad():
-        found = resnet.posterior(net, problem.tensors["x"], problem.tensors["y"], prior).numpy()
+    options = {**SMALL, "heads": "shared", "ratio": 0.7, "cost": None}
+    found = resnet.trained(data, draws, {}, **options).posterior.numpy()
     truth = np.exp(log_terms(problem, values))
     np.testing.assert_allclose(found, truth / truth.sum(0), atol=1e-6)
     np.testing.assert_allclose(found.sum(0), 1, atol=1e-12)
@@ -156,7 +154,7 @@ def test_map_sums_the_depth_out():
 @pytest.mark.parametrize("guide", list(resnet.ENTRY.guides))
 def test_every_guide_trains_and_its_exits_are_told(guide):
     run = zoo.run("resnet", data="moons", guide=guide, **SMALL, steps=30, batch_size=20)
-    rules = {"average", "average_q", *resnet.RULES}
+    rules = {"average", "average_q", *RULES}
     assert {k[9:-1] for k in run.metrics if k.startswith("accuracy[")} == rules
     assert run.idata["posterior"].sizes["draw"] == 1
     assert 0 <= run.metrics["layers[joint_mode]"] <= LAYERS
