@@ -66,10 +66,12 @@ def _of_batch(
         return {name: nodes[name]["value"] for name in program.layout}
 
     columns: dict[str, Any] = {}
-    for name, node in run(guide, tensors).nodes.items():
+    first = run(guide, tensors).nodes
+    for name, node in first.items():
         if node.get("infer", {}).get("is_auxiliary") and node["fn"].has_enumerate_support:
             columns |= _guessed(name, node["fn"])
-    values = over_draws(one, {"draw": torch.arange(draws)}, program.elements)
+    size = sum(first[name]["value"].numel() for name in program.layout)
+    values = over_draws(one, {"draw": torch.arange(draws)}, size)
     for name, drawn in values.items():
         parts = drawn.mean(0), drawn.std(0)
         mean, sd = (part.reshape(len(part), -1).cpu().numpy().T for part in parts)
