@@ -25,7 +25,7 @@ _MARKS = {
     True: {True: "✓", False: "✗", None: "-"},
     False: {True: "ok", False: "NO", None: "- "},
 }
-_MOST_ROWS = 40
+_MOST_ROWS, _MOST_COLUMNS = 40, 14
 _FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
 
 
@@ -271,15 +271,19 @@ def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
 
 
 def show_table(out: Console, table: pd.DataFrame) -> None:
-    """Print a summary, long ones cut with a word on how many rows are left out."""
+    """Print a summary, long and wide ones cut with a word on what is left out."""
+    columns = table.columns[:_MOST_COLUMNS]
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     drawn.add_column("")
-    for column in table.columns:
+    for column in columns:
         drawn.add_column(column, justify="right")
     for name, row in table.head(_MOST_ROWS).iterrows():
-        drawn.add_row(Text(str(name)), *(_number(c, row[c]) for c in table.columns))
+        drawn.add_row(Text(str(name)), *(_number(c, row[c]) for c in columns))
     out.print(drawn)
     _say_rest(out, table)
+    if len(table.columns) > len(columns):
+        more = len(table.columns) - len(columns)
+        out.print(Text(f"... and {more} more columns (--json has all)"))
 
 
 def _say_rest(out: Console, table: pd.DataFrame) -> None:

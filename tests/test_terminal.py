@@ -16,6 +16,26 @@ def test_long_tables_are_cut_with_a_word(capsys):
     assert "10 more" in text
 
 
+def test_wide_tables_are_cut_with_a_word(capsys):
+    table = pd.DataFrame([[0.0] * 100], columns=[f"z[{i}]" for i in range(100)])
+    terminal.show_table(terminal.console(), table)
+    text = capsys.readouterr().out
+    assert "z[13]" in text and "z[14]" not in text
+    assert "86 more columns" in text
+
+
+def test_metrics_of_several_things_are_a_table(capsys):
+    metrics = {"khat": 0.5, "layers[mode]": 2.0, "layers[sample]": 1.0, "work[mode]": 0.25}
+    terminal._show_metrics(terminal.console(), metrics | {"work[sample]": 0.125})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["khat", "0.5"],
+        ["layers", "work"],
+        ["mode", "2", "0.25"],
+        ["sample", "1", "0.125"],
+    ]
+
+
 def test_verdicts_and_brackets_are_printed_as_they_are(capsys):
     verdict = {"status": "warn", "reasons": ["w[bmi] is odd; look at it"]}
     terminal.show_verdict(terminal.console(), verdict)
