@@ -120,6 +120,20 @@ def test_the_elbo_against_numpy_and_below_the_marginal_likelihood():
     assert elbo < marginal
 
 
+def test_no_q_brings_the_elbo_above_the_marginal_likelihood_and_the_exact_one_there():
+    problem = problem_of("resnet", "moons", **SMALL)
+    terms = torch.as_tensor(log_terms(problem, weights(problem)))
+    log_z = resnet.prior_of(LAYERS, 0.7, None).double().log()[:, None].expand_as(terms)
+    log_y, data = terms - log_z, classified("moons", n=SMALL["n"])
+    marginal = float(resnet.Marginal(data).of_rows(terms, log_z, log_y))
+    elbo = resnet.Enumerated(data).of_rows
+    for seed in range(20):
+        torch.manual_seed(seed)
+        assert float(elbo((3 * torch.randn_like(terms)).log_softmax(0), log_z, log_y)) < marginal
+    exact = terms - terms.logsumexp(0)
+    assert float(elbo(exact, log_z, log_y)) == pytest.approx(marginal, rel=1e-10)
+
+
 def test_a_batch_stands_for_all_rows():
     problem = problem_of("resnet", "moons", **SMALL)
     (whole,), values = objective_of(problem, "enumerated")
