@@ -17,7 +17,8 @@ is p(z | x, y), its average over predicted labels (q(z | x) learns it), and the 
 Data:   x, shape (n, k), pixels in [0, 1] or features, and y, shape (n,), classes 0..C-1; default
         `digits`; `mnist`, `fashion-mnist` (with convolutional blocks), `tent` (inputs that need a
         known number of steps), `moons`, or a file of columns with `--target`.
-Priors: `ratio`, or `cost`, what a layer costs in nats (ratio = exp(-cost)), as Figurnov et al.
+Priors: `ratio`, or `cost`, what a layer costs in nats (ratio = exp(-cost)), as Figurnov et al.;
+        `depth=all` is the ordinary network that always runs all layers, for comparison.
 Guides: weights at a point, and q(z | x), chances of stopping that are read off each layer
         (stick-breaking). By the ELBO: `enumerated` (exact), `reinforce` (with a baseline),
         `concrete` (relaxed). `ponder`, the same with a small weight of the prior; `marginal`,
@@ -71,15 +72,20 @@ class ResNet(PyroModule):
         heads: Heads = "shared",
         ratio: Annotated[float, "> 0", "<= 1"] = 0.7,
         cost: Annotated[float | None, ">= 0"] = None,
+        depth: Literal["latent", "all"] = "latent",
         prior_scale: Annotated[float, "> 0"] = 2.0,
     ):
         super().__init__()
+        self.all = depth == "all"
         self.net = bayesian(network(data, layers, width, heads), "normal", prior_scale)
         self.depths = prior_of(layers, ratio, cost)
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         _, scores = self.net(x)  # (L + 1, n, classes)
         with pyro.plate("row", len(y)):
+            if self.all:
+                pyro.sample("y", dist.Categorical(logits=scores[-1]), obs=y)
+                return
             among = dist.Categorical(self.depths.to(x))
             depth = pyro.sample("depth", among, infer={"enumerate": "parallel"})
             logits = scores[depth, torch.arange(len(y), device=x.device)]
@@ -87,7 +93,10 @@ class ResNet(PyroModule):
 
 
 def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
-    """A depth for each row has no curvature."""
+    """A latent depth has no curvature; without one there is no q(z | x) to train."""
+    if options["depth"] == "all":
+        own = "the guides learn q(z | x), and with depth=all z is known; use map, mle or nuts"
+        return own if method == "svi" else None
     return ENTRY.refused.get(method)
 
 
@@ -261,10 +270,11 @@ def trained(
     heads: Heads,
     ratio: float,
     cost: float | None,
+    depth: str,
     **options: Any,
 ) -> Trained | None:
-    """The network at the point where its weights are; None of weights that are a sample."""
-    if any(len(value) > 1 for value in draws.values()):
+    """The network at the point where its weights are; None of a sample, or of a known depth."""
+    if depth == "all" or any(len(value) > 1 for value in draws.values()):
         return None
     dtype = getattr(torch, data.dtype)
     net = network(data, layers, width, heads).to(dtype)

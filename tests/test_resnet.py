@@ -11,6 +11,7 @@ from pyro import poutine
 
 import zoo
 from inference import svi
+from inference._problem import Refused
 from inference.program import Batch, Program, Weighted
 from models import resnet
 from models._images import classified
@@ -67,7 +68,7 @@ def test_the_posterior_of_the_depth_is_bayes_rule():
     values = weights(problem)
     data = classified("moons", n=SMALL["n"])
     draws = {name: value.numpy()[None] for name, value in values.items()}
-    options = {**SMALL, "heads": "shared", "ratio": 0.7, "cost": None}
+    options = {**SMALL, "heads": "shared", "ratio": 0.7, "cost": None, "depth": "latent"}
     found = resnet.trained(data, draws, {}, **options).posterior.numpy()
     truth = np.exp(log_terms(problem, values))
     np.testing.assert_allclose(found, truth / truth.sum(0), atol=1e-6)
@@ -174,6 +175,18 @@ def test_every_guide_trains_and_its_exits_are_told(guide):
     assert 0 <= run.metrics["layers[joint_mode]"] <= LAYERS
     assert run.metrics["work[average]"] == 1 >= run.metrics["work[quantile]"]
     assert run.metrics["accuracy[average]"] == pytest.approx(run.metrics["accuracy"])
+
+
+def test_a_known_depth_is_the_ordinary_network():
+    problem = problem_of("resnet", "moons", depth="all", **SMALL)
+    values, y = weights(problem), problem.tensors["y"].numpy()
+    found = Program(problem).log_likelihood(values)["y"]
+    truth = network(problem, values, LAYERS)[np.arange(len(y)), y]
+    np.testing.assert_allclose(found, truth, rtol=1e-10)
+    run = zoo.run("resnet", data="moons", method="map", depth="all", **SMALL, steps=20)
+    assert "accuracy" in run.metrics and "work[average]" not in run.metrics
+    with pytest.raises(Refused, match="with depth=all z is known"):
+        zoo.run("resnet", data="moons", depth="all", **SMALL)
 
 
 def test_without_q_the_joint_mode_and_the_average_are_left():
