@@ -162,14 +162,15 @@ def predictive(
     def one(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return program.predictive(values, new_rows=new_rows)
 
-    elements = max(1, sum(site.value.numel() for site in program.of("observed")))
-    n = shape[0] * shape[1]
-    if n == 1:
-        draws = {k: v.expand(_PLUG_IN_DRAWS, *v.shape[1:]) for k, v in draws.items()}
-        shape = (1, _PLUG_IN_DRAWS)
+    elements, point = max(1, sum(site.value.numel() for site in program.of("observed"))), None
+    if shape[0] * shape[1] == 1:
+        point = {name: value[0] for name, value in draws.items()}
+        draws, shape = {"": torch.arange(_PLUG_IN_DRAWS)}, (1, _PLUG_IN_DRAWS)
     some, kept = _thinned(draws, shape, elements, _GROUP_ELEMENTS)
     with seeded(seed, PREDICTIVE):
-        return _unflatten(over_draws(one, some, elements), kept)
+        # At a point what does not depend on new draws is computed once for all of them.
+        each = one if point is None else lambda _: one(point)
+        return _unflatten(over_draws(each, some, elements), kept)
 
 
 def _thinned(
