@@ -233,12 +233,11 @@ class Run:
             Fault: the run held no rows out, and none are given.
         """
         from inference import evidence
-        from inference.evidence import Effort
 
         _must_be_counts(1, rows=rows)
         _must_be_counts(2, particles=particles)
         _must_be_counts(0, annealed=annealed, gaps=gaps)
-        effort = Effort(particles=particles, annealed=annealed, gaps=gaps)
+        effort = evidence.Effort(particles=particles, annealed=annealed, gaps=gaps)
         context = Context(progress=progress)
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return evidence.table(problem, guide, some, effort, seed=seed, context=context)

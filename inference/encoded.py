@@ -26,7 +26,7 @@ from .scores import Scored, auroc
 _DRAWS, _ROWS, _CODED, _FOR_CODE = 1000, 1000, 5000, 20
 # Draws without which the tail of the weights cannot be told.
 _FOR_TAILS = 100
-# Rows, and draws of each, at once: what they hold in between stays in the processor's cache.
+# Rows, and draws of each, at once; of 5, 10, 20 and 50 draws (784 pixels) 20 were fastest.
 _BATCH, _AT_ONCE = 100, 20
 
 

@@ -8,6 +8,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -158,19 +159,20 @@ def predictive(
     new_rows: bool = False,
 ) -> dict[str, Tensor]:
     """New observations at the draws, (chain, draw, *shape); a point estimate gets many."""
-
-    def one(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return program.predictive(values, new_rows=new_rows)
-
-    elements, point = max(1, sum(site.value.numel() for site in program.of("observed"))), None
+    one = partial(program.predictive, new_rows=new_rows)
     if shape[0] * shape[1] == 1:
-        point = {name: value[0] for name, value in draws.items()}
-        draws, shape = {"": torch.arange(_PLUG_IN_DRAWS)}, (1, _PLUG_IN_DRAWS)
+        # What does not depend on new draws is computed once for all of them.
+        one = partial(_at, one, {name: value[0] for name, value in draws.items()})
+        draws, shape = {"draw": torch.arange(_PLUG_IN_DRAWS)}, (1, _PLUG_IN_DRAWS)
+    elements = max(1, sum(site.value.numel() for site in program.of("observed")))
     some, kept = _thinned(draws, shape, elements, _GROUP_ELEMENTS)
     with seeded(seed, PREDICTIVE):
-        # At a point what does not depend on new draws is computed once for all of them.
-        each = one if point is None else lambda _: one(point)
-        return _unflatten(over_draws(each, some, elements), kept)
+        return _unflatten(over_draws(one, some, elements), kept)
+
+
+def _at(function: Callable, values: Mapping[str, Tensor], _: Any) -> Any:
+    """The function at these values, whatever the draw."""
+    return function(values)
 
 
 def _thinned(

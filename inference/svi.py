@@ -286,13 +286,13 @@ def _sample(
 def _point(program: Program, chosen: Guide, seed: int) -> dict[str, Tensor] | None:
     """The one value of each latent that the guide gives, if it gives the same each time."""
     with seeded(seed, FIT):
-        one, other = (run(chosen.guide, program.problem.tensors).nodes for _ in range(2))
-    nodes = [one[name] for name in program.layout]
-    if not all(isinstance(base_of(node["fn"]), dist.Delta) for node in nodes):
+        one = run(chosen.guide, program.problem.tensors).nodes
+        if not all(isinstance(base_of(one[k]["fn"]), dist.Delta) for k in program.layout):
+            return None
+        other = run(chosen.guide, program.problem.tensors).nodes
+    if not all(torch.equal(one[k]["value"], other[k]["value"]) for k in program.layout):
         return None
-    if not all(torch.equal(one[name]["value"], other[name]["value"]) for name in program.layout):
-        return None
-    return {name: one[name]["value"].detach()[None] for name in program.layout}
+    return {k: one[k]["value"].detach()[None] for k in program.layout}
 
 
 def _draws_labels(program: Program, chosen: Guide, seed: int) -> bool:

@@ -341,15 +341,9 @@ def _moons(*, n: int, noise: float, data_seed: int) -> Data:
 
 @dataclass(frozen=True)
 class Steps:
-    """How many steps rows need, by construction: (n,) each.
-
-    Attributes:
-        train: of the rows.
-        test: of those held out.
-    """
+    """How many steps each training row needs, by construction, (n,)."""
 
     train: np.ndarray
-    test: np.ndarray
 
 
 _STEPS = 4  # at most
@@ -383,11 +377,11 @@ def _tent(*, n: int, data_seed: int) -> Data:
         features=None,
         standardise=False,
     )
-    held, of_test = drawn("test", 2000)
+    held, _ = drawn("test", 2000)
     x = np.stack([held[name] for name in held if name != "y"], 1)
     test = {"x": torch.as_tensor(x), "y": torch.as_tensor(held["y"])}
     source = f"{words}, 2000 points held out"
-    return replace(found, test=test, scaling=Steps(steps, of_test), source=source)
+    return replace(found, test=test, scaling=Steps(steps), source=source)
 
 
 def _table(

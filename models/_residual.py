@@ -196,11 +196,16 @@ class _Quantile(_Sample):
     left: Tensor | None = None
 
     def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        self.mass(layer, features)
+        ends = self.left <= 0.5
+        return ends, ends
+
+    def mass(self, layer: int, features: Tensor) -> Tensor:
+        """q of this depth, (m,); `left` is what follows."""
         share = self.share(layer, features)
         before = torch.ones_like(share) if self.left is None else self.left
         self.left = before * (1 - share)
-        ends = self.left <= 0.5
-        return ends, ends
+        return before * share
 
     def keep(self, going: Tensor) -> None:
         self.left = self.left[going]
@@ -212,9 +217,7 @@ class _Mode(_Quantile):
     best: Tensor | None = None
 
     def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        share = self.share(layer, features)
-        before = torch.ones_like(share) if self.left is None else self.left
-        here, self.left = before * share, before * (1 - share)
+        here = self.mass(layer, features)
         best = torch.full_like(here, -1.0) if self.best is None else self.best
         better, self.best = here > best, torch.maximum(here, best)
         return better, self.best >= self.left
@@ -253,7 +256,7 @@ def leave(
     rule: Rule,
     *,
     log_prior: Tensor,
-    stop: Stop,
+    stop: Stop | None,
     generator: torch.Generator | None = None,
 ) -> Exits:
     """Run a network on rows, each as deep as an exit rule wants it.
@@ -263,7 +266,7 @@ def leave(
         x: rows (n, inputs).
         rule: `sample`, `quantile` and `mode` go by q(z | x), `joint_mode` by p(y, z | x).
         log_prior: log p(z), (L + 1,), not increasing.
-        stop: the log odds of stopping by which q is built, see `halting`.
+        stop: the log odds of stopping by which q is built, see `halting`; not for `joint_mode`.
         generator: of the random numbers of `sample`.
     """
     if rule == "joint_mode":

@@ -24,7 +24,7 @@ Guides: weights at a point, and q(z | x), chances of stopping that are read off 
         `concrete` (relaxed). `ponder`, the same with a small weight of the prior; `marginal`,
         without q, by log sum_z p(z) p(y | x, z); `same`, one depth for all rows.
 Exact:  p(z | x, y) given the weights, by enumeration.
-Known failure: `marginal`, and `map`, which sum over z, are free to let one depth do all the work.
+Known failure: `marginal`, and `map`, which sum over z, may let one depth do all the work.
 
 References: Figurnov, Sobolev and Vetrov (2017), Probabilistic adaptive computation time,
 arXiv:1712.00386; Antoran, Allingham and Hernandez-Lobato (2020), Depth uncertainty in neural
@@ -197,7 +197,7 @@ class Reinforce(Enumerated):
 
 
 class Concrete(Enumerated):
-    """The ELBO at relaxed decisions to stop, its KL exact: Figurnov et al. (2017), section 3."""
+    """The ELBO at relaxed decisions to stop, its KL exact: Figurnov et al. (2017)."""
 
     temperature = 2 / 3
 
@@ -209,7 +209,7 @@ class Concrete(Enumerated):
 
 
 class Ponder(Enumerated):
-    """E_q log p(y | x, z) - 0.01 KL(q || p): PonderNet's (Banino et al. 2021, eq. 3)."""
+    """E_q log p(y | x, z) - 0.01 KL(q || p): PonderNet's (Banino et al. 2021)."""
 
     def of_rows(self, log_q: Tensor, log_z: Tensor, log_y: Tensor) -> Tensor:
         q = log_q.exp()
@@ -224,7 +224,7 @@ class Marginal(Enumerated):
 
 
 class OfAll(Enumerated):
-    """The ELBO of a depth that all rows share: Antoran et al. (2020), eq. 4."""
+    """The ELBO of a depth that all rows share: Antoran et al. (2020)."""
 
     def __call__(self, model: Callable, guide: Callable, data: Mapping[str, Any]) -> Tensor:
         log_w, log_q, log_z, log_y = _terms(model, guide, data)

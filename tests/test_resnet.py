@@ -207,4 +207,3 @@ def test_steps_of_the_tent_are_what_they_are_said_to_be():
         assert y[row] == (end > 0.5)
     more = classified("tent", n=600)
     assert torch.equal(data.test["x"], more.test["x"])
-    assert torch.equal(data.tensors["x"], more.tensors["x"][:500]) or data.sha256 != more.sha256
