@@ -119,6 +119,16 @@ def test_a_rise_that_waits_for_the_rate_to_fall_names_the_rate():
     assert finding[2] == "lower it (--set lr=0.01)"
 
 
+def test_a_small_rise_of_rows_while_the_rate_falls_is_a_warning():
+    share = np.arange(1000) / 1000
+    slow = LEVEL + 20 * np.clip(share - 0.5, 0, None)  # 2 of some 90 nats in the last tenth
+    (finding,) = findings(slow, rows=1, of_rows=True)
+    assert finding[0] == "warn" and "a slower fall would end somewhat higher" in finding[1]
+    assert finding[2] == "give more (--set steps=10000)"
+    (finding,) = findings(slow, rows=1)
+    assert finding[0] == "fail"
+
+
 @pytest.mark.parametrize(("steps", "few"), [(1, True), (10, True), (99, True), (100, False)])
 def test_too_few_steps_fail_and_are_named(steps, few):
     found = findings(LEVEL[:steps])
