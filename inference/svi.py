@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import transform_to
 
 from . import by_row, guides, weights
@@ -230,6 +231,7 @@ def trained(
     problem, size = program.problem, pace.batch_size
     if size is not None and problem.n is not None and size >= problem.n:
         size = None
+    _train(chosen.guide, True)
     with seeded(seed, FIT):
         parts = batches(problem, size)
         ahead = [next(parts), next(parts)]
@@ -250,6 +252,7 @@ def trained(
         # At the end of a window the batches of a pass are all drawn: a new pass begins.
         parts = batches(problem, size) if ascent.load() else chain(ahead, parts)
         ended = ascent.run(gradient, parts, context)
+    _train(chosen.guide, False)
     return {"findings": [], **ended}
 
 
@@ -319,9 +322,20 @@ def resolve(
         name, argument = guides.parse(guide, own)
         if name in own:
             kept = program.kept(own[name])
+            _train(kept, False)
             return Guide(kept, objective=program.problem.objectives.get(name))
         return guides.GUIDES[name](program, init, **argument)
-    return guide if isinstance(guide, Guide) else Guide(program.kept(guide))
+    if isinstance(guide, Guide):
+        return guide
+    _train(guide, False)
+    return Guide(program.kept(guide))
+
+
+def _train(guide: Callable, whether: bool) -> None:
+    """Set what a guide that is a module of torch does in training alone: dropout and the like."""
+    module = inspect.unwrap(guide)
+    if isinstance(module, nn.Module):
+        module.train(whether)
 
 
 def _chosen(

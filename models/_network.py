@@ -68,6 +68,13 @@ def dense(name: str, x: Tensor, outputs: int, bias: float | Tensor = 0.0) -> Ten
     return F.linear(x, weight, pyro.param(f"{name}.bias", lambda: begin.expand(outputs).clone()))
 
 
+def convolution(name: str, x: Tensor, channels: int) -> Tensor:
+    """As `dense`, a 5 x 5 convolution that halves images (n, inputs, height, width)."""
+    weight = pyro.param(f"{name}.weight", lambda: start(name, (channels, x.shape[1], 5, 5)))
+    bias = pyro.param(f"{name}.bias", lambda: torch.zeros(channels))
+    return F.conv2d(x, weight, bias, stride=2, padding=2)
+
+
 def tanh_layers(name: str, x: Tensor, sizes: list[int]) -> Tensor:
     """Hidden layers of these sizes, each a `dense` one and a tanh."""
     for i, size in enumerate(sizes):

@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import log
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyro
@@ -44,14 +44,16 @@ from ._data import integers
 from ._entry import BadSetting, Data, Entry, Fault, Redrawn, Rows
 from ._figure import grid, shown
 from ._images import generator
-from ._network import dense, start, tanh_layers
+from ._network import convolution, dense, start, tanh_layers
 from ._pictures import Binarise, Pictures, pictures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Classifier = Literal["dense", "conv"]
 _LEAST = 0.01  # chances of pixels with which the decoder begins are the mean image's
 _LABELLED = 100  # labelled rows that a step sees
+_CHANNELS = 8, 16  # of the classifier's convolutions
 _SHOWN = 12  # test images in a picture
 
 
@@ -128,6 +130,8 @@ class SSVAE(PyroModule):
         *,
         latent: Annotated[int, ">= 1"] = 16,
         hidden: str = "100",
+        classifier: Classifier = "dense",
+        dropout: Annotated[float, ">= 0", "< 1"] = 0.0,
         alpha: Annotated[float, ">= 0"] = 0.1,
     ):
         super().__init__()
@@ -165,10 +169,20 @@ def _of_label(name: str, label: Tensor, classes: int, outputs: int) -> Tensor:
 class Encoder(PyroModule):
     """The guide: a guess of the label, and independent normals of the style under it."""
 
-    def __init__(self, data: Data, *, latent: int = 16, hidden: str = "100"):
+    def __init__(
+        self,
+        data: Data,
+        *,
+        latent: int = 16,
+        hidden: str = "100",
+        classifier: Classifier = "dense",
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.latent, self.hidden = latent, integers("hidden", hidden)
-        self.classes = data.scaling.classes
+        self.classes, self.dropout = data.scaling.classes, dropout
+        size = data.scaling
+        self.image = (size.height, size.width) if classifier == "conv" else None
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         with pyro.plate("row", len(x)):
@@ -179,7 +193,17 @@ class Encoder(PyroModule):
 
     def guessed(self, x: Tensor) -> Tensor:
         """Log odds of the classes of each image, up to a constant, (n, C)."""
-        return dense("classifier.y", tanh_layers("classifier", x, self.hidden), self.classes)
+        if self.image is not None:
+            x = x.reshape(-1, 1, *self.image)
+            for i, channels in enumerate(_CHANNELS):
+                x = F.relu(convolution(f"classifier.conv.{i}", x, channels))
+            x = self.dropped(x.flatten(1))
+        for i, size in enumerate(self.hidden):
+            x = self.dropped(torch.tanh(dense(f"classifier.{i}", x, size)))
+        return dense("classifier.y", x, self.classes)
+
+    def dropped(self, units: Tensor) -> Tensor:
+        return F.dropout(units, self.dropout, self.training) if self.dropout else units
 
     def style(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and sd of the style under labels (..., n), each (..., n, latent)."""
@@ -269,8 +293,6 @@ def metrics(
     exact: Any,
     *,
     params: Mapping[str, Any],
-    latent: int,
-    hidden: str,
     **options: Any,
 ) -> dict[str, float]:
     """`accuracy` and `log_score` (mean log probability) of the classifier on the test images."""
@@ -278,12 +300,17 @@ def metrics(
         return {}
     x, labels = data.test["x"].to(getattr(torch, data.dtype)), data.scaling.test_labels
     with torch.no_grad(), poutine.substitute(data=_learned(data, params, "classifier")):
-        logs = Encoder(data, latent=latent, hidden=hidden).guessed(x).log_softmax(-1).numpy()
+        logs = _trained(data, **options).guessed(x).log_softmax(-1).numpy()
     right = logs.argmax(1) == labels
     return {
         "accuracy": float(right.mean()),
         "log_score": float(logs[np.arange(len(labels)), labels].mean()),
     }
+
+
+def _trained(data: Data, *, alpha: float, **options: Any) -> Encoder:
+    """The guide as it is after training: nothing is dropped."""
+    return Encoder(data, **options).eval()
 
 
 def _learned(data: Data, params: Mapping[str, Any], part: str) -> dict[str, Tensor]:
@@ -297,15 +324,12 @@ def analogies(
     draws: Mapping[str, Any],
     *,
     params: Mapping[str, Any],
-    latent: int,
-    hidden: str,
     **options: Any,
 ) -> Figure | None:
     """Test images, and the same style under each of the labels."""
     if not any(name.startswith("classifier") for name in params):
         return None
-    encoder = Encoder(data, latent=latent, hidden=hidden)
-    model = SSVAE(data, latent=latent, hidden=hidden)
+    encoder, model = _trained(data, **options), SSVAE(data, **options)
     x = data.test["x"][:_SHOWN].to(getattr(torch, data.dtype))
     labels = torch.arange(encoder.classes)[:, None].expand(-1, len(x))
     with torch.no_grad(), poutine.substitute(data=_learned(data, params, "")):
