@@ -528,7 +528,7 @@ def gradients(
     """How noisy a network's gradients are: REINFORCE, baseline, reparameterised, local.
 
     Their variance by layer, at the same parameters (a mean field trained for `steps`) and for the
-    same batch.
+    same batch. Of a model whose own guides estimate one bound (`resnet`), these, with their bias.
 
     Args:
         model, data, target, features, seed, out, progress: as for `compare`.
@@ -546,10 +546,11 @@ def gradients(
     if draws < 10:
         raise UsageError(f"--gradients {draws} tells no variance; give 10 or more, such as 1000")
     columns = {"target": target, "features": features}
+    entry, _ = _entry(model)
     plan = _plan(
         model,
         method="svi",
-        guide="local",
+        guide=entry.estimates[0] if entry.estimates else "local",
         data=data,
         columns=columns,
         seed=seed,
@@ -1753,7 +1754,7 @@ def _add_computing(commands: Any) -> None:
     one.add_argument("--method", metavar="M", help="method of --sbc (default nuts)")
     one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits of --sbc at once")
     one.add_argument(
-        "--gradients", type=int, metavar="N", help="variance of a network's gradients, by N draws"
+        "--gradients", type=int, metavar="N", help="noise and bias of a network's gradients, by N draws"
     )
     one.add_argument("--out", default="runs", metavar="DIR", help="folder for what is found")
     _add_problem(one)

@@ -231,7 +231,7 @@ def simulated(plan: Plan) -> Simulated:
 
 
 def gradients(plan: Plan, context: Context, draws: int) -> Table:
-    """The noise of a network's gradients (`gradients.variances`), with its picture."""
+    """The noise of gradients (`gradients.variances`, or `biases`), with its picture."""
     from . import gradients, overlays
     from .compare import Table
 
@@ -239,15 +239,19 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
     pace = svi.Pace(**{k: v for k, v in plan.settings.items() if k in names and v is not None})
     with machine.numbers(plan.data.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
-        found = gradients.variances(
-            problem, seed=plan.seed, context=context, pace=pace, draws=draws
-        )
+        asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
+        if plan.entry.estimates:
+            found = gradients.biases(problem, plan.entry.estimates, **asked)
+            what = plan.entry.estimates[0], "a part's parameters"
+        else:
+            found = gradients.variances(problem, **asked)
+            what = "a mean field", "a layer's means"
     table = Table(found)
     table.title = f"gradients-{plan.name}"
     table.pictures = {"gradients": partial(overlays.gradients, found)}
     table.notes = [
-        f"{draws} gradients each of a mean field after {pace.steps} steps, one batch of "
-        f"{pace.batch_size or problem.n} rows; the variance is summed over a layer's means"
+        f"{draws} gradients each after {pace.steps} steps of {what[0]}, one batch of "
+        f"{pace.batch_size or problem.n} rows; the variance is summed over {what[1]}"
     ]
     return table
 

@@ -1,6 +1,6 @@
-"""How noisy the gradients are by which a network's mean field is trained: four estimators.
+"""How noisy the gradients are by which guides are trained, and whether they are the right ones.
 
-All estimate the gradient of the expected log likelihood of one batch, at the same parameters:
+Of a network's mean field (`variances`), four estimators. All estimate the gradient of the expected log likelihood of one batch, at the same parameters:
 
 - `reinforce`: log p(batch | w) grad log q(w), for w ~ q (Williams 1992; lecture A's "random search
   in disguise");
@@ -10,11 +10,14 @@ All estimate the gradient of the expected log likelihood of one batch, at the sa
   Welling 2015, arXiv:1506.02557).
 
 The KL divergence from the prior has no noise, or the same in all, and is left out.
+
+Of a model's own guides whose objectives estimate the same bound (`biases`): each against the one
+that has no noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,28 +91,81 @@ def _row(site: str, name: str, gradients: np.ndarray) -> dict[str, Any]:
     }
 
 
+def biases(
+    problem: Problem,
+    names: Sequence[str],
+    *,
+    seed: int,
+    context: Context,
+    pace: svi.Pace,
+    draws: int = 1000,
+) -> pd.DataFrame:
+    """Variance and bias of the gradients of own guides' objectives, after some training.
+
+    Args:
+        problem: the model and its data.
+        names: own guides of the same parameters; the first one's objective has no noise, and is
+            what they are trained by before.
+        seed: seed of training, batch and draws.
+        context: whether to show progress.
+        pace: how the first is trained, and the size of the batch.
+        draws: gradients of each.
+
+    Returns:
+        A row for each group of parameters (what their names begin with) and guide: variance,
+        summed over the group, with its standard error; the norm of the exact gradient; the norm
+        of the mean's distance from it; and what that would be without bias, by noise alone.
+    """
+    program, found = Program(problem), {}
+    with svi.store():
+        svi.trained(program, svi.resolve(names[0], program), pace, seed, context)
+        for name in names:
+            chosen = svi.resolve(name, program)
+            with seeded(seed, DRAWS):
+                batch = next(batches(problem, pace.batch_size))
+                found[name] = _drawn_gradients(program, chosen, pace, batch, draws)
+    rows = []
+    for name, of_parameters in found.items():
+        for group, gradients in _grouped(of_parameters).items():
+            exact = _grouped(found[names[0]])[group].mean(0)
+            row = _row(group, name, gradients)
+            row["norm"] = float(np.linalg.norm(exact))
+            row["bias"] = float(np.linalg.norm(gradients.mean(0) - exact))
+            row["bias_of_noise"] = float(np.sqrt(row["variance"] / draws))
+            rows.append(row)
+    return pd.DataFrame(rows).set_index(["layer", "estimator"])
+
+
+def _grouped(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gradients (draws, d) of the parameters whose names begin the same, up to the first dot."""
+    groups: dict[str, list[np.ndarray]] = {}
+    for name in sorted(gradients):
+        groups.setdefault(name.partition(".")[0], []).append(gradients[name])
+    return {group: np.concatenate(parts, 1) for group, parts in groups.items()}
+
+
 def _gradients(
     program: Program, field: weights.MeanField, name: str, pace: svi.Pace, draws: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Gradients of the locations of each layer's weights, (draws, d), on the same batch."""
     with seeded(seed, DRAWS):
         batch = next(batches(program.problem, pace.batch_size))
-        objective = _objective(program, field, name, batch)
-        guide = Guide(field, objective=objective)
-        gradient, flat = svi.prepared(program, guide, pace, [batch, batch])
-        slices = _slices(field, flat)
-        found = torch.stack([gradient(*batch)[1] for _ in range(draws)])
-    return {site: found[:, part].double().numpy() for site, part in slices.items()}
+        guide = Guide(field, objective=_objective(program, field, name, batch))
+        found = _drawn_gradients(program, guide, pace, batch, draws)
+    return {layer: found[f"{layer}.loc"] for layer in field.layers}
 
 
-def _slices(field: weights.MeanField, flat: Tensor) -> dict[str, slice]:
-    """Where the locations of each layer's weights lie in the vector of all parameters."""
-    found = {}
-    for name in field.layers:
-        loc = pyro.get_param_store()[f"{name}.loc"].unconstrained()
-        start = loc.storage_offset() - flat.storage_offset()
-        found[name] = slice(start, start + loc.numel())
-    return found
+def _drawn_gradients(
+    program: Program, guide: Guide, pace: svi.Pace, batch: list[Tensor], draws: int
+) -> dict[str, np.ndarray]:
+    """Parameter to gradients of the guide's objective on one batch, (draws, d)."""
+    gradient, flat = svi.prepared(program, guide, pace, [batch, batch])
+    found = torch.stack([gradient(*batch)[1] for _ in range(draws)]).double().numpy()
+    of_names = {}
+    for name, param in pyro.get_param_store().named_parameters():
+        start = param.storage_offset() - flat.storage_offset()
+        of_names[name] = found[:, start : start + param.numel()]
+    return of_names
 
 
 def _objective(

@@ -374,9 +374,10 @@ def gradients(table: pd.DataFrame) -> Figure:
     """Variance of gradient estimators by layer, with intervals.
 
     Args:
-        table: of `gradients.variances`.
+        table: of `gradients.variances`, or `gradients.biases`.
     """
     figure, (ax,) = grid(1, height=2.8, left=0.75)
+    table = table[table["variance"] > 1e-12 * table["mean_squared_norm"]]  # others have no noise
     layers = list(dict.fromkeys(table.index.get_level_values("layer")))
     estimators = list(dict.fromkeys(table.index.get_level_values("estimator")))
     for i, name in enumerate(estimators):
@@ -388,8 +389,11 @@ def gradients(table: pd.DataFrame) -> Figure:
     ax.set(yscale="log", ylabel="variance of the gradient")
     ax.set_xticks(range(len(layers)), layers)
     ax.set_xlim(-0.5, len(layers) - 0.5)
+    whose = "Four unbiased estimators of the same gradient"
+    if "bias" in table:
+        whose = "Estimators of the gradient of the same bound (what has no noise is not shown)"
     caption = (
-        "Four unbiased estimators of the same gradient, at the same parameters and batch; the "
-        "lower, the fewer steps are wasted on noise. 95 % intervals (often within the mark)."
+        f"{whose}, at the same parameters and batch; the lower, the fewer steps are wasted on "
+        "noise. 95 % intervals (often within the mark)."
     )
     return captioned(figure, caption, shared=ax)

@@ -189,14 +189,17 @@ _OF_ROWS = {
 
 
 def show_gradients(table: pd.DataFrame) -> None:
-    """Print the variance of each estimator's gradient, a row for each layer."""
+    """Print variance (and bias) of each estimator's gradient, a row for each layer."""
     out = console()
+    headings = {"variance": "variance", "variance_se": "standard error"}
+    headings |= {"times_local": "times local", "norm": "exact norm", "bias": "distance of mean"}
+    headings |= {"bias_of_noise": "by noise alone"}
+    shown = {column: heading for column, heading in headings.items() if column in table}
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("layer", "estimator", "variance", "standard error", "times local"):
+    for heading in ("layer", "estimator", *shown.values()):
         drawn.add_column(heading, justify="left" if heading in ("layer", "estimator") else "right")
     for (layer, estimator), row in table.sort_index(level=0, sort_remaining=False).iterrows():
-        numbers = (row["variance"], row["variance_se"], row["times_local"])
-        drawn.add_row(layer, estimator, *(f"{value:.4g}" for value in numbers))
+        drawn.add_row(layer, estimator, *(f"{row[column]:.4g}" for column in shown))
     out.print(drawn)
     for note in table.notes:
         out.print(Text(note), soft_wrap=True)

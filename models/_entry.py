@@ -165,6 +165,8 @@ class Entry:
             trains both; `data` are the data keys by name, some of the rows if it is a batch, and
             the sites of model and guide have the `scale` by which these count. Options as for
             guides.
+        estimates: own guides of the same parameters, whose objectives estimate the same bound, the
+            first of them without noise; `check --gradients` holds the others against it.
         free: data keys that may be left out, and are then inferred.
         exact: `exact(data, *, options)` gives an `Exact`, or None where it is not known.
         settings: method (`svi`), or method and guide (`svi:sparse`), to the settings that this
@@ -193,6 +195,7 @@ class Entry:
     data: Callable[..., Data]
     guides: Mapping[str, Callable] = field(default_factory=dict)
     objectives: Mapping[str, Callable] = field(default_factory=dict)
+    estimates: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
     exact: Callable[..., Exact] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

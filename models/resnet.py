@@ -324,6 +324,7 @@ ENTRY = Entry(
     data=classified,
     guides={name: guide for name, (guide, _) in _GUIDES.items()},
     objectives={name: objective for name, (_, objective) in _GUIDES.items()},
+    estimates=("enumerated", "reinforce", "concrete"),
     first="svi:enumerated",
     identified=False,
     start=start,

@@ -52,6 +52,22 @@ def test_the_verb_makes_a_table_and_a_picture(tmp_path):
     assert {p.name for p in folder.iterdir()} == {"table.csv", "figures"}
 
 
+def test_own_guides_are_held_against_the_one_without_noise():
+    """REINFORCE has no bias beyond its noise; relaxed decisions have."""
+    found = zoo.gradients("resnet", draws=400, data="moons", layers=3, width=4, steps=200)
+    assert list(found.columns) == ["variance", "variance_se", "mean_squared_norm"] + [
+        "norm", "bias", "bias_of_noise",
+    ]  # fmt: skip
+    for group in ("net", "stop"):
+        part = found.xs(group, level="layer")
+        assert list(part.index) == ["enumerated", "reinforce", "concrete"]
+        assert part.loc["enumerated", "variance"] < 1e-20 * part.loc["enumerated", "norm"] ** 2
+        assert part.loc["reinforce", "bias"] < 2 * part.loc["reinforce", "bias_of_noise"]
+        assert part.loc["concrete", "variance"] < part.loc["reinforce", "variance"]
+    relaxed = found.loc[("stop", "concrete")]
+    assert relaxed["bias"] > 4 * relaxed["bias_of_noise"]
+
+
 def test_what_has_no_layers_or_too_few_draws_is_refused():
     with pytest.raises(Refused, match="for the weights of a network"):
         zoo.gradients("coin", draws=10)
