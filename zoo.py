@@ -1754,7 +1754,7 @@ def _add_computing(commands: Any) -> None:
     one.add_argument("--method", metavar="M", help="method of --sbc (default nuts)")
     one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits of --sbc at once")
     one.add_argument(
-        "--gradients", type=int, metavar="N", help="noise and bias of a network's gradients, by N draws"
+        "--gradients", type=int, metavar="N", help="noise and bias of gradients, by N draws"
     )
     one.add_argument("--out", default="runs", metavar="DIR", help="folder for what is found")
     _add_problem(one)

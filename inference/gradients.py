@@ -1,6 +1,7 @@
 """How noisy the gradients are by which guides are trained, and whether they are the right ones.
 
-Of a network's mean field (`variances`), four estimators. All estimate the gradient of the expected log likelihood of one batch, at the same parameters:
+Of a network's mean field (`variances`), four estimators of the gradient of the expected log
+likelihood of one batch, at the same parameters:
 
 - `reinforce`: log p(batch | w) grad log q(w), for w ~ q (Williams 1992; lecture A's "random search
   in disguise");

@@ -55,9 +55,7 @@ def test_the_verb_makes_a_table_and_a_picture(tmp_path):
 def test_own_guides_are_held_against_the_one_without_noise():
     """REINFORCE has no bias beyond its noise; relaxed decisions have."""
     found = zoo.gradients("resnet", draws=400, data="moons", layers=3, width=4, steps=200)
-    assert list(found.columns) == ["variance", "variance_se", "mean_squared_norm"] + [
-        "norm", "bias", "bias_of_noise",
-    ]  # fmt: skip
+    assert list(found.columns)[-3:] == ["norm", "bias", "bias_of_noise"]
     for group in ("net", "stop"):
         part = found.xs(group, level="layer")
         assert list(part.index) == ["enumerated", "reinforce", "concrete"]

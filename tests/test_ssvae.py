@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import problem_of
 from pyro import poutine
-from scipy import special, stats
+from scipy import signal, special, stats
 
 import zoo
 from inference import svi
@@ -84,6 +84,33 @@ def test_the_joint_density_sums_over_labels_that_are_not_known():
     each = np.where(y < 0, special.logsumexp(by_label, axis=-1) - np.log(10), known)
     truth = each.sum(1) + stats.norm.logpdf(z).sum((1, 2))
     found = over_draws(program.log_joint, {"z": torch.as_tensor(z)})
+    np.testing.assert_allclose(found, truth, rtol=1e-9)
+
+
+def test_the_convolutions_against_scipy():
+    data = load("ssvae").data(n=3, labels=3, binarise="static")
+    encoder = ssvae.Encoder(data, **OPTIONS, classifier="conv", dropout=0.5)
+    rng = np.random.default_rng(4)
+    shapes = {"conv.0.weight": (8, 1, 5, 5), "conv.1.weight": (16, 8, 5, 5), "0.weight": (8, 64)}
+    shapes |= {"conv.0.bias": (8,), "conv.1.bias": (16,), "0.bias": (8,)}
+    shapes |= {"y.weight": (10, 8), "y.bias": (10,)}
+    params = {f"classifier.{k}": rng.normal(size=s) / s[-1] for k, s in shapes.items()}
+    x = data.tensors["x"].double()
+    with poutine.substitute(data={k: torch.as_tensor(v) for k, v in params.items()}):
+        in_training = encoder.guessed(x)
+        found = encoder.eval().guessed(x)
+        torch.testing.assert_close(found, encoder.guessed(x))  # nothing is dropped now
+    assert not torch.allclose(in_training, found)
+    h = x.numpy().reshape(3, 1, 8, 8)
+    for i in (0, 1):
+        kernels, bias = (params[f"classifier.conv.{i}.{part}"] for part in ("weight", "bias"))
+        full = [
+            [sum(signal.correlate2d(c, k, "same") for c, k in zip(row, each)) for each in kernels]
+            for row in h
+        ]
+        h = np.maximum(np.array(full)[..., ::2, ::2] + bias[:, None, None], 0)
+    h = np.tanh(h.reshape(3, -1) @ params["classifier.0.weight"].T + params["classifier.0.bias"])
+    truth = h @ params["classifier.y.weight"].T + params["classifier.y.bias"]
     np.testing.assert_allclose(found, truth, rtol=1e-9)
 
 

@@ -14,6 +14,7 @@ import torch
 from conftest import QUIET, problem_from, problem_of
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import constraints
+from pyro.nn import PyroModule
 from zuko.flows import NSF
 
 import zoo
@@ -169,6 +170,24 @@ def test_parameters_with_constraints_stay_inside():
 
     fit = svi(problem_from(regression, DATA), seed=0, context=QUIET, guide=guide, draws=10)
     assert (fit.params["scale"] > 0).all()
+
+
+def test_a_guide_that_is_a_module_is_in_training_only_while_it_is_trained():
+    class Dropped(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.modes = []
+
+        def forward(self, x, y):
+            self.modes.append(self.training)
+            loc = pyro.param("loc", torch.zeros(2))
+            pyro.sample("w", dist.Normal(loc, 0.1).to_event(1))
+
+    guide = Dropped()
+    svi(problem_from(regression, DATA), seed=0, context=QUIET, guide=guide, steps=200, draws=10)
+    trained = guide.modes.index(False)
+    assert trained > 0 and not any(guide.modes[trained:])
+    assert not guide.training
 
 
 def test_fitted_parameters_stay_in_force_for_all_that_follows():
