@@ -120,7 +120,9 @@ def scores(trained: Trained) -> dict[str, float]:
 def _depths(trained: Trained) -> dict[str, float]:
     of_rows = trained.posterior
     means = (of_rows * torch.arange(len(of_rows))[:, None]).sum(0)
-    found = {"depth_train": float(means.mean())}
+    shares = of_rows.double().mean(1)
+    used = torch.special.entr(shares).sum().exp()
+    found = {"depth_train": float(means.mean()), "depth_used": float(used)}
     if isinstance(trained.data.scaling, Steps):
         from scipy.stats import spearmanr
 

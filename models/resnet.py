@@ -22,7 +22,8 @@ Priors: `ratio`, or `cost`, what a layer costs in nats (ratio = exp(-cost)), as 
 Guides: weights at a point, and q(z | x), chances of stopping that are read off each layer
         (stick-breaking). By the ELBO: `enumerated` (exact), `reinforce` (with a baseline),
         `concrete` (relaxed). `ponder`, the same with a small weight of the prior; `marginal`,
-        without q, by log sum_z p(z) p(y | x, z); `same`, one depth for all rows.
+        without q, by log sum_z p(z) p(y | x, z). `same`, one depth for all rows, and
+        `same_marginal`, that depth summed out.
 Exact:  p(z | x, y) given the weights, by enumeration.
 Known failure: `marginal`, and `map`, which sum over z, may let one depth do all the work.
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
 Heads = Literal["shared", "each"]
 # Images of fewer pixels are rows of numbers.
 _LARGE = 400
+# Over so many depths rows are spread where nearly all are at one.
+_ONE = 1.1
 
 
 class ResNet(PyroModule):
@@ -232,6 +235,15 @@ class OfAll(Enumerated):
         return log_w + (q * (rows + log_z[:, 0] - log_q[:, 0])).sum()
 
 
+class MarginalOfAll(Enumerated):
+    """log sum_z p(z) prod_i p(y_i | x_i, z): the same without q."""
+
+    def __call__(self, model: Callable, guide: Callable, data: Mapping[str, Any]) -> Tensor:
+        log_w, _, log_z, log_y = _terms(model, guide, data)
+        rows = self.n / len(data["x"]) * log_y.sum(1)
+        return log_w + (log_z[:, 0] + rows).logsumexp(0)
+
+
 def _terms(
     model: Callable, guide: Callable, data: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -255,6 +267,7 @@ _GUIDES = {
     "ponder": (Halting, Ponder),
     "marginal": (Halting, Marginal),
     "same": (Same, OfAll),
+    "same_marginal": (Same, MarginalOfAll),
 }
 
 # -- what it is used for -----------------------------------------------------------------------
@@ -304,6 +317,15 @@ def metrics(
     return {} if found is None else _depths.scores(found)
 
 
+def doubts(metrics: Mapping[str, float], **options: Any) -> list[tuple[str, str]]:
+    """All rows at one depth: nothing depends on the row."""
+    used, depth = metrics.get("depth_used"), metrics.get("depth_train", 0.0)
+    if used is None or used > _ONE:
+        return []
+    what = f"all rows are at one depth (a mean of {depth:.2g} layers), whatever they look like"
+    return [(what, "give another prior (--set ratio=0.9), more steps, or --guide enumerated")]
+
+
 def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[..., Figure | None]:
     """A picture of weights at a point."""
 
@@ -333,6 +355,7 @@ ENTRY = Entry(
         "laplace": "the Gauss-Newton matrix is of weights alone, and here the depth is latent too"
     },
     metrics=metrics,
+    doubts=doubts,
     figures={
         "depths": _picture(_depths.by_class),
         "extremes": _picture(_depths.extremes),

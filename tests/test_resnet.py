@@ -121,6 +121,21 @@ def test_the_elbo_against_numpy_and_below_the_marginal_likelihood():
     assert elbo < marginal
 
 
+def test_one_depth_for_all_rows_against_numpy():
+    problem = problem_of("resnet", "moons", **SMALL)
+    prior = resnet.prior_of(LAYERS, 0.7, None).double().log().numpy()
+    (elbo,), values = objective_of(problem, "same")
+    # Of each depth: log p(z) once, and log p(y | x, z) of all rows.
+    of_all = log_terms(problem, values).sum(1) - (SMALL["n"] - 1) * prior
+    rest = log_prior(problem, values)
+    assert elbo == pytest.approx((np.exp(prior) * (of_all - prior)).sum() + rest, rel=1e-6)
+    (marginal,), _ = objective_of(problem, "same_marginal")
+    assert marginal == pytest.approx(np.logaddexp.reduce(of_all) + rest, rel=1e-6)
+    assert elbo < marginal
+    parts = [objective_of(problem, "same_marginal", batch=10)[0] for _ in range(2)]
+    assert parts[0] == parts[1] != marginal
+
+
 def test_no_q_brings_the_elbo_above_the_marginal_likelihood_and_the_exact_one_there():
     problem = problem_of("resnet", "moons", **SMALL)
     terms = torch.as_tensor(log_terms(problem, weights(problem)))
@@ -164,6 +179,16 @@ def test_map_sums_the_depth_out():
     assert found == pytest.approx(
         np.log(np.exp(terms).sum(0)).sum() + log_prior(problem, values), rel=1e-8
     )
+
+
+def test_rows_that_are_all_at_one_depth_are_told():
+    run = zoo.run("resnet", data="moons", **SMALL, steps=30, ratio=0.001)
+    assert 1 <= run.metrics["depth_used"] < 1.1
+    (finding,) = [f for f in run.verdict.findings if "one depth" in f.what]
+    assert finding.level == "warn" and "(a mean of 0.0" in finding.what
+    spread = zoo.run("resnet", data="moons", **SMALL, steps=30, ratio=1.0)
+    assert 3.5 < spread.metrics["depth_used"] <= 4
+    assert not any("one depth" in f.what for f in spread.verdict.findings)
 
 
 @pytest.mark.parametrize("guide", list(resnet.ENTRY.guides))
