@@ -31,9 +31,9 @@ _FALL, _WINDOWS = 0.5, 50
 # between the two before the learning rate begins to fall. Both also as a share of an objective
 # that is of the rows alone, without a prior of weights: that of an image is many nats.
 _RISE, _STEEP = (0.005, 0.005), (0.05, 0.01)
-# A decoder always gains while its learning rate falls (of MNIST 1.7 % of its objective in the last
-# tenth, at the best rate that was found): below this share that is no sign of too large a rate.
-_SETTLING = 0.05
+# A decoder gains for as long as anyone has trained it: what is a warning there, not a failure. Of
+# MNIST, at the best rate that was found, 2 % of the objective in the last tenth of 700,000 steps.
+_SETTLING = 0.03
 # A long window shows its objective, over the last steps, every so many seconds.
 _SHOWN_STEPS, _SHOWN_SECONDS = 100, 2.0
 
@@ -386,9 +386,9 @@ def _unfinished(trace: Tensor, rows: int, lr: float, of_rows: bool) -> list[Find
     """Whether the objective still rose at the end, or had too few steps for that to be told.
 
     Where it rises at the end less than twice as fast as it did before the learning rate fell, the
-    steps are too few. Else the noise of large steps had kept it down: the rate is too large, or,
-    if that was little of an objective of rows alone, more steps would find somewhat more. And if
-    it rises no more, only the falling rate may have ended a rise that was steep until then.
+    steps are too few. Else the noise of large steps had kept it down: the rate is too large. And
+    if it rises no more, only the falling rate may have ended a rise that was steep until then.
+    Little of an objective of rows alone is a warning, and no sign of too large a rate.
     """
     tenth = len(trace) // 10
     more = f"give more (--set steps={10 * len(trace)})"
@@ -400,20 +400,22 @@ def _unfinished(trace: Tensor, rows: int, lr: float, of_rows: bool) -> list[Find
     )
     size = trace[-tenth:].mean().abs() if of_rows else 0.0
     if rise > 2 * error and rise >= max(_RISE[0] * rows, _RISE[1] * size):
+        level = "warn" if rise < _SETTLING * size else "fail"
         by = f"by {rise / rows:.2g} nats a row in the last tenth of {len(trace)} steps"
         if standing > 2 * noise and standing >= rise / 2:
-            return [Finding("fail", f"the objective still rose {by}", more)]
+            return [Finding(level, f"the objective still rose {by}", more)]
         what = f"the objective rose {by}, only as the learning rate fell"
-        if rise < _SETTLING * size:
-            return [Finding("warn", f"{what}: a slower fall would end somewhat higher", more)]
-        what = f"{what}: {lr:g} is too large"
-        return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
+        if level == "warn":
+            return [Finding(level, f"{what}: a slower fall would end somewhat higher", more)]
+        mend = f"lower it (--set lr={lr / 10:g})"
+        return [Finding(level, f"{what}: {lr:g} is too large", mend)]
     if standing > 2 * noise and standing >= max(_STEEP[0] * rows, _STEEP[1] * size):
+        level = "warn" if standing < _SETTLING * size else "fail"
         what = (
             f"the objective rose by {standing / rows:.2g} nats a row in a tenth of {len(trace)} "
             "steps when the learning rate began to fall, which ended its rise too soon"
         )
-        return [Finding("fail", what, more)]
+        return [Finding(level, what, more)]
     return []
 
 

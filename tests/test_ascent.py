@@ -127,6 +127,11 @@ def test_a_small_rise_of_rows_while_the_rate_falls_is_a_warning():
     assert finding[2] == "give more (--set steps=10000)"
     (finding,) = findings(slow, rows=1)
     assert finding[0] == "fail"
+    steady = LEVEL + 20 * share
+    (finding,) = findings(steady, rows=1, of_rows=True)
+    assert finding[0] == "warn" and "the objective still rose by 1.7 nats a row" in finding[1]
+    (finding,) = findings(3 * steady + 190, rows=1, of_rows=True)
+    assert finding[0] == "fail"
 
 
 @pytest.mark.parametrize(("steps", "few"), [(1, True), (10, True), (99, True), (100, False)])

@@ -11,6 +11,9 @@ network by MAP with its smallest weights removed.
 Of generative models: `semi`, error against the number of labels; `unlike`, images of another set
 told by log p(x); `gaps`, what the ELBO of each guide lacks.
 
+Of networks of latent depth: `early`, exits against networks of fixed depth on Fashion-MNIST;
+`tent`, depth against the steps that are needed; `collapse`, ELBO against marginal likelihood.
+
 Results go to a file as they come (JSON lines), tables to stdout.
 """
 
@@ -31,6 +34,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
+from depths import collapse, early, tent  # noqa: E402
 from images import gaps, semi, unlike  # noqa: E402
 
 import zoo  # noqa: E402
@@ -200,7 +204,8 @@ def _error(run: zoo.Run, compression: float) -> float:
 
 
 OF_NETWORKS, OF_IMAGES = (few, outside, labels, rows, sparse, pruned), (semi, unlike, gaps)
-STUDIES = {f.__name__: f for f in (*OF_NETWORKS, *OF_IMAGES)}
+OF_DEPTHS = (early, tent, collapse)
+STUDIES = {f.__name__: f for f in (*OF_NETWORKS, *OF_IMAGES, *OF_DEPTHS)}
 
 
 def setting(word: str) -> tuple[str, Any]:
