@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from pyro.infer import config_enumerate, infer_discrete
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
@@ -162,12 +163,33 @@ class Summed:
         together, under their names joined by `+`.
         """
         nodes = factors(self._trace(tensors, poutine.condition(data=dict(values))))
+        seen = [nodes[name] for name in observed]
+        return {"+".join(observed): self._ratio(nodes, observed, seen)}
+
+    def log_chances(
+        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], name: str, labels: Tensor
+    ) -> Tensor:
+        """The same were the observed site each of the labels (C,), from one run: (C, rows)."""
+        nodes = factors(self._trace(tensors, poutine.condition(data=dict(values))))
+        node = nodes[name]
+        found = []
+        for label in labels:
+            log_prob = node["fn"].log_prob(label.expand(node["value"].shape))
+            log_prob = scale_and_mask(log_prob, node["scale"], node["mask"])
+            found.append(self._ratio(nodes, [name], [{**node, "log_prob": log_prob}]))
+        return torch.stack(found)
+
+    def _ratio(
+        self,
+        nodes: Mapping[str, Mapping[str, Any]],
+        observed: Sequence[str],
+        seen: Sequence[Mapping[str, Any]],
+    ) -> Tensor:
+        """What the observed factors add to the sum over all others, by row."""
         hidden = [n for k, n in nodes.items() if k not in observed and self._is_enumerated(n)]
-        both = hidden + [nodes[name] for name in observed]
-        ratio = self._sum_out(self._table(both)) - self._sum_out(self._table(hidden))
-        first = nodes[observed[0]]
-        shape = [f.size for f in sorted(first["cond_indep_stack"], key=lambda f: f.dim)]
-        return {"+".join(observed): ratio.reshape(shape)}
+        ratio = self._sum_out(self._table([*hidden, *seen])) - self._sum_out(self._table(hidden))
+        plates = sorted(seen[0]["cond_indep_stack"], key=lambda f: f.dim)
+        return ratio.reshape([plate.size for plate in plates])
 
     def sample(
         self, tensors: Mapping[str, Any], values: Mapping[str, Tensor]

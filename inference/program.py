@@ -267,6 +267,15 @@ class Program:
 
     def _prototype(self) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""
+        try:
+            with torch.no_grad():  # a graph of all rows may not fit the memory
+                return self._run_at_start()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            return self._run_at_start()  # the model differentiates something itself
+
+    def _run_at_start(self) -> poutine.Trace:
         with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
             torch.manual_seed(0)
             return run(self._own, self.problem.tensors, _Start(self.start_of))
@@ -432,7 +441,7 @@ class Program:
 
         Discrete latents of the rows are summed out, others are taken at their drawn values.
         """
-        if self._summed is not None and self._summed.by_row(self.of("observed")):
+        if self.sums_rows:
             observed = [site.name for site in self.of("observed")]
             scores = self._summed.log_likelihood(
                 self.problem.tensors, self.continuous(values), observed
@@ -446,6 +455,21 @@ class Program:
             - self.problem.log_units.get(site.name, 0.0)
             for site in self.of("observed")
         }
+
+    @property
+    def sums_rows(self) -> bool:
+        """Whether discrete latents of the rows are summed out where a row is scored."""
+        return self._summed is not None and self._summed.by_row(self.of("observed"))
+
+    def log_chances(self, values: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Log probability that a row's one observation is each of the labels (C,), (C, rows).
+
+        The discrete latents of the rows are summed out (see `sums_rows`).
+        """
+        (site,) = self.of("observed")
+        return self._summed.log_chances(
+            self.problem.tensors, self.continuous(values), site.name, labels
+        )
 
     def predictive(
         self, values: Mapping[str, Tensor], *, new_rows: bool = False

@@ -41,9 +41,11 @@ _LIKELIHOOD_ELEMENTS = 10_000_000
 _FEWEST_DRAWS = 8
 # Rows whose predictions a summary shows.
 _SUMMARISED = 20
-# Draws of a network's weights that are kept, and products of rows, weights and draws up to which
-# its training rows are predicted too; data of more elements are known by their hash alone.
+# Draws of a network's weights that are kept, and products up to which its training rows are
+# predicted too, and prior draws made; data of more elements are known by their hash alone.
 _KEPT_WEIGHTS, _MOST_PRODUCTS, _MOST_DATA = 100, 2e10, 1_000_000
+# Rows on which products are counted.
+_COUNTED = 100
 
 
 def to_inference_data(
@@ -65,7 +67,8 @@ def to_inference_data(
         attrs: recorded as attributes of the posterior; JSON-encoded where not plain.
     """
     program = Program(problem)
-    large = not problem.identified and _products(program, fit) > _MOST_PRODUCTS
+    products = 0.0 if problem.identified else _products(problem)
+    large = products * _draws(fit) > _MOST_PRODUCTS
     groups: dict[str, Mapping[str, np.ndarray]] = {}
     if fit.kind == "prior":
         groups |= _prior_groups(program, {k: v[0] for k, v in fit.draws.items()})
@@ -76,7 +79,8 @@ def to_inference_data(
         if prior_draws and not large and not program.improper():
             most = max(_KEPT_WEIGHTS, _GROUP_ELEMENTS // max(program.elements, 1))
             some = min(prior_draws, most if problem.identified else _KEPT_WEIGHTS)
-            groups |= _prior_groups(program, prior_sample(program, seed, some))
+            if some * products <= _MOST_PRODUCTS:
+                groups |= _prior_groups(program, prior_sample(program, seed, some))
     groups |= _data_groups(program)
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     idata = _labelled(program, groups, attrs=plain)
@@ -111,10 +115,18 @@ def _add_group(idata: az.InferenceData, name: str, values: xr.Dataset) -> None:
         idata.add_groups({name: values})
 
 
-def _products(program: Program, fit: Fit) -> int:
-    """About how many products it takes to predict all rows at all draws."""
-    draws = next((value.shape[:2].numel() for value in fit.draws.values()), 0)
-    return (program.problem.n or 1) * program.size * draws
+def _draws(fit: Fit) -> int:
+    return next((value.shape[:2].numel() for value in fit.draws.values()), 0)
+
+
+def _products(problem: Problem) -> float:
+    """About how many products it takes to predict all rows at one draw: counted on the first."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    first = Program(problem.first(_COUNTED))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        first.log_density(torch.zeros(first.size))
+    return counter.get_total_flops() / 2 * max(1.0, (problem.n or 1) / _COUNTED)
 
 
 def _row_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:

@@ -112,20 +112,12 @@ def class_probabilities(
     """
     (site,) = program.of("observed")
     labels = site.fn.enumerate_support(expand=False).flatten()
-    if program.of("discrete"):  # summed out for each label
-        columns = [_of_label(program, values, label) for label in labels]
-        return torch.stack(columns, -1)
+    if program.sums_rows:
+        return program.log_chances(values, labels).movedim(0, -1).exp()
     with without_idle(values, kept) if kept else nullcontext():
         fn = _predicted(program, values)
     columns = [fn.log_prob(label.expand(site.value.shape)) for label in labels]
     return torch.stack(columns, -1).exp()
-
-
-def _of_label(program: Program, values: Mapping[str, Tensor], label: Tensor) -> Tensor:
-    (site,) = program.of("observed")
-    tensors = {**program.problem.tensors, site.name: torch.full_like(site.value, label)}
-    scores = Program(replace(program.problem, tensors=tensors)).log_likelihood(values)
-    return next(iter(scores.values())).exp()
 
 
 def moments(program: Program, values: Mapping[str, Tensor]) -> Tensor:

@@ -50,6 +50,25 @@ def test_labels_are_summed_out_of_joint_and_rows():
     np.testing.assert_allclose(found, rows, rtol=1e-12)
 
 
+def test_chances_of_what_is_observed_sum_labels_out():
+    """Two coins, of which each row has one; against Bayes' rule by hand, at both outcomes."""
+
+    def coins(x, y):
+        chance = pyro.sample("chance", dist.Beta(2.0, 2.0).expand([2]).to_event(1))
+        with pyro.plate("row", len(y)):
+            coin = pyro.sample("coin", dist.Bernoulli(x))
+            pyro.sample("y", dist.Bernoulli(chance[coin.long()]), obs=y)
+
+    x = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    program = Program(problem_from(coins, {"x": x, "y": torch.tensor([0.0, 1.0, 1.0])}))
+    values = {"chance": torch.tensor([0.2, 0.7], dtype=torch.float64)}
+    found = program.log_chances(values, torch.tensor([0.0, 1.0])).exp()
+    heads = 0.2 * (1 - x) + 0.7 * x
+    torch.testing.assert_close(found, torch.stack([1 - heads, heads]))
+    seen = program.log_likelihood(values)["y"].exp()
+    torch.testing.assert_close(seen, torch.stack([1 - heads[0], heads[1], heads[2]]))
+
+
 def test_labels_are_recovered_with_their_exact_probabilities():
     program = Program(problem_from(mixture, {"y": Y}))
     torch.manual_seed(0)

@@ -148,3 +148,15 @@ def test_fitted_parameters_reach_the_modules_of_a_model(kind):
     found = Program(problem).log_joint({"z": torch.tensor(0.3)}).item()
     truth = stats.norm.logpdf(0.3) + stats.norm.logpdf(Y.numpy(), 2 * 0.3 + 0.5).sum()
     assert found == pytest.approx(truth, rel=1e-10)
+
+
+def test_a_model_may_differentiate_something_itself():
+    def slope(y):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        at = torch.tensor(2.0, requires_grad=True)
+        (slope,) = torch.autograd.grad(at**2, at, create_graph=True)
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(w * slope, 1.0), obs=y)
+
+    program = Program(problem_from(slope, {"y": torch.zeros(3)}))
+    assert program.size == 1 and not program.sites["y"].value.requires_grad
