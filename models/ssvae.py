@@ -141,7 +141,8 @@ class SSVAE(PyroModule):
         self.begin = torch.as_tensor(data.tensors["x"]).mean(0).clamp(_LEAST, 1 - _LEAST).logit()
 
     def forward(self, x: Tensor, y: Tensor) -> None:
-        known = F.one_hot(y.long().clamp(min=0), self.classes).to(x)
+        # Not `one_hot`, which looks at the labels, so that a step could not be recorded.
+        known = (y[..., None] == torch.arange(self.classes, device=x.device)).to(x)
         chances = torch.where(y[..., None] < 0, torch.full_like(known, 1 / self.classes), known)
         zeros = torch.zeros(self.latent, device=x.device)
         with pyro.plate("row", len(x)):

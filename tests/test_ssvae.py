@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -191,6 +192,21 @@ def test_a_run_tells_how_well_labels_are_guessed(guide, tmp_path):
     assert (label[:, y >= 0] == y[y >= 0].numpy()).all()
     with pytest.raises(Refused, match="not every latent of this model belongs to a row"):
         done.evidence(particles=10)
+
+
+def test_a_step_that_sees_some_of_the_labels_is_recorded():
+    problem, sizes = problem_of("ssvae", **SMALL | {"n": 200, "labels": 150}), []
+    program = Program(problem)
+    chosen = svi.resolve("own", program)
+    with svi.store(), warnings.catch_warnings():
+        warnings.simplefilter("error")  # that it runs untraced
+        pace = svi.Pace(steps=1, batch_size=20)
+        parts = svi.batches(problem, 20)
+        gradient, flat = svi.prepared(program, chosen, pace, [next(parts), next(parts)])
+        for _ in range(4):
+            value, slope = gradient(*next(parts))
+            sizes.append(float(slope.norm()))
+    assert len(set(sizes)) == 4 and np.isfinite(sizes).all()
 
 
 @pytest.mark.slow
