@@ -202,9 +202,9 @@ def test_a_step_that_sees_some_of_the_labels_is_recorded():
         warnings.simplefilter("error")  # that it runs untraced
         pace = svi.Pace(steps=1, batch_size=20)
         parts = svi.batches(problem, 20)
-        gradient, flat = svi.prepared(program, chosen, pace, [next(parts), next(parts)])
+        gradient, _ = svi.prepared(program, chosen, pace, [next(parts), next(parts)])
         for _ in range(4):
-            value, slope = gradient(*next(parts))
+            _, slope = gradient(*next(parts))
             sizes.append(float(slope.norm()))
     assert len(set(sizes)) == 4 and np.isfinite(sizes).all()
 
