@@ -304,6 +304,12 @@ def trained(
     return Trained(net, prior_of(layers, ratio, cost), stop, data)
 
 
+def of_run(run: Any) -> Trained | None:
+    """The trained network of a `zoo.Run`, for a closer look: depths, chances, early exits."""
+    draws = {name: value.values[0] for name, value in run.idata["posterior"].data_vars.items()}
+    return trained(run.data, draws, run.params, **run.record["options"])
+
+
 def metrics(
     data: Data,
     draws: Mapping[str, np.ndarray],

@@ -40,19 +40,13 @@ def early(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]
 
 def _exits(run: zoo.Run, about: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A line for each rule: its scores, and milliseconds an image, of test images."""
-    found = network_of(run)
+    found = resnet.of_run(run)
     x, _ = found.rows(found.data.test)
     whole = _time(lambda part: found.net(part), x)
     for rule in ("average", "average_q", "sample", "quantile", "mode", "joint_mode"):
         scores = {name: run.metrics[f"{name}[{rule}]"] for name in SCORES}
         left = whole if rule.startswith("average") else _time(_leaving(found, rule), x)
         yield {**about, "rule": rule, **scores, "ms": left, "verdict": run.verdict.status}
-
-
-def network_of(run: zoo.Run) -> Trained:
-    """The trained network of a run."""
-    draws = {k: v.values[0] for k, v in run.idata["posterior"].data_vars.items()}
-    return resnet.trained(run.data, draws, run.params, **run.record["options"])
 
 
 def _leaving(found: Trained, rule: Rule) -> Callable[[torch.Tensor], Any]:
@@ -75,7 +69,7 @@ def tent(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]]
     """Does the posterior depth grow with the steps that a row needs?"""
     for seed in seeds:
         run = zoo.run("resnet", seed=seed, data_seed=seed, **TENT | more)
-        of_rows, steps = network_of(run).posterior.numpy(), run.data.scaling.train
+        of_rows, steps = resnet.of_run(run).posterior.numpy(), run.data.scaling.train
         depths = np.arange(len(of_rows)) @ of_rows
         means = [round(float(depths[steps == k].mean()), 2) for k in range(steps.max() + 1)]
         wanted = ("depth_rank", "depth_used", "accuracy[average]", "accuracy[quantile]")
@@ -90,7 +84,7 @@ def collapse(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, A
         for guide in ("enumerated", "marginal", "same", "same_marginal"):
             run = zoo.run("resnet", guide=guide, seed=seed, progress=False, **more)
             with torch.no_grad():
-                found = network_of(run)
+                found = resnet.of_run(run)
                 x, y = found.rows(found.data.test)
                 chances, _ = found.chances(x)
             right = (chances.argmax(-1) == y).double().mean(1)
