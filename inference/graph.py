@@ -27,6 +27,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -448,6 +449,50 @@ class Recorded:
     outputs: int | None = None
 
 
+def _script_convolutions(graph: fx.GraphModule) -> None:
+    """Put a function that TorchScript takes in the place of the gradient of convolutions.
+
+    A trace takes neither its flags, which of three gradients are wanted, nor gradients that are
+    not there: all three are computed.
+    """
+    for node in graph.graph.nodes:
+        if node.target is aten.convolution_backward.default:
+            grad, x, weight, _, *geometry, _ = node.args
+            node.target, node.args = _of_convolution, (grad, x, weight, *geometry)
+    graph.recompile()
+
+
+def _of_convolution(grad: Tensor, x: Tensor, weight: Tensor, *geometry: Any) -> tuple[Tensor, ...]:
+    """Gradients of a convolution's input, weights and biases."""
+    plain = [list(value) if isinstance(value, Sequence) else value for value in geometry]
+    return _scripted_gradient()(grad, x, weight, *plain)
+
+
+def _all_gradients(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    biases = weight.size(1) * groups if transposed else weight.size(0)
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, [biases], stride, padding, dilation, transposed, output_padding, groups,
+        [True, True, True],
+    )  # fmt: skip
+
+
+@cache
+def _scripted_gradient() -> Callable[..., tuple[Tensor, ...]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated
+        return torch.jit.script(_all_gradients)
+
+
 class _Scripted(Recorded):
     """A graph run by TorchScript; can be sent to another process."""
 
@@ -456,6 +501,7 @@ class _Scripted(Recorded):
             return graph(*arguments)
 
         self.live = [*_detached(live), *_with_matrices(graph)]
+        _script_convolutions(graph)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated, and told so four times
             # Of a function: calling a traced module costs another 10 microseconds.

@@ -12,6 +12,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import problem_from, problem_of
 
 import models
@@ -267,6 +268,26 @@ def test_no_compiler_is_told_in_words(tmp_path, monkeypatch):
 
 
 # -- for many fits ----------------------------------------------------------------------------
+
+
+def test_gradients_of_convolutions_are_recorded():
+    torch.manual_seed(0)
+    weights = [torch.randn(4, 1, 3, 3), torch.randn(4, 4, 3, 3), torch.randn(4, 2, 3, 3)]
+    for weight in weights:
+        weight.requires_grad_()
+
+    def gradient(x):
+        h = F.conv2d(x, weights[0], stride=2, padding=1)
+        h = F.conv2d(F.relu(h), weights[1], torch.ones(4), padding=1)
+        value = F.conv_transpose2d(F.relu(h), weights[2], stride=2).square().mean()
+        return value.detach(), *torch.autograd.grad(value, weights)
+
+    x = torch.randn(5, 1, 8, 8)
+    run = graph.faster(gradient, [[x], [x]], live=weights)
+    other = torch.randn(5, 1, 8, 8)
+    for one in (run, pickle.loads(pickle.dumps(run))):
+        for found, truth in zip(one(other), gradient(other), strict=True):
+            torch.testing.assert_close(found, truth)
 
 
 def test_a_graph_serves_other_values_of_its_live_tensors():
