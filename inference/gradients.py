@@ -124,14 +124,14 @@ def biases(
             chosen = svi.resolve(name, program)
             with seeded(seed, DRAWS):
                 batch = next(batches(problem, pace.batch_size))
-                found[name] = _drawn_gradients(program, chosen, pace, batch, draws)
+                found[name] = _grouped(_drawn_gradients(program, chosen, pace, batch, draws))
+    exact = {group: gradients.mean(0) for group, gradients in found[names[0]].items()}
     rows = []
-    for name, of_parameters in found.items():
-        for group, gradients in _grouped(of_parameters).items():
-            exact = _grouped(found[names[0]])[group].mean(0)
+    for name, groups in found.items():
+        for group, gradients in groups.items():
             row = _row(group, name, gradients)
-            row["norm"] = float(np.linalg.norm(exact))
-            row["bias"] = float(np.linalg.norm(gradients.mean(0) - exact))
+            row["norm"] = float(np.linalg.norm(exact[group]))
+            row["bias"] = float(np.linalg.norm(gradients.mean(0) - exact[group]))
             row["bias_of_noise"] = float(np.sqrt(row["variance"] / draws))
             rows.append(row)
     return pd.DataFrame(rows).set_index(["layer", "estimator"])

@@ -15,7 +15,8 @@ Data:   x, shape (n, pixels), binary, and y, shape (n,), classes 0..C-1, -1 wher
 Priors: of label and style alone. The parameters have none: only svi fits them.
 Guides: `own`, trained by the bound of M2 (eq. 9: its ELBO, and alpha times the log probability
         that the classifier gives the known labels); `supervised`, the same classifier trained on
-        the known labels alone: its twin.
+        the known labels alone: its twin. `classifier=conv` looks at images by two convolutions
+        before its hidden layers; `dropout` leaves out units of the classifier in training.
 Exact:  nothing.
 Known failure: what the decoder finds easiest to tell apart need not be the classes that are
         asked for: with too few labels, or too small an alpha, styles take the place of labels
