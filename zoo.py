@@ -360,7 +360,8 @@ def run(
         out: folder to save the run in; None does not save.
         device: `cuda` computes svi and nuts on the GPU, `auto` does so where there is one.
         init: an earlier run, whose parameters of the model's own (a decoder) are taken as they
-            are; what is not given of options and data is that run's.
+            are; a guide that shares some with it (an encoder) begins with these. What is not given
+            of options and data is that run's.
         progress: whether to show a progress bar.
         callbacks: `zoo.Callback` objects, told of the start, of steps and of the end.
         settings: model options, data options and method settings by name.

@@ -74,6 +74,8 @@ class Problem:
         objectives: own guide to its objective, where that is not the ELBO (see `Guide`).
         exact: gives the `Exact` truth, or None; None where the model states none.
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
+        earlier: what an earlier run learned; a guide's parameters of the same name and shape begin
+            there.
         redrawn: row keys to draw from, and a function that draws from those of a batch what a
             step of training sees; None where it sees `tensors`.
         test: the data keys of rows held out, if any.
@@ -99,6 +101,7 @@ class Problem:
     objectives: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     exact: Callable[[], Any] | None = None
     params: Mapping[str, Tensor] = field(default_factory=dict)
+    earlier: Mapping[str, Any] = field(default_factory=dict)
     redrawn: tuple[Mapping[str, Tensor], Callable[[Mapping], Mapping]] | None = None
     test: Mapping[str, Tensor] | None = None
     beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)

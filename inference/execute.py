@@ -81,6 +81,8 @@ def _some(names: Sequence[str]) -> str:
 def _begun_by(problem: Problem, init: Learned) -> Problem:
     """The problem with the model's own parameters as an earlier run learned them.
 
+    A guide that shares parameters with that run's (an encoder) begins with these.
+
     Raises:
         Refused: the model has none, or others than the run.
     """
@@ -92,7 +94,7 @@ def _begun_by(problem: Problem, init: Learned) -> Problem:
         raise Refused(f"the run of --init has not learned {_some(missing)}; give one that has")
     dtype = torch.get_default_dtype()
     learned = {name: torch.as_tensor(init.params[name]).to(dtype) for name in own}
-    return replace(problem, params=learned)
+    return replace(problem, params=learned, earlier=init.params)
 
 
 def _precision(plan: Plan) -> str:

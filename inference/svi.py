@@ -174,14 +174,22 @@ def trained_guide(
         program = Program(replace(problem, params=params))
         chosen = resolve(guide, program)
         run(chosen.guide, problem.tensors)
-        state = pyro.get_param_store().get_state()
-        for name, param in state["params"].items():
+        for name in pyro.get_param_store():
             if name not in params or chosen.packed is not None:
                 raise Refused(f"the run has not learned {name}; give a run of this very guide")
-            value = params[name].to(param)
-            with torch.no_grad():  # in place: modules hold these very tensors
-                param.copy_(transform_to(state["constraints"][name]).inv(value))
+        _put(params)
         yield program, chosen.guide
+
+
+def _put(values: Mapping[str, Any]) -> None:
+    """Parameters of the store take the values of their name and shape, if there are any."""
+    state = pyro.get_param_store().get_state()
+    for name, param in state["params"].items():
+        to_space = transform_to(state["constraints"][name])
+        if name in values and to_space(param).shape == tuple(values[name].shape):
+            value = torch.as_tensor(values[name]).to(param)
+            with torch.no_grad():  # in place: modules hold these very tensors
+                param.copy_(to_space.inv(value))
 
 
 def climbed(
@@ -403,6 +411,7 @@ def prepared(
     params = list({id(param): param for param in params}.values())
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
+    _put(program.problem.earlier)
     if pace.objective == "iwae":
         estimate = _iwae(program, chosen, pace.particles)
     else:

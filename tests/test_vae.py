@@ -214,3 +214,20 @@ def test_a_guide_keeps_its_own_parameters_under_a_saved_decoder(decoder):
     assert not torch.equal(
         torch.as_tensor(done.params["encoder.0.weight"]), decoder.params["encoder.0.weight"]
     )
+
+
+def test_a_guide_begins_with_the_encoder_of_the_run_it_is_under(decoder):
+    asked = {"init": decoder, "steps": 1, "lr": 1e-9, "draws": 20}
+    for guide in ("full", "flow"):
+        done = zoo.run("vae", guide=guide, **asked)
+        same = [k for k in done.params if k in decoder.params]
+        assert {"encoder.0.weight", "encoder.loc.weight"} <= set(same)
+        for name in same:
+            assert np.allclose(done.params[name], decoder.params[name], atol=1e-6)
+    assert done.metrics["elbo_test"] == pytest.approx(decoder.metrics["elbo_test"], abs=0.3)
+
+
+def test_parameters_of_other_images_are_no_beginning(decoder):
+    asked = {"guide": "normal", "part": "test", "steps": 1, "draws": 20}
+    few = zoo.run("vae", init=decoder, n=3, **asked)
+    assert zoo.run("vae", init=few, n=5, **asked).params["AutoNormal.locs.z"].shape[0] == 5
