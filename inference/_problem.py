@@ -60,9 +60,9 @@ def check_memory(draws: int, size: int) -> None:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """What is to be inferred.
+    """What is to be inferred; equal to itself alone.
 
     Attributes:
         model: Pyro function with its options bound, called with `tensors` as keywords.

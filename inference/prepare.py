@@ -61,10 +61,11 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         for name, key in keys.items()
         if not isinstance(sites[name].base, dist.Categorical)
     }
-    problem = replace(problem, tensors={**problem.tensors, **floats})
+    if any(value is not problem.tensors[key] for key, value in floats.items()):
+        problem = replace(problem, tensors={**problem.tensors, **floats})
+        sites = _prototype(problem)
     if problem.rows is None:
         problem = replace(problem, rows=_rows(sites, problem.tensors))
-    sites = _prototype(problem)
     for site in sites.values():
         if site.role == "observed" and checked:
             _check_shape(site, keys.get(site.name, site.name))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import pyro
 import pyro.distributions as dist
@@ -232,6 +233,10 @@ def _by_dim(frame: Any) -> int:
     return frame.dim
 
 
+# The run that tells the sites of a problem: of many rows it takes seconds.
+_PROTOTYPES: WeakKeyDictionary[Problem, poutine.Trace] = WeakKeyDictionary()
+
+
 class Program:
     """The log density of a problem and what can be computed at its draws.
 
@@ -251,9 +256,10 @@ class Program:
         self.model = self._own = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
         if problem.linear_at is not None:
             self.model = linearised(self.model, problem.linear_at)
-        trace = self._prototype()
+        trace = _PROTOTYPES.get(problem) or self._prototype()
         if _load(trace, problem.params):
             trace = self._prototype()
+        _PROTOTYPES[problem] = trace
         self.sites = _sites(trace)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.own, self.unfitted = params, [k for k in params if k not in problem.params]

@@ -51,7 +51,9 @@ def bayesian(net: nn.Module, prior: Prior, prior_scale: float) -> nn.Module:
     return net
 
 
-def dense(name: str, x: Tensor, outputs: int, bias: float | Tensor = 0.0) -> Tensor:
+def dense(
+    name: str, x: Tensor, outputs: int, bias: float | Tensor = 0.0, gain: float = 1.0
+) -> Tensor:
     """A layer whose weights and biases are parameters of Pyro's, without priors.
 
     The weights begin as those of the zoo's other networks do (see `start`).
@@ -61,9 +63,10 @@ def dense(name: str, x: Tensor, outputs: int, bias: float | Tensor = 0.0) -> Ten
         x: inputs (..., inputs).
         outputs: number of outputs.
         bias: where the biases begin, one number or (outputs,).
+        gain: a factor of the weights that the layer begins with.
     """
     inputs = x.shape[-1]
-    weight = pyro.param(f"{name}.weight", lambda: start(name, (outputs, inputs)))
+    weight = pyro.param(f"{name}.weight", lambda: gain * start(name, (outputs, inputs)))
     begin = torch.as_tensor(bias, dtype=x.dtype)
     return F.linear(x, weight, pyro.param(f"{name}.bias", lambda: begin.expand(outputs).clone()))
 

@@ -50,8 +50,8 @@ class Residual(nn.Module):
         classes: number of classes.
         layers: L, the number of blocks.
         width: units of a block, or channels.
-        image: (height, width) of rows that are images, for convolutional blocks; the stem halves
-            both. None for dense ones.
+        image: (height, width) of rows that are images, for convolutional blocks; the stem leaves a
+            quarter of both. None for dense ones.
         heads: of class scores: one, `shared` by all depths, or one for `each`.
     """
 
@@ -70,7 +70,7 @@ class Residual(nn.Module):
         if image is None:
             self.stem = nn.Linear(inputs, width)
         else:
-            self.stem = nn.Conv2d(1, width, 3, stride=2, padding=1)
+            self.stem = nn.Conv2d(1, width, 6, stride=4, padding=1)
         block = Dense if image is None else Conv
         self.blocks = nn.ModuleList(block(width) for _ in range(layers))
         count = 1 if heads == "shared" else layers + 1

@@ -14,8 +14,9 @@ Data:   x, shape (n, pixels), binary (or grey, for `likelihood=continuous_bernou
         file; all have a test set. `binarise=dynamic` draws the pixels anew in each step.
 Priors: of the code alone. The parameters have none: only svi fits them. The others, and further
         guides, treat the codes of given images under a saved decoder (`--init RUN`).
-Guides: `own`, independent normals; `full`, a full covariance; `flow`, coupling layers on top; all
-        amortised. `normal`, and the other shared ones, have parameters for each image instead.
+Guides: `own`, independent normals; `full`, a full covariance; `flow`, the same bent by coupling
+        layers; all amortised. `normal`, and the other shared ones, have parameters for each image
+        instead.
 Exact:  nothing.
 Known failure: log p(x) of simple images of another kind can be above that of the images that were
         learned (Nalisnick et al. 2019, arXiv:1810.09136): what is simple is likely. `outside=`
@@ -97,20 +98,26 @@ def own(x: Tensor, *, latent: int = 16, hidden: str = "100,100") -> None:
         pyro.sample("z", dist.Normal(loc, scale).to_event(1))
 
 
+def _mixing(h: Tensor, latent: int) -> Tensor:
+    """Unit lower triangular matrices (n, latent, latent) of hidden units; they begin as I."""
+    below = dense("encoder.below", h, latent**2, gain=0.0).unflatten(-1, (latent, latent))
+    return below.tril(-1) + torch.eye(latent, dtype=h.dtype, device=h.device)
+
+
 def full(x: Tensor, *, latent: int = 16, hidden: str = "100,100") -> None:
     """An encoder's normal with a covariance of its own for each image."""
     h, loc, scale = _encoded(x, latent, hidden)
-    below = dense("encoder.below", h, latent**2).unflatten(-1, (latent, latent)).tril(-1)
-    tril = scale[..., None] * (below + torch.eye(latent, dtype=x.dtype, device=x.device))
+    tril = scale[..., None] * _mixing(h, latent)
     with pyro.plate("row", len(x)):
         pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False))
 
 
 class Flow(PyroModule):
-    """An encoder's normals, bent by four coupling layers that know the image (zuko).
+    """An encoder's normal, bent by four coupling layers that know the image (zuko).
 
-    z = loc + scale T(e) with e standard normal: Dinh et al. (2017), Density estimation using Real
-    NVP, arXiv:1605.08803. T begins as the identity, so that the flow begins as `own`.
+    z = loc + scale T(L e) with e standard normal, T that of Dinh et al. (2017), Density estimation
+    using Real NVP, arXiv:1605.08803. T and L begin as the identity, so that the flow begins as
+    `own`; with T the identity it is `full`.
     """
 
     def __init__(self, data: Data, *, latent: int = 16, hidden: str = "100,100"):
@@ -132,7 +139,10 @@ class Flow(PyroModule):
         h, loc, scale = _encoded(x, self.latent, self.hidden)
         bent = self.flow(h).inv
         moved = dist.transforms.AffineTransform(loc, scale, event_dim=1)
-        noise = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
+        mixed = _mixing(h, self.latent)
+        noise = dist.MultivariateNormal(
+            torch.zeros_like(loc), scale_tril=mixed, validate_args=False
+        )
         with pyro.plate("row", len(x)):
             pyro.sample("z", dist.TransformedDistribution(noise, [bent, moved]))
 

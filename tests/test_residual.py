@@ -10,12 +10,12 @@ from torch import nn
 from models._residual import Residual, geometric, halting, halting_logits, leave
 
 N, LAYERS = 200, 5
-X = torch.randn(N, 16, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+X = torch.randn(N, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def network(heads="shared", image=None):
     torch.manual_seed(0)
-    net = Residual(16, 3, layers=LAYERS, width=6, image=image, heads=heads)
+    net = Residual(64, 3, layers=LAYERS, width=6, image=image, heads=heads)
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):  # large scores, for sure and unsure rows
             nn.init.normal_(module.weight, std=1.5 * module.weight[0].numel() ** -0.5)
@@ -47,7 +47,7 @@ def q(net, x):
     return torch.stack(found, 1).detach()
 
 
-@pytest.mark.parametrize("image", [None, (4, 4)])
+@pytest.mark.parametrize("image", [None, (8, 8)])
 @pytest.mark.parametrize("heads", ["shared", "each"])
 def test_all_depths_in_one_pass(heads, image):
     net = network(heads, image)
@@ -85,7 +85,7 @@ def assert_scores_are_those_of_their_depth(net, found):
         torch.testing.assert_close(found.logits[at], one_depth(net, X[at], depth).detach())
 
 
-@pytest.mark.parametrize("image", [None, (4, 4)])
+@pytest.mark.parametrize("image", [None, (8, 8)])
 @pytest.mark.parametrize("heads", ["shared", "each"])
 def test_the_joint_mode_is_that_of_brute_force(heads, image):
     net = network(heads, image)
@@ -140,6 +140,6 @@ def test_blocks_past_the_exit_are_not_executed():
 
 
 def test_multiply_adds_are_counted():
-    assert network().multiply_adds(X) == (16 * 6, 2 * 6 * 6, 6 * 3)
-    stem, block, head = network(image=(4, 4)).multiply_adds(X)
-    assert (stem, block, head) == (9 * 6 * 4, 2 * 9 * 6 * 6 * 4, 6 * 3)
+    assert network().multiply_adds(X) == (64 * 6, 2 * 6 * 6, 6 * 3)
+    stem, block, head = network(image=(8, 8)).multiply_adds(X)
+    assert (stem, block, head) == (36 * 6 * 4, 2 * 9 * 6 * 6 * 4, 6 * 3)

@@ -14,7 +14,8 @@ told by log p(x); `gaps`, what the ELBO of each guide lacks.
 Of networks of latent depth: `early`, exits against networks of fixed depth on Fashion-MNIST;
 `tent`, depth against the steps that are needed; `collapse`, ELBO against marginal likelihood.
 
-Results go to a file as they come (JSON lines), tables to stdout.
+Results go to a file as they come (JSON lines), tables to stdout; `--table` gives those of a file
+that several processes wrote.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent.parent), str(HERE)]
 
-from depths import collapse, early, tent  # noqa: E402
+from depths import collapse, early, early_table, tent  # noqa: E402
 from images import gaps, semi, unlike  # noqa: E402
 
 import zoo  # noqa: E402
@@ -206,6 +207,7 @@ def _error(run: zoo.Run, compression: float) -> float:
 OF_NETWORKS, OF_IMAGES = (few, outside, labels, rows, sparse, pruned), (semi, unlike, gaps)
 OF_DEPTHS = (early, tent, collapse)
 STUDIES = {f.__name__: f for f in (*OF_NETWORKS, *OF_IMAGES, *OF_DEPTHS)}
+TABLES = {"few": few_table, "early": early_table}
 
 
 def setting(word: str) -> tuple[str, Any]:
@@ -223,17 +225,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs="*", default=[], metavar="key=value")
     parser.add_argument("--out", type=Path, default=Path("studies.jsonl"))
+    parser.add_argument("--table", action="store_true", help="only the tables of --out")
     given = parser.parse_args()
     more = dict(map(setting, given.set))
     for study in given.studies:
-        lines = []
-        for line in STUDIES[study](given.seeds, more):
+        lines = _kept(given.out, study) if given.table else []
+        for line in () if given.table else STUDIES[study](given.seeds, more):
             lines.append(line)
             with given.out.open("a") as file:
                 print(json.dumps({"study": study, **more, **line}), file=file)
             print(json.dumps(line), flush=True)
-        if study == "few" and len(given.seeds) > 1:
-            print(few_table(lines))
+        if study in TABLES:
+            print(TABLES[study](lines))
+
+
+def _kept(file: Path, study: str) -> list[dict[str, Any]]:
+    """The lines of a study in a file of results."""
+    lines = map(json.loads, file.read_text().splitlines())
+    return [line for line in lines if line["study"] == study]
 
 
 if __name__ == "__main__":
