@@ -51,7 +51,7 @@ from ._depths import Trained
 from ._entry import Data, Entry
 from ._images import Images, classified
 from ._network import bayesian, start
-from ._residual import Residual, Stop, geometric, halting, halting_logits
+from ._residual import Residual, Stop, geometric, halting, halting_logits, once
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -248,6 +248,13 @@ def _terms(
     model: Callable, guide: Callable, data: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """log p(w), and log q(z | x), log p(z), log p(y | x, z) of all z, (L + 1, n) each."""
+    with once():
+        return _run_together(model, guide, data)
+
+
+def _run_together(
+    model: Callable, guide: Callable, data: Mapping[str, Any]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     drawn = poutine.trace(guide).get_trace(**data).nodes
     weights = {k: v["value"] for k, v in drawn.items() if k.startswith("net.") and "fn" in v}
     weights = {k: v for k, v in weights.items() if not k.endswith(".loc")}

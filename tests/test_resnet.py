@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pyro
 import pytest
@@ -15,7 +17,7 @@ from inference._problem import Refused
 from inference.program import Batch, Program, Weighted
 from models import resnet
 from models._images import classified
-from models._residual import RULES
+from models._residual import RULES, Residual, once
 
 SMALL = {"n": 40, "layers": 3, "width": 4}
 LAYERS = SMALL["layers"]
@@ -102,6 +104,25 @@ def objective_of(problem, guide, draws=1, seed=0, batch=None):
         model, guide = Weighted(part)(problem.model), Weighted(part)(chosen.guide)
         found = [float(chosen.objective(model, guide, tensors)) for _ in range(draws)]
     return np.array(found), {k: v.detach() for k, v in values.items()}
+
+
+def test_guide_and_model_share_a_pass_of_the_network(monkeypatch):
+    passes, passed = [], Residual._passed
+    monkeypatch.setattr(Residual, "_passed", lambda net, x: passes.append(1) or passed(net, x))
+    problem = problem_of("resnet", "moons", **SMALL)
+    (found,), values = objective_of(problem, "enumerated")
+    assert len(passes) == 1 + 2  # without q, a program and its batch are begun; and the objective
+    monkeypatch.setattr(resnet, "once", nullcontext)
+    passes.clear()
+    assert objective_of(problem, "enumerated")[0] == found
+    # Other weights, or other rows, are another pass.
+    net = Residual(2, 2, layers=1, width=3)
+    with once(), torch.no_grad():
+        x = torch.randn(5, 2)
+        first, _ = net(x)
+        assert net(x)[0] is first and net(x.clone())[0] is not first
+        other = {"stem.bias": net.stem.bias + 1}
+        assert not torch.equal(torch.func.functional_call(net, other, (x,))[0], first)
 
 
 def log_prior(problem, values):

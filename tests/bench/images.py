@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # A decoder of the size of Burda et al. (2016), in minutes, not hours.
 SIZES = {"latent": 50, "hidden": "200,200", "binarise": "dynamic"}
 QUICK = {"steps": 60_000, "batch_size": 100, "lr": 2e-3, "draws": 50, "rows": 16}
-GUIDES = {"steps": 20_000}  # under a decoder that is there
+GUIDES = {"steps": 20_000, "lr": 1e-3}  # under a decoder that is there
 # How many labels are known; five draws of the fewest, one of the others.
 LABELS, DRAWS_OF_LABELS = (100, 1000, None), (5, 1, 1)
 # Chosen by the error with the labels of draw 100, which is none of these.
