@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ._entry import Data
-from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, grid, panels, shown
+from ._figure import BLUE, GREEN, GREY, ORANGE, RED, SKY, captioned, grid, panels, shown
 from ._images import Images, Steps
-from ._residual import RULES, Residual, Rule, Stop, halting, leave
+from ._residual import RULES, WITHOUT_Q, Residual, Rule, Stop, halting, leave
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ class Trained:
         stem, block, head = self._counts
         looks = layers.double() + 1
         read = torch.full_like(looks, head)
-        if rule == "joint_mode":
+        if rule in WITHOUT_Q:
             read = head * looks
         elif rule is not None:
             read = head + self.net.width * looks.clamp(max=self.net.layers)
@@ -112,7 +112,7 @@ def scores(trained: Trained) -> dict[str, float]:
             f"layers[{name}]": float(trained.net.layers),
             f"work[{name}]": 1.0,
         }
-    for rule in RULES if trained.stop is not None else ("joint_mode",):
+    for rule in RULES if trained.stop is not None else WITHOUT_Q:
         found |= _of_rule(trained, rule, x, y)
     return found
 
@@ -204,7 +204,7 @@ def against_work(trained: Trained) -> Figure | None:
     for ax, name in zip(axes, ("accuracy", "log_score")):
         values = [one[f"{name}[]"] for one in fixed]
         ax.plot(work, values, "-o", color=GREY, ms=3, label="each depth")
-        for rule, colour in zip((*RULES, "average"), (SKY, BLUE, ORANGE, RED, "k")):
+        for rule, colour in zip((*RULES, "average"), (SKY, BLUE, ORANGE, RED, GREEN, "k")):
             if f"{name}[{rule}]" in told:
                 at = told[f"work[{rule}]"], told[f"{name}[{rule}]"]
                 ax.plot(*at, "s", color=colour, ms=5, label=rule)

@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Rule = Literal["sample", "quantile", "mode", "joint_mode"]
-RULES: tuple[Rule, ...] = ("sample", "quantile", "mode", "joint_mode")
+Rule = Literal["sample", "quantile", "mode", "joint_mode", "sure"]
+RULES: tuple[Rule, ...] = ("sample", "quantile", "mode", "joint_mode", "sure")
+# Those that need no q(z | x).
+WITHOUT_Q: tuple[Rule, ...] = ("joint_mode", "sure")
 
 
 class Dense(nn.Module):
@@ -51,8 +53,8 @@ class Residual(nn.Module):
         classes: number of classes.
         layers: L, the number of blocks.
         width: units of a block, or channels.
-        image: (height, width) of rows that are images, for convolutional blocks; the stem leaves a
-            quarter of both. None for dense ones.
+        image: (height, width) of rows that are images, for convolutional blocks; the stem, two
+            convolutions, leaves a quarter of both. None for dense ones.
         heads: of class scores: one, `shared` by all depths, or one for `each`.
     """
 
@@ -71,7 +73,11 @@ class Residual(nn.Module):
         if image is None:
             self.stem = nn.Linear(inputs, width)
         else:
-            self.stem = nn.Conv2d(1, width, 6, stride=4, padding=1)
+            self.stem = nn.Sequential(
+                nn.Conv2d(1, width, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, stride=2, padding=1),
+            )
         block = Dense if image is None else Conv
         self.blocks = nn.ModuleList(block(width) for _ in range(layers))
         count = 1 if heads == "shared" else layers + 1
@@ -259,24 +265,47 @@ class _Mode(_Quantile):
         self.best = self.best[going]
 
 
-class _JointMode:
-    """Takes the mode of p(y, z | x); stops once no later depth can beat it.
+class _Sure:
+    """Stops once its class at this depth is at least as likely as any at the next could be.
 
-    That is once max_{k <= l, y} p(y | x, k) p(k) >= p(l + 1), for p(y | x, k) <= 1 and p(z) does
-    not increase; of a geometric prior of ratio r, once the network is sure by r.
+    That is once max_y p(y | x, l) p(l) >= p(l + 1); of a geometric prior of ratio r, once the
+    network is sure by r.
     """
 
     def __init__(self, net: Residual, log_prior: Tensor):
         self.net, self.log_prior = net, log_prior
-        self.best: Tensor | None = None
 
     def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        ends = self.best_of(layer, features) >= self.after(layer)
+        return ends, ends
+
+    def best_of(self, layer: int, features: Tensor) -> Tensor:
+        """max_y log p(y, z = l | x), (m,)."""
         scores = self.net.scores(layer, features).log_softmax(-1)
-        here = scores.amax(-1) + self.log_prior[layer]
+        return scores.amax(-1) + self.log_prior[layer]
+
+    def after(self, layer: int) -> Tensor | float:
+        """What it cannot be above at the depths that follow."""
+        return self.log_prior[layer + 1] if layer < self.net.layers else -torch.inf
+
+    def keep(self, going: Tensor) -> None:
+        """Nothing is remembered."""
+
+
+class _JointMode(_Sure):
+    """Takes the mode of p(y, z | x); stops once no later depth can beat it.
+
+    That is once max_{k <= l, y} p(y | x, k) p(k) >= p(l + 1), for p(y | x, k) <= 1 and p(z) does
+    not increase.
+    """
+
+    best: Tensor | None = None
+
+    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        here = self.best_of(layer, features)
         best = torch.full_like(here, -torch.inf) if self.best is None else self.best
         better, self.best = here > best, torch.maximum(here, best)
-        after = self.log_prior[layer + 1] if layer < self.net.layers else -torch.inf
-        return better, self.best >= after
+        return better, self.best >= self.after(layer)
 
     def keep(self, going: Tensor) -> None:
         self.best = self.best[going]
@@ -296,17 +325,18 @@ def leave(
     Args:
         net: the network, its weights set.
         x: rows (n, inputs).
-        rule: `sample`, `quantile` and `mode` go by q(z | x), `joint_mode` by p(y, z | x).
+        rule: `sample`, `quantile` and `mode` go by q(z | x), `joint_mode` and `sure` by
+            p(y, z | x).
         log_prior: log p(z), (L + 1,), not increasing.
-        stop: the log odds of stopping by which q is built, see `halting`; not for `joint_mode`.
+        stop: the log odds of stopping by which q is built, see `halting`; None for a rule
+            `WITHOUT_Q`.
         generator: of the random numbers of `sample`.
     """
-    if rule == "joint_mode":
-        judge: Any = _JointMode(net, log_prior)
+    if rule in WITHOUT_Q:
+        judge: Any = {"joint_mode": _JointMode, "sure": _Sure}[rule](net, log_prior)
     else:
-        judge = {"sample": _Sample, "quantile": _Quantile, "mode": _Mode}[rule](
-            stop, net.layers, generator
-        )
+        by_q = {"sample": _Sample, "quantile": _Quantile, "mode": _Mode}
+        judge = by_q[rule](stop, net.layers, generator)
     n = len(x)
     depth, layers = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
     taken, going, h = x.new_zeros(n, net.width), torch.arange(n), net.begin(x)

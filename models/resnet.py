@@ -21,8 +21,9 @@ Priors: `ratio`, or `cost`, what a layer costs in nats (ratio = exp(-cost)), as 
         `depth=all` is the ordinary network that always runs all layers, for comparison.
 Guides: weights at a point, and q(z | x), chances of stopping that are read off each layer
         (stick-breaking). By the ELBO: `enumerated` (exact), `reinforce` (with a baseline),
-        `concrete` (relaxed). `ponder`, the same with a small weight of the prior; `marginal`,
-        without q, by log sum_z p(z) p(y | x, z). `same`, one depth for all rows, and
+        `concrete` (relaxed). `prior`, with p(z) in the place of q: each depth learns from all
+        rows, which serves the exits without q best. `ponder`, with a small weight of the prior;
+        `marginal`, without q, by log sum_z p(z) p(y | x, z). `same`, one depth for all rows, and
         `same_marginal`, that depth summed out.
 Exact:  p(z | x, y) given the weights, by enumeration.
 Known failure: `marginal`, and `map`, which sum over z, may let one depth do all the work.
@@ -160,6 +161,13 @@ class Halting:
         return halting((features[:-1] * slopes[:, None]).sum(-1) + bias[:, None])
 
 
+class OfPrior(Halting):
+    """Weights at a point, and the prior in the place of q: every depth learns from every row."""
+
+    def log_q(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        return halting(self.begin.to(x))[:, None].expand(-1, len(x))
+
+
 class Same(Halting):
     """Weights at a point, and one distribution of the depth for all rows."""
 
@@ -271,6 +279,7 @@ _GUIDES = {
     "enumerated": (Halting, Enumerated),
     "reinforce": (Halting, Reinforce),
     "concrete": (Halting, Concrete),
+    "prior": (OfPrior, Enumerated),
     "ponder": (Halting, Ponder),
     "marginal": (Halting, Marginal),
     "same": (Same, OfAll),

@@ -32,7 +32,7 @@ def test_pictures(tmp_path):
     kept = {path.stem for path in (run.path / "figures").iterdir()}
     assert {"depths", "extremes", "exits"} <= kept
     (_, right) = run.plot("exits").axes
-    assert right.get_ylabel() == "log score" and len(right.lines) == 6
+    assert right.get_ylabel() == "log score" and len(right.lines) == 7
     tent = zoo.run("resnet", data="tent", n=100, layers=2, width=4, steps=20)
     assert -1 <= tent.metrics["depth_rank"] <= 1
     assert tent.plot("depths").axes[0].get_ylabel() == "steps needed"

@@ -100,6 +100,18 @@ def test_the_joint_mode_is_that_of_brute_force(heads, image):
     assert 0 < found.layers.double().mean() < LAYERS  # some stop early
 
 
+@pytest.mark.parametrize("heads", ["shared", "each"])
+def test_a_sure_exit_is_the_first_depth_that_is_sure_by_the_ratio(heads):
+    net = network(heads)
+    found = run(net, "sure")
+    chances = net(X)[1].softmax(-1).amax(-1)
+    chances[-1] = 1.0
+    assert (found.depth == (chances >= 0.8).double().argmax(0)).all()
+    assert (found.layers == found.depth).all()
+    assert_scores_are_those_of_their_depth(net, found)
+    assert 0 < found.layers.double().mean() < LAYERS
+
+
 def test_the_mode_of_q_is_that_of_brute_force():
     net = network()
     found, of_q = run(net, "mode"), q(net, X)
@@ -142,4 +154,4 @@ def test_blocks_past_the_exit_are_not_executed():
 def test_multiply_adds_are_counted():
     assert network().multiply_adds(X) == (64 * 6, 2 * 6 * 6, 6 * 3)
     stem, block, head = network(image=(8, 8)).multiply_adds(X)
-    assert (stem, block, head) == (36 * 6 * 4, 2 * 9 * 6 * 6 * 4, 6 * 3)
+    assert (stem, block, head) == (9 * 6 * 16 + 9 * 6 * 6 * 4, 2 * 9 * 6 * 6 * 4, 6 * 3)

@@ -17,7 +17,7 @@ from inference._problem import Refused
 from inference.program import Batch, Program, Weighted
 from models import resnet
 from models._images import classified
-from models._residual import RULES, Residual, once
+from models._residual import RULES, WITHOUT_Q, Residual, once
 
 SMALL = {"n": 40, "layers": 3, "width": 4}
 LAYERS = SMALL["layers"]
@@ -110,11 +110,15 @@ def test_guide_and_model_share_a_pass_of_the_network(monkeypatch):
     passes, passed = [], Residual._passed
     monkeypatch.setattr(Residual, "_passed", lambda net, x: passes.append(1) or passed(net, x))
     problem = problem_of("resnet", "moons", **SMALL)
-    (found,), values = objective_of(problem, "enumerated")
-    assert len(passes) == 1 + 2  # without q, a program and its batch are begun; and the objective
-    monkeypatch.setattr(resnet, "once", nullcontext)
-    passes.clear()
-    assert objective_of(problem, "enumerated")[0] == found
+    found, counts = [], []
+    for together in (once, nullcontext):
+        monkeypatch.setattr(resnet, "once", together)
+        for draws in (1, 11):
+            passes.clear()
+            found.append(objective_of(problem, "enumerated", draws=draws)[0][0])
+            counts.append(len(passes))
+    assert counts[1] - counts[0] == 10 and counts[3] - counts[2] == 20
+    assert len(set(found)) == 1
     # Other weights, or other rows, are another pass.
     net = Residual(2, 2, layers=1, width=3)
     with once(), torch.no_grad():
@@ -171,6 +175,14 @@ def test_no_q_brings_the_elbo_above_the_marginal_likelihood_and_the_exact_one_th
     assert float(elbo(exact, log_z, log_y)) == pytest.approx(marginal, rel=1e-10)
 
 
+def test_with_the_prior_for_q_every_depth_counts_by_it():
+    problem = problem_of("resnet", "moons", **SMALL)
+    (found,), values = objective_of(problem, "prior")
+    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()[:, None]
+    of_rows = (prior * (log_terms(problem, values) - np.log(prior))).sum()
+    assert found == pytest.approx(of_rows + log_prior(problem, values), rel=1e-6)
+
+
 def test_a_batch_stands_for_all_rows():
     problem = problem_of("resnet", "moons", **SMALL)
     (whole,), values = objective_of(problem, "enumerated")
@@ -215,11 +227,13 @@ def test_rows_that_are_all_at_one_depth_are_told():
 @pytest.mark.parametrize("guide", list(resnet.ENTRY.guides))
 def test_every_guide_trains_and_its_exits_are_told(guide):
     run = zoo.run("resnet", data="moons", guide=guide, **SMALL, steps=30, batch_size=20)
-    rules = {"average", "average_q", *RULES}
+    without_q = {"average", *WITHOUT_Q}
+    rules = without_q if guide == "prior" else {"average_q", *without_q, *RULES}
     assert {k[9:-1] for k in run.metrics if k.startswith("accuracy[")} == rules
     assert run.idata["posterior"].sizes["draw"] == 1
     assert 0 <= run.metrics["layers[joint_mode]"] <= LAYERS
-    assert run.metrics["work[average]"] == 1 >= run.metrics["work[quantile]"]
+    assert 0 <= run.metrics["layers[sure]"] <= LAYERS
+    assert run.metrics["work[average]"] == 1 >= run.metrics.get("work[quantile]", 0)
     assert run.metrics["accuracy[average]"] == pytest.approx(run.metrics["accuracy"])
 
 
@@ -238,7 +252,7 @@ def test_a_known_depth_is_the_ordinary_network():
 def test_without_q_the_joint_mode_and_the_average_are_left():
     run = zoo.run("resnet", data="moons", method="map", **SMALL, steps=30)
     told = {k[9:-1] for k in run.metrics if k.startswith("accuracy[")}
-    assert told == {"average", "joint_mode"}
+    assert told == {"average", "joint_mode", "sure"}
 
 
 def test_steps_of_the_tent_are_what_they_are_said_to_be():
