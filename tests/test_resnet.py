@@ -49,11 +49,11 @@ def network(problem, values, depth):
     return scores - np.log(np.exp(scores).sum(1, keepdims=True))
 
 
-def log_terms(problem, values, ratio=0.7):
+def log_terms(problem, values, ratio=0.7, layers=LAYERS):
     """log p(z) p(y | x, z), (layers + 1, n), one forward pass for each depth."""
-    p = ratio ** np.arange(LAYERS + 1)
+    p = ratio ** np.arange(layers + 1)
     y = problem.tensors["y"].numpy()
-    rows = [network(problem, values, k)[np.arange(len(y)), y] for k in range(LAYERS + 1)]
+    rows = [network(problem, values, k)[np.arange(len(y)), y] for k in range(layers + 1)]
     return np.stack(rows) + np.log(p / p.sum())[:, None]
 
 
@@ -267,3 +267,29 @@ def test_steps_of_the_tent_are_what_they_are_said_to_be():
         assert y[row] == (end > 0.5)
     more = classified("tent", n=600)
     assert torch.equal(data.test["x"], more.test["x"])
+
+
+@pytest.mark.slow
+def test_nuts_recovers_the_depth_that_enumeration_gives():
+    """Given each draw of the weights, the depth of a row is a draw of p(z | x, y)."""
+    asked = {"n": 60, "layers": 2, "width": 3}
+    run = zoo.run(
+        "resnet", method="nuts", data="moons", **asked, warmup=200, draws=200, progress=False
+    )
+    posterior = run.idata["posterior"].stack(sample=("chain", "draw"))
+    depth = posterior["depth"].transpose("sample", ...).values
+    values = {
+        name: posterior[name].transpose("sample", ...).values
+        for name in posterior.data_vars
+        if name.startswith("net.")
+    }
+    problem = problem_of("resnet", "moons", **asked)
+    truth = np.zeros((asked["layers"] + 1, asked["n"]))
+    for draw in range(len(depth)):
+        of_draw = {name: torch.as_tensor(value[draw]) for name, value in values.items()}
+        terms = np.exp(log_terms(problem, of_draw, layers=asked["layers"]))
+        truth += terms / terms.sum(0) / len(depth)
+    found = np.stack([(depth == layer).mean(0) for layer in range(asked["layers"] + 1)])
+    error = np.sqrt(truth * (1 - truth) / len(depth))  # given the weights, draws are independent
+    assert (abs(found - truth) < 5 * error + 1e-9).all()
+    assert ((found - truth) ** 2).sum() < 1.3 * (error**2).sum()

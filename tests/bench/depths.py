@@ -33,8 +33,8 @@ def early(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]
             run = zoo.run("resnet", method="map", seed=seed, **asked | fixed)
             kept = {name: run.metrics[name] for name in SCORES} | {"work": _work(run, asked)}
             yield {"fixed": layers, "seed": seed, **kept, "verdict": run.verdict.status}
-        for guide in ("prior", "enumerated", "ponder"):
-            for ratio in RATIOS:
+        for guide, ratios in (("prior", RATIOS), ("enumerated", RATIOS), ("ponder", RATIOS[2:3])):
+            for ratio in ratios:
                 run = zoo.run("resnet", guide=guide, seed=seed, ratio=ratio, **asked)
                 yield from _exits(run, {"guide": guide, "ratio": ratio, "seed": seed})
 
