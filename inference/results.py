@@ -56,7 +56,7 @@ def to_inference_data(
     posterior, sample_stats (with log_p and log_q where they exist), log_likelihood (discrete
     latents summed out), posterior_predictive, prior and prior_predictive (proper priors only),
     observed_data, constant_data; for the method `prior` the two prior groups alone. Of a network
-    100 draws of the weights, and `predictions`, by which it is judged; where it is large, nothing
+    100 draws of the latents, and `predictions`, by which it is judged; where it is large, nothing
     of its training rows.
 
     Args:
@@ -152,7 +152,8 @@ def _draw_groups(program: Program, fit: Fit) -> dict[str, Any]:
             stats[name] = getattr(fit, name)
     whole = {site.name for site in program.of("discrete")}
     every = 1 if program.problem.identified else _every_kept(fit)
-    posterior = {k: v.long() if k in whole else v[:, ::every] for k, v in fit.draws.items()}
+    kept = {k: v[:, ::every] for k, v in fit.draws.items()}
+    posterior = {k: v.long() if k in whole else v for k, v in kept.items()}
     return {"posterior": _arrays(posterior), "sample_stats": _arrays(stats)}
 
 

@@ -13,8 +13,9 @@ from pyro import poutine
 
 import zoo
 from inference import svi
-from inference._problem import Refused
+from inference._problem import Fit, Refused
 from inference.program import Batch, Program, Weighted
+from inference.results import draws_alone
 from models import resnet
 from models._images import classified
 from models._residual import RULES, WITHOUT_Q, Residual, once
@@ -267,6 +268,18 @@ def test_steps_of_the_tent_are_what_they_are_said_to_be():
         assert y[row] == (end > 0.5)
     more = classified("tent", n=600)
     assert torch.equal(data.test["x"], more.test["x"])
+
+
+def test_the_kept_draws_of_weights_and_depths_are_the_same_ones():
+    problem = problem_of("resnet", "moons", **SMALL)
+    program = Program(problem)
+    of_weights = {s.name: torch.randn(240, *s.shape) for s in program.of("latent")}
+    values = {k: v.unflatten(0, (2, 120)) for k, v in program.complete(of_weights).items()}
+    posterior = draws_alone(program, Fit(draws=values, kind="chains"))["posterior"]
+    assert posterior.sizes["draw"] == 40  # every third: some 100 of all chains
+    for name, value in posterior.data_vars.items():
+        assert np.array_equal(value, values[name][:, ::3])
+    assert posterior["depth"].dtype == int
 
 
 @pytest.mark.slow
