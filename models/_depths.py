@@ -85,7 +85,7 @@ class Trained:
         if rule in WITHOUT_Q:
             read = head * looks
         elif rule is not None:
-            read = head + self.net.width * looks.clamp(max=self.net.layers)
+            read = head + self.net.units * looks.clamp(max=self.net.layers)
         return (stem + block * layers + read) / (stem + block * self.net.layers + head)
 
 

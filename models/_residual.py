@@ -56,6 +56,9 @@ class Residual(nn.Module):
         image: (height, width) of rows that are images, for convolutional blocks; the stem, two
             convolutions, leaves a quarter of both. None for dense ones.
         heads: of class scores: one, `shared` by all depths, or one for `each`.
+
+    Attributes:
+        units: numbers that class scores are read off: the width, of images for each quarter.
     """
 
     def __init__(
@@ -69,7 +72,7 @@ class Residual(nn.Module):
         heads: Literal["shared", "each"] = "shared",
     ):
         super().__init__()
-        self.image, self.layers, self.width, self.classes = image, layers, width, classes
+        self.image, self.layers, self.classes = image, layers, classes
         if image is None:
             self.stem = nn.Linear(inputs, width)
         else:
@@ -80,8 +83,9 @@ class Residual(nn.Module):
             )
         block = Dense if image is None else Conv
         self.blocks = nn.ModuleList(block(width) for _ in range(layers))
+        self.units = width if image is None else 4 * width
         count = 1 if heads == "shared" else layers + 1
-        self.heads = nn.ModuleList(nn.Linear(width, classes) for _ in range(count))
+        self.heads = nn.ModuleList(nn.Linear(self.units, classes) for _ in range(count))
 
     def begin(self, x: Tensor) -> Tensor:
         """h_0 of rows (n, inputs): (n, width), or (n, channels, height, width)."""
@@ -94,16 +98,16 @@ class Residual(nn.Module):
         return h + self.blocks[layer - 1](h)
 
     def features(self, h: Tensor) -> Tensor:
-        """What class scores (and halting) are read off, (n, width)."""
+        """What class scores (and halting) are read off, (n, units)."""
         h = F.relu(h)
-        return h if self.image is None else h.mean((-2, -1))
+        return h if self.image is None else F.adaptive_avg_pool2d(h, 2).flatten(1)
 
     def scores(self, layer: int, features: Tensor) -> Tensor:
         """Log odds of the classes after a layer, (n, classes)."""
         return self.heads[layer if len(self.heads) > 1 else 0](features)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (L + 1, n, width) and scores (L + 1, n, classes) of all depths, in one pass."""
+        """Features (L + 1, n, units) and scores (L + 1, n, classes) of all depths, in one pass."""
         if _passes is None:
             return self._passed(x)
         given = x, *self._weights()
@@ -203,7 +207,7 @@ class Exits:
     layers: Tensor
 
 
-# Log odds of stopping after a layer, (m,), from the layer's number and the features (m, width).
+# Log odds of stopping after a layer, (m,), from the layer's number and the features (m, units).
 Stop = Callable[[int, Tensor], Tensor]
 
 
@@ -339,7 +343,7 @@ def leave(
         judge = by_q[rule](stop, net.layers, generator)
     n = len(x)
     depth, layers = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    taken, going, h = x.new_zeros(n, net.width), torch.arange(n), net.begin(x)
+    taken, going, h = x.new_zeros(n, net.units), torch.arange(n), net.begin(x)
     for layer in range(net.layers + 1):
         if layer:
             h = net.step(layer, h)

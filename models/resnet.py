@@ -155,8 +155,8 @@ class Halting:
     def log_q(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """log q(z | x), (L + 1, n)."""
         features, _ = torch.func.functional_call(self.net, dict(weights), (x,))
-        layers, width = len(self.begin), self.net.width
-        slopes = pyro.param("stop.weight", lambda: torch.zeros(layers, width))
+        layers, units = len(self.begin), self.net.units
+        slopes = pyro.param("stop.weight", lambda: torch.zeros(layers, units))
         bias = pyro.param("stop.bias", lambda: self.begin.clone().to(x))
         return halting((features[:-1] * slopes[:, None]).sum(-1) + bias[:, None])
 
@@ -312,7 +312,9 @@ def trained(
     stop: Stop | None = None
     if "stop.bias" in params:
         bias = torch.as_tensor(params["stop.bias"]).to(dtype)
-        slopes = torch.as_tensor(params.get("stop.weight", torch.zeros(layers, width))).to(dtype)
+        slopes = torch.as_tensor(params.get("stop.weight", torch.zeros(layers, net.units))).to(
+            dtype
+        )
 
         def stop(layer: int, features: Tensor) -> Tensor:
             return features @ slopes[layer] + bias[layer]

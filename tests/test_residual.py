@@ -10,12 +10,12 @@ from torch import nn
 from models._residual import Residual, geometric, halting, halting_logits, leave
 
 N, LAYERS = 200, 5
-X = torch.randn(N, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+X = torch.randn(N, 144, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def network(heads="shared", image=None):
     torch.manual_seed(0)
-    net = Residual(64, 3, layers=LAYERS, width=6, image=image, heads=heads)
+    net = Residual(144, 3, layers=LAYERS, width=6, image=image, heads=heads)
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):  # large scores, for sure and unsure rows
             nn.init.normal_(module.weight, std=1.5 * module.weight[0].numel() ** -0.5)
@@ -28,7 +28,9 @@ def one_depth(net, x, depth):
     for block in net.blocks[:depth]:
         h = h + block(h)
     h = torch.relu(h)
-    h = h if net.image is None else h.mean((2, 3))
+    if net.image is not None:  # 3 x 3, the middle ones are of both halves
+        halves = [h[..., i : i + 2, j : j + 2].mean((2, 3)) for i in (0, 1) for j in (0, 1)]
+        h = torch.stack(halves, -1).flatten(1)
     return net.heads[min(depth, len(net.heads) - 1)](h)
 
 
@@ -47,12 +49,16 @@ def q(net, x):
     return torch.stack(found, 1).detach()
 
 
-@pytest.mark.parametrize("image", [None, (8, 8)])
+@pytest.mark.parametrize("image", [None, (12, 12)])
 @pytest.mark.parametrize("heads", ["shared", "each"])
 def test_all_depths_in_one_pass(heads, image):
     net = network(heads, image)
     features, scores = net(X)
-    assert features.shape == (LAYERS + 1, N, 6) and scores.shape == (LAYERS + 1, N, 3)
+    assert features.shape == (LAYERS + 1, N, 6 if image is None else 24) and scores.shape == (
+        LAYERS + 1,
+        N,
+        3,
+    )
     for depth in range(LAYERS + 1):
         torch.testing.assert_close(scores[depth], one_depth(net, X, depth))
 
@@ -85,7 +91,7 @@ def assert_scores_are_those_of_their_depth(net, found):
         torch.testing.assert_close(found.logits[at], one_depth(net, X[at], depth).detach())
 
 
-@pytest.mark.parametrize("image", [None, (8, 8)])
+@pytest.mark.parametrize("image", [None, (12, 12)])
 @pytest.mark.parametrize("heads", ["shared", "each"])
 def test_the_joint_mode_is_that_of_brute_force(heads, image):
     net = network(heads, image)
@@ -152,6 +158,6 @@ def test_blocks_past_the_exit_are_not_executed():
 
 
 def test_multiply_adds_are_counted():
-    assert network().multiply_adds(X) == (64 * 6, 2 * 6 * 6, 6 * 3)
-    stem, block, head = network(image=(8, 8)).multiply_adds(X)
-    assert (stem, block, head) == (9 * 6 * 16 + 9 * 6 * 6 * 4, 2 * 9 * 6 * 6 * 4, 6 * 3)
+    assert network().multiply_adds(X) == (144 * 6, 2 * 6 * 6, 6 * 3)
+    stem, block, head = network(image=(12, 12)).multiply_adds(X)
+    assert (stem, block, head) == (9 * 6 * 36 + 9 * 6 * 6 * 9, 2 * 9 * 6 * 6 * 9, 24 * 3)
