@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ._entry import Data
-from ._figure import BLUE, GREEN, GREY, ORANGE, RED, SKY, captioned, grid, panels, shown
+from ._figure import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, captioned, grid, panels, shown
 from ._images import Images, Steps
-from ._residual import RULES, WITHOUT_Q, Residual, Rule, Stop, halting, leave
+from ._residual import RULES, SURENESS, WITHOUT_Q, Residual, Rule, Stop, halting, leave, signs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,12 +60,12 @@ class Trained:
     def chances(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """p(y | x, z) of all depths, (layers + 1, n, classes), and q(z | x), (layers + 1, n)."""
         found = [self.net(part) for part in x.split(_ROWS)]
-        chances = torch.cat([scores for _, scores in found], 1).softmax(-1)
+        scores = torch.cat([part for _, part in found], 1)
         if self.stop is None:
-            return chances, None
-        features = torch.cat([part for part, _ in found], 1)
-        logits = [self.stop(layer, features[layer]) for layer in range(self.net.layers)]
-        return chances, halting(torch.stack(logits)).exp()
+            return scores.softmax(-1), None
+        there = signs(torch.cat([part for part, _ in found], 1), scores)
+        logits = [self.stop(layer, there[layer]) for layer in range(self.net.layers)]
+        return scores.softmax(-1), halting(torch.stack(logits)).exp()
 
     @cached_property
     def _counts(self) -> tuple[float, float, float]:
@@ -76,16 +76,15 @@ class Trained:
 
         Args:
             layers: blocks that were executed, (n,).
-            rule: by which they were left: it looked at the features (a head of its own) after
-                each of them. None of a network of that depth.
+            rule: by which they were left: it looked at the scores after each of them. None of a
+                network of that depth.
         """
         stem, block, head = self._counts
-        looks = layers.double() + 1
-        read = torch.full_like(looks, head)
-        if rule in WITHOUT_Q:
-            read = head * looks
-        elif rule is not None:
-            read = head + self.net.units * looks.clamp(max=self.net.layers)
+        read = head * torch.ones(len(layers), dtype=torch.float64)
+        if rule is not None:
+            read = head * (layers.double() + 1)
+            if rule not in WITHOUT_Q:
+                read += (self.net.units + SURENESS) * (layers + 1).clamp(max=self.net.layers)
         return (stem + block * layers + read) / (stem + block * self.net.layers + head)
 
 
@@ -204,7 +203,7 @@ def against_work(trained: Trained) -> Figure | None:
     for ax, name in zip(axes, ("accuracy", "log_score")):
         values = [one[f"{name}[]"] for one in fixed]
         ax.plot(work, values, "-o", color=GREY, ms=3, label="each depth")
-        for rule, colour in zip((*RULES, "average"), (SKY, BLUE, ORANGE, RED, GREEN, "k")):
+        for rule, colour in zip((*RULES, "average"), (SKY, BLUE, ORANGE, GREEN, RED, PURPLE, "k")):
             if f"{name}[{rule}]" in told:
                 at = told[f"work[{rule}]"], told[f"{name}[{rule}]"]
                 ax.plot(*at, "s", color=colour, ms=5, label=rule)

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Of Okabe and Ito's palette, which colour-blind readers tell apart.
-BLUE, ORANGE, RED, SKY, GREEN = "#0072B2", "#E69F00", "#D55E00", "#56B4E9", "#009E73"
+BLUE, ORANGE, RED, SKY = "#0072B2", "#E69F00", "#D55E00", "#56B4E9"
+GREEN, PURPLE = "#009E73", "#CC79A7"
 GREY = "0.55"
 # How many times larger the pixels of an image are drawn; width of figures and margins, inches.
 _LARGER, _WIDTH, _MARGINS, _NARROW = 4, 7.0, (0.65, 0.2, 0.5), (0.084, 0.084, 0.1)

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Rule = Literal["sample", "quantile", "mode", "joint_mode", "sure"]
-RULES: tuple[Rule, ...] = ("sample", "quantile", "mode", "joint_mode", "sure")
+Rule = Literal["sample", "quantile", "mode", "gain", "joint_mode", "sure"]
+RULES: tuple[Rule, ...] = ("sample", "quantile", "mode", "gain", "joint_mode", "sure")
 # Those that need no q(z | x).
 WITHOUT_Q: tuple[Rule, ...] = ("joint_mode", "sure")
 
@@ -98,7 +98,7 @@ class Residual(nn.Module):
         return h + self.blocks[layer - 1](h)
 
     def features(self, h: Tensor) -> Tensor:
-        """What class scores (and halting) are read off, (n, units)."""
+        """What class scores are read off, (n, units)."""
         h = F.relu(h)
         return h if self.image is None else F.adaptive_avg_pool2d(h, 2).flatten(1)
 
@@ -207,26 +207,40 @@ class Exits:
     layers: Tensor
 
 
-# Log odds of stopping after a layer, (m,), from the layer's number and the features (m, units).
+# Log odds of stopping after a layer, (m,), from the layer's number and the `signs` there.
 Stop = Callable[[int, Tensor], Tensor]
+SURENESS = 3  # numbers of `signs` beside the features
+
+
+def signs(features: Tensor, scores: Tensor) -> Tensor:
+    """What stopping is decided by: features, and how sure the scores are, (..., units + 3).
+
+    The latter are the chances of the two likeliest classes, and the entropy of all.
+    """
+    log_p = scores.log_softmax(-1)
+    first = log_p.topk(2, -1).values.exp()
+    entropy = -(log_p.exp() * log_p).sum(-1, keepdim=True)
+    return torch.cat([features, first, entropy], -1)
 
 
 class _Sample:
     """Stops with the probability that q gives."""
 
-    def __init__(self, stop: Stop, last: int, generator: torch.Generator | None = None):
-        self.stop, self.last, self.generator = stop, last, generator
+    def __init__(self, stop: Stop, log_prior: Tensor, generator: torch.Generator | None):
+        self.stop, self.log_prior, self.generator = stop, log_prior, generator
+        self.last = len(log_prior) - 1
 
-    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Which rows are better off with this depth, and which go no further, (m,) each."""
-        ends = self.share(layer, features) > torch.rand(len(features), generator=self.generator)
+        share = self.share(layer, features, scores)
+        ends = share > torch.rand(len(features), generator=self.generator)
         return ends, ends
 
-    def share(self, layer: int, features: Tensor) -> Tensor:
+    def share(self, layer: int, features: Tensor, scores: Tensor) -> Tensor:
         """Of q's mass at this depth and those that follow, the part at this one."""
         if layer == self.last:
             return torch.ones(len(features))
-        return torch.sigmoid(self.stop(layer, features))
+        return torch.sigmoid(self.stop(layer, signs(features, scores)))
 
     def keep(self, going: Tensor) -> None:
         """Forget the rows that ended."""
@@ -237,14 +251,14 @@ class _Quantile(_Sample):
 
     left: Tensor | None = None
 
-    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        self.mass(layer, features)
+    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        self.mass(layer, features, scores)
         ends = self.left <= 0.5
         return ends, ends
 
-    def mass(self, layer: int, features: Tensor) -> Tensor:
+    def mass(self, layer: int, features: Tensor, scores: Tensor) -> Tensor:
         """q of this depth, (m,); `left` is what follows."""
-        share = self.share(layer, features)
+        share = self.share(layer, features, scores)
         before = torch.ones_like(share) if self.left is None else self.left
         self.left = before * (1 - share)
         return before * share
@@ -258,8 +272,8 @@ class _Mode(_Quantile):
 
     best: Tensor | None = None
 
-    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        here = self.mass(layer, features)
+    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        here = self.mass(layer, features, scores)
         best = torch.full_like(here, -1.0) if self.best is None else self.best
         better, self.best = here > best, torch.maximum(here, best)
         return better, self.best >= self.left
@@ -269,6 +283,25 @@ class _Mode(_Quantile):
         self.best = self.best[going]
 
 
+class _Gain(_Sample):
+    """Stops once going on is not expected to gain, in log score, what the next layer costs.
+
+    Where the ELBO is greatest, q's log odds of stopping are the prior's, less by what those that
+    follow are expected to gain (the log of the mean of p(y | x, z) / p(y | x, l) over the prior of
+    the depths that are left). A layer costs log p(l) / p(l + 1).
+    """
+
+    def __init__(self, stop: Stop, log_prior: Tensor, generator: torch.Generator | None):
+        super().__init__(stop, log_prior, generator)
+        self.least = halting_logits(log_prior) + log_prior[1:] - log_prior[:-1]
+
+    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        ends = torch.ones(len(features), dtype=torch.bool)
+        if layer < self.last:
+            ends = self.stop(layer, signs(features, scores)) >= self.least[layer]
+        return ends, ends
+
+
 class _Sure:
     """Stops once its class at this depth is at least as likely as any at the next could be.
 
@@ -276,21 +309,20 @@ class _Sure:
     network is sure by r.
     """
 
-    def __init__(self, net: Residual, log_prior: Tensor):
-        self.net, self.log_prior = net, log_prior
+    def __init__(self, log_prior: Tensor):
+        self.log_prior = log_prior
 
-    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        ends = self.best_of(layer, features) >= self.after(layer)
+    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        ends = self.best_of(layer, scores) >= self.after(layer)
         return ends, ends
 
-    def best_of(self, layer: int, features: Tensor) -> Tensor:
+    def best_of(self, layer: int, scores: Tensor) -> Tensor:
         """max_y log p(y, z = l | x), (m,)."""
-        scores = self.net.scores(layer, features).log_softmax(-1)
-        return scores.amax(-1) + self.log_prior[layer]
+        return scores.log_softmax(-1).amax(-1) + self.log_prior[layer]
 
     def after(self, layer: int) -> Tensor | float:
         """What it cannot be above at the depths that follow."""
-        return self.log_prior[layer + 1] if layer < self.net.layers else -torch.inf
+        return self.log_prior[layer + 1] if layer < len(self.log_prior) - 1 else -torch.inf
 
     def keep(self, going: Tensor) -> None:
         """Nothing is remembered."""
@@ -305,8 +337,8 @@ class _JointMode(_Sure):
 
     best: Tensor | None = None
 
-    def look(self, layer: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        here = self.best_of(layer, features)
+    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        here = self.best_of(layer, scores)
         best = torch.full_like(here, -torch.inf) if self.best is None else self.best
         better, self.best = here > best, torch.maximum(here, best)
         return better, self.best >= self.after(layer)
@@ -329,7 +361,7 @@ def leave(
     Args:
         net: the network, its weights set.
         x: rows (n, inputs).
-        rule: `sample`, `quantile` and `mode` go by q(z | x), `joint_mode` and `sure` by
+        rule: `sample`, `quantile`, `mode` and `gain` go by q(z | x), `joint_mode` and `sure` by
             p(y, z | x).
         log_prior: log p(z), (L + 1,), not increasing.
         stop: the log odds of stopping by which q is built, see `halting`; None for a rule
@@ -337,32 +369,23 @@ def leave(
         generator: of the random numbers of `sample`.
     """
     if rule in WITHOUT_Q:
-        judge: Any = {"joint_mode": _JointMode, "sure": _Sure}[rule](net, log_prior)
+        judge: Any = {"joint_mode": _JointMode, "sure": _Sure}[rule](log_prior)
     else:
-        by_q = {"sample": _Sample, "quantile": _Quantile, "mode": _Mode}
-        judge = by_q[rule](stop, net.layers, generator)
+        by_q = {"sample": _Sample, "quantile": _Quantile, "mode": _Mode, "gain": _Gain}
+        judge = by_q[rule](stop, log_prior, generator)
     n = len(x)
     depth, layers = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    taken, going, h = x.new_zeros(n, net.units), torch.arange(n), net.begin(x)
+    taken, going, h = x.new_zeros(n, net.classes), torch.arange(n), net.begin(x)
     for layer in range(net.layers + 1):
         if layer:
             h = net.step(layer, h)
             layers[going] = layer
         features = net.features(h)
-        better, ends = judge.look(layer, features)
-        depth[going[better]], taken[going[better]] = layer, features[better]
+        scores = net.scores(layer, features)
+        better, ends = judge.look(layer, features, scores)
+        depth[going[better]], taken[going[better]] = layer, scores[better]
         if layer == net.layers or ends.all():
             break
         going, h = going[~ends], h[~ends]
         judge.keep(~ends)
-    return Exits(_scores_at(net, taken, depth), depth, layers)
-
-
-def _scores_at(net: Residual, features: Tensor, depth: Tensor) -> Tensor:
-    """The class scores of rows at depths of their own."""
-    if len(net.heads) == 1:
-        return net.scores(0, features)
-    found = features.new_zeros(len(features), net.classes)
-    for layer in depth.unique().tolist():
-        found[depth == layer] = net.scores(layer, features[depth == layer])
-    return found
+    return Exits(taken, depth, layers)

@@ -20,11 +20,10 @@ Data:   x, shape (n, k), pixels in [0, 1] or features, and y, shape (n,), classe
 Priors: `ratio`, or `cost`, what a layer costs in nats (ratio = exp(-cost)), as Figurnov et al.;
         `depth=all` is the ordinary network that always runs all layers, for comparison.
 Guides: weights at a point, and q(z | x), chances of stopping that are read off each layer
-        (stick-breaking). By the ELBO: `enumerated` (exact), `reinforce` (with a baseline),
-        `concrete` (relaxed). `prior`, with p(z) in the place of q: each depth learns from all
-        rows, which serves the exits without q best. `ponder`, with a small weight of the prior;
-        `marginal`, without q, by log sum_z p(z) p(y | x, z). `same`, one depth for all rows, and
-        `same_marginal`, that depth summed out.
+        and from how sure its class scores are (stick-breaking). By the ELBO: `enumerated` (exact),
+        `reinforce` (with a baseline), `concrete` (relaxed). `ponder`, with a small weight of the
+        prior; `marginal`, without q, by log sum_z p(z) p(y | x, z). `same`, one depth for all
+        rows, and `same_marginal`, that depth summed out.
 Exact:  p(z | x, y) given the weights, by enumeration.
 Known failure: `marginal`, and `map`, which sum over z, may let one depth do all the work.
 
@@ -52,7 +51,7 @@ from ._depths import Trained
 from ._entry import Data, Entry
 from ._images import Images, classified
 from ._network import bayesian, start
-from ._residual import Residual, Stop, geometric, halting, halting_logits, once
+from ._residual import SURENESS, Residual, Stop, geometric, halting, halting_logits, once, signs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -154,18 +153,11 @@ class Halting:
 
     def log_q(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         """log q(z | x), (L + 1, n)."""
-        features, _ = torch.func.functional_call(self.net, dict(weights), (x,))
-        layers, units = len(self.begin), self.net.units
-        slopes = pyro.param("stop.weight", lambda: torch.zeros(layers, units))
+        features, scores = torch.func.functional_call(self.net, dict(weights), (x,))
+        there = signs(features[:-1], scores[:-1])
+        slopes = pyro.param("stop.weight", lambda: x.new_zeros(len(there), there.shape[-1]))
         bias = pyro.param("stop.bias", lambda: self.begin.clone().to(x))
-        return halting((features[:-1] * slopes[:, None]).sum(-1) + bias[:, None])
-
-
-class OfPrior(Halting):
-    """Weights at a point, and the prior in the place of q: every depth learns from every row."""
-
-    def log_q(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
-        return halting(self.begin.to(x))[:, None].expand(-1, len(x))
+        return halting((there * slopes[:, None]).sum(-1) + bias[:, None])
 
 
 class Same(Halting):
@@ -279,7 +271,6 @@ _GUIDES = {
     "enumerated": (Halting, Enumerated),
     "reinforce": (Halting, Reinforce),
     "concrete": (Halting, Concrete),
-    "prior": (OfPrior, Enumerated),
     "ponder": (Halting, Ponder),
     "marginal": (Halting, Marginal),
     "same": (Same, OfAll),
@@ -312,12 +303,11 @@ def trained(
     stop: Stop | None = None
     if "stop.bias" in params:
         bias = torch.as_tensor(params["stop.bias"]).to(dtype)
-        slopes = torch.as_tensor(params.get("stop.weight", torch.zeros(layers, net.units))).to(
-            dtype
-        )
+        flat = torch.zeros(layers, net.units + SURENESS)
+        slopes = torch.as_tensor(params.get("stop.weight", flat)).to(dtype)
 
-        def stop(layer: int, features: Tensor) -> Tensor:
-            return features @ slopes[layer] + bias[layer]
+        def stop(layer: int, there: Tensor) -> Tensor:
+            return there @ slopes[layer] + bias[layer]
 
     return Trained(net, prior_of(layers, ratio, cost), stop, data)
 

@@ -23,7 +23,7 @@ def test_work_is_in_shares_of_the_whole_network():
     joint = (stem + block * layers + head * (layers + 1)) / whole
     np.testing.assert_allclose(trained.work(layers, "joint_mode"), joint)
     looks = torch.tensor([1, 3, 4])  # after the last layer nothing is asked
-    quantile = (stem + block * layers + head + 5 * looks) / whole
+    quantile = (stem + block * layers + head * (layers + 1) + (5 + 3) * looks) / whole
     np.testing.assert_allclose(trained.work(layers, "quantile"), quantile)
 
 
@@ -32,7 +32,7 @@ def test_pictures(tmp_path):
     kept = {path.stem for path in (run.path / "figures").iterdir()}
     assert {"depths", "extremes", "exits"} <= kept
     (_, right) = run.plot("exits").axes
-    assert right.get_ylabel() == "log score" and len(right.lines) == 7
+    assert right.get_ylabel() == "log score" and len(right.lines) == 8
     tent = zoo.run("resnet", data="tent", n=100, layers=2, width=4, steps=20)
     assert -1 <= tent.metrics["depth_rank"] <= 1
     assert tent.plot("depths").axes[0].get_ylabel() == "steps needed"

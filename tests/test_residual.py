@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models._residual import Residual, geometric, halting, halting_logits, leave
+from models._residual import Residual, geometric, halting, halting_logits, leave, signs
 
 N, LAYERS = 200, 5
 X = torch.randn(N, 144, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -34,14 +34,23 @@ def one_depth(net, x, depth):
     return net.heads[min(depth, len(net.heads) - 1)](h)
 
 
-def stop(layer, features):
-    return features[:, 0] - 0.5 + 0.1 * layer
+def stop(layer, signs):
+    return signs[:, 0] - 0.5 + 0.1 * layer - signs[:, -1]
+
+
+def stops(net, x):
+    """Log odds of stopping after each layer but the last, (L, n)."""
+    features, scores = net(x)
+    p = scores.softmax(-1)
+    first = p.sort(-1, descending=True).values[..., :2]
+    told = torch.cat([features, first, torch.special.entr(p).sum(-1, keepdim=True)], -1)
+    torch.testing.assert_close(signs(features, scores), told)
+    return torch.stack([stop(layer, told[layer]) for layer in range(LAYERS)])
 
 
 def q(net, x):
     """q(z = l), (n, L + 1), by the products as they are written."""
-    features, _ = net(x)
-    share = [torch.sigmoid(stop(layer, features[layer])) for layer in range(LAYERS)]
+    share = [torch.sigmoid(logits) for logits in stops(net, x)]
     left, found = torch.ones(len(x), dtype=torch.float64), []
     for s in [*share, 1.0]:
         found.append(left * s)
@@ -72,8 +81,7 @@ def test_the_prior_is_geometric_and_sums_to_one():
 
 def test_halting_is_stick_breaking():
     net = network()
-    features, _ = net(X)
-    logits = torch.stack([stop(layer, features[layer]) for layer in range(LAYERS)])
+    logits = stops(net, X)
     log_q = halting(logits)
     torch.testing.assert_close(log_q.exp().T.detach(), q(net, X))
     torch.testing.assert_close(halting_logits(log_q), logits)
@@ -134,6 +142,26 @@ def test_the_quantile_is_the_first_depth_with_half_of_q_behind_it():
     assert (found.depth == (of_q.cumsum(1) >= 0.5).double().argmax(1)).all()
     assert (found.layers == found.depth).all()
     assert_scores_are_those_of_their_depth(net, found)
+
+
+def test_it_goes_on_while_q_expects_more_than_a_layer_costs():
+    """By the best q of a row, the log mean gain of what follows is what its log odds lack."""
+    net, prior = network(), geometric(LAYERS, 0.8).double()
+    found = run(net, "gain")
+    of_prior = torch.stack([prior[k] / prior[k + 1 :].sum() for k in range(LAYERS)]).log()
+    gain = of_prior[:, None] - stops(net, X)
+    ends = torch.cat([gain <= -np.log(0.8), torch.ones(1, N, dtype=torch.bool)])
+    assert (found.depth == ends.double().argmax(0)).all()
+    assert (found.layers == found.depth).all()
+    assert_scores_are_those_of_their_depth(net, found)
+    assert 0 < found.layers.double().mean() < LAYERS
+    # That it is the gain: of any log p(y | x, l), and the q that they and the prior make.
+    log_y = torch.randn(LAYERS + 1, N, dtype=torch.float64, generator=torch.Generator())
+    logits = halting_logits((log_y + prior.log()[:, None]).log_softmax(0))
+    for k in range(LAYERS):
+        after = prior[k + 1 :] / prior[k + 1 :].sum()
+        mean = (after[:, None] * (log_y[k + 1 :] - log_y[k]).exp()).sum(0).log()
+        torch.testing.assert_close(of_prior[k] - logits[k], mean)
 
 
 def test_samples_are_from_q():

@@ -18,7 +18,7 @@ from inference.program import Batch, Program, Weighted
 from inference.results import draws_alone
 from models import resnet
 from models._images import classified
-from models._residual import RULES, WITHOUT_Q, Residual, once
+from models._residual import RULES, Residual, once
 
 SMALL = {"n": 40, "layers": 3, "width": 4}
 LAYERS = SMALL["layers"]
@@ -176,14 +176,6 @@ def test_no_q_brings_the_elbo_above_the_marginal_likelihood_and_the_exact_one_th
     assert float(elbo(exact, log_z, log_y)) == pytest.approx(marginal, rel=1e-10)
 
 
-def test_with_the_prior_for_q_every_depth_counts_by_it():
-    problem = problem_of("resnet", "moons", **SMALL)
-    (found,), values = objective_of(problem, "prior")
-    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()[:, None]
-    of_rows = (prior * (log_terms(problem, values) - np.log(prior))).sum()
-    assert found == pytest.approx(of_rows + log_prior(problem, values), rel=1e-6)
-
-
 def test_a_batch_stands_for_all_rows():
     problem = problem_of("resnet", "moons", **SMALL)
     (whole,), values = objective_of(problem, "enumerated")
@@ -228,13 +220,12 @@ def test_rows_that_are_all_at_one_depth_are_told():
 @pytest.mark.parametrize("guide", list(resnet.ENTRY.guides))
 def test_every_guide_trains_and_its_exits_are_told(guide):
     run = zoo.run("resnet", data="moons", guide=guide, **SMALL, steps=30, batch_size=20)
-    without_q = {"average", *WITHOUT_Q}
-    rules = without_q if guide == "prior" else {"average_q", *without_q, *RULES}
-    assert {k[9:-1] for k in run.metrics if k.startswith("accuracy[")} == rules
+    told = {k[9:-1] for k in run.metrics if k.startswith("accuracy[")}
+    assert told == {"average", "average_q", *RULES}
     assert run.idata["posterior"].sizes["draw"] == 1
     assert 0 <= run.metrics["layers[joint_mode]"] <= LAYERS
     assert 0 <= run.metrics["layers[sure]"] <= LAYERS
-    assert run.metrics["work[average]"] == 1 >= run.metrics.get("work[quantile]", 0)
+    assert run.metrics["work[average]"] == 1 >= run.metrics["work[quantile]"]
     assert run.metrics["accuracy[average]"] == pytest.approx(run.metrics["accuracy"])
 
 
