@@ -201,7 +201,7 @@ def doubts(metrics: Mapping[str, float], *, latent: int, **options: Any) -> list
     """A code too short for the images, or a fit to the very images that were seen."""
     found = []
     if metrics.get("active_units") == latent:
-        what = f"all {latent} numbers of the code are in use, so that more would tell more"
+        what = f"every number of the code ({latent}) is in use: more would tell more"
         found.append((what, f"give more (--set latent={2 * latent})"))
     if "elbo_test" in metrics:
         above = metrics["elbo_train"] - metrics["elbo_test"]

@@ -134,7 +134,7 @@ def test_doubts():
     sound = {"active_units": 3, "elbo_test": -20.0, "elbo_train": -19.5}
     assert vae.doubts(sound, latent=4) == []
     ((what, mend),) = vae.doubts(sound, latent=3)
-    assert "all 3 numbers of the code are in use" in what
+    assert "every number of the code (3) is in use" in what
     assert "latent=6" in mend
     ((what, _),) = vae.doubts(sound | {"elbo_train": -15.0}, latent=4)
     assert "5.0 nats above those held out" in what
@@ -143,7 +143,7 @@ def test_doubts():
 def test_a_code_of_one_number_is_too_short():
     done = zoo.run("vae", n=300, latent=1, hidden="20", steps=500, draws=50, rows=5)
     assert done.verdict.status != "pass"
-    assert any("all 1 numbers of the code are in use" in r for r in done.verdict.reasons)
+    assert any("every number of the code (1) is in use" in r for r in done.verdict.reasons)
 
 
 @pytest.mark.parametrize("options", [{"binarise": "none"}, {"likelihood": "continuous_bernoulli"}])
