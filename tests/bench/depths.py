@@ -17,7 +17,7 @@ from models._residual import RULES, leave
 
 # Eight blocks of two 3 x 3 convolutions of 16 channels, 7 x 7; ten passes over 60,000 images.
 FASHION = {"data": "fashion-mnist", "layers": 8, "width": 16, "steps": 6000, "batch_size": 100}
-FASHION |= {"lr": 3e-3, "heads": "each", "prior_scale": 6.0, "progress": False}
+FASHION |= {"lr": 3e-3, "heads": "each", "prior_scale": 4.0, "progress": False}
 RATIOS = (0.99, 0.98, 0.95, 0.9, 0.8)
 SCORES = ("accuracy", "log_score", "ece")
 BATCH = 1000  # test images at once
