@@ -229,6 +229,30 @@ def test_every_guide_trains_and_its_exits_are_told(guide):
     assert run.metrics["accuracy[average]"] == pytest.approx(run.metrics["accuracy"])
 
 
+def test_the_guide_and_its_exits_read_the_same_q():
+    run = zoo.run("resnet", data="moons", **SMALL, steps=30)
+    found = resnet.of_run(run)
+    x, _ = found.rows(run.data.test)
+    store = {k: torch.as_tensor(v).to(x) for k, v in run.params.items()}
+    weights = {k[4:-4]: v for k, v in store.items() if k.startswith("net.")}
+    assert store["stop.weight"].abs().max() > 0.01
+    with pyro.get_param_store().scope(), torch.no_grad():
+        for name in ("stop.weight", "stop.bias"):
+            pyro.param(name, store[name])
+        of_guide = resnet.Halting(run.data, layers=LAYERS, width=SMALL["width"]).log_q(x, weights)
+        # The same by hand: features, the chances of the two classes in order, their entropy.
+        features, scores = found.net(x)
+    p = scores.softmax(-1).sort(-1, descending=True).values
+    signs = torch.cat([features, p, -(p * p.log()).sum(-1, keepdim=True)], -1)[:-1]
+    share = torch.sigmoid(
+        (signs * store["stop.weight"][:, None]).sum(-1) + run.params["stop.bias"][:, None]
+    )
+    left = torch.cat([torch.ones(1, len(x)), (1 - share).cumprod(0)])
+    truth = left * torch.cat([share, torch.ones(1, len(x))])
+    torch.testing.assert_close(of_guide.exp().to(truth), truth)
+    torch.testing.assert_close(found.chances(x)[1].to(truth), truth)
+
+
 def test_a_known_depth_is_the_ordinary_network():
     problem = problem_of("resnet", "moons", depth="all", **SMALL)
     values, y = weights(problem), problem.tensors["y"].numpy()
