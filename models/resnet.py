@@ -376,7 +376,7 @@ ENTRY = Entry(
         "exits": _picture(_depths.against_work),
     },
     settings={
-        "nuts": {"warmup": 300, "draws": 300},
+        "nuts": {"warmup": 300, "draws": 600},
         "svi": {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1},
         "map": _TRAINING,
         "mle": _TRAINING,
