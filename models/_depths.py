@@ -166,13 +166,13 @@ def by_class(trained: Trained) -> Figure:
     names = [str(k) for k in range(groups.max() + 1)] if known else data.coords["class"]
     means = np.stack([of_rows[:, groups == k].mean(1) for k in range(len(names))])
     figure, (ax,) = panels(height=0.28 * len(names) + 0.2, margins=(1.2, 0.2, 0.5))
-    ax.imshow(means, cmap="Greys", vmin=0, aspect="auto")
+    ax.imshow(means, cmap="Greys", aspect="auto")  # from the least to the most of these
     ax.plot(means @ np.arange(means.shape[1]), range(len(names)), "o", color=RED, ms=4)
     ax.set_yticks(range(len(names)), names, fontsize=7.5)
     ax.set(xlabel="layers", ylabel="steps needed" if known else "")
     caption = (
         "How many layers training rows need: p(z | x, y), averaged over the rows of each "
-        f"{'number of steps' if known else 'class'} (grey), and its mean (red)."
+        f"{'number of steps' if known else 'class'} (the darker, the more), and its mean (red)."
     )
     return captioned(figure, caption)
 
@@ -186,8 +186,8 @@ def extremes(trained: Trained) -> Figure | None:
     chosen = np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
     images = np.asarray(trained.data.tensors["x"])[chosen].reshape(-1, size.height, size.width)
     caption = (
-        "The training images whose posterior depth is least (first row) and greatest (second): "
-        "what is plain needs no second look."
+        "The training images whose mean depth by p(z | x, y) is least (first row) and greatest "
+        "(second)."
     )
     return shown(grid(images, _SHOWN), caption)
 

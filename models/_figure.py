@@ -75,6 +75,7 @@ def captioned(figure: Figure, caption: str, shared: Axes | None = None) -> Figur
     figure.suptitle("\n".join(lines), fontsize=8.5, linespacing=1.25, **place)
     if labels:
         style = {"frameon": False, "fontsize": 7.5, "borderaxespad": 0, "borderpad": 0}
+        style |= {"handlelength": 1.4, "handletextpad": 0.5, "columnspacing": 1.2}
         corner = (0.016, 1 - words / total)
         figure.legend(
             handles, labels, ncols=len(labels), loc="upper left", bbox_to_anchor=corner, **style
