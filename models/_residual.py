@@ -53,8 +53,8 @@ class Residual(nn.Module):
         classes: number of classes.
         layers: L, the number of blocks.
         width: units of a block, or channels.
-        image: (height, width) of rows that are images, for convolutional blocks; the stem, two
-            convolutions, leaves a quarter of both. None for dense ones.
+        image: (height, width) of rows that are images, for convolutional blocks; the stem, of
+            patches of 4 x 4, leaves a quarter of both (rounded up). None for dense ones.
         heads: of class scores: one, `shared` by all depths, or one for `each`.
 
     Attributes:
@@ -76,11 +76,8 @@ class Residual(nn.Module):
         if image is None:
             self.stem = nn.Linear(inputs, width)
         else:
-            self.stem = nn.Sequential(
-                nn.Conv2d(1, width, 3, stride=2, padding=1),
-                nn.ReLU(),
-                nn.Conv2d(width, width, 3, stride=2, padding=1),
-            )
+            # A stem of more layers does most of the work, and leaves little to the blocks.
+            self.stem = nn.Conv2d(1, width, 4, stride=4)
         block = Dense if image is None else Conv
         self.blocks = nn.ModuleList(block(width) for _ in range(layers))
         self.units = width if image is None else 4 * width
@@ -90,7 +87,8 @@ class Residual(nn.Module):
     def begin(self, x: Tensor) -> Tensor:
         """h_0 of rows (n, inputs): (n, width), or (n, channels, height, width)."""
         if self.image is not None:
-            x = x.reshape(-1, 1, *self.image)
+            height, width = self.image
+            x = F.pad(x.reshape(-1, 1, height, width), (0, -width % 4, 0, -height % 4))
         return self.stem(x)
 
     def step(self, layer: int, h: Tensor) -> Tensor:
