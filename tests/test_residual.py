@@ -99,6 +99,14 @@ def assert_scores_are_those_of_their_depth(net, found):
         torch.testing.assert_close(found.logits[at], one_depth(net, X[at], depth).detach())
 
 
+def test_images_of_no_whole_number_of_patches_are_filled_up():
+    net = Residual(110, 3, layers=2, width=6, image=(10, 11))
+    x = torch.zeros(1, 1, 12, 12)
+    x[..., :10, :11] = torch.randn(10, 11)
+    assert net.begin(x[..., :10, :11].flatten(1)).shape == (1, 6, 3, 3)
+    torch.testing.assert_close(net.begin(x[..., :10, :11].flatten(1)), net.stem(x))
+
+
 @pytest.mark.parametrize("image", [None, (12, 12)])
 @pytest.mark.parametrize("heads", ["shared", "each"])
 def test_the_joint_mode_is_that_of_brute_force(heads, image):
@@ -188,4 +196,4 @@ def test_blocks_past_the_exit_are_not_executed():
 def test_multiply_adds_are_counted():
     assert network().multiply_adds(X) == (144 * 6, 2 * 6 * 6, 6 * 3)
     stem, block, head = network(image=(12, 12)).multiply_adds(X)
-    assert (stem, block, head) == (9 * 6 * 36 + 9 * 6 * 6 * 9, 2 * 9 * 6 * 6 * 9, 24 * 3)
+    assert (stem, block, head) == (16 * 6 * 9, 2 * 9 * 6 * 6 * 9, 24 * 3)

@@ -274,13 +274,13 @@ def test_without_q_the_joint_mode_and_the_average_are_left():
 def test_steps_of_the_tent_are_what_they_are_said_to_be():
     data = classified("tent", n=500)
     x, y = data.tensors["x"].numpy(), data.tensors["y"].numpy()
-    u, steps = (x[:, 0] + 1) / 2, x[:, 1:].argmax(1)
-    assert (steps == data.scaling.train).all()
+    u, steps = (x[:, :3] + 1) / 2, x[:, 3:].argmax(1)
+    assert (steps == data.scaling.train).all() and set(steps) == {0, 1, 2, 3}
     for row in range(500):
         end = u[row]
         for _ in range(steps[row]):
-            end = 2 * end if end < 0.5 else 2 - 2 * end
-        assert y[row] == (end > 0.5)
+            end = np.where(end < 0.5, 2 * end, 2 - 2 * end)
+        assert y[row] == sum(2**i for i in range(3) if end[i] > 0.5)
     more = classified("tent", n=600)
     assert torch.equal(data.test["x"], more.test["x"])
 
