@@ -71,19 +71,19 @@ class Trained:
     def _counts(self) -> tuple[float, float, float]:
         return self.net.multiply_adds(self.rows(self.data.tensors)[0])
 
-    def work(self, layers: Tensor, rule: Rule | None = None) -> Tensor:
+    def work(self, layers: Tensor, rule: str | None = None) -> Tensor:
         """Multiply-adds of rows that ran so many layers, of those of all layers and one head.
 
         Args:
             layers: blocks that were executed, (n,).
-            rule: by which they were left: it looked at the scores after each of them. None of a
-                network of that depth.
+            rule: by which they were left, or `average`: it looked at the scores after each of
+                them. None of a network of that depth.
         """
         stem, block, head = self._counts
         read = head * torch.ones(len(layers), dtype=torch.float64)
         if rule is not None:
             read = head * (layers.double() + 1)
-            if rule not in WITHOUT_Q:
+            if rule not in (*WITHOUT_Q, "average"):
                 read += (self.net.units + SURENESS) * (layers + 1).clamp(max=self.net.layers)
         return (stem + block * layers + read) / (stem + block * self.net.layers + head)
 
@@ -105,11 +105,12 @@ def scores(trained: Trained) -> dict[str, float]:
     everywhere = {"average": trained.depths.to(x)[:, None]} | (
         {} if q is None else {"average_q": q}
     )
+    all_layers = torch.tensor([trained.net.layers])
     for name, weights in everywhere.items():
         mean = (weights[..., None] * chances).sum(0)
         found |= _scored(name, mean, y) | {
             f"layers[{name}]": float(trained.net.layers),
-            f"work[{name}]": 1.0,
+            f"work[{name}]": float(trained.work(all_layers, name)),
         }
     for rule in RULES if trained.stop is not None else WITHOUT_Q:
         found |= _of_rule(trained, rule, x, y)
