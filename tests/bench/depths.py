@@ -21,7 +21,8 @@ FASHION |= {"lr": 3e-3, "heads": "each", "prior_scale": 4.0, "progress": False}
 RATIOS = (0.995, 0.99, 0.98, 0.95, 0.9)
 SCORES = ("accuracy", "log_score", "ece")
 BATCH = 1000  # test images at once
-TENT = {"data": "tent", "progress": False}
+TENT = {"data": "tent", "width": 24, "ratio": 0.3, "prior_scale": 4.0, "steps": 40_000}
+TENT |= {"progress": False}
 
 
 def early(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]]:
