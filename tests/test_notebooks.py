@@ -10,9 +10,9 @@ from conftest import HOUSE
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(HOUSE.glob("notebooks/*.ipynb"))
-PICTURES = {"bnn": 5, "coin": 6, "guides": 6, "regression": 5, "vae": 5}
+PICTURES = {"bnn": 5, "coin": 6, "guides": 6, "latent_depth": 3, "regression": 5, "vae": 5}
 # A quarter of a minute and more even with few steps.
-LONG = ("bnn", "guides", "regression", "vae")
+LONG = ("bnn", "guides", "latent_depth", "regression", "vae")
 EACH = [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LONG)) for p in NOTEBOOKS]
 
 
