@@ -80,7 +80,10 @@ def _show_metrics(out: Console, metrics: Mapping[str, float]) -> None:
     if columns:
         values = {(parts[k][2], parts[k][0]): v for k, v in metrics.items() if k not in single}
         keys = dict.fromkeys(key for key, _ in values)
-        rows = {key: [values.get((key, what), math.nan) for what in columns] for key in keys}
+        rows = {
+            key or "predictive": [values.get((key, what), math.nan) for what in columns]
+            for key in keys
+        }
         show_table(out, pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 

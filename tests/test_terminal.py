@@ -26,6 +26,7 @@ def test_wide_tables_are_cut_with_a_word(capsys):
 
 def test_metrics_of_several_things_are_a_table(capsys):
     metrics = {"khat": 0.5, "layers[mode]": 2.0, "layers[sample]": 1.0, "work[mode]": 0.25}
+    metrics |= {"work": 1.0}  # of the predictive
     terminal._show_metrics(terminal.console(), metrics | {"work[sample]": 0.125})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines == [
@@ -33,6 +34,7 @@ def test_metrics_of_several_things_are_a_table(capsys):
         ["layers", "work"],
         ["mode", "2", "0.25"],
         ["sample", "1", "0.125"],
+        ["predictive", "1"],
     ]
 
 
