@@ -28,13 +28,13 @@ class Trained:
 
     Attributes:
         net: the network.
-        depths: p(z), (layers + 1,).
+        log_prior: log p(z), (layers + 1,).
         stop: the log odds of stopping by which q(z | x) is built; None where there is no q.
         data: of the run.
     """
 
     net: Residual
-    depths: Tensor
+    log_prior: Tensor
     stop: Stop | None
     data: Data
 
@@ -50,7 +50,7 @@ class Trained:
     def _posterior(self, x: Tensor, y: Tensor) -> Tensor:
         log_y = self.net(x)[1].log_softmax(-1)
         of_label = log_y.gather(-1, y.expand(len(log_y), -1)[..., None])[..., 0]
-        return (of_label + self.depths.to(x).log()[:, None]).softmax(0)
+        return (of_label + self.log_prior.to(x)[:, None]).softmax(0)
 
     def rows(self, tensors: dict) -> tuple[Tensor, Tensor]:
         """Inputs and classes of rows, as the network takes them."""
@@ -102,7 +102,7 @@ def scores(trained: Trained) -> dict[str, float]:
         return found
     x, y = trained.rows(trained.data.test)
     chances, q = trained.chances(x)
-    everywhere = {"average": trained.depths.to(x)[:, None]} | (
+    everywhere = {"average": trained.log_prior.to(x).exp()[:, None]} | (
         {} if q is None else {"average_q": q}
     )
     all_layers = torch.tensor([trained.net.layers])
@@ -134,7 +134,7 @@ def _depths(trained: Trained) -> dict[str, float]:
 @torch.no_grad()
 def _of_rule(trained: Trained, rule: Rule, x: Tensor, y: Tensor) -> dict[str, float]:
     rng = torch.Generator().manual_seed(0)
-    prior = trained.depths.to(x).log()
+    prior = trained.log_prior.to(x)
     exits = leave(trained.net, x, rule, log_prior=prior, stop=trained.stop, generator=rng)
     return _scored(rule, exits.logits.softmax(-1), y) | {
         f"layers[{rule}]": float(exits.layers.double().mean()),

@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import prod, sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -100,6 +101,13 @@ def start(name: str, shape: tuple[int, ...]) -> Tensor:
     return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(prod(shape[1:]))
 
 
+def one_class(method: str, data: Data) -> str | None:
+    """Why the likelihood of these labels has no maximiser, or None."""
+    if method == "mle" and len(np.unique(data.tensors["y"])) < 2:
+        return "there is one class only, so no weights are the best; get two, or use map"
+    return None
+
+
 def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
     """The improper prior has no posterior, a Laplace prior no second derivative at zero."""
     if options["prior"] == "log_uniform" and method != "svi":
@@ -109,4 +117,4 @@ def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
         )
     if method == "laplace" and options["prior"] == "laplace":
         return "a Laplace prior has no second derivative at zero; use prior=normal, map or nuts"
-    return None
+    return one_class(method, data)

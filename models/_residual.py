@@ -165,10 +165,12 @@ def _counted(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[float, Te
 # -- the number of layers ----------------------------------------------------------------------
 
 
-def geometric(layers: int, ratio: float) -> Tensor:
-    """p(z = l), l = 0..L, of the geometric distribution of this ratio, cut off after L."""
-    log_p = torch.arange(layers + 1) * torch.tensor(ratio).log()
-    return log_p.softmax(0)
+def geometric(layers: int, cost: float) -> Tensor:
+    """log p(z = l), l = 0..L, of the geometric distribution of ratio exp(-cost), cut off after L.
+
+    In float64, and by logs, as the ratio of a dear layer is no number of float32.
+    """
+    return (-cost * torch.arange(layers + 1, dtype=torch.float64)).log_softmax(0)
 
 
 def halting(logits: Tensor) -> Tensor:
@@ -216,7 +218,8 @@ def signs(features: Tensor, scores: Tensor) -> Tensor:
     The latter are the chances of the two likeliest classes, and the entropy of all.
     """
     log_p = scores.log_softmax(-1)
-    first = log_p.topk(2, -1).values.exp()
+    first = log_p.topk(min(2, log_p.shape[-1]), -1).values.exp()
+    first = F.pad(first, (0, 2 - first.shape[-1]))  # of one class there is no second
     entropy = -(log_p.exp() * log_p).sum(-1, keepdim=True)
     return torch.cat([features, first, entropy], -1)
 

@@ -35,7 +35,7 @@ networks, arXiv:2006.08437; Banino, Balaguer and Blundell (2021), PonderNet, arX
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import exp
+from math import log
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -50,7 +50,7 @@ from . import _depths
 from ._depths import Trained
 from ._entry import Data, Entry
 from ._images import Images, classified
-from ._network import bayesian, start
+from ._network import bayesian, one_class, start
 from ._residual import SURENESS, Residual, Stop, geometric, halting, halting_logits, once, signs
 
 if TYPE_CHECKING:
@@ -74,14 +74,14 @@ class ResNet(PyroModule):
         width: Annotated[int, ">= 1"] = 32,
         heads: Heads = "shared",
         ratio: Annotated[float, "> 0", "<= 1"] = 0.7,
-        cost: Annotated[float | None, ">= 0"] = None,
+        cost: Annotated[float | None, ">= 0", "<= 1000"] = None,
         depth: Literal["latent", "all"] = "latent",
         prior_scale: Annotated[float, "> 0"] = 2.0,
     ):
         super().__init__()
         self.all = depth == "all"
         self.net = bayesian(network(data, layers, width, heads), "normal", prior_scale)
-        self.depths = prior_of(layers, ratio, cost)
+        self.log_prior = prior_of(layers, ratio, cost)
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         _, scores = self.net(x)  # (L + 1, n, classes)
@@ -89,7 +89,7 @@ class ResNet(PyroModule):
             if self.all:
                 pyro.sample("y", dist.Categorical(logits=scores[-1]), obs=y)
                 return
-            among = dist.Categorical(self.depths.to(x))
+            among = dist.Categorical(logits=self.log_prior.to(x))
             depth = pyro.sample("depth", among, infer={"enumerate": "parallel"})
             logits = scores[depth, torch.arange(len(y), device=x.device)]
             pyro.sample("y", dist.Categorical(logits=logits), obs=y)
@@ -97,10 +97,11 @@ class ResNet(PyroModule):
 
 def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
     """A latent depth has no curvature; without one there is no q(z | x) to train."""
-    if options["depth"] == "all":
-        own = "the guides learn q(z | x), and with depth=all z is known; use map, mle or nuts"
-        return own if method == "svi" else None
-    return ENTRY.refused.get(method)
+    if options["depth"] == "latent" and method in ENTRY.refused:
+        return ENTRY.refused[method]
+    if options["depth"] == "all" and method == "svi":
+        return "the guides learn q(z | x), and with depth=all z is known; use map, mle or nuts"
+    return one_class(method, data)
 
 
 def network(data: Data, layers: int, width: int, heads: Heads) -> Residual:
@@ -112,8 +113,8 @@ def network(data: Data, layers: int, width: int, heads: Heads) -> Residual:
 
 
 def prior_of(layers: int, ratio: float, cost: float | None) -> Tensor:
-    """p(z), (layers + 1,)."""
-    return geometric(layers, ratio if cost is None else exp(-cost))
+    """log p(z), (layers + 1,)."""
+    return geometric(layers, -log(ratio) if cost is None else cost)
 
 
 # -- guides ------------------------------------------------------------------------------------
@@ -134,7 +135,7 @@ class Halting:
     ):
         self.net = network(data, layers, width, heads)
         # It begins as the prior.
-        self.begin = halting_logits(prior_of(layers, ratio, cost).log())
+        self.begin = halting_logits(prior_of(layers, ratio, cost))
 
     def __call__(self, x: Tensor, y: Tensor) -> None:
         log_q = self.log_q(x, self.weights())
@@ -336,7 +337,7 @@ def doubts(metrics: Mapping[str, float], **options: Any) -> list[tuple[str, str]
     used, depth = metrics.get("depth_used"), metrics.get("depth_train", 0.0)
     if used is None or used > _ONE:
         return []
-    what = f"all rows are at one depth (a mean of {depth:.2g} layers), whatever they look like"
+    what = f"all rows are at one depth (a mean of {depth:.2f} layers), whatever they look like"
     return [(what, "give another prior (--set ratio=0.9), more steps, or --guide enumerated")]
 
 

@@ -15,7 +15,7 @@ def test_work_is_in_shares_of_the_whole_network():
     net = Residual(10, 3, layers=4, width=5)
     data = type("Rows", (), {"tensors": {"x": torch.zeros(2, 10), "y": torch.zeros(2)}})
     data.dtype = "float64"
-    trained = Trained(net, geometric(4, 0.5), None, data)
+    trained = Trained(net, geometric(4, 1.0), None, data)
     stem, block, head = 10 * 5, 2 * 5 * 5, 5 * 3
     whole = stem + 4 * block + head
     layers = torch.tensor([0, 2, 4])

@@ -10,6 +10,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from models import _network
+from models._entry import Data
 
 
 class Net(PyroModule):
@@ -49,3 +50,12 @@ def test_what_has_no_answer_is_refused():
     assert _network.refuses("svi", {"prior": "log_uniform"}, None) is None
     assert "second derivative" in _network.refuses("laplace", {"prior": "laplace"}, None)
     assert _network.refuses("nuts", {"prior": "laplace"}, None) is None
+
+
+def test_one_class_has_no_maximum_of_the_likelihood():
+    for y, refused in ([0, 0, 0], True), ([0, 1, 0], False):
+        data = Data(tensors={"y": torch.tensor(y)}, source="made")
+        assert (
+            "one class" in (_network.refuses("mle", {"prior": "normal"}, data) or "")
+        ) is refused
+        assert _network.refuses("map", {"prior": "normal"}, data) is None

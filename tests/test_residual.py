@@ -73,10 +73,11 @@ def test_all_depths_in_one_pass(heads, image):
 
 
 def test_the_prior_is_geometric_and_sums_to_one():
-    p = geometric(4, 0.3)
+    p = geometric(4, -np.log(0.3)).exp()
     assert p.sum() == pytest.approx(1)
     np.testing.assert_allclose(p[1:] / p[:-1], 0.3, rtol=1e-6)
-    np.testing.assert_allclose(geometric(4, 1.0), 0.2)
+    np.testing.assert_allclose(geometric(4, 0.0).exp(), 0.2)
+    np.testing.assert_allclose(geometric(4, 1e3), -1e3 * np.arange(5))
 
 
 def test_halting_is_stick_breaking():
@@ -88,7 +89,7 @@ def test_halting_is_stick_breaking():
 
 
 def run(net, rule, **options):
-    log_prior = geometric(LAYERS, 0.8).log().double()
+    log_prior = geometric(LAYERS, -np.log(0.8))
     with torch.no_grad():
         return leave(net, X, rule, log_prior=log_prior, stop=stop, **options)
 
@@ -113,7 +114,7 @@ def test_the_joint_mode_is_that_of_brute_force(heads, image):
     net = network(heads, image)
     found = run(net, "joint_mode")
     _, scores = net(X)
-    log_p = scores.log_softmax(-1) + geometric(LAYERS, 0.8).log()[:, None, None]
+    log_p = scores.log_softmax(-1) + geometric(LAYERS, -np.log(0.8))[:, None, None]
     best = log_p.permute(1, 0, 2).flatten(1).argmax(1)
     assert (found.depth == best // 3).all()
     assert (found.logits.argmax(1) == best % 3).all()
@@ -154,7 +155,7 @@ def test_the_quantile_is_the_first_depth_with_half_of_q_behind_it():
 
 def test_it_goes_on_while_q_expects_more_than_a_layer_costs():
     """By the best q of a row, the log mean gain of what follows is what its log odds lack."""
-    net, prior = network(), geometric(LAYERS, 0.8).double()
+    net, prior = network(), geometric(LAYERS, -np.log(0.8)).exp()
     found = run(net, "gain")
     of_prior = torch.stack([prior[k] / prior[k + 1 :].sum() for k in range(LAYERS)]).log()
     gain = of_prior[:, None] - stops(net, X)

@@ -83,7 +83,7 @@ def test_the_slides_sample_of_the_depth_ignores_the_input():
     problem = problem_of("resnet", "moons", **SMALL)
     values = weights(problem)
     joint = np.stack([np.exp(network(problem, values, k)) for k in range(LAYERS + 1)])
-    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()
+    prior = resnet.prior_of(LAYERS, 0.7, None).exp().numpy()
     marginal = (joint * prior[:, None, None]).sum(2)
     np.testing.assert_allclose(marginal, np.broadcast_to(prior[:, None], marginal.shape))
     truth = np.exp(log_terms(problem, values))
@@ -138,7 +138,7 @@ def test_the_elbo_against_numpy_and_below_the_marginal_likelihood():
     problem = problem_of("resnet", "moons", **SMALL)
     (elbo,), values = objective_of(problem, "enumerated")
     terms = log_terms(problem, values)
-    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()[:, None]
+    prior = resnet.prior_of(LAYERS, 0.7, None).exp().numpy()[:, None]
     of_rows = (prior * (terms - np.log(prior))).sum()  # q begins as the prior
     assert elbo == pytest.approx(of_rows + log_prior(problem, values), rel=1e-6)
     (marginal,), _ = objective_of(problem, "marginal")
@@ -149,7 +149,7 @@ def test_the_elbo_against_numpy_and_below_the_marginal_likelihood():
 
 def test_one_depth_for_all_rows_against_numpy():
     problem = problem_of("resnet", "moons", **SMALL)
-    prior = resnet.prior_of(LAYERS, 0.7, None).double().log().numpy()
+    prior = resnet.prior_of(LAYERS, 0.7, None).numpy()
     (elbo,), values = objective_of(problem, "same")
     # Of each depth: log p(z) once, and log p(y | x, z) of all rows.
     of_all = log_terms(problem, values).sum(1) - (SMALL["n"] - 1) * prior
@@ -165,7 +165,7 @@ def test_one_depth_for_all_rows_against_numpy():
 def test_no_q_brings_the_elbo_above_the_marginal_likelihood_and_the_exact_one_there():
     problem = problem_of("resnet", "moons", **SMALL)
     terms = torch.as_tensor(log_terms(problem, weights(problem)))
-    log_z = resnet.prior_of(LAYERS, 0.7, None).double().log()[:, None].expand_as(terms)
+    log_z = resnet.prior_of(LAYERS, 0.7, None)[:, None].expand_as(terms)
     log_y, data = terms - log_z, classified("moons", n=SMALL["n"])
     marginal = float(resnet.Marginal(data).of_rows(terms, log_z, log_y))
     elbo = resnet.Enumerated(data).of_rows
@@ -182,7 +182,7 @@ def test_a_batch_stands_for_all_rows():
     (part,), _ = objective_of(problem, "enumerated", batch=10)
     rest = log_prior(problem, values)
     of_part = log_terms(problem.first(10), values)
-    prior = resnet.prior_of(LAYERS, 0.7, None).double().numpy()[:, None]
+    prior = resnet.prior_of(LAYERS, 0.7, None).exp().numpy()[:, None]
     assert part == pytest.approx(4 * (prior * (of_part - np.log(prior))).sum() + rest, rel=1e-6)
     assert whole != part
 
@@ -205,6 +205,21 @@ def test_map_sums_the_depth_out():
     assert found == pytest.approx(
         np.log(np.exp(terms).sum(0)).sum() + log_prior(problem, values), rel=1e-8
     )
+
+
+def test_layers_that_no_float32_can_price_leave_every_row_at_the_stem():
+    run = zoo.run("resnet", data="moons", **SMALL, steps=30, cost=1000)
+    assert run.metrics["depth_train"] == 0 and run.metrics["depth_used"] == 1
+    assert run.metrics["layers[sample]"] == run.metrics["layers[joint_mode]"] == 0
+
+
+def test_one_class_is_learned_but_by_mle():
+    rng = np.random.default_rng(0)
+    table = {"a": rng.normal(size=20), "b": rng.normal(size=20), "kind": ["cat"] * 20}
+    run = zoo.run("resnet", data=table, target="kind", layers=2, width=4, steps=30)
+    assert run.metrics["accuracy"] == 1 and run.metrics["log_score[sure]"] == 0
+    with pytest.raises(Refused, match="one class only"):
+        zoo.run("resnet", method="mle", data=table, target="kind", layers=2, width=4)
 
 
 def test_rows_that_are_all_at_one_depth_are_told():

@@ -64,7 +64,7 @@ def _exits(run: zoo.Run, about: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _leaving(found: Trained, rule: str) -> Callable[[torch.Tensor], Any]:
     if rule.startswith("average"):
         return lambda part: found.net(part)
-    prior = found.depths.log()
+    prior = found.log_prior
     return lambda part: leave(found.net, part, rule, log_prior=prior, stop=found.stop)
 
 
