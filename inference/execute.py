@@ -166,7 +166,8 @@ def _judge(
         more = results.wanted(entry.metrics, idata, fit.params) | dict(plan.options)
         metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **more)
     if entry.doubts is not None and fit.kind != "prior":
-        doubts = [Finding("warn", *doubt) for doubt in entry.doubts(metrics, **plan.options)]
+        more = results.wanted(entry.doubts, idata, fit.params) | dict(plan.options)
+        doubts = [Finding("warn", *doubt) for doubt in entry.doubts(metrics, **more)]
         verdict = verdict.with_findings(doubts)
     return verdict, metrics
 

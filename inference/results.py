@@ -531,9 +531,13 @@ def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:
 def wanted(
     function: Callable, idata: az.InferenceData, params: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a function of the model's own takes of the result: `groups`, `params`, as it names."""
+    """What a function of the model's own takes of the result, as it names it.
+
+    That is `groups`, `params`, and the name of the `guide`, which is empty where there is none.
+    """
     named = inspect.signature(function).parameters
     found = {"groups": groups_of(idata)} if "groups" in named else {}
+    found |= {"guide": idata.attrs.get("guide", "")} if "guide" in named else {}
     return found | ({"params": params} if "params" in named else {})
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ROWS, _SHOWN = 1000, 12  # at once; images in a row of a picture
 _BINS = 15  # of the calibration error
+_LEAST = 1e-45  # what single precision can tell from zero
 
 
 @dataclass(frozen=True)
@@ -31,26 +32,35 @@ class Trained:
         log_prior: log p(z), (layers + 1,).
         stop: the log odds of stopping by which q(z | x) is built; None where there is no q.
         data: of the run.
+        rules: by which it may be left early.
+        of_all: whether one depth is that of all rows.
     """
 
     net: Residual
     log_prior: Tensor
     stop: Stop | None
     data: Data
+    rules: tuple[Rule, ...] = WITHOUT_Q
+    of_all: bool = False
 
     @cached_property
     def posterior(self) -> Tensor:
-        """p(z | x, y) of the training rows, (layers + 1, n): Bayes' rule over all depths."""
+        """p(z | x, y) of the training rows, (layers + 1, n): Bayes' rule over all depths.
+
+        Of a depth that is that of all rows, z given all of them, the same in each column.
+        """
         x, y = self.rows(self.data.tensors)
-        return torch.cat(
-            [self._posterior(*part) for part in zip(x.split(_ROWS), y.split(_ROWS))], 1
-        )
+        parts = [self._log_y(*part) for part in zip(x.split(_ROWS), y.split(_ROWS))]
+        log_y = torch.cat(parts, 1)
+        if self.of_all:
+            log_y = log_y.double().sum(1, keepdim=True).expand_as(log_y)
+        return (log_y + self.log_prior[:, None]).softmax(0).to(x)
 
     @torch.no_grad()
-    def _posterior(self, x: Tensor, y: Tensor) -> Tensor:
+    def _log_y(self, x: Tensor, y: Tensor) -> Tensor:
+        """log p(y | x, z), (layers + 1, n)."""
         log_y = self.net(x)[1].log_softmax(-1)
-        of_label = log_y.gather(-1, y.expand(len(log_y), -1)[..., None])[..., 0]
-        return (of_label + self.log_prior.to(x)[:, None]).softmax(0)
+        return log_y.gather(-1, y.expand(len(log_y), -1)[..., None])[..., 0]
 
     def rows(self, tensors: dict) -> tuple[Tensor, Tensor]:
         """Inputs and classes of rows, as the network takes them."""
@@ -94,17 +104,19 @@ def scores(trained: Trained) -> dict[str, float]:
     `accuracy[rule]`, `log_score[rule]` (mean log probability), `ece[rule]` (top label, 15 bins),
     `layers[rule]` (mean blocks that were executed) and `work[rule]` (mean multiply-adds, of those
     of all layers), by the rules of `leave`. `average` runs all layers and averages over p(z);
-    `average_q` over q(z | x). `depth_train`: the mean depth of training rows by p(z | x, y);
-    `depth_rank`: its rank correlation (Spearman) with the steps that they need, where known.
+    `average_q` over q(z | x); `average_posterior`, of a depth that all rows share, over what the
+    training rows tell of it. `depth_train`: the mean depth of training rows by p(z | x, y);
+    `depth_used`: over how many depths they are spread (exp of the entropy of the mean of these);
+    `depth_rank`: the rank correlation (Spearman) with the steps that they need, where known.
     """
     found = _depths(trained)
     if trained.data.test is None:
         return found
     x, y = trained.rows(trained.data.test)
     chances, q = trained.chances(x)
-    everywhere = {"average": trained.log_prior.to(x).exp()[:, None]} | (
-        {} if q is None else {"average_q": q}
-    )
+    everywhere = {"average": trained.log_prior.to(x).exp()[:, None]}
+    everywhere |= {} if q is None else {"average_q": q}
+    everywhere |= {"average_posterior": trained.posterior[:, :1]} if trained.of_all else {}
     all_layers = torch.tensor([trained.net.layers])
     for name, weights in everywhere.items():
         mean = (weights[..., None] * chances).sum(0)
@@ -112,7 +124,7 @@ def scores(trained: Trained) -> dict[str, float]:
             f"layers[{name}]": float(trained.net.layers),
             f"work[{name}]": float(trained.work(all_layers, name)),
         }
-    for rule in RULES if trained.stop is not None else WITHOUT_Q:
+    for rule in trained.rules:
         found |= _of_rule(trained, rule, x, y)
     return found
 
@@ -127,7 +139,8 @@ def _depths(trained: Trained) -> dict[str, float]:
         from scipy.stats import spearmanr
 
         steps = trained.data.scaling.train
-        found["depth_rank"] = float(spearmanr(means.numpy(), steps).statistic)
+        if means.std() > 0 and steps.std() > 0:
+            found["depth_rank"] = float(spearmanr(means.numpy(), steps).statistic)
     return found
 
 
@@ -150,7 +163,7 @@ def _scored(name: str, chances: Tensor, y: Tensor) -> dict[str, float]:
     apart = torch.zeros(_BINS, dtype=torch.float64).index_add(0, bins, right - sure.double())
     values = {
         "accuracy": right.mean(),
-        "log_score": chances.gather(-1, y[:, None]).log().double().mean(),
+        "log_score": chances.gather(-1, y[:, None]).clamp(min=_LEAST).log().double().mean(),
         "ece": apart.abs().sum() / len(y),
     }
     return {f"{what}[{name}]": float(value) for what, value in values.items()}
@@ -159,13 +172,16 @@ def _scored(name: str, chances: Tensor, y: Tensor) -> dict[str, float]:
 # -- pictures ----------------------------------------------------------------------------------
 
 
-def by_class(trained: Trained) -> Figure:
+def by_class(trained: Trained) -> Figure | None:
     """p(z | x, y) of the training rows, averaged by class, or by the steps that they need."""
+    if trained.of_all:
+        return None
     data, of_rows = trained.data, trained.posterior.numpy()
     known = isinstance(data.scaling, Steps)
     groups = data.scaling.train if known else np.asarray(data.tensors["y"])
-    names = [str(k) for k in range(groups.max() + 1)] if known else data.coords["class"]
-    means = np.stack([of_rows[:, groups == k].mean(1) for k in range(len(names))])
+    there = np.unique(groups)
+    names = [str(k) if known else data.coords["class"][k] for k in there]
+    means = np.stack([of_rows[:, groups == k].mean(1) for k in there])
     figure, (ax,) = panels(height=0.28 * len(names) + 0.2, margins=(1.2, 0.2, 0.5))
     ax.imshow(means, cmap="Greys", aspect="auto")  # from the least to the most of these
     ax.plot(means @ np.arange(means.shape[1]), range(len(names)), "o", color=RED, ms=4)
@@ -181,16 +197,17 @@ def by_class(trained: Trained) -> Figure:
 def extremes(trained: Trained) -> Figure | None:
     """The training images that need the fewest and the most layers; None without images."""
     size, of_rows = trained.data.scaling, trained.posterior.numpy()
-    if not isinstance(size, Images):
+    each = min(_SHOWN, of_rows.shape[1] // 2)
+    if not isinstance(size, Images) or not each or trained.of_all:
         return None
     order = np.argsort(np.arange(len(of_rows)) @ of_rows, kind="stable")
-    chosen = np.concatenate([order[:_SHOWN], order[-_SHOWN:]])
+    chosen = np.concatenate([order[:each], order[-each:]])
     images = np.asarray(trained.data.tensors["x"])[chosen].reshape(-1, size.height, size.width)
     caption = (
         "The training images whose mean depth by p(z | x, y) is least (first row) and greatest "
         "(second)."
     )
-    return shown(grid(images, _SHOWN), caption)
+    return shown(grid(images, each), caption)
 
 
 def against_work(trained: Trained) -> Figure | None:

@@ -183,9 +183,10 @@ class Entry:
         metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
             site to an array (draws, *shape), `exact` is the truth if the method used it. One that
             names a parameter `groups` gets all of the result (group to variable to array) there,
-            and `params` the learned parameters.
+            `params` the learned parameters, and `guide` the guide's name (else empty).
         doubts: `doubts(metrics, *, options)` gives reasons to doubt a result, each in words with
-            what to do about it; its verdict is then `warn` at best.
+            what to do about it; its verdict is then `warn` at best. `params` and so on
+            as for `metrics`.
         figures: name to `figure(data, draws, *, options)`, which gives a matplotlib `Figure`;
             `draws`, `groups` and `params` as for `metrics`, prior ones if the run is of the
             prior; None in place of a figure means that it is not for these data.

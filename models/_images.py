@@ -116,10 +116,10 @@ def classified(
     *,
     target: str | None = None,
     features: str | None = None,
-    standardise: bool = True,
+    standardise: bool | None = None,
     split: Annotated[float | None, "> 0", "< 1"] = None,
     n: Annotated[int | None, ">= 1"] = None,
-    noise: Annotated[float, ">= 0"] = 0.2,
+    noise: Annotated[float | None, ">= 0"] = None,
     labels: Literal["true", "random"] = "true",
     outside: str | None = None,
     data_seed: Annotated[int, ">= 0"] = 0,
@@ -135,11 +135,11 @@ def classified(
             plane), `tent` (a map applied 0 to 3 times), a file or mapping of columns.
         target: name of a table's target column.
         features: names of a table's feature columns, separated by commas.
-        standardise: a table's features to mean 0 and sd 1.
+        standardise: a table's features to mean 0 and sd 1 (None: yes).
         split: share held out as test set, of digits or a table (None: a fifth).
         n: images to train on, chosen at random (None: all); points of the moons (None: 200), of
             the tent (None: 20,000).
-        noise: sd of the noise of the moons.
+        noise: sd of the noise of the moons (None: 0.2).
         labels: `random` gives the rows, and the test rows, any class with equal chance.
         outside: what else predictions are looked at on, words separated by commas: an image set's
             name (its test images), `rotate` (test images, by 0, 15, ..., 180 degrees
@@ -154,19 +154,21 @@ def classified(
     """
     source = "digits" if source is None else source
     words = _words(outside, source)
+    of_tables = {"target": target, "features": features, "standardise": standardise}
     if isinstance(source, str) and source in SETS:
-        _refuse(source, target=target, features=features)
+        _refuse(source, noise=noise, **of_tables)
         found = _images(source, n=n, split=split, data_seed=data_seed)
     elif isinstance(source, str) and source == "tent":
-        _refuse(source, split=split, target=target, features=features)
+        _refuse(source, split=split, noise=noise, **of_tables)
         found = _tent(n=20_000 if n is None else n, data_seed=data_seed)
     elif isinstance(source, str) and source == "moons":
-        _refuse(source, split=split, target=target, features=features)
+        _refuse(source, split=split, **of_tables)
+        noise = 0.2 if noise is None else noise
         found = _moons(n=200 if n is None else n, noise=noise, data_seed=data_seed)
     else:
-        _refuse(said(source), n=n)
-        options = {"target": target, "features": features, "standardise": standardise}
-        found = _table(source, split=split, data_seed=data_seed, **options)
+        of_tables["standardise"] = standardise is not False
+        found = _table(source, split=split, data_seed=data_seed, **of_tables)
+        _refuse(said(source), n=n, noise=noise)  # once it is known that there is such a table
     if labels == "random":
         found = _at_random(found, data_seed)
     return replace(found, beside=_beside(found, words, data_seed), plane=_plane(found))
@@ -178,6 +180,7 @@ def _plane(data: Data) -> dict[str, torch.Tensor] | None:
     if x.shape[1] != 2:
         return None
     middle, half = (x.amax(0) + x.amin(0)) / 2, x.amax(0) - x.amin(0)
+    half[half == 0] = 1.0  # of a feature that is constant
     axes = [torch.linspace(float(m - h), float(m + h), _SIDE) for m, h in zip(middle, half)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="xy"), -1).reshape(-1, 2)
     return {"x": grid.to(x.dtype)}
@@ -190,6 +193,8 @@ def _refuse(source: str, **options: Any) -> None:
         "split": "has a test set of its own",
         "target": "has labels of its own",
         "features": "has no columns to choose from",
+        "standardise": "is taken as it is",
+        "noise": "has no noise of its own",
     }
     for name, value in options.items():
         if value is not None:
@@ -381,11 +386,20 @@ def _tent(*, n: int, data_seed: int) -> Data:
         features=None,
         standardise=False,
     )
-    held, _ = drawn("test", 2000)
-    x = np.stack([held[name] for name in held if name != "y"], 1)
-    test = {"x": torch.as_tensor(x), "y": torch.as_tensor(held["y"])}
-    source = f"{words}, 2000 points held out"
-    return replace(found, test=test, scaling=Steps(steps), source=source)
+
+    def tensors(columns: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        x = np.stack([columns[name] for name in columns if name != "y"], 1)
+        return {"x": torch.as_tensor(x), "y": torch.as_tensor(columns["y"])}
+
+    return replace(
+        found,
+        tensors=tensors(train),
+        test=tensors(drawn("test", 2000)[0]),
+        coords={**found.coords, "class": tuple(map(str, range(2**_FOLDED)))},
+        source=f"{words}, 2000 points held out",
+        notes=(),  # that just one of four numbers is 1 needs no telling
+        scaling=Steps(steps),
+    )
 
 
 def _table(
@@ -449,11 +463,11 @@ def _words(outside: str | None, source: Any) -> list[str]:
 
 def _check_fits(word: str, source: Any) -> None:
     kind = SETS.get(source) if isinstance(source, str) else None
+    if word == "far" and source != "moons":
+        raise Fault(f"'far' is for moons, {said(source)} is none; give another word, or none")
     if kind is None and (source != "moons" or word != "far"):
         better = "'far'" if source == "moons" else "nothing"
         raise Fault(f"'{word}' is for images, {said(source)} is none; give {better} as outside")
-    if kind is not None and word == "far":
-        raise Fault(f"'far' is for moons, {source} is none; give 'rotate' or 'noise' as outside")
     if word == source:
         raise Fault(f"{word} cannot be outside itself; name another set of images")
     if word in SETS and SETS[word].side != kind.side:

@@ -131,7 +131,7 @@ class Residual(nn.Module):
         """Of a row (counted while it runs): the stem, a block, and a head."""
         with torch.no_grad():
             stem, h = _counted(self.begin, x[:1])
-            block, _ = _counted(self.blocks[0], h) if self.layers else (0.0, h)
+            block, _ = _counted(self.blocks[0], h)
             head, _ = _counted(lambda f: self.scores(0, f), self.features(h))
         return stem, block, head
 
@@ -287,9 +287,10 @@ class _Mode(_Quantile):
 class _Gain(_Sample):
     """Stops once going on is not expected to gain, in log score, what the next layer costs.
 
-    Where the ELBO is greatest, q's log odds of stopping are the prior's, less by what those that
-    follow are expected to gain (the log of the mean of p(y | x, z) / p(y | x, l) over the prior of
-    the depths that are left). A layer costs log p(l) / p(l + 1).
+    Where the ELBO is greatest, q(z | x) is p(z) exp(E[log p(y | x, z)]) up to a factor, and so its
+    log odds of stopping are the prior's, less by what those that follow are expected to gain: the
+    log of the mean of exp(E[log p(y | x, z) - log p(y | x, l)]) over the prior of the depths that
+    are left. A layer costs log p(l) / p(l + 1).
     """
 
     def __init__(self, stop: Stop, log_prior: Tensor, generator: torch.Generator | None):

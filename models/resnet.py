@@ -1,17 +1,19 @@
 """Residual network with a latent number of layers: how deep does this input need to be looked at?
 
-The lectures' third example. All depths read the class off the same features by the same layer;
-which of them speaks is a latent of each row, and its prior prefers few layers. Learned with the
-weights, it says how hard a row is; at test time the network stops once it is sure.
+The lectures' third example. Each depth has features, off which the class is read, by one layer
+for all depths (`heads=shared`) or one for each; which depth speaks is a latent of each row, and
+its prior prefers few layers. Learned with the weights, it says how hard a row is; at test time
+the network stops once it is sure.
 
-    w    ~ Normal(0, prior_scale^2 / inputs) of each weight
+    w    ~ Normal(0, prior_scale / sqrt(inputs)) of weights, Normal(0, prior_scale) of biases
     z_i  ~ p(l) proportional to ratio^l,  l = 0..layers,  i = 1..n
     h_l  = h_{l-1} + [l <= z] F_l(h_{l-1}),  h_0 = stem(x)
     y_i  ~ Categorical(softmax(head(h_{z_i})))
 
 The slide has [z <= l] where "z the number of layers to use" needs [l <= z]. And it samples z from
-p(y, z | x) at test time: summed over y that is the prior, which has not seen x. What depends on x
-is p(z | x, y), its average over predicted labels (q(z | x) learns it), and the joint mode of
+p(y, z | x) at test time: summed over y that is the prior, which has not seen x; so is the average
+of p(z | x, y) over predicted labels. What depends on x is p(z | x, y) of the label; what q(z | x)
+learns of it, p(z) exp(E[log p(y | x, z)]), y as in the data, up to a factor; and the joint mode of
 (y, z), which allows an exact early exit (see `models/_residual.py`).
 
 Data:   x, shape (n, k), pixels in [0, 1] or features, and y, shape (n,), classes 0..C-1; default
@@ -25,7 +27,7 @@ Guides: weights at a point, and q(z | x), chances of stopping that are read off 
         prior; `marginal`, without q, by log sum_z p(z) p(y | x, z). `same`, one depth for all
         rows, and `same_marginal`, that depth summed out.
 Exact:  p(z | x, y) given the weights, by enumeration.
-Known failure: `marginal`, and `map`, which sum over z, may let one depth do all the work.
+Known failure: `same_marginal` lets one depth do all the work, before the others are learned.
 
 References: Figurnov, Sobolev and Vetrov (2017), Probabilistic adaptive computation time,
 arXiv:1712.00386; Antoran, Allingham and Hernandez-Lobato (2020), Depth uncertainty in neural
@@ -51,7 +53,19 @@ from ._depths import Trained
 from ._entry import Data, Entry
 from ._images import Images, classified
 from ._network import bayesian, one_class, start
-from ._residual import SURENESS, Residual, Stop, geometric, halting, halting_logits, once, signs
+from ._residual import (
+    RULES,
+    SURENESS,
+    WITHOUT_Q,
+    Residual,
+    Rule,
+    Stop,
+    geometric,
+    halting,
+    halting_logits,
+    once,
+    signs,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +73,7 @@ if TYPE_CHECKING:
 Heads = Literal["shared", "each"]
 # Images of fewer pixels are rows of numbers.
 _LARGE = 400
+_RATIO = 0.7
 # Over so many depths rows are spread where nearly all are at one.
 _ONE = 1.1
 
@@ -73,7 +88,7 @@ class ResNet(PyroModule):
         layers: Annotated[int, ">= 1"] = 6,
         width: Annotated[int, ">= 1"] = 32,
         heads: Heads = "shared",
-        ratio: Annotated[float, "> 0", "<= 1"] = 0.7,
+        ratio: Annotated[float, "> 0", "<= 1"] = _RATIO,
         cost: Annotated[float | None, ">= 0", "<= 1000"] = None,
         depth: Literal["latent", "all"] = "latent",
         prior_scale: Annotated[float, "> 0"] = 2.0,
@@ -96,11 +111,13 @@ class ResNet(PyroModule):
 
 
 def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
-    """A latent depth has no curvature; without one there is no q(z | x) to train."""
+    """A latent depth has no curvature, and one prior."""
+    if options["cost"] is not None and options["ratio"] != _RATIO:
+        return "ratio and cost both say what a layer costs; leave one of them out"
     if options["depth"] == "latent" and method in ENTRY.refused:
         return ENTRY.refused[method]
     if options["depth"] == "all" and method == "svi":
-        return "the guides learn q(z | x), and with depth=all z is known; use map, mle or nuts"
+        return "with depth=all z is known, and there is no q(z | x) to learn; use map, mle or nuts"
     return one_class(method, data)
 
 
@@ -130,7 +147,7 @@ class Halting:
         layers: int = 6,
         width: int = 32,
         heads: Heads = "shared",
-        ratio: float = 0.7,
+        ratio: float = _RATIO,
         cost: float | None = None,
     ):
         self.net = network(data, layers, width, heads)
@@ -167,6 +184,13 @@ class Same(Halting):
     def log_q(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
         bias = pyro.param("stop.bias", lambda: self.begin.clone().to(x))
         return halting(bias)[:, None].expand(-1, len(x))
+
+
+class Prior(Halting):
+    """Weights at a point alone; q(z | x) is the prior."""
+
+    def log_q(self, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+        return halting(self.begin.to(x))[:, None].expand(-1, len(x))
 
 
 # -- what they are trained by ------------------------------------------------------------------
@@ -221,7 +245,7 @@ class Ponder(Enumerated):
 
 
 class Marginal(Enumerated):
-    """log sum_z p(z) p(y | x, z): q is not trained."""
+    """log sum_z p(z) p(y | x, z), without q."""
 
     def of_rows(self, log_q: Tensor, log_z: Tensor, log_y: Tensor) -> Tensor:
         return (log_z + log_y).logsumexp(0).sum()
@@ -237,7 +261,10 @@ class OfAll(Enumerated):
 
 
 class MarginalOfAll(Enumerated):
-    """log sum_z p(z) prod_i p(y_i | x_i, z): the same without q."""
+    """log sum_z p(z) prod_i p(y_i | x_i, z): the same without q.
+
+    Of a batch, for all, it is no unbiased estimate, as the logarithm is outside of the sum.
+    """
 
     def __call__(self, model: Callable, guide: Callable, data: Mapping[str, Any]) -> Tensor:
         log_w, _, log_z, log_y = _terms(model, guide, data)
@@ -257,8 +284,9 @@ def _run_together(
     model: Callable, guide: Callable, data: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     drawn = poutine.trace(guide).get_trace(**data).nodes
-    weights = {k: v["value"] for k, v in drawn.items() if k.startswith("net.") and "fn" in v}
-    weights = {k: v for k, v in weights.items() if not k.endswith(".loc")}
+    weights = {
+        k: v["value"] for k, v in drawn.items() if k[:4] == "net." and v["type"] == "sample"
+    }
     log_q = drawn["stop"]["fn"].logits.T
     depth = torch.arange(len(log_q), device=log_q.device)[:, None].expand_as(log_q)
     fixed = poutine.condition(model, data={**weights, "depth": depth})
@@ -273,10 +301,16 @@ _GUIDES = {
     "reinforce": (Halting, Reinforce),
     "concrete": (Halting, Concrete),
     "ponder": (Halting, Ponder),
-    "marginal": (Halting, Marginal),
+    "marginal": (Prior, Marginal),
     "same": (Same, OfAll),
-    "same_marginal": (Same, MarginalOfAll),
+    "same_marginal": (Prior, MarginalOfAll),
 }
+# What q has learned that going on is worth is in nats where the ELBO of each row has trained it.
+_RULES: dict[str, tuple[Rule, ...]] = {
+    **dict.fromkeys(("enumerated", "reinforce", "concrete"), RULES),
+    **dict.fromkeys(("ponder", "same"), tuple(rule for rule in RULES if rule != "gain")),
+}
+_OF_ALL = ("same", "same_marginal")
 
 # -- what it is used for -----------------------------------------------------------------------
 
@@ -285,6 +319,7 @@ def trained(
     data: Data,
     draws: Mapping[str, Any],
     params: Mapping[str, Any],
+    guide: str | None,
     *,
     layers: int,
     width: int,
@@ -310,13 +345,14 @@ def trained(
         def stop(layer: int, there: Tensor) -> Tensor:
             return there @ slopes[layer] + bias[layer]
 
-    return Trained(net, prior_of(layers, ratio, cost), stop, data)
+    rules = _RULES.get(guide, WITHOUT_Q)
+    return Trained(net, prior_of(layers, ratio, cost), stop, data, rules, guide in _OF_ALL)
 
 
 def of_run(run: Any) -> Trained | None:
     """The trained network of a `zoo.Run`, for a closer look: depths, chances, early exits."""
     draws = {name: value.values[0] for name, value in run.idata["posterior"].data_vars.items()}
-    return trained(run.data, draws, run.params, **run.record["options"])
+    return trained(run.data, draws, run.params, run.record["guide"], **run.record["options"])
 
 
 def metrics(
@@ -325,29 +361,43 @@ def metrics(
     exact: Any,
     *,
     params: Mapping[str, Any],
+    guide: str,
     **options: Any,
 ) -> dict[str, float]:
     """Of weights at a point: see `_depths.scores`."""
-    found = trained(data, draws, params, **options)
+    found = trained(data, draws, params, guide, **options)
     return {} if found is None else _depths.scores(found)
 
 
-def doubts(metrics: Mapping[str, float], **options: Any) -> list[tuple[str, str]]:
-    """All rows at one depth: nothing depends on the row."""
+def doubts(
+    metrics: Mapping[str, float], *, guide: str, ratio: float, cost: float | None, **options: Any
+) -> list[tuple[str, str]]:
+    """All rows at one depth, by what was learned or by the guide: nothing depends on the row."""
     used, depth = metrics.get("depth_used"), metrics.get("depth_train", 0.0)
+    if guide in _OF_ALL:
+        what = "the predictive has a depth for each row, by its prior, this guide one for all rows"
+        mend = "read average_posterior, look at the figure `exits`, or use --guide enumerated"
+        return [(f"{what} ({depth:.2f} layers)", mend)]
     if used is None or used > _ONE:
         return []
     what = f"all rows are at one depth (a mean of {depth:.2f} layers), whatever they look like"
-    return [(what, "give another prior (--set ratio=0.9), more steps, or --guide enumerated")]
+    price = f"ratio (now {ratio:g})" if cost is None else f"cost (now {cost:g})"
+    other = ", or use --guide enumerated" if guide in ("marginal", "ponder") else ""
+    return [(what, f"change the prior by --set {price}, give more steps{other}")]
 
 
 def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[..., Figure | None]:
     """A picture of weights at a point."""
 
     def picture(
-        data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
+        data: Data,
+        draws: Mapping[str, Any],
+        *,
+        params: Mapping[str, Any],
+        guide: str,
+        **options: Any,
     ) -> Figure | None:
-        found = trained(data, draws, params, **options)
+        found = trained(data, draws, params, guide, **options)
         return None if found is None else draw(found)
 
     picture.__doc__ = draw.__doc__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -16,9 +17,10 @@ from inference import svi
 from inference._problem import Fit, Refused
 from inference.program import Batch, Program, Weighted
 from inference.results import draws_alone
-from models import resnet
-from models._images import classified
-from models._residual import RULES, Residual, once
+from models import _depths, resnet
+from models._entry import Data
+from models._images import Images, classified
+from models._residual import Residual, once
 
 SMALL = {"n": 40, "layers": 3, "width": 4}
 LAYERS = SMALL["layers"]
@@ -66,28 +68,116 @@ def test_the_depth_is_summed_out_as_by_brute_force():
     np.testing.assert_allclose(found, truth, rtol=1e-10)
 
 
-def test_the_posterior_of_the_depth_is_bayes_rule():
+def test_the_posterior_of_the_depth_is_bayes_rule(monkeypatch):
     problem = problem_of("resnet", "moons", **SMALL)
     values = weights(problem)
     data = classified("moons", n=SMALL["n"])
     draws = {name: value.numpy()[None] for name, value in values.items()}
     options = {**SMALL, "heads": "shared", "ratio": 0.7, "cost": None, "depth": "latent"}
-    found = resnet.trained(data, draws, {}, **options).posterior.numpy()
-    truth = np.exp(log_terms(problem, values))
-    np.testing.assert_allclose(found, truth / truth.sum(0), atol=1e-6)
-    np.testing.assert_allclose(found.sum(0), 1, atol=1e-12)
+    net = resnet.trained(data, draws, {}, "enumerated", **options)
+    logs = log_terms(problem, values)
+    truth = np.exp(logs)
+    np.testing.assert_allclose(net.posterior, truth / truth.sum(0), atol=1e-6)
+    np.testing.assert_allclose(net.posterior.sum(0), 1, atol=1e-12)
+    monkeypatch.setattr(_depths, "_ROWS", 7)  # some rows at once
+    again = resnet.trained(data, draws, {}, "enumerated", **options)
+    torch.testing.assert_close(again.posterior, net.posterior)
+    x, _ = net.rows(data.tensors)
+    torch.testing.assert_close(
+        again.chances(x)[0].log()[:, :, 0], net.net(x)[1].log_softmax(-1)[..., 0]
+    )
+    of_all = resnet.trained(data, draws, {}, "same_marginal", **options).posterior
+    log_z = np.log(0.7 ** np.arange(LAYERS + 1) / (0.7 ** np.arange(LAYERS + 1)).sum())
+    together = np.exp((logs - log_z[:, None]).sum(1) + log_z)
+    np.testing.assert_allclose(of_all[:, 0], together / together.sum(), atol=1e-6)
+    assert (of_all == of_all[:, :1]).all()
+    # Summed over y, p(y, z | x) is the prior of z, whatever x is: the slide's draw. So is the
+    # average of p(z | x, y) over the labels that the network itself predicts.
+    chances, _ = net.chances(x)
+    joint = net.log_prior.exp()[:, None, None] * chances
+    averaged = (joint / joint.sum(0) * joint.sum(0)).sum(-1)
+    for of_depth in (joint.sum(-1), averaged):
+        torch.testing.assert_close(of_depth, net.log_prior.exp()[:, None].expand_as(of_depth))
+    assert net.posterior.std(1).max() > 0.05
 
 
-def test_the_slides_sample_of_the_depth_ignores_the_input():
-    """Summed over y, p(y, z | x) is the prior of z, whatever x is; p(z | x, y) is not."""
-    problem = problem_of("resnet", "moons", **SMALL)
-    values = weights(problem)
-    joint = np.stack([np.exp(network(problem, values, k)) for k in range(LAYERS + 1)])
-    prior = resnet.prior_of(LAYERS, 0.7, None).exp().numpy()
-    marginal = (joint * prior[:, None, None]).sum(2)
-    np.testing.assert_allclose(marginal, np.broadcast_to(prior[:, None], marginal.shape))
-    truth = np.exp(log_terms(problem, values))
-    assert (truth / truth.sum(0)).std(1).max() > 0.05
+# -- what q is trained by ----------------------------------------------------------------------
+
+
+def terms(rows=30):
+    """log q(z | x), log p(z), log p(y | x, z) of some rows, (L + 1, rows); of q its log odds."""
+    torch.manual_seed(1)
+    logits = torch.randn(LAYERS, rows)
+    log_z = resnet.prior_of(LAYERS, 0.6, None)[:, None].expand(-1, rows)
+    return logits, log_z, -3 * torch.rand(LAYERS + 1, rows)
+
+
+def by_hand(share):
+    """q(z) from the chances of stopping (L, n), as the products are written."""
+    left, found = np.ones(share.shape[1]), []
+    for s in [*share, np.ones(share.shape[1])]:
+        found.append(left * s)
+        left = left * (1 - s)
+    return np.stack(found)
+
+
+def test_objectives_of_rows_against_numpy(monkeypatch):
+    data, (logits, log_z, log_y) = classified("moons", n=30), terms()
+    q = by_hand(1 / (1 + np.exp(-logits.numpy())))
+    kl = (q * (np.log(q) - log_z.numpy())).sum()
+    told = (q * log_y.numpy()).sum()
+    log_q = resnet.halting(logits)
+    assert float(resnet.Enumerated(data).of_rows(log_q, log_z, log_y)) == pytest.approx(told - kl)
+    ponder = float(resnet.Ponder(data).of_rows(log_q, log_z, log_y))
+    assert ponder == pytest.approx(told - 0.01 * kl)
+    uniform = torch.rand(logits.shape)
+    monkeypatch.setattr(torch, "rand_like", lambda like: uniform)
+    noisy = (logits + uniform.log() - (1 - uniform).log()).numpy()
+    relaxed = by_hand(1 / (1 + np.exp(-noisy / (2 / 3))))
+    found = float(resnet.Concrete(data).of_rows(log_q, log_z, log_y))
+    assert found == pytest.approx((relaxed * log_y.numpy()).sum() - kl)
+    assert found != pytest.approx(told - kl)
+
+
+def test_the_baseline_of_reinforce_lessens_its_noise_and_leaves_its_mean():
+    data, (logits, log_z, log_y) = classified("moons", n=30), terms()
+
+    def slope(value):
+        at = logits.clone().requires_grad_()
+        return torch.autograd.grad(value(resnet.halting(at)), at)[0]
+
+    def bare(log_q):
+        z = torch.distributions.Categorical(logits=log_q.detach().T).sample()[None]
+        at, gain = log_q.gather(0, z)[0], (log_y + log_z - log_q.detach()).gather(0, z)[0]
+        return (at * gain).sum()
+
+    reinforce = resnet.Reinforce(data)
+    exact = slope(lambda log_q: resnet.Enumerated(data).of_rows(log_q, log_z, log_y))
+    ours = torch.stack([slope(lambda q: reinforce.of_rows(q, log_z, log_y)) for _ in range(1000)])
+    plain = torch.stack([slope(bare) for _ in range(1000)])
+    error = ours.std(0) / 1000**0.5
+    assert ((ours.mean(0) - exact).abs() < 4.5 * error).all()
+    assert ours.var(0).sum() < 0.5 * plain.var(0).sum()
+
+
+def test_a_cost_is_the_log_of_the_ratio():
+    p = resnet.prior_of(LAYERS, 0.7, 0.5).exp()
+    np.testing.assert_allclose(p[1:] / p[:-1], np.exp(-0.5))
+    np.testing.assert_allclose(p.sum(), 1)
+    with pytest.raises(Refused, match="ratio and cost both"):
+        zoo.run("resnet", data="moons", **SMALL, cost=0.5, ratio=0.5)
+
+
+def test_large_images_have_blocks_of_convolutions():
+    image = Images(height=28, width=28, classes=10)
+    x, classes = torch.zeros(2, 784), tuple(map(str, range(10)))
+    data = Data(tensors={"x": x}, coords={"class": classes}, scaling=image, source="made")
+    net = resnet.network(data, 2, 3, "each")
+    assert net.image == (28, 28) and len(net.heads) == 3 and net.begin(x).shape == (2, 3, 7, 7)
+    small = replace(
+        data, tensors={"x": torch.zeros(2, 64)}, scaling=Images(height=8, width=8, classes=10)
+    )
+    assert resnet.network(small, 2, 3, "shared").image is None
 
 
 def objective_of(problem, guide, draws=1, seed=0, batch=None):
@@ -236,15 +326,20 @@ def test_rows_that_are_all_at_one_depth_are_told():
 def test_every_guide_trains_and_its_exits_are_told(guide):
     run = zoo.run("resnet", data="moons", guide=guide, **SMALL, steps=30, batch_size=20)
     told = {k[9:-1] for k in run.metrics if k.startswith("accuracy[")}
-    assert told == {"average", "average_q", *RULES}
+    of_each = "enumerated", "reinforce", "concrete"
+    by_q = {"average_q", "sample", "quantile", "mode"} if "marginal" not in guide else set()
+    of_all = {"average_posterior"} if guide in ("same", "same_marginal") else set()
+    gain = {"gain"} if guide in of_each else set()
+    assert told == {"average", "joint_mode", "sure"} | by_q | of_all | gain
+    doubts = [f.what for f in run.verdict.findings if "one for all rows" in f.what]
+    assert len(doubts) == len(of_all)
     assert run.idata["posterior"].sizes["draw"] == 1
-    assert 0 <= run.metrics["layers[joint_mode]"] <= LAYERS
-    assert 0 <= run.metrics["layers[sure]"] <= LAYERS
     stem, block, head = 2 * 4, 2 * 4 * 4, 4 * 2  # multiply-adds
     whole = stem + LAYERS * block
     looked = (whole + (LAYERS + 1) * head) / (whole + head)
     assert run.metrics["work[average]"] == pytest.approx(looked)
-    assert run.metrics["work[quantile]"] <= run.metrics["work[average_q]"]
+    if by_q:
+        assert run.metrics["work[quantile]"] <= run.metrics["work[average_q]"]
     assert run.metrics["accuracy[average]"] == pytest.approx(run.metrics["accuracy"])
 
 
@@ -302,6 +397,9 @@ def test_steps_of_the_tent_are_what_they_are_said_to_be():
         assert y[row] == sum(2**i for i in range(3) if end[i] > 0.5)
     more = classified("tent", n=600)
     assert torch.equal(data.test["x"], more.test["x"])
+    few = classified("tent", n=3)  # labels are what they are, whichever occur
+    assert few.coords["class"] == data.coords["class"] == tuple("01234567")
+    assert torch.equal(few.test["y"], data.test["y"]) and few.tensors["y"].shape == (3,)
 
 
 def test_the_kept_draws_of_weights_and_depths_are_the_same_ones():
