@@ -40,7 +40,7 @@ from .sampling import Sampling, base_of
 from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
-_SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau"}
+_SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}
 # What is climbed where the guide has no objective of its own.
 Aim = Literal["elbo", "iwae"]
 # Stream of the random numbers that a guide begins with, apart from those of its steps.
@@ -62,7 +62,7 @@ def svi(
     steps: Annotated[int, ">= 1"] = 20_000,
     lr: Annotated[float | None, "> 0"] = None,
     schedule: Schedule | None = None,
-    particles: Annotated[int, ">= 1"] = 8,
+    particles: Annotated[int | None, ">= 1"] = None,
     batch_size: Annotated[int | None, ">= 1"] = None,
     objective: Aim = "elbo",
     window: Annotated[int | None, ">= 10"] = None,
@@ -88,7 +88,8 @@ def svi(
             not converged.
         lr: the first learning rate; None takes the guide's own, else 0.1.
         schedule: how the learning rate falls; None takes the guide's own, else `plateau`.
-        particles: Monte Carlo samples of the objective in a step.
+        particles: Monte Carlo samples of the objective in a step; None takes the guide's own,
+            else 8.
         objective: `elbo`, or `iwae`, the tighter bound of Burda et al. (2016): for each row the
             log of the mean over the particles of p / q, where each row has latents of its own.
         batch_size: rows in a step, drawn anew in each pass over the data; None takes all.
@@ -114,9 +115,9 @@ def svi(
     shown = program if rows is None else _of_first(program, chosen.guide, rows, seed)
     check_memory(draws, shown.size)
     used = _SETTINGS | dict(chosen.settings)
-    own = {"lr": lr, "window": window, "schedule": schedule}
+    own = {"lr": lr, "window": window, "schedule": schedule, "particles": particles}
     used |= {name: value for name, value in own.items() if value is not None}
-    pace = Pace(steps, batch_size, particles, compile, objective, **used)
+    pace = Pace(steps, batch_size, compile=compile, objective=objective, **used)
     with store():
         with seeded(seed, FIT, _BEGIN):
             _check_aim(objective, program, chosen)

@@ -86,14 +86,14 @@ class Trained:
 
         Args:
             layers: blocks that were executed, (n,).
-            rule: by which they were left, or `average`: it looked at the scores after each of
+            rule: by which they were left, or an `average`: it looked at the scores after each of
                 them. None of a network of that depth.
         """
         stem, block, head = self._counts
         read = head * torch.ones(len(layers), dtype=torch.float64)
         if rule is not None:
             read = head * (layers.double() + 1)
-            if rule not in (*WITHOUT_Q, "average"):
+            if rule not in (*WITHOUT_Q, "average", "average_posterior"):
                 read += (self.net.units + SURENESS) * (layers + 1).clamp(max=self.net.layers)
         return (stem + block * layers + read) / (stem + block * self.net.layers + head)
 
