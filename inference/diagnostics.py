@@ -17,6 +17,9 @@ _RANK = {"note": 0, "warn": 1, "fail": 2}
 # Shares of rows whose latents a guide may miss before a word is said, or a warning given.
 _FEW_ROWS, _MANY_ROWS = 0.05, 0.5
 
+# Guides beyond which there is nuts alone.
+_RICH = ("mvn", "maf", "nsf")
+
 R_HAT_MAX, ESS_MIN, BFMI_MIN, DIVERGENT_MAX = 1.01, 400, 0.3, 0.001
 
 
@@ -57,12 +60,9 @@ def verdict(fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]) -> 
     if "khat_high" in metrics:
         findings += _khat_of_rows(metrics["khat_high"])
     elif "khat" in metrics:
-        network = "predictions" in idata.groups()
-        findings += _khat(metrics["khat"], len(fit.log_ratios), network)
-    if metrics.get("loo_khat_max", 0) > KHAT_MAX:
-        k = metrics["loo_khat_max"]
-        what = f"PSIS-LOO leans on single rows (k-hat up to {k:.2f})"
-        findings.append(Finding("note", what, "read elpd_loo with care"))
+        findings += _khat(metrics["khat"], len(fit.log_ratios), idata)
+    if "loo_khat_max" in metrics:
+        findings += _khat_of_loo(metrics["loo_khat_max"], metrics["loo_khat_high"])
     return _of(findings)
 
 
@@ -125,16 +125,28 @@ def _energy(idata: az.InferenceData) -> list[Finding]:
     return [Finding("fail", what, "reparameterise heavy tails or funnels")]
 
 
-def _khat(khat: float, draws: int, network: bool) -> list[Finding]:
+def _khat(khat: float, draws: int, idata: az.InferenceData) -> list[Finding]:
     bound = min(KHAT_MAX, 1 - 1 / np.log10(draws))
     if khat < bound:
         return []
     what = f"the approximation misses the posterior (k-hat {khat:.2f}, bound {bound:.2f})"
-    if network:  # whose weights nobody asks for: units can be swapped
+    if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
         mend = "its weights tell nothing one by one, it is judged on what it predicts"
         return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
-    mend = "do not trust the parameter intervals; try --guide mvn, or nuts"
+    rich = idata.attrs.get("guide", "") in _RICH
+    mend = f"do not trust the parameter intervals; try {'' if rich else '--guide mvn, or '}nuts"
     return [Finding("warn", what, mend)]
+
+
+def _khat_of_loo(highest: float, share: float) -> list[Finding]:
+    """Of the rows that are left out in turn, some that the importance weights cannot do without."""
+    if highest <= KHAT_MAX:
+        return []
+    if share <= _FEW_ROWS:
+        what = f"PSIS-LOO leans on single rows (k-hat up to {highest:.2f})"
+        return [Finding("note", what, "read elpd_loo with care")]
+    what = f"PSIS-LOO fails for {share:.0%} of the rows (k-hat up to {highest:.2f})"
+    return [Finding("note", what, "do not use elpd_loo; score rows that are held out")]
 
 
 def _khat_of_rows(share: float) -> list[Finding]:

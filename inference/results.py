@@ -413,9 +413,10 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
         every = _every(fit.log_p.numel(), len(rows), _LIKELIHOOD_ELEMENTS)
         weights = weights + (fit.log_p - fit.log_q)[:, ::every].flatten().numpy()
     smoothed, tails = psis(weights)
-    # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf.
+    # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf or nan.
     level = np.ptp(weights, axis=1) < 1e-2
-    tails = np.where(np.isinf(tails) & level, -np.inf, tails)
+    tails = np.where(level, 0.0, tails)
+    smoothed = np.where(level[:, None], weights, smoothed)
     each = _log_mean_weighted(rows, smoothed)
     full = _log_mean_weighted(rows, None if fit.log_q is None else weights + rows)
     _add_group(idata, "loo", xr.Dataset({"elpd": ("row", each), "khat": ("row", tails)}))
@@ -424,6 +425,7 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
         "elpd_loo_se": float(np.sqrt(len(each) * each.var())),
         "p_loo": float((full - each).sum()),
         "loo_khat_max": float(np.max(tails)),
+        "loo_khat_high": float((tails > KHAT_MAX).mean()),
     }
 
 

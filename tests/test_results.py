@@ -173,3 +173,15 @@ def test_the_scalars_of_a_site_are_named_as_in_a_summary():
     names = results.cell_names(Program(problem), "w")
     assert names[:2] == ["w[age]", "w[sex]"] and len(names) == 10
     assert results.cell_names(Program(problem), "b") == ["b"]
+
+
+def test_rows_that_every_draw_predicts_count_in_loo():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(-1, 0.1, (4, 250, 20))
+    # So level that no tail can be fitted, or a wild one.
+    rows[..., 3] = -1e-30 * rng.exponential(size=(4, 250))
+    rows[..., 4] = -1e-14 * rng.exponential(size=(4, 250)) ** 8
+    idata = az.from_dict(log_likelihood={"y": rows})
+    found = results._loo(Fit(draws={}, kind="chains"), idata, None)
+    assert found["elpd_loo"] == pytest.approx(-18, abs=0.5) and found["p_loo"] > 0
+    assert found["loo_khat_high"] == 0
