@@ -20,6 +20,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -2232,16 +2233,25 @@ def _show(arguments: argparse.Namespace) -> None:
     if known:
         _show_sites(entry)
         print("\nMethods (on the default data)")
-        for method, reason in _methods_of(name).items():
+        reasons = _methods_of(name)
+        for method, reason in reasons.items():
             text = f"refused: {reason}" if reason else inference.title(method)
             print(f"  {method:8} {text}")
+        _show_method_settings(entry, [method for method in reasons if not reasons[method]])
     print("\nGuides for svi")
     for i, guide in enumerate(entry.guides):
-        print(f"  {guide:20} the model's own{'' if i else ' (default)'}")
+        whose = "the model's own" if i else "the model's own, the default"
+        print(f"  {guide:20} {_own_guide(entry, guide)} ({whose})".replace("  (", " ("))
     forms = inference.guide_forms()
     for guide, text in inference.guide_titles().items():
         if not entry.identified or guide not in inference.network_guides():
             print(f"  {forms[guide]:20} {text}")
+
+
+def _own_guide(entry: models.Entry, guide: str) -> str:
+    """What a guide of the model's own is, or what it is trained by if that is its own too."""
+    told = inspect.getdoc(entry.objectives.get(guide, entry.guides[guide])) or ""
+    return told.partition("\n")[0].rstrip(".")
 
 
 def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
@@ -2249,6 +2259,20 @@ def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
         print(f"\n{title} (--set name=value)")
     for name, setting in declared.items():
         print(f"  {name:12} default {setting.default!s:10} {setting.range}".rstrip())
+
+
+def _show_method_settings(entry: models.Entry, methods: Sequence[str]) -> None:
+    """The settings of each method with the values that this model gives them."""
+    print("\nSettings of the methods (--set name=value; none: see the docstring)")
+    for method in methods:
+        declared = _homes(entry, inference.method(method))["method"]
+        values = {name: setting.default for name, setting in declared.items()}
+        values |= entry.settings.get(method, {})
+        told = " ".join(f"{k}={str(v).lower()}" for k, v in values.items())
+        lines = textwrap.wrap(
+            told, 88, initial_indent=f"  {method:8} ", subsequent_indent=" " * 11
+        )
+        print("\n".join(lines))
 
 
 def _show_sites(entry: models.Entry) -> None:
@@ -2259,9 +2283,12 @@ def _show_sites(entry: models.Entry) -> None:
     with machine.numbers():
         sites = Program(prepare.problem_of(entry, options, entry.data())).sites
     print("\nSites (default data)")
+    width = max(8, *map(len, sites))
     for site in sites.values():
         plates = f" in {', '.join(p.name for p in site.plates)}" if site.plates else ""
-        print(f"  {site.name:8} {site.role:8} {type(site.base).__name__}{plates} {site.shape}")
+        print(
+            f"  {site.name:{width}} {site.role:8} {type(site.base).__name__}{plates} {site.shape}"
+        )
 
 
 def _new(arguments: argparse.Namespace) -> None:

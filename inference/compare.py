@@ -161,8 +161,9 @@ class Table(pd.DataFrame):
 class Comparison(Table):
     """A row per run; what does not apply is empty (NaN).
 
-    Columns: verdict; time_s (of the method alone); mean_error (the largest difference of a
-    parameter's mean from the reference, in the reference's sds) with its Monte Carlo error
+    Columns: verdict, and the gravest reason of one that is no pass; time_s (of the method alone);
+    mean_error (the largest difference of a parameter's mean from the reference, in the
+    reference's sds) with its Monte Carlo error
     mean_error_se and the parameter (worst); sd_low and sd_high (range of sd ratios) and sd_se;
     distance of the joint draws (of networks: of the predictions) and its noise floor
     (`distance.py`); elbo, log_evidence and gap
@@ -243,7 +244,7 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
     }
     parameters, lines = [], {}
     for row in rows:
-        line: dict[str, Any] = {"verdict": row.status, "reading": row.reason}
+        line: dict[str, Any] = {"verdict": row.status, "reason": "", "reading": row.reason}
         if row.record is not None:
             reference = references[row.posterior]
             each = _against(row.summary, reference)
@@ -272,11 +273,12 @@ def _table(
 
 _NO_REFERENCE = "none: no exact posterior is known, and no nuts run that passes is among them"
 
-_WORDS = ("verdict", "worst", "reading")
+_WORDS = ("verdict", "reason", "worst", "reading")
 _COLUMNS = [
-    "verdict", "time_s", "mean_error", "mean_error_se", "worst", "sd_low", "sd_high", "sd_se",
-    "distance", "distance_floor", "elbo", "elbo_se", "log_evidence", "gap", "log_bayes_factor",
-    "khat", "elpd_loo", "elpd_loo_se", "elpd_test", *_SCORES, "ess", "ess_per_s", "reading",
+    "verdict", "reason", "time_s", "mean_error", "mean_error_se", "worst", "sd_low", "sd_high",
+    "sd_se", "distance", "distance_floor", "elbo", "elbo_se", "log_evidence", "gap",
+    "log_bayes_factor", "khat", "elpd_loo", "elpd_loo_se", "elpd_test", *_SCORES, "ess",
+    "ess_per_s", "reading",
 ]  # fmt: skip
 
 
@@ -338,7 +340,9 @@ def _line(
     """The row's line of the table; `each` holds its scalars against the reference."""
     record, metrics = row.record, row.record["metrics"]
     line: dict[str, Any] = {name: metrics[name] for name in _METRICS + _SCORES if name in metrics}
-    line |= {"verdict": record["verdict"]["status"], "time_s": record["timing"]["fit_s"]}
+    status, reasons = record["verdict"]["status"], record["verdict"]["reasons"]
+    line |= {"verdict": status, "reason": "" if status == "pass" else reasons[0]}
+    line["time_s"] = record["timing"]["fit_s"]
     if row.chains:
         line["ess"] = float(row.summary["ess_bulk"].min())
         line["ess_per_s"] = line["ess"] / line["time_s"]

@@ -139,7 +139,7 @@ def _khat(khat: float, draws: int, idata: az.InferenceData) -> list[Finding]:
 
 
 def _khat_of_loo(highest: float, share: float) -> list[Finding]:
-    """Of the rows that are left out in turn, some that the importance weights cannot do without."""
+    """Of the rows that are left out in turn, some that the weights cannot do without."""
     if highest <= KHAT_MAX:
         return []
     if share <= _FEW_ROWS:

@@ -58,12 +58,17 @@ def comparison_html(table: Comparison) -> str:
     """The comparison as tables: verdicts and readings first, then the numbers."""
     rows = "".join(
         f"<tr><th>{escape(str(label))}</th><td>{_badge(row['verdict'])}</td>"
-        f'<td style="text-align:left">{escape(row["reading"])}</td></tr>'
+        f'<td style="text-align:left">{_readings(row)}</td></tr>'
         for label, row in table.iterrows()
     )
     return "\n".join(
         [_against(table), f'<div class="wide"><table>{rows}</table></div>', numbers_html(table)]
     )
+
+
+def _readings(row: Mapping[str, Any]) -> str:
+    """How it stands to the reference, and why its verdict is no pass."""
+    return "<br>".join(escape(said) for said in (row["reading"], row["reason"]) if said)
 
 
 def _against(table: Comparison) -> str:
@@ -161,7 +166,12 @@ def _trusted(runs: Mapping[str, Any], readings: Mapping[str, str]) -> str:
     rest = [k for k in passing if k not in (*points, *priors)]
     off = [k for k in rest if _is_off(readings.get(k, ""))]
     sound = [k for k in rest if k not in off]
-    said = [f"<b>Trust: {escape(', '.join(sound)) or 'none of them'}.</b>"]
+    partly = [k for k in sound if runs[k].verdict.reasons]
+    wholly = [k for k in sound if k not in partly]
+    none = f"none of them{' without reserve' if partly else ''}"
+    said = [f"<b>Trust: {escape(', '.join(wholly)) or none}.</b>"]
+    if partly:
+        said.append(f"Passed, with reserves told below: {escape(', '.join(partly))}.")
     if off:
         said.append(f"Passed their own checks, yet differ: {escape(', '.join(off))}.")
     if points:

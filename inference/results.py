@@ -413,7 +413,7 @@ def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, flo
         every = _every(fit.log_p.numel(), len(rows), _LIKELIHOOD_ELEMENTS)
         weights = weights + (fit.log_p - fit.log_q)[:, ::every].flatten().numpy()
     smoothed, tails = psis(weights)
-    # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf or nan.
+    # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf, nan.
     level = np.ptp(weights, axis=1) < 1e-2
     tails = np.where(level, 0.0, tails)
     smoothed = np.where(level[:, None], weights, smoothed)

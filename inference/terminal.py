@@ -116,6 +116,8 @@ def show_comparison(table: Comparison) -> None:
         line = Text(f"{label:{width}}  ")
         line.append(f"{row['verdict'].upper():7}", style=_COLOURS.get(row["verdict"], "dim"))
         out.print(line.append(f"  {row['reading']}"), soft_wrap=True)
+        if row["reason"]:
+            out.print(Text(f"  - {row['reason']}"), soft_wrap=True)
     for columns in layout(table):
         out.print()
         drawn = Table(box=None, pad_edge=False, header_style="bold")

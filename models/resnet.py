@@ -296,15 +296,6 @@ def _run_together(
     return log_w, log_q, log_z, log_y
 
 
-_GUIDES = {
-    "enumerated": (Halting, Enumerated),
-    "reinforce": (Halting, Reinforce),
-    "concrete": (Halting, Concrete),
-    "ponder": (Halting, Ponder),
-    "marginal": (Prior, Marginal),
-    "same": (Same, OfAll),
-    "same_marginal": (Prior, MarginalOfAll),
-}
 # What q has learned that going on is worth is in nats where the ELBO of each row has trained it.
 _RULES: dict[str, tuple[Rule, ...]] = {
     **dict.fromkeys(("enumerated", "reinforce", "concrete"), RULES),
@@ -409,8 +400,24 @@ _TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
 ENTRY = Entry(
     model=ResNet,
     data=classified,
-    guides={name: guide for name, (guide, _) in _GUIDES.items()},
-    objectives={name: objective for name, (_, objective) in _GUIDES.items()},
+    guides={
+        "enumerated": Halting,
+        "reinforce": Halting,
+        "concrete": Halting,
+        "ponder": Halting,
+        "marginal": Prior,
+        "same": Same,
+        "same_marginal": Prior,
+    },
+    objectives={
+        "enumerated": Enumerated,
+        "reinforce": Reinforce,
+        "concrete": Concrete,
+        "ponder": Ponder,
+        "marginal": Marginal,
+        "same": OfAll,
+        "same_marginal": MarginalOfAll,
+    },
     estimates=("enumerated", "reinforce", "concrete"),
     first="svi:enumerated",
     identified=False,

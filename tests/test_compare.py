@@ -21,7 +21,13 @@ DATA = {"source": "rows", "n": 3, "sha256": "a" * 64}
 
 def record(method: str, **more) -> dict:
     plain = {"model": "m", "method": method, "guide": None, "options": {}, "settings": {}}
-    plain |= {"seed": 0, "data": DATA, "verdict": {"status": "pass"}, "metrics": {}, "exact": {}}
+    plain |= {
+        "seed": 0,
+        "data": DATA,
+        "verdict": {"status": "pass", "reasons": []},
+        "metrics": {},
+        "exact": {},
+    }
     return plain | {"timing": {"fit_s": 2.0}} | more
 
 
@@ -70,7 +76,10 @@ def test_errors_are_those_of_the_draws():
 
 
 def test_the_reference_is_exact_else_nuts_that_passes_else_none():
-    good, bad = row("nuts", normal(chains=4)), {"verdict": {"status": "fail"}}
+    good, bad = (
+        row("nuts", normal(chains=4)),
+        {"verdict": {"status": "fail", "reasons": ["R-hat"]}},
+    )
     failing = row("nuts seed=1", normal(chains=4), **bad)
     exact = row("exact", normal(), exact={}, metrics={"log_evidence": -3.0})
     other = row("svi", normal(seed=7), metrics={"elbo": -3.5, "elbo_se": 0.1})
@@ -79,6 +88,8 @@ def test_the_reference_is_exact_else_nuts_that_passes_else_none():
     none = compare.compare([failing, other], {})
     assert none.references["m"].startswith("none")
     assert none["mean_error"].isna().all() and none["distance"].isna().all()
+    assert none["reason"].tolist() == ["R-hat", ""]
+    assert "R-hat" in none._repr_html_()
     assert none["mean_error"].dtype == float
     assert compare.compare([exact, other], {}).loc["svi", "gap"] == pytest.approx(0.5)
     assert np.isnan(compare.compare([good, other], {}).loc["svi", "gap"])
@@ -90,7 +101,7 @@ def test_a_point_has_a_place_but_no_width_and_a_refusal_only_its_reason():
     table = compare.compare([point, refused, row("exact", normal())], {"m": TRUTH})
     assert table.loc["map", "mean_error"] == pytest.approx(0.05, abs=0.06)
     assert table.loc["map", ["sd_low", "sd_high", "distance", "ess"]].isna().all()
-    empty = table.loc["mle"].drop(["verdict", "reading"])
+    empty = table.loc["mle"].drop(["verdict", "reason", "reading"])
     assert empty.isna().all()
     assert table.loc["mle", ["verdict", "reading"]].tolist() == ["refused", "no likelihood"]
 

@@ -78,6 +78,7 @@ def test_show_teaches(capsys):
         assert word in text
     for method in zoo.inference.METHODS:
         assert f"  {method} " in text
+    assert "target_accept=0.9" in text
     assert str(HOUSE / "models" / "coin.py") in text
 
 
