@@ -226,11 +226,15 @@ def _rows(
 
 def _check_shape(site: Site, key: str) -> None:
     expected = tuple(site.fn.shape())
-    if site.shape != expected:
-        raise Refused(
-            f"{key} has shape {site.shape}, its distribution {type(site.base).__name__} has "
-            f"{expected}; give {key} that shape (broadcasting would be silently wrong)"
-        )
+    if site.shape == expected:
+        return
+    mend = f"give {key} that shape (broadcasting would be silently wrong)"
+    if site.shape[1:] == expected:  # one value for each row, and no rows
+        mend = f'write it inside `with pyro.plate("row", {site.shape[0]}):`'
+    raise Refused(
+        f"{key} has shape {site.shape}, its distribution {type(site.base).__name__} has "
+        f"{expected}; {mend}"
+    )
 
 
 def check_support(site: Site, key: str) -> None:

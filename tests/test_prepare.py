@@ -46,11 +46,16 @@ def bernoulli(y):
         pyro.sample("y", dist.Bernoulli(p), obs=y)
 
 
+def without_rows(y):
+    pyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+
+
 @pytest.mark.parametrize(
     ("model", "y", "message"),
     [
         (bernoulli, [0.0, 2.0, 1.0], "y is 2 in row 2, outside the support of Bernoulli"),
         (regression, [[1.0], [2.0], [3.0]], r"shape \(3, 1\).*silently wrong"),
+        (without_rows, [1.0, 2.0, 3.0], r'write it inside `with pyro.plate\("row", 3\):`'),
         (lambda y: pyro.sample("z", dist.Poisson(3.0)) and None, [1.0], "cannot be summed out"),
         (lambda y: y @ torch.ones(7), [1.0], r"cannot run on these data.*y \(1,\)"),
     ],
