@@ -1889,6 +1889,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
+    from inference import store
+
+    if store.begun(Path(arguments.run))["status"] == "done":
+        print(f"{arguments.run} was done already, this is its result", file=sys.stderr)
     done = _resumed(Path(arguments.run), _NOTHING_GIVEN, _how(arguments))
     return (_ended if isinstance(done, Run) else _calibration_ended)(done, arguments)
 
@@ -2059,6 +2063,7 @@ def _write_table(out: Path | None, table: pd.DataFrame) -> None:
     if out is not None:
         text = table.to_csv() if out.suffix == ".csv" else json.dumps(_rows_of(table), indent=1)
         store.write_text(out, text)
+        print(f"wrote {len(table)} rows to {out}", file=sys.stderr)
 
 
 def _evidence_command(arguments: argparse.Namespace) -> None:

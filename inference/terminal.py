@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import traceback
@@ -25,7 +26,7 @@ _MARKS = {
     True: {True: "✓", False: "✗", None: "-"},
     False: {True: "ok", False: "NO", None: "- "},
 }
-_MOST_ROWS, _MOST_COLUMNS = 40, 14
+_MOST_ROWS = 40
 _FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
 
 
@@ -280,18 +281,26 @@ def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
 
 def show_table(out: Console, table: pd.DataFrame) -> None:
     """Print a summary, long and wide ones cut with a word on what is left out."""
-    columns = table.columns[:_MOST_COLUMNS]
+    cells = {c: [_number(c, v) for v in table[c].head(_MOST_ROWS)] for c in table.columns}
+    columns = _fitting(cells, out.width - max(map(len, map(str, table.index[:_MOST_ROWS]))))
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     drawn.add_column("")
     for column in columns:
         drawn.add_column(column, justify="right")
-    for name, row in table.head(_MOST_ROWS).iterrows():
-        drawn.add_row(Text(str(name)), *(_number(c, row[c]) for c in columns))
+    for i, name in enumerate(table.index[:_MOST_ROWS]):
+        drawn.add_row(Text(str(name)), *(cells[column][i] for column in columns))
     out.print(drawn)
     _say_rest(out, table)
     if len(table.columns) > len(columns):
         more = len(table.columns) - len(columns)
         out.print(Text(f"... and {more} more columns (--json has all)"))
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], room: int) -> list[str]:
+    """The first columns that this many letters have room for, one at least."""
+    widths = [2 + max(map(len, (column, *texts))) for column, texts in cells.items()]
+    count = sum(width <= room for width in itertools.accumulate(widths))
+    return list(cells)[: max(count, 1)]
 
 
 def _say_rest(out: Console, table: pd.DataFrame) -> None:

@@ -320,7 +320,8 @@ def test_a_run_that_is_done_is_not_run_again(tmp_path, capsys):
     path = zoo.run("coin", method="laplace", draws=50, out=tmp_path).path
     before = (path / "run.json").read_bytes()
     assert zoo.main(["resume", str(path)]) == 0
-    assert "coin laplace" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "coin laplace" in told.out and "was done already" in told.err
     assert (path / "run.json").read_bytes() == before
     assert zoo.main(["resume", str(tmp_path / "none")]) == 66
 

@@ -17,11 +17,11 @@ def test_long_tables_are_cut_with_a_word(capsys):
 
 
 def test_wide_tables_are_cut_with_a_word(capsys):
-    table = pd.DataFrame([[0.0] * 100], columns=[f"z[{i}]" for i in range(100)])
+    table = pd.DataFrame([[-0.12345] * 100], columns=[f"z[{i}]" for i in range(100)])
     terminal.show_table(terminal.console(), table)
     text = capsys.readouterr().out
-    assert "z[13]" in text and "z[14]" not in text
-    assert "86 more columns" in text
+    assert "z[12]" in text and "z[13]" not in text  # 1 + 13 (2 + 7) letters, of 120
+    assert "87 more columns" in text and text.count("-0.1235") == 13 and "\u2026" not in text
 
 
 def test_metrics_of_several_things_are_a_table(capsys):
