@@ -203,6 +203,7 @@ def density(
     *,
     fill: bool = True,
     span: tuple[float, float] | None = None,
+    whole: bool = False,
 ) -> None:
     """A histogram: unlike a kernel estimate it invents nothing beyond a bound of the support.
 
@@ -213,9 +214,12 @@ def density(
         label: in the legend.
         fill: bars, else their outline.
         span: the range to show; the height stays the density among all values.
+        whole: from the least to the largest, as data want it; of draws the outermost thousandth
+            is left out.
     """
     values = values[np.isfinite(values)].astype(float)
-    low, high = span or (np.percentile(values, [0.05, 99.95]) if len(values) else (0.0, 0.0))
+    ends = [0, 100] if whole else [0.05, 99.95]
+    low, high = span or (np.percentile(values, ends) if len(values) else (0.0, 0.0))
     if len(values) > 1 and np.ptp(values) > 0 and high > low:
         bins = np.linspace(low, high, int(np.clip(len(values) ** 0.5, 8, 50)))
         counts, edges = np.histogram(values, bins)

@@ -283,7 +283,7 @@ def predictive(idata: az.InferenceData, exact: Any = None) -> Figure:
             _shares(ax, draws, observed)
         else:
             density(ax, draws.ravel(), SKY, "predicted")
-            density(ax, observed.ravel(), RED, "observed", fill=False)
+            density(ax, observed.ravel(), RED, "observed", fill=False, whole=True)
             ax.set_ylabel("density")
         ax.set(xlabel=name, ylim=(0, None))
     caption = "New data as the fit predicts them, against the data it saw: alike if it fits."

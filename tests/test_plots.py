@@ -88,6 +88,12 @@ def test_predictive_shares_are_those_of_the_draws(runs):
     assert seen.get_ydata() == pytest.approx([1 / 3, 2 / 3])
 
 
+def test_all_observed_values_are_in_the_histogram(schools):
+    seen = schools.plot("predictive").axes[0].patches[1].get_data()
+    assert seen.edges[[0, -1]].tolist() == [-3, 28]
+    assert 8 * (seen.values * np.diff(seen.edges)).sum() == pytest.approx(8)
+
+
 def test_captions_name_the_run(runs):
     assert runs["svi"].plot("objective").get_suptitle().startswith("coin svi own: The ELBO rises")
 

@@ -83,6 +83,18 @@ def test_densities_have_area_one_or_what_lies_in_the_span():
     assert ax.lines[0].get_xdata() == [3.0, 3.0]
 
 
+@pytest.mark.parametrize("count", [8, 5000])
+def test_data_keep_their_ends_and_draws_lose_a_thousandth(count):
+    values = np.random.default_rng(0).standard_t(3, size=count)
+    ax = Figure().subplots()
+    style.density(ax, values, style.RED, "data", whole=True)
+    style.density(ax, values, style.BLUE, "draws")
+    data, draws = (patch.get_data() for patch in ax.patches)
+    assert data.edges[[0, -1]].tolist() == [values.min(), values.max()]
+    assert (data.values * np.diff(data.edges)).sum() == pytest.approx(1, abs=1e-12)
+    assert (draws.values * np.diff(draws.edges)).sum() < 1
+
+
 def test_ranges_stay_in_the_support():
     across = style.value_range(np.array([0.5, 0.9]), stats.beta(3, 1))
     assert 0 <= across[0] < 0.2 and across[-1] == 1
