@@ -410,25 +410,40 @@ def _weights(ax: Axes, idata: az.InferenceData) -> str:
 
 
 def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """The objective over the steps of the optimiser; level at the end means converged."""
+    """The objective over the steps of the optimiser: the ELBO, where the draws have a density."""
     values = idata["objective"]["value"].values
+    bound = _has_ratios(idata)
     figure, (ax,) = grid(1, height=2.9, left=0.75)
     some = np.arange(0, len(values), max(1, len(values) // 3000))
     ax.plot(some, values[some], lw=0.4, color=SKY, alpha=0.7, label="each step")
     width = max(1, len(values) // 100)
     smooth = np.convolve(values, np.ones(width) / width, mode="valid")
     ax.plot(np.arange(len(smooth)) + width / 2, smooth, color=BLUE, lw=1.5, label="running mean")
-    evidence = getattr(exact, "log_evidence", None)
+    low, high = _late(values, smooth)
+    below = " The first steps are below the picture." if smooth[0] < low else ""
+    evidence = getattr(exact, "log_evidence", None) if bound else None
     if evidence is not None:
         ax.axhline(evidence, color=RED, ls="--", lw=1.2, label="exact log evidence")
-    low, high = np.percentile(smooth, [5, 100])
-    spread = max(high - low, 1e-3)
-    top = max(high, evidence if evidence is not None else high)
-    ax.set(xlabel="step", ylabel="ELBO (nats)", ylim=(low - spread, top + 0.3 * spread))
-    caption = "The ELBO rises, and stays level once the fit has converged."
+        high = max(high, evidence + 0.1 * (high - low))
+    name = "ELBO" if bound else "objective"
+    ax.set(xlabel="step", ylabel=f"{name} (nats)", ylim=(low, high))
+    caption = (
+        f"The {name} by step: a running mean that still climbs at the end asks for more steps. "
+    )
+    if not bound:
+        caption += "It may hold a log prior density at a point: its level alone says nothing."
     if evidence is not None:
-        caption += " What it stays under the evidence is how far the guide is from the posterior."
-    return captioned(figure, caption, idata, shared=ax)
+        caption += "What it stays under the evidence is how far the guide is from the posterior."
+    return captioned(figure, caption.rstrip() + below, idata, shared=ax)
+
+
+def _late(values: np.ndarray, smooth: np.ndarray) -> tuple[float, float]:
+    """The range of an objective's later half: of its running mean, and of most steps."""
+    later = smooth[len(smooth) // 2 :]
+    low, high = np.percentile(values[len(values) // 2 :], [5, 95])
+    low, high = min(low, later.min()), max(high, later.max())
+    margin = 0.1 * max(high - low, 1e-3)
+    return low - margin, high + margin
 
 
 def _sureness(kind: str) -> Callable[..., Figure]:

@@ -95,7 +95,41 @@ def test_all_observed_values_are_in_the_histogram(schools):
 
 
 def test_captions_name_the_run(runs):
-    assert runs["svi"].plot("objective").get_suptitle().startswith("coin svi own: The ELBO rises")
+    assert (
+        runs["svi"].plot("objective").get_suptitle().startswith("coin svi own: The ELBO by step")
+    )
+
+
+def climbing(*names):
+    """A result whose objective climbs from -1000 to 0 in its first tenth, with noise of sd 1."""
+    noise = np.random.default_rng(0).normal(size=5000)
+    steps = np.minimum(np.arange(5000) / 500 - 1, 0) * 1000 + noise
+    ratios = {name: np.zeros((1, 20)) for name in names}
+    idata = az.from_dict(posterior={"a": np.zeros((1, 20))}, sample_stats=ratios or None)
+    results._add_group(idata, "objective", xr.Dataset({"value": ("step", steps)}))
+    return idata
+
+
+def test_objectives_show_their_later_half_and_say_what_is_cut_off():
+    figure = plots.objective(climbing())
+    low, high = figure.axes[0].get_ylim()
+    assert -3 < low < -1.5 and 1.5 < high < 3
+    assert "first steps are below the picture" in figure.get_suptitle().replace("\n", " ")
+    level = climbing()
+    level["objective"]["value"].values[:500] = 0
+    assert "below" not in plots.objective(level).get_suptitle()
+
+
+def test_an_objective_is_an_elbo_where_draws_have_a_density():
+    class Known:
+        log_evidence = 50.0
+
+    point = plots.objective(climbing(), Known)
+    assert point.axes[0].get_ylabel() == "objective (nats)" and point.axes[0].get_ylim()[1] < 3
+    assert "ELBO" not in point.get_suptitle() and "evidence" not in point.get_suptitle()
+    bound = plots.objective(climbing("log_p", "log_q"), Known)
+    assert bound.axes[0].get_ylabel() == "ELBO (nats)" and bound.axes[0].get_ylim()[1] > 50
+    assert "evidence" in bound.get_suptitle()
 
 
 def test_priors_are_drawn_with_their_own_area_near_the_posterior(schools):
