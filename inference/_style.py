@@ -26,6 +26,7 @@ CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "0.3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 SMALL, SMALLEST = 8.5, 7.5  # points
 _WIDTH = 7.0  # inches: 910 pixels
+_EDGE = 0.03  # inches that stay free on the left
 _LINE, _LETTERS = 0.165, 106  # of a caption: a line's height in inches, its letters
 _MOST_SCALARS = 1000
 
@@ -119,6 +120,7 @@ def captioned(
         idata: the run, to be named.
         shared: a panel whose legend holds for all: it gets lines of its own below the caption.
     """
+    _widen(figure)
     who = named(idata) if idata is not None else ""
     lines = textwrap.wrap(f"{who}: {caption}" if who else caption, _LETTERS)
     handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
@@ -136,6 +138,15 @@ def captioned(
             bbox_to_anchor=(0.016, 1 - words / total), borderaxespad=0, borderpad=0,
         )  # fmt: skip
     return figure
+
+
+def _widen(figure: Figure) -> None:
+    """Widen the left margin where the numbers and the label of a vertical axis do not fit."""
+    labelled = [ax.yaxis for ax in figure.axes if ax.get_ylabel()]
+    starts = [axis.get_tightbbox().x0 / figure.dpi for axis in labelled]
+    over = _EDGE - min(starts, default=_EDGE)
+    if over > 0:
+        figure.subplots_adjust(left=figure.subplotpars.left + over / _WIDTH)
 
 
 def named(idata: az.InferenceData) -> str:

@@ -35,6 +35,16 @@ def test_panels_have_the_height_asked_for_under_any_caption(count):
         assert heights == pytest.approx([1.3] * count, abs=1e-9)
 
 
+@pytest.mark.parametrize("top", [1, 1_500_000])
+def test_numbers_and_label_of_an_axis_fit_into_the_margin(top):
+    figure, axes = style.grid(2, left=0.6)
+    axes[0].set(ylim=(-top, top), ylabel="ELBO (nats)")
+    style.captioned(figure, "caption")
+    assert (figure.subplotpars.left * 7 > 0.601) == (top > 1)
+    figure.draw_without_rendering()
+    assert axes[0].yaxis.get_tightbbox().x0 >= 0.02 * figure.dpi
+
+
 def test_captions_name_the_run_and_fit_above_legend_and_panels():
     idata = a_posterior()
     idata.attrs = {"model": "/home/me/schools.py", "method": "svi", "guide": "mvn"}
