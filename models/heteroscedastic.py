@@ -241,7 +241,10 @@ def bands(
     ax.set(xlim=(at[0], at[-1]), ylim=(middle - 0.9 * reach, middle + 0.9 * reach))
     ax.set(xlabel=data.coords["feature"][j], ylabel="target, user's units")
     others = ", the other features at their means" if x.shape[1] > 1 else ""
-    sure = "the rest of the band is doubt about the mean, and large where no data are"
+    sure = (
+        "the rest of the band is doubt about the mean, and should widen where no data are: if it "
+        "does not, the approximation is too sure"
+    )
     sure = sure if len(locs) > 1 else "a point estimate has no doubt about the mean"
     caption = (
         f"This run's predictions{others}: nine in ten new rows should lie in the band. The noise, "

@@ -192,7 +192,9 @@ def test_sigma_stays_above_its_bound():
 def test_the_bands_are_those_of_the_draws():
     draws, data = weights(6), heteroscedastic.data(n=50)
     groups = groups_of(scored(draws)[1])
-    ax = heteroscedastic.bands(data, draws, groups=groups, **OPTIONS).axes[0]
+    figure = heteroscedastic.bands(data, draws, groups=groups, **OPTIONS)
+    assert "should widen where no data are" in figure.get_suptitle().replace("\n", " ")
+    ax = figure.axes[0]
     lines = {line.get_label(): line for line in ax.lines}
     at = lines["mean"].get_xdata()
     assert at[0] < -4.5 and at[-1] > 4.5  # beyond the data
