@@ -244,10 +244,11 @@ def _diverging(idata: az.InferenceData, size: int) -> np.ndarray:
 def _most_correlated(idata: az.InferenceData) -> tuple[dict[str, np.ndarray], str]:
     """The pair of largest rank correlation, then what correlates most with those taken.
 
-    With five divergences or more it begins with the parameter in which they are least like the
-    other draws: there the trouble lies.
+    Of rows that are independent only the first is looked at. With five divergences or more it
+    begins with the parameter in which they are least like the other draws: there the trouble
+    lies.
     """
-    panels = {k: v for k, v in scalars(idata["posterior"]).items() if np.ptp(v) > 0}
+    panels = _moving(idata)
     draws = np.stack([v.ravel() for v in panels.values()])
     ranks = stats.rankdata(draws[:, :: max(1, draws.shape[1] // 1000)], axis=1)
     correlation = np.abs(np.corrcoef(ranks))
@@ -264,7 +265,26 @@ def _most_correlated(idata: az.InferenceData) -> tuple[dict[str, np.ndarray], st
         taken.append(int(rest.argmax()))
     names = list(panels)
     kept = {names[i]: panels[names[i]] for i in sorted(taken)}
-    return kept, style.said(kept, panels, which)
+    row = " Latents of the first row: rows are independent." if _rows(idata) else ""
+    return kept, row + style.said(kept, panels, which)
+
+
+def _moving(idata: az.InferenceData) -> dict[str, np.ndarray]:
+    """The scalars that move, of one row where rows are independent."""
+    rows = {dim: [0] for dim in _rows(idata)}
+    panels = scalars(idata["posterior"].isel(rows))
+    return {k: v for k, v in panels.items() if np.ptp(v) > 0}
+
+
+def _rows(idata: az.InferenceData) -> set[str]:
+    """The dimension of the data's rows, if every latent has it: none is shared between rows."""
+    groups = [idata[k].data_vars.values() for k in ("posterior", "observed_data") if k in idata]
+    if len(groups) < 2:
+        return set()
+    latent, observed = groups
+    return set.intersection(
+        *(set(value.dims[2:3]) for value in latent), *(set(value.dims[:1]) for value in observed)
+    )
 
 
 # -- predictions ------------------------------------------------------------------------------
@@ -343,10 +363,16 @@ def reliability(idata: az.InferenceData, exact: Any = None) -> Figure:
 def khat(idata: az.InferenceData, exact: Any = None) -> Figure:
     """Pareto k-hat of leave-one-out by row, and of the approximation (Vehtari et al. 2024, JMLR).
 
-    The importance weights p / q of an approximation fall like rank ** -k in their tail.
+    The importance weights p / q of an approximation fall like rank ** -k in their tail. Where
+    rows are independent each has its own, and those of all rows at once say nothing.
     """
-    draw = [panel for panel, there in ((_row_khat, "loo" in idata.groups()),
-                                       (_weights, _has_ratios(idata))) if there]  # fmt: skip
+    groups = idata.groups()
+    there = {
+        _row_khat: "loo" in groups,
+        _own_khat: "rows" in groups,
+        _weights: "rows" not in groups and _has_ratios(idata),
+    }
+    draw = [panel for panel, fits in there.items() if fits]
     figure, axes = grid(len(draw), columns=2, height=2.5, gap=0.75)
     captions = [panel(ax, idata) for panel, ax in zip(draw, axes)]
     return captioned(figure, " ".join(captions), idata)
@@ -354,6 +380,27 @@ def khat(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 def _row_khat(ax: Axes, idata: az.InferenceData) -> str:
     values = idata["loo"]["khat"].values
+    beyond = _khat_dots(ax, values)
+    ax.set_ylabel("k-hat of leaving the row out")
+    return (
+        f"Leave-one-out cannot be trusted for rows with k-hat above {KHAT_MAX}: "
+        f"{(values > KHAT_MAX).sum()} of {len(values)}{beyond}."
+    )
+
+
+def _own_khat(ax: Axes, idata: az.InferenceData) -> str:
+    values = idata["rows"]["khat"].values
+    beyond = _khat_dots(ax, values)
+    ax.set_ylabel("k-hat of the row's approximation")
+    return (
+        f"The approximation of a row's latents cannot be trusted where k-hat is above {KHAT_MAX}: "
+        f"{(values > KHAT_MAX).sum()} of {len(values)} rows{beyond}; the median "
+        f"is {np.median(values):.2f}."
+    )
+
+
+def _khat_dots(ax: Axes, values: np.ndarray) -> str:
+    """The k-hat of each row, and the bounds; words on those beyond the picture."""
     shown = np.clip(values, -0.5, 1.5)
     high = values > KHAT_MAX
     rows = np.arange(len(values))
@@ -363,13 +410,9 @@ def _row_khat(ax: Axes, idata: az.InferenceData) -> str:
         ax.annotate(f" {row}", (row, shown[row]), fontsize=7, va="center")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _khat_bounds(ax)
-    ax.set(xlabel="row of the data", ylabel="k-hat of leaving the row out")
+    ax.set_xlabel("row of the data")
     ax.set_ylim(min(-0.05, shown.min() - 0.05), max(0.85, shown.max() + 0.1))
-    beyond = " (at the top: 1.5 and more)" if (values > 1.5).any() else ""
-    return (
-        f"Leave-one-out cannot be trusted for rows with k-hat above 0.7: {high.sum()} of "
-        f"{len(values)}{beyond}."
-    )
+    return " (at the top: 1.5 and more)" if (values > 1.5).any() else ""
 
 
 def _khat_bounds(ax: Axes) -> None:
@@ -498,7 +541,8 @@ def _fits(idata: az.InferenceData) -> Mapping[str, bool]:
         "ess": chains,
         "energy": "energy" in sampled,
         "marginals": filled and not network,
-        "pair": filled and sum(np.ptp(v) > 0 for v in values.values()) > 1,
+        "pair": filled and bool(values) and len(_moving(idata)) > 1,
         "prior_posterior": filled and bool(before.keys() & values.keys()),
-        "khat": "loo" in groups or (filled and not network and {"log_p", "log_q"} <= sampled),
+        "khat": bool({"loo", "rows"} & set(groups))
+        or (filled and not network and {"log_p", "log_q"} <= sampled),
     }

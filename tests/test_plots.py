@@ -227,6 +227,29 @@ def test_pairs_are_the_most_correlated():
     assert len(plots.pair(idata).axes) == 6
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_pairs_are_of_one_row_where_no_latent_is_shared_between_rows(shared):
+    rng = np.random.default_rng(0)
+    values = {"z": rng.normal(size=(1, 300, 5, 3)), "mu": rng.normal(size=(1, 300))}
+    if not shared:
+        del values["mu"]
+    dims = {"z": ["row", "k"], "x": ["row"]}
+    idata = az.from_dict(posterior=values, observed_data={"x": np.zeros((5, 7))}, dims=dims)
+    names, words = plots._most_correlated(idata)
+    if shared:
+        assert "4 of 16" in words and "row" not in words
+    else:
+        assert list(names) == ["z[0, 0]", "z[0, 1]", "z[0, 2]"] and "of the first row" in words
+    assert "pair" in plots.available(idata)
+
+
+def test_a_row_of_one_number_has_no_pair():
+    values = np.random.default_rng(0).normal(size=(1, 300, 5))
+    dims = {"z": ["row"], "x": ["row"]}
+    idata = az.from_dict(posterior={"z": values}, observed_data={"x": np.zeros(5)}, dims=dims)
+    assert "pair" not in plots.available(idata)
+
+
 # -- what approximations and predictions are worth ---------------------------------------------
 
 
@@ -248,10 +271,22 @@ def test_rows_that_carry_the_fit_are_crossed_and_numbered():
     assert "2 of 4 (at the top: 1.5 and more)" in figure.get_suptitle().replace("\n", " ")
 
 
-def with_khat(values):
-    idata = az.from_dict(posterior={"a": np.zeros((1, 20))})
-    results._add_group(idata, "loo", xr.Dataset({"khat": ("row", values)}))
+def with_khat(values, group="loo"):
+    ratios = {name: np.zeros((1, 20)) for name in ("log_p", "log_q") if group == "rows"}
+    idata = az.from_dict(posterior={"a": np.zeros((1, 20))}, sample_stats=ratios or None)
+    results._add_group(idata, group, xr.Dataset({"khat": ("row", values)}))
     return idata
+
+
+def test_rows_that_are_approximated_one_by_one_have_their_own_khat_and_no_joint_weights():
+    idata = with_khat([0.2, 0.8, 0.3], "rows")
+    assert "khat" in plots.available(idata)
+    figure = plots.khat(idata)
+    (axes,) = figure.axes
+    low, high = axes.lines[:2]
+    assert low.get_ydata().tolist() == [0.2, 0.3] and high.get_ydata().tolist() == [0.8]
+    words = figure.get_suptitle().replace("\n", " ")
+    assert "1 of 3 rows; the median is 0.30" in words
 
 
 def test_weights_of_a_guide_have_mean_one_and_its_khat_is_told(runs):
