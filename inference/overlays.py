@@ -210,7 +210,7 @@ def asymptopia(table: pd.DataFrame, truth: Mapping[str, float] | None = None) ->
     foretold = [name for name in names if name.startswith("P(next")][:2]
     names = [n for n in names if n not in foretold][: _STUDY_PANELS - len(foretold)] + foretold
     rest = style.said(names, set(table["parameter"]), "the first")
-    figure, axes = grid(len(names), columns=min(3, len(names)), height=2.0, gap=0.6)
+    figure, axes = grid(len(names), columns=min(3, len(names)), height=2.0, gap=0.8)
     for ax, name in zip(axes, names):
         part = table[table["parameter"] == name]
         for i, (kind, (colour, marker, _)) in enumerate(_ESTIMATES.items()):
@@ -268,7 +268,7 @@ def sensitivity(table: pd.DataFrame) -> Figure:
     moves = {name: float(np.ptp(part["mean"]) / widths[name]) for name, part in means}
     moves = {name: move if np.isfinite(move) else 0.0 for name, move in moves.items()}
     panels, rest = style.chosen(panels, moves, _STUDY_PANELS, "those that move most,")
-    figure, axes = grid(len(panels), columns=min(3, len(panels)), height=2.0, gap=0.6)
+    figure, axes = grid(len(panels), columns=min(3, len(panels)), height=2.0, gap=0.8)
     words = list(dict.fromkeys(table["value"])) if table["value"].dtype.kind not in "if" else []
     if words:  # values that are words stand side by side
         table = table.assign(value=table["value"].map(words.index))
