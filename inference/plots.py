@@ -324,8 +324,10 @@ def _shares(ax: Axes, draws: np.ndarray, observed: np.ndarray) -> None:
     mean = shares.mean(axis=1)
     ax.bar(levels, mean, width=0.6, color=SKY, alpha=0.6, label="predicted")
     ax.vlines(levels, low, high, color=BLUE, lw=2, label="94 % of replicated data")
+    for end in (low, high):  # as wide as the bars: they stick out behind the diamonds
+        ax.hlines(end, levels - 0.3, levels + 0.3, color=BLUE, lw=1.2)
     seen = [(observed == level).mean() for level in levels]
-    ax.plot(levels, seen, "D", color=RED, label="observed")
+    ax.plot(levels, seen, "D", ms=4, color=RED, label="observed")
     ax.set(xticks=levels, ylabel="share of the data")
 
 

@@ -86,6 +86,10 @@ def test_predictive_shares_are_those_of_the_draws(runs):
     assert heights == pytest.approx([0.4, 0.6], abs=0.03)
     (seen,) = [line for line in axes.lines if line.get_label() == "observed"]
     assert seen.get_ydata() == pytest.approx([1 / 3, 2 / 3])
+    upright, *ends = (lines.get_segments() for lines in axes.collections)
+    for end, lines in enumerate(ends):
+        assert [line[0, 1] for line in lines] == [line[end, 1] for line in upright]
+        assert np.ptp(lines[0][:, 0]) == pytest.approx(axes.patches[0].get_width())
 
 
 def test_all_observed_values_are_in_the_histogram(schools):
