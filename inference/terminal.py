@@ -188,6 +188,7 @@ _OF_ROWS = {
     "log_p": "log p(x), importance sampling",
     "elbo": "ELBO, the encoder's",
     "annealed": "log p(x), annealing",
+    "apart": "importance sampling less annealing, same rows",
     "elbo_normal": "ELBO, normals fitted to each row",
     "approximation": "gap: posteriors are no independent normals",
     "amortisation": "gap: one encoder for all rows",

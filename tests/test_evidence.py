@@ -51,6 +51,12 @@ def test_a_summary_has_both_errors():
     assert lines.loc["log_p", "mcse"] == pytest.approx(np.sqrt((found["error"] ** 2).sum()) / 3)
     assert lines.loc["log_p", "se"] == pytest.approx(stats.sem(found["log_p"]))
     assert np.isnan(lines.loc["elbo", "mcse"])
+    both = found.assign(annealed=found["log_p"] - [0.5, 0.1, np.nan], annealed_error=0.3)
+    both.loc[2, "annealed_error"] = np.nan
+    apart = evidence.summary(both).loc["apart"]
+    assert apart["mean"] == pytest.approx(0.3) and apart["rows"] == 2
+    error = np.sqrt((found["error"][:2] ** 2 + 0.3**2).sum()) / 2
+    assert apart["mcse"] == pytest.approx(error)
 
 
 def test_doubts():
