@@ -34,6 +34,8 @@ _RISE, _STEEP = (0.005, 0.005), (0.05, 0.01)
 # A decoder gains for as long as anyone has trained it: what is a warning there, not a failure. Of
 # MNIST, at the best rate that was found, 2 % of the objective in the last tenth of 700,000 steps.
 _SETTLING = 0.03
+# Steps by whose median the objective is judged, where one may be an outlier.
+_SEVERAL = 5
 # A long window shows its objective, over the last steps, every so many seconds.
 _SHOWN_STEPS, _SHOWN_SECONDS = 100, 2.0
 
@@ -369,14 +371,18 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     """Whether the first steps threw the objective far below where it began: by too large a rate.
 
     An untrained network predicts about as badly as can be by chance; steps that are too large
-    make it sure of what is wrong, which costs nats by the row.
+    make it sure of what is wrong, which costs nats by the row. A single low value may be noise:
+    the median of five steps is looked at.
     """
-    tenth = trace[: max(len(trace) // 10, 1)]
-    low = int(tenth.argmin())
-    if len(trace) < 10 or trace[low] > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
+    tenth = trace[: len(trace) // 10]
+    if len(tenth) < _SEVERAL:
+        return []
+    levels = tenth.unfold(0, _SEVERAL, 1).median(-1).values
+    low, level = int(levels.argmin()), levels.min()
+    if level > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
         return []
     what = (
-        f"the steps threw the objective from {trace[0]:.6g} to {trace[low]:.6g} (step {low + 1}): "
+        f"the steps threw the objective from {trace[0]:.6g} to {level:.6g} (step {low + 1 + _SEVERAL // 2}): "
         f"the learning rate of {lr:g} is too large"
     )
     return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]

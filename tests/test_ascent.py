@@ -143,15 +143,19 @@ def test_too_few_steps_fail_and_are_named(steps, few):
 
 def test_first_steps_that_wreck_the_objective_fail_and_name_a_lower_rate():
     wrecked = LEVEL.copy()
-    wrecked[37] = wrecked[0] - 120
+    wrecked[37:42] = wrecked[0] - 120
     ((level, what, mend),) = findings(wrecked)
     assert level == "fail"
     assert "(step 38): the learning rate of 0.1 is too large" in what
     assert mend == "lower it (--set lr=0.01)"
     # Not by less than was there, nor later than in the first tenth.
-    wrecked[37] = wrecked[0] - 90
+    wrecked[37:42] = wrecked[0] - 90
     assert findings(wrecked) == []
-    wrecked[37], wrecked[237] = LEVEL[37], wrecked[0] - 120
+    wrecked[37:42] = LEVEL[37:42]
+    wrecked[237:242] = wrecked[0] - 120
+    assert findings(wrecked) == []
+    wrecked = LEVEL.copy()
+    wrecked[37:39] = wrecked[0] - 10_000  # an outlier
     assert findings(wrecked) == []
 
 
