@@ -382,8 +382,8 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     if level > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
         return []
     what = (
-        f"the steps threw the objective from {trace[0]:.6g} to {level:.6g} (step {low + 1 + _SEVERAL // 2}): "
-        f"the learning rate of {lr:g} is too large"
+        f"the steps threw the objective from {trace[0]:.6g} to {level:.6g} "
+        f"(step {low + 1 + _SEVERAL // 2}): the learning rate of {lr:g} is too large"
     )
     return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
 
