@@ -24,7 +24,7 @@ import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -335,7 +335,7 @@ def run(
     guide: str | Path | Callable | None = None,
     data: Any = None,
     target: str | None = None,
-    features: str | None = None,
+    features: str | Sequence[str] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
@@ -354,9 +354,10 @@ def run(
         method: one of `inference.METHODS`; default nuts, or svi where a guide is given.
         guide: a guide's name (`lowrank:5` with its argument), the path of a file with a Pyro
             function `guide`, or such a function; for svi.
-        data: a data set's name, a file, or a mapping of data keys to values; default the model's.
-        target: column of a file that is the target.
-        features: columns of a file that are the features, separated by commas.
+        data: a data set's name, a file, a DataFrame, or a mapping of data keys to values; where
+            the model needs one key (the coin), a list or array will do. Default the model's.
+        target: column of a table that is the target.
+        features: columns of a table that are the features: a list, or separated by commas.
         seed: seed of all that is random, except the data.
         out: folder to save the run in; None does not save.
         device: `cuda` computes svi and nuts on the GPU, `auto` does so where there is one.
@@ -378,7 +379,7 @@ def run(
         method=method,
         guide=guide,
         data=data,
-        columns={"target": target, "features": features},
+        columns=_columns(target, features),
         seed=seed,
         device=device,
         settings=settings,
@@ -425,7 +426,7 @@ def compare(
     sizes: str | Sequence[int] | None = None,
     data: Any = None,
     target: str | None = None,
-    features: str | None = None,
+    features: str | Sequence[str] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
@@ -458,7 +459,7 @@ def compare(
     """
     from inference import study
 
-    common = {"data": data, "columns": {"target": target, "features": features}}
+    common = {"data": data, "columns": _columns(target, features)}
     common |= {"seed": seed, "device": device, "settings": settings}
     if any(isinstance(one, Run) or _is_run(one) for one in what):
         idle = {"methods": methods, "vary": vary, "sizes": sizes, "data": data, "init": init}
@@ -483,7 +484,7 @@ def check(
     guide: str | Path | Callable | None = None,
     data: Any = None,
     target: str | None = None,
-    features: str | None = None,
+    features: str | Sequence[str] | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> Checked:
@@ -507,7 +508,7 @@ def check(
     homes = _homes(entry)
     shares = _settings.share_out(settings, homes)
     options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
-    columns = {"target": target, "features": features}
+    columns = _columns(target, features)
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
     with machine.numbers("float64" if entry.identified else given.dtype):
         chosen = None if guide is None else _guide(entry, guide, options)
@@ -521,7 +522,7 @@ def gradients(
     draws: int = 1000,
     data: Any = None,
     target: str | None = None,
-    features: str | None = None,
+    features: str | Sequence[str] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = False,
@@ -547,7 +548,7 @@ def gradients(
 
     if draws < 10:
         raise UsageError(f"--gradients {draws} tells no variance; give 10 or more, such as 1000")
-    columns = {"target": target, "features": features}
+    columns = _columns(target, features)
     entry, _ = _entry(model)
     plan = _plan(
         model,
@@ -1142,7 +1143,7 @@ def calibrate(
     guide: str | Path | Callable | None = None,
     data: Any = None,
     target: str | None = None,
-    features: str | None = None,
+    features: str | Sequence[str] | None = None,
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = False,
@@ -1175,7 +1176,7 @@ def calibrate(
         "method": method,
         "guide": guide,
         "data": _design(model, data, settings),
-        "columns": {"target": target, "features": features},
+        "columns": _columns(target, features),
         "seed": seed,
         "device": "cpu",
         "settings": settings,
@@ -1345,6 +1346,7 @@ def _plan(
     if earlier is not None:
         _must_have_options(earlier, shares["model"])
     options = shares["data"] | {k: v for k, v in columns.items() if v is not None}
+    data = models.given(entry.model, data)
     given = _data(entry, data, options)
     placed = machine.device(device, method)
     reason = entry.refuses(method, shares["model"], given)
@@ -1482,6 +1484,15 @@ def _share_out(
     return shares
 
 
+def _columns(target: str | None, features: str | Sequence[str] | None) -> dict[str, str | None]:
+    """The columns that are asked for, as they are recorded."""
+    if isinstance(features, Iterable) and not isinstance(features, Set):
+        features = models.named(features)
+    elif features is not None:
+        raise UsageError(f"features={features} are no names of columns; give such as ['a', 'b']")
+    return {"target": None if target is None else str(target), "features": features}
+
+
 def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
     known = _settings.declared(entry.data)
     for name in options:
@@ -1489,7 +1500,7 @@ def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
             raise UsageError(f"this model's data take no --{name}; leave it out")
     if isinstance(source, models.Data):
         return source
-    data = entry.data(source, **options)
+    data = entry.data(models.given(entry.model, source), **options)
     keys = models.data_keys(entry.model)
     required = [k for k, p in keys.items() if p.default is p.empty and k not in entry.free]
     missing = [key for key in required if key not in data.tensors]
@@ -1598,7 +1609,8 @@ def _encoder_of(
 
 
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
-    """New data coded as the run's were; a built-in set's name or a file."""
+    """New data coded as the run's were; a built-in set's name, a file, or given in Python."""
+    source = models.given(run.entry.model, source)
     if run.data.new_rows is not None:
         return dict(run.data.new_rows(source))
     return run.entry.data(source, **run.record["data"]["asked"]["options"]).tensors
@@ -1875,7 +1887,7 @@ def _run(arguments: argparse.Namespace) -> int:
             method=arguments.method,
             guide=arguments.guide,
             data=arguments.data,
-            columns={"target": arguments.target, "features": arguments.features},
+            columns=_columns(arguments.target, arguments.features),
             seed=arguments.seed,
             device=arguments.device,
             settings=_settings_of(arguments),

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ._entry import Data, Entry, Fault, data_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Data", "Entry", "Fault", "data_keys", "names", "title", "load"]
 
@@ -198,6 +198,26 @@ def wrap(model: Callable) -> Entry:
     from ._file import entry_of
 
     return entry_of(model)
+
+
+def given(model: Callable, source: Any) -> Any:
+    """The source of a model's data, whatever it was given as in Python (see `_given.given`).
+
+    Raises:
+        Fault: something that is no data.
+    """
+    if source is None or isinstance(source, str | Path):
+        return source
+    from ._given import given as plain
+
+    return plain(model, source)
+
+
+def named(names: str | Sequence[str]) -> str:
+    """Names of columns as one text, in double quotes where a name holds a comma."""
+    from ._csv import join_names
+
+    return names if isinstance(names, str) else join_names(names)
 
 
 def load(name: str) -> Entry:

@@ -110,6 +110,18 @@ def number(cell: str) -> float | None:
         return {"false": 0.0, "true": 1.0}.get(cell.lower())
 
 
+def split_names(text: str) -> list[str]:
+    """Names separated by commas, in double quotes where a name holds a comma."""
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+
+
+def join_names(names: Sequence[str]) -> str:
+    """The text that `split_names` takes apart again."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
+
+
 def cells_of(values: np.ndarray) -> np.ndarray:
     """Values as text with single spaces (messages are one line), None where one is missing."""
     texts = ["" if value is None else " ".join(str(value).split()) for value in values.tolist()]

@@ -97,7 +97,10 @@ def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:
     name = target if target is not None else next(iter(columns))
     if name not in columns:
         raise Fault(f"{source} has no column '{name}'; {nearest(name, columns)}")
-    return check_finite(name, np.atleast_1d(np.asarray(columns[name])))
+    values = np.atleast_1d(np.asarray(columns[name]))
+    if values.ndim > 1:
+        raise Fault(f"{name} has shape {values.shape}; give one value per row")
+    return check_finite(name, values)
 
 
 def said(source: Any) -> str:

@@ -7,7 +7,7 @@ import inspect
 import sys
 import traceback
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._csv import SUFFIXES
+from ._csv import SUFFIXES, join_names, split_names
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys
 
@@ -116,7 +116,8 @@ def _reader(model: Callable) -> Callable[..., Data]:
 
         def new_rows(new: Any) -> dict[str, Any]:
             # The same columns in the same order, and no look at what is predicted.
-            asked = ",".join(names) if names else None
+            by_key = isinstance(new, Mapping) and set(new) <= set(keys)
+            asked = join_names(names) if names and not by_key else None
             found, _ = _values(new, keys, None, asked)
             _check_names(found, keys, said(new))
             return {name: as_tensor(name, value) for name, value in found.items()}
@@ -137,18 +138,17 @@ def _values(
     """The values of a source by data key, and the columns that make up `x`, if any do."""
     if source is None:
         return {}, []
-    if not isinstance(source, str | Path):
-        return dict(source), []
-    values = read_columns(source)
-    if Path(source).suffix.lower() in SUFFIXES:
-        return _columns_to_keys(values, keys, target, features)
-    return values, []
+    if isinstance(source, Mapping):
+        values, table = dict(source), target is not None or features is not None
+    else:
+        values, table = read_columns(source), Path(source).suffix.lower() in SUFFIXES
+    return _columns_to_keys(values, keys, target, features) if table else (values, [])
 
 
 def _columns_to_keys(
     table: dict[str, Any], keys: dict, target: str | None, features: str | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """Columns of a CSV file as data: by name; else y is the target and x the numeric others."""
+    """Columns of a table as data: by name; else y is the target and x the numeric others."""
     values = {name: table[name] for name in keys if name in table}
     if target is not None:
         if target not in table:
@@ -158,12 +158,15 @@ def _columns_to_keys(
         return values, []
     names = [n for n in table if n not in values and n != target and _is_numeric(table[n])]
     if features is not None:
-        names = [name.strip() for name in features.split(",")]
+        names = split_names(features)
     for name in names:
         if name not in table:
             raise Fault(f"there is no column '{name}'; {nearest(name, table)}")
         if not _is_numeric(table[name]):
             raise Fault(f"'{name}' is no column of numbers; make it numbers, or leave it out")
+    lengths = {np.shape(table[name])[:1] for name in names}
+    if len(lengths) > 1:
+        raise Fault(f"the columns {', '.join(names)[:80]} differ in length; make them equal")
     if names:
         values["x"] = np.column_stack([table[name] for name in names])
     return values, names

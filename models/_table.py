@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._csv import SUFFIXES, cells_of, number, read_cells_of
+from ._csv import SUFFIXES, cells_of, number, read_cells_of, split_names
 from ._data import nearest, read_columns, simulated_rng
 from ._entry import BadSetting, Fault
 
@@ -219,7 +218,7 @@ def _features(
 ) -> tuple[str, ...]:
     names = [name for name in columns if name != target]
     if features is not None:
-        names = [n.strip() for n in next(csv.reader([features], skipinitialspace=True), [])]
+        names = split_names(features)
     for name in names:
         _check_known(name, columns, source)
     if target in names:

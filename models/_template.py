@@ -25,7 +25,7 @@ References: author (year), title, arXiv or DOI.
 from __future__ import annotations
 
 from math import sqrt
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyro
@@ -33,7 +33,7 @@ import pyro.distributions as dist
 import torch
 from scipy import stats
 
-from {package}_data import column
+from {package}_data import column, said
 from {package}_entry import Data, Entry, Exact, Rows
 
 
@@ -43,11 +43,12 @@ def model(y, *, scale: Annotated[float, "> 0"] = 10.0):
         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
 
-def data(source: str | None = None, *, target: str | None = None) -> Data:
+def data(source: Any = None, *, target: str | None = None) -> Data:
     """Five numbers, or a column of a file."""
     five = np.array([0.3, 1.2, 0.8, -0.4, 1.1])
     y = torch.as_tensor(five if source is None else column(source, target, hint="a file"))
-    return Data(tensors={{"y": y}}, rows=Rows("row", ("y",)), source=source or "five numbers")
+    where = "five numbers" if source is None else said(source)
+    return Data(tensors={{"y": y}}, rows=Rows("row", ("y",)), source=where)
 
 
 def exact(data: Data, *, scale: float) -> Exact:

@@ -32,3 +32,9 @@ def test_whole_numbers_stay_whole_and_gaps_show(tmp_path):
     assert found["b"].tolist() == ["x", None]
     path.write_text("a\n1\nNA\n")
     assert np.isnan(_csv.read_csv(path)["a"][1])
+
+
+def test_names_are_joined_and_split_again():
+    names = ["rooms", "size, m2", 'the "old" one']
+    assert _csv.split_names(_csv.join_names(names)) == names
+    assert _csv.split_names(' a, "b, c" ') == ["a", "b, c"] and _csv.split_names("") == []

@@ -40,6 +40,17 @@ def test_columns_of_a_csv_by_name_or_as_x_and_y(tmp_path):
     assert read(path).tensors["x"].tolist() == [1, 3]
 
 
+def test_a_mapping_with_a_target_or_features_is_a_table():
+    table = {"age": [1, 2], "a, b": [2.5, 3.5], "city": ["A", "B"], "speed": [7, 8]}
+    data = read(table, target="speed")
+    np.testing.assert_array_equal(data.tensors["x"], [[1, 2.5], [2, 3.5]])
+    np.testing.assert_array_equal(data.new_rows(table)["x"], data.tensors["x"])
+    assert data.new_rows({"x": [[5, 6]]})["x"].tolist() == [[5, 6]]
+    assert read(table, target="speed", features='"a, b"').tensors["x"].tolist() == [[2.5], [3.5]]
+    with pytest.raises(models.Fault, match="differ in length"):
+        read({**table, "age": [1]}, target="speed")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
