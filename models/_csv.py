@@ -122,6 +122,26 @@ def join_names(names: Sequence[str]) -> str:
     return text.getvalue()
 
 
+def check_stray(name: str, cells: Sequence[str | None], source: str) -> None:
+    """A column of numbers is no category because of a slip of the pen.
+
+    Words that are no rare exception (more than one cell in ten) are categories, and so are words
+    among codes, of which there are two at most.
+
+    Raises:
+        Fault: naming the column, its first word, and how many cells are numbers.
+    """
+    values = {row: number(cell) for row, cell in enumerate(cells, 1) if cell is not None}
+    words = [row for row, value in values.items() if value is None]
+    numbers = [value for value in values.values() if value is not None]
+    if words and len(numbers) >= 0.9 * len(values) and len(set(numbers)) > 2:
+        found = f"'{name}' is text in row {words[0]} ({cells[words[0] - 1]!r:.40})"
+        raise Fault(
+            f"{found}, {len(numbers)} others are numbers, {source}; correct it, or leave the "
+            "column out by --features"
+        )
+
+
 def cells_of(values: np.ndarray) -> np.ndarray:
     """Values as text with single spaces (messages are one line), None where one is missing."""
     texts = ["" if value is None else " ".join(str(value).split()) for value in values.tolist()]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._csv import SUFFIXES, join_names, split_names
+from ._csv import SUFFIXES, cells_of, check_stray, join_names, split_names
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys
 
@@ -142,11 +142,13 @@ def _values(
         values, table = dict(source), target is not None or features is not None
     else:
         values, table = read_columns(source), Path(source).suffix.lower() in SUFFIXES
-    return _columns_to_keys(values, keys, target, features) if table else (values, [])
+    if not table:
+        return values, []
+    return _columns_to_keys(values, keys, target, features, said(source))
 
 
 def _columns_to_keys(
-    table: dict[str, Any], keys: dict, target: str | None, features: str | None
+    table: dict[str, Any], keys: dict, target: str | None, features: str | None, source: str
 ) -> tuple[dict[str, Any], list[str]]:
     """Columns of a table as data: by name; else y is the target and x the numeric others."""
     values = {name: table[name] for name in keys if name in table}
@@ -156,13 +158,16 @@ def _columns_to_keys(
         values["y"] = table[target]
     if "x" not in keys or "x" in values:
         return values, []
-    names = [n for n in table if n not in values and n != target and _is_numeric(table[n])]
-    if features is not None:
+    names = [name for name in table if name not in values and name != target]
+    if features is None:
+        names = [name for name in names if _is_feature(name, table[name], source)]
+    else:
         names = split_names(features)
     for name in names:
         if name not in table:
             raise Fault(f"there is no column '{name}'; {nearest(name, table)}")
         if not _is_numeric(table[name]):
+            check_stray(name, cells_of(np.asarray(table[name])), source)
             raise Fault(f"'{name}' is no column of numbers; make it numbers, or leave it out")
     lengths = {np.shape(table[name])[:1] for name in names}
     if len(lengths) > 1:
@@ -170,6 +175,13 @@ def _columns_to_keys(
     if names:
         values["x"] = np.column_stack([table[name] for name in names])
     return values, names
+
+
+def _is_feature(name: str, values: Any, source: str) -> bool:
+    """Whether a column has numbers alone; a Fault where it has them but for a slip."""
+    if not _is_numeric(values):
+        check_stray(name, cells_of(np.asarray(values)), source)
+    return _is_numeric(values)
 
 
 def _is_numeric(values: Any) -> bool:

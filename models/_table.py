@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._csv import SUFFIXES, cells_of, number, read_cells_of, split_names
+from ._csv import SUFFIXES, cells_of, check_stray, number, read_cells_of, split_names
 from ._data import nearest, read_columns, simulated_rng
 from ._entry import BadSetting, Fault
 
@@ -95,8 +95,9 @@ def from_columns(
         source: where the columns came from, for messages.
 
     Raises:
-        Fault: an unknown name, missing or infinite values, a text column with a level per row or
-            over 50, a target that is no class or no number, no rows, unequal lengths.
+        Fault: an unknown name, missing or infinite values, a word in a column of numbers, a text
+            column with a level per row or over 50, a target that is no class or no number, no
+            rows, unequal lengths.
     """
     columns = _flat(columns)
     chosen = _target(columns, target, source)
@@ -282,6 +283,7 @@ def _not_finite(values: np.ndarray) -> np.ndarray:
 
 def _levels(name: str, cells: np.ndarray, source: str) -> tuple[str, ...]:
     """The levels of a text column, sorted, if it looks like a category."""
+    check_stray(name, cells, source)
     levels, n = tuple(sorted(set(cells))), len(cells)
     row = next(row for row, cell in enumerate(cells) if number(cell) is None)
     found = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models import _csv
+from models._entry import Fault
 
 
 @pytest.mark.parametrize(
@@ -38,3 +39,29 @@ def test_names_are_joined_and_split_again():
     names = ["rooms", "size, m2", 'the "old" one']
     assert _csv.split_names(_csv.join_names(names)) == names
     assert _csv.split_names(' a, "b, c" ') == ["a", "b, c"] and _csv.split_names("") == []
+
+
+NUMBERS = [str(i) for i in range(9)]
+
+
+def test_a_word_in_a_column_of_numbers_is_a_slip():
+    with pytest.raises(
+        Fault, match=r"'age' is text in row 10 \('3O'\), 9 others are numbers, t.csv"
+    ):
+        _csv.check_stray("age", [*NUMBERS, "3O"], "t.csv")
+    with pytest.raises(Fault, match=r"row 12 \('x'\), 18 others"):
+        _csv.check_stray("age", [*NUMBERS, None, None, "x", *NUMBERS, "y"], "t.csv")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        NUMBERS,
+        [*NUMBERS, "a", "b"],  # one in ten is rare, more are not
+        ["1", "2"] * 20 + ["A"],  # codes
+        ["Rome", "Paris"] * 5,
+        [None],
+    ],
+)
+def test_words_that_are_no_exception_are_categories(cells):
+    assert _csv.check_stray("age", cells, "t.csv") is None

@@ -51,6 +51,13 @@ def test_a_mapping_with_a_target_or_features_is_a_table():
         read({**table, "age": [1]}, target="speed")
 
 
+def test_a_column_of_numbers_is_not_left_out_for_a_slip():
+    table = {"age": [*map(str, range(40, 59)), "3O"], "size": np.arange(20.0), "y": np.arange(20)}
+    with pytest.raises(models.Fault, match=r"'age' is text in row 20 .*19 others are numbers"):
+        read(table, target="y")
+    assert read(table, target="y", features="size").tensors["x"].shape == (20, 1)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

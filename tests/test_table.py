@@ -88,6 +88,11 @@ def test_header_or_none(tmp_path, text, names, rows):
         read_cells(tmp_path / "none.csv")
 
 
+def test_codes_with_letters_among_them_stay_categories(table):
+    read = table("floor,y\n" + "".join(f"{'12A'[i % 3]},{i}\n" for i in range(30)))
+    assert read.names == ("floor[2]", "floor[A]")
+
+
 def test_json_npz_and_frames_agree(table, tmp_path):
     x, y = [[1.0, 2.0], [3.0, 5.0], [4.0, 9.0]], [[0], [1], [1]]
     np.savez(tmp_path / "t.npz", x=np.array(x), y=np.array(y))
@@ -151,6 +156,7 @@ BAD = [
     ("a,y\nAnn,2\nBob,3\nEve,3\n", {}, "'a' is text ('Ann' in row 1) with 3 levels in 3 rows"),
     ("a,y\n" + "".join(f"w{i % 51},1\n" for i in range(102)), {}, "51 levels in 102 rows"),
     ("1,5;2,5\n2,5;3,5\n2,5;1,5\n1,5;4,5\n", {}, "write numbers without commas, as 1234.5"),
+    ("a,y\n3O,0\n" + "".join(f"{i % 9},{i}\n" for i in range(59)), {}, "59 others are numbers"),
     ("a,y\nRome,1\nRome,2\n", {}, "no feature takes two values"),
     ("a,y\n1,low\n2,high\n", {}, "'y' is text in row 1 ('low') where numbers are needed"),
     ("a,y\n1,0\n2,0.5\n", {"classes": True}, "'y' is 0.5 in row 2, which is no class"),
