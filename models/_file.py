@@ -10,12 +10,12 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from ._csv import SUFFIXES, cells_of, check_stray, join_names, split_names
+from ._csv import SUFFIXES, cells_of, check_stray, join_names, number, split_names
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys
 
@@ -206,12 +206,19 @@ def as_tensor(name: str, value: Any) -> Any:
         check_finite(name, np.asarray(value))
         return value
     array = value.numpy(force=True) if isinstance(value, torch.Tensor) else np.asarray(value)
-    if array.dtype.kind not in "iufb":
-        check_finite(name, array)
-        raise Fault(f"{name} holds '{array.ravel()[0]}', not numbers; give numbers")
     if array.size == 0:
         raise Fault(f"{name} is empty, shape {array.shape}; give at least one row")
+    if array.dtype.kind not in "iufb":
+        _must_be_numbers(name, check_finite(name, array))
     return torch.as_tensor(check_finite(name, array).copy())
+
+
+def _must_be_numbers(name: str, array: np.ndarray) -> NoReturn:
+    """The first value that is no number; beside a word NumPy makes text of the numbers too."""
+    cells = [str(value) for value in array.ravel()]
+    at = next((at for at, cell in enumerate(cells) if number(cell) is None), 0)
+    where = f" in row {at * len(array) // len(cells) + 1}" if array.ndim else ""
+    raise Fault(f"{name} holds '{cells[at]:.40}'{where}, not numbers; give numbers")
 
 
 def _wild_scales(tensors: dict[str, Any]) -> tuple[str, ...]:

@@ -147,7 +147,7 @@ FILES = {
     "uneven_y.json": '{"y": [1.5, 2.5]}',
     "extra.json": '{"x": [1], "y": [1], "z": [1]}',
     "short.json": '{"y": [1]}',
-    "words.json": '{"x": ["a"], "y": [1]}',
+    "words.json": '{"x": [1, 2.5, "a"], "y": [1, 2, 3]}',
     "nan.json": '{"y": [1.0, NaN]}',
     "wild.json": '{"x": [1, 2, 3], "y": [1e8, 2e8, 3e8]}',
     "wild.csv": "a,y\n1,3e8\n2,5e8\n3,1e8\n4,9e8\n",
@@ -201,7 +201,9 @@ TABLE = [
     Fault("label", [*LOGISTIC, "three.csv"], 65, "3 classes"),
     Fault("grey", ["run", "bernoulli.py", *USER, "grey.json"], 65, "y is 0.5 in row 2, outside"),
     Fault("shape", ["run", "bernoulli.py", *USER, "column.json"], 65, "shape (3, 1)"),
-    Fault("types", ["run", "normal.py", *USER, "words.json"], 65, "x holds 'a', not numbers"),
+    Fault(
+        "types", ["run", "normal.py", *USER, "words.json"], 65, "x holds 'a' in row 3, not numbers"
+    ),
     Fault("types", [*LINEAR, "text.csv"], 65, "'y' is text in row 1"),
     Fault("types", [*LINEAR, "id.csv"], 65, "'name' is text"),
     Fault("lengths", ["run", "normal.py", *USER, "uneven.json"], 65, "x (3,), y (2,)"),

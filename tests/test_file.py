@@ -61,7 +61,12 @@ def test_a_column_of_numbers_is_not_left_out_for_a_slip():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"y": ["a", "b"]}, "y holds 'a', not numbers"),
+        ({"y": ["a", "b"]}, "y holds 'a' in row 1, not numbers"),
+        ({"y": [1.0, 2.0, "a"]}, "y holds 'a' in row 3, not numbers"),
+        ({"x": [[1, 2], [3, 4], [5, "b"]]}, "x holds 'b' in row 3, not numbers"),
+        ({"x": [["1", "2"]]}, "x holds '1' in row 1, not numbers"),
+        ({"n": "three"}, "n holds 'three', not numbers"),
+        ({"y": np.array([], dtype=str)}, "y is empty"),
         ({"y": [1.0, float("nan")]}, "y is not finite in row 2"),
         ({"z": [1.0]}, "takes no 'z'"),
         ({"n": float("inf")}, "n is not finite"),
