@@ -110,6 +110,13 @@ def number(cell: str) -> float | None:
         return {"false": 0.0, "true": 1.0}.get(cell.lower())
 
 
+def mend_of(cell: str, otherwise: str) -> str:
+    """What to do about a text among numbers: a comma in what is a number, or else `otherwise`."""
+    if "," in cell and number(cell.replace(",", "")) is not None:
+        return "write numbers with a decimal point and without commas, as 1234.5"
+    return otherwise
+
+
 def split_names(text: str) -> list[str]:
     """Names separated by commas, in double quotes where a name holds a comma."""
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
@@ -135,11 +142,10 @@ def check_stray(name: str, cells: Sequence[str | None], source: str) -> None:
     words = [row for row, value in values.items() if value is None]
     numbers = [value for value in values.values() if value is not None]
     if words and len(numbers) >= 0.9 * len(values) and len(set(numbers)) > 2:
-        found = f"'{name}' is text in row {words[0]} ({cells[words[0] - 1]!r:.40})"
-        raise Fault(
-            f"{found}, {len(numbers)} others are numbers, {source}; correct it, or leave the "
-            "column out by --features"
-        )
+        cell = cells[words[0] - 1]
+        found = f"'{name}' is text in row {words[0]} ({cell!r:.40})"
+        mend = mend_of(cell, "correct it, or leave the column out by --features")
+        raise Fault(f"{found}, {len(numbers)} others are numbers, {source}; {mend}")
 
 
 def cells_of(values: np.ndarray) -> np.ndarray:

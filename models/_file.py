@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 
-from ._csv import SUFFIXES, cells_of, check_stray, join_names, number, split_names
+from ._csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, split_names
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys
 
@@ -218,7 +218,8 @@ def _must_be_numbers(name: str, array: np.ndarray) -> NoReturn:
     cells = [str(value) for value in array.ravel()]
     at = next((at for at, cell in enumerate(cells) if number(cell) is None), 0)
     where = f" in row {at * len(array) // len(cells) + 1}" if array.ndim else ""
-    raise Fault(f"{name} holds '{cells[at]:.40}'{where}, not numbers; give numbers")
+    mend = mend_of(cells[at], "give numbers")
+    raise Fault(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {mend}")
 
 
 def _wild_scales(tensors: dict[str, Any]) -> tuple[str, ...]:

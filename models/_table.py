@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._csv import SUFFIXES, cells_of, check_stray, number, read_cells_of, split_names
+from ._csv import SUFFIXES, cells_of, check_stray, mend_of, number, read_cells_of, split_names
 from ._data import nearest, read_columns, simulated_rng
 from ._entry import BadSetting, Fault
 
@@ -288,7 +288,7 @@ def _levels(name: str, cells: np.ndarray, source: str) -> tuple[str, ...]:
     row = next(row for row, cell in enumerate(cells) if number(cell) is None)
     found = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"
     if all(number(cell.replace(",", "")) is not None for cell in cells):
-        raise Fault(f"{found}, {source}; write numbers without commas, as 1234.5")
+        raise Fault(f"{found}, {source}; {mend_of(cells[row], 'make it numbers')}")
     if len(levels) > _MAX_LEVELS or 1 < n == len(levels):
         raise Fault(
             f"{found} with {len(levels)} levels in {n} rows, {source}; "
@@ -338,7 +338,8 @@ def _numbers(name: str, values: np.ndarray, source: str) -> np.ndarray:
     if values.dtype == object:
         row = next(row for row, cell in enumerate(values) if number(cell) is None)
         found = f"'{name}' is text in row {row + 1} ({values[row]!r:.40}) where numbers are needed"
-        raise Fault(f"{found}, {source}; correct it or choose another column")
+        mend = mend_of(values[row], "correct it or choose another column")
+        raise Fault(f"{found}, {source}; {mend}")
     return values
 
 

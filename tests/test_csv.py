@@ -65,3 +65,17 @@ def test_a_word_in_a_column_of_numbers_is_a_slip():
 )
 def test_words_that_are_no_exception_are_categories(cells):
     assert _csv.check_stray("age", cells, "t.csv") is None
+
+
+@pytest.mark.parametrize(
+    ("cell", "comma"),
+    [
+        ("225,3", True),
+        ("-1.234,5", True),
+        ("1,234.5", True),
+        ("Rome, Italy", False),
+        ("3O", False),
+    ],
+)
+def test_a_comma_is_named_only_in_what_is_a_number(cell, comma):
+    assert (_csv.mend_of(cell, "correct it") == "correct it") != comma

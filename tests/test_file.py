@@ -65,6 +65,10 @@ def test_a_column_of_numbers_is_not_left_out_for_a_slip():
         ({"y": [1.0, 2.0, "a"]}, "y holds 'a' in row 3, not numbers"),
         ({"x": [[1, 2], [3, 4], [5, "b"]]}, "x holds 'b' in row 3, not numbers"),
         ({"x": [["1", "2"]]}, "x holds '1' in row 1, not numbers"),
+        (
+            {"y": ["1,5", "2,5"]},
+            "y holds '1,5' in row 1, not numbers; write numbers with a decimal",
+        ),
         ({"n": "three"}, "n holds 'three', not numbers"),
         ({"y": np.array([], dtype=str)}, "y is empty"),
         ({"y": [1.0, float("nan")]}, "y is not finite in row 2"),
