@@ -165,7 +165,8 @@ def _columns_to_keys(
         names = split_names(features)
     for name in names:
         if name not in table:
-            raise Fault(f"there is no column '{name}'; {nearest(name, table)}")
+            found = f"there is no column '{name}' (needed: {', '.join(names)}), {source}"
+            raise Fault(f"{found}; {nearest(name, table)}")
         if not _is_numeric(table[name]):
             check_stray(name, cells_of(np.asarray(table[name])), source)
             raise Fault(f"'{name}' is no column of numbers; make it numbers, or leave it out")

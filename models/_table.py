@@ -14,6 +14,7 @@ from ._data import nearest, read_columns, simulated_rng
 from ._entry import BadSetting, Fault
 
 _MAX_LEVELS, _MAX_CLASSES = 50, 100
+_DROP = "drop or fill the rows yourself"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +105,7 @@ def from_columns(
     used = _features(columns, features, chosen, source)
     values = _vectors(columns, (*used, chosen), source)
     values = {name: _typed(value) for name, value in values.items()}
-    _check_values(values, source)
+    _check_values(values, source, f"{_DROP}, or leave the column out by --features")
     text = [name for name in used if values[name].dtype == object]
     coding = Coding(
         columns=used,
@@ -135,13 +136,12 @@ def encode(
     """
     columns = _flat(columns)
     used = [*coding.columns, *([coding.target] if coding.target in columns else [])]
-    for name in used:
-        _check_known(name, columns, source)
+    _check_there(coding.columns, columns, source)
     labelled = {*coding.levels, *([coding.target] if coding.classes else [])}
     values = _vectors(columns, used, source)
     for name, value in values.items():
         values[name] = cells_of(value) if name in labelled else _typed(value)
-    _check_values(values, source)
+    _check_values(values, source, _DROP)
     y = _y(values, coding, source) if coding.target in values else None
     return _x(values, coding, source), y
 
@@ -204,6 +204,13 @@ def _check_known(name: str, columns: Mapping[str, np.ndarray], source: str) -> N
         raise Fault(f"there is no column '{name}', {source}; {nearest(name, columns)}")
 
 
+def _check_there(names: Sequence[str], columns: Mapping[str, Any], source: str) -> None:
+    missing = [name for name in names if name not in columns]
+    if missing:
+        found = f"there is no column {', '.join(map(repr, missing[:3]))}, {source}"
+        raise Fault(f"{found}; add it: the run needs {_listed(names)}")
+
+
 def _target(columns: Mapping[str, np.ndarray], target: str | None, source: str) -> str:
     if not columns:
         raise Fault(f"there are no columns, {source}; give features and a target")
@@ -262,7 +269,7 @@ def _typed(values: np.ndarray) -> np.ndarray:
     return cells if None in numbers else np.array(numbers)
 
 
-def _check_values(columns: Mapping[str, np.ndarray], source: str) -> None:
+def _check_values(columns: Mapping[str, np.ndarray], source: str, mend: str) -> None:
     """No value is missing or infinite, or a Fault names the column and the first such row."""
     masks = {name: _not_finite(values) for name, values in columns.items()}
     total = sum(mask.sum() for mask in masks.values())
@@ -272,8 +279,7 @@ def _check_values(columns: Mapping[str, np.ndarray], source: str) -> None:
             state = "infinite" if columns[name][row] in (np.inf, -np.inf) else "missing"
             raise Fault(
                 f"'{name}' is {state} in row {row + 1} ({mask.sum()} in this column, {total} in "
-                f"all), {source}; drop or fill the rows yourself, or leave the column out by "
-                "--features; the zoo never imputes"
+                f"all), {source}; {mend}; the zoo never imputes"
             )
 
 

@@ -45,6 +45,8 @@ def test_a_mapping_with_a_target_or_features_is_a_table():
     data = read(table, target="speed")
     np.testing.assert_array_equal(data.tensors["x"], [[1, 2.5], [2, 3.5]])
     np.testing.assert_array_equal(data.new_rows(table)["x"], data.tensors["x"])
+    with pytest.raises(models.Fault, match=r"'age' \(needed: age, a, b\), given in Python"):
+        data.new_rows({"a, b": [1.0], "other": [2.0]})
     assert data.new_rows({"x": [[5, 6]]})["x"].tolist() == [[5, 6]]
     assert read(table, target="speed", features='"a, b"').tensors["x"].tolist() == [[2.5], [3.5]]
     with pytest.raises(models.Fault, match="differ in length"):

@@ -137,6 +137,7 @@ def test_booleans_are_0_and_1(table):
 
 BAD = [
     ("a,y\n1,2\n,3\n4,5\n,6\n", {}, "'a' is missing in row 2 (2 in this column, 2 in all)"),
+    ("a,y\n1,2\n,3\n", {}, "yourself, or leave the column out by --features; the zoo never"),
     ("a,b,y\n1,2,2\n3,?,4\n5,6,NA\n", {}, "'b' is missing in row 2 (1 in this column, 2 in all)"),
     ("a,y\nRome,1\nnull,2\nRome,3\n", {}, "'a' is missing in row 2"),
     ("a,y\n1,2\n3,-inf\n", {}, "'y' is infinite in row 2"),
@@ -218,7 +219,11 @@ def test_new_rows_are_coded_alike(table):
 @pytest.mark.parametrize(
     ("change", "fragment"),
     [
-        ({}, "no column 'size', new"),
+        ({}, "no column 'size', new; add it: the run needs size, city"),
+        (
+            {"size": [1, np.nan]},
+            "all), new; drop or fill the rows yourself; the zoo never imputes",
+        ),
         ({"city": ["Rome", "Oslo"], "size": [1, 2]}, "row 2, which the table never had, new; kn"),
         ({"city": ["", "Rome"], "size": [1, 2]}, "'city' is missing in row 1"),
         ({"size": [1, "big"]}, "'size' is text in row 2 ('big')"),
