@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -199,7 +200,9 @@ class Run:
 
         Raises:
             Fault: data that the prediction needs are missing or cannot be coded as the run's.
+            UsageError: a number of rows that is none.
         """
+        _must_be_counts(1, rows=rows)
         return _predict(self, data, rows)
 
     def evidence(
@@ -1583,6 +1586,8 @@ def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
 
 def _must_be_counts(least: int, **counts: int | None) -> None:
     for name, count in counts.items():
+        if count is not None and not isinstance(count, Integral):
+            raise UsageError(f"{name}={count} is no whole number; give {least} or more")
         if count is not None and count < least:
             raise UsageError(f"{name}={count} is too few; give {least} or more")
 

@@ -99,6 +99,21 @@ def test_a_saved_run_is_read_shown_and_predicts_alike(tmp_path, capsys):
     assert len(table.read_text().splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (-1, "rows=-1 is too few; give 1 or more"),
+        (0, "rows=0 is too few; give 1 or more"),
+        (2.5, "rows=2.5 is no whole number; give 1 or more"),
+    ],
+)
+def test_rows_to_predict_are_counts(rows, message):
+    run = zoo.run("coin", method="exact", data="HHT")
+    with pytest.raises(zoo.UsageError, match=message):
+        run.predict(rows=rows)
+    assert len(run.predict(rows=np.int64(2))) == 2
+
+
 def test_settings_may_be_given_apart_or_in_one_word():
     apart = zoo._pairs(["n=3", "heads=0.7"])
     assert apart == zoo._pairs(["n=3,", "heads=0.7"]) == zoo._pairs(["n=3,heads=0.7"])
