@@ -961,15 +961,19 @@ def _asked(
     given, (entry, name) = common["settings"], _entry(model)
     homes = {job.method: _homes(entry, _method(job.method)) for job in jobs}
     known = {m: {k for home in h.values() for k in home} for m, h in homes.items()}
+    anywhere = sorted(set().union(*known.values()))
     for key in given:
-        if not any(key in names for names in known.values()):
-            near = _nearest(key, sorted(set().union(*known.values())))
+        if key not in anywhere:
+            near = _nearest(key, anywhere)
             raise _settings.BadSetting(f"there is no setting '{key}' here; {near}")
     for job in jobs:
         for key in set(job.varied) - known[job.method]:
-            near = _nearest(key, sorted(known[job.method]))
+            if key not in anywhere:
+                near = _nearest(key, anywhere)
+                raise _settings.BadSetting(f"{name} has no setting '{key}' to vary; {near}")
+            having = ",".join(method for method, names in known.items() if key in names)
             raise _settings.BadSetting(
-                f"{job.method} on {name} has no setting '{key}' to vary; {near}"
+                f"{job.method} on {name} has no setting '{key}' to vary; choose --methods {having}"
             )
     asked = {}
     for job in jobs:

@@ -149,8 +149,10 @@ def test_what_would_have_no_effect_or_differ_in_data_is_told_before_the_work(tmp
         zoo.compare("coin", sizes="2", methods="exact,laplace")
     with pytest.raises(UsageError, match="--jobs 0"):
         zoo.compare("coin", jobs=0)
-    with pytest.raises(BadSetting, match="map on coin has no setting 'draws' to vary"):
+    with pytest.raises(BadSetting, match="has no setting 'draws' to vary; choose --methods lap"):
         zoo.compare("coin", methods="laplace,map", vary="draws=10,20")
+    with pytest.raises(BadSetting, match=r"^linear has .* did you mean 'prior_scale'"):
+        zoo.compare("linear", vary="prior_scael=1,2")
     with pytest.raises(Refused, match="different data"):
         zoo.compare("linear", methods="map", vary="standardise=yes,no")
     with pytest.raises(UsageError, match="a run of the prior"):
