@@ -254,7 +254,8 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
     table.pictures = {"gradients": partial(overlays.gradients, found)}
     table.notes = [
         f"{draws} gradients each after {pace.steps} steps of {what[0]}, one batch of "
-        f"{pace.batch_size or problem.n} rows; the variance is summed over {what[1]}"
+        f"{pace.batch_size or problem.n} rows; the variance is summed over {what[1]}",
+        *gradients.readings(found),
     ]
     return table
 

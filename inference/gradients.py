@@ -137,6 +137,15 @@ def biases(
     return pd.DataFrame(rows).set_index(["layer", "estimator"])
 
 
+def readings(table: pd.DataFrame) -> list[str]:
+    """Which estimators are biased, in words: beyond three times what their noise explains."""
+    if "bias" not in table:
+        return []
+    off = table[table["bias"] > 3 * table["bias_of_noise"]].reset_index()
+    told = [f"{name} ({', '.join(part['layer'])})" for name, part in off.groupby("estimator")]
+    return [f"biased: {', '.join(told) or 'none of them, as far as the noise lets see'}"]
+
+
 def _grouped(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Gradients (draws, d) of the parameters whose names begin the same, up to the first dot."""
     groups: dict[str, list[np.ndarray]] = {}

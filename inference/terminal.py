@@ -27,6 +27,7 @@ _MARKS = {
     False: {True: "ok", False: "NO", None: "- "},
 }
 _MOST_ROWS = 40
+_ROUNDING = 1e-12
 _FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
 
 
@@ -206,7 +207,9 @@ def show_gradients(table: pd.DataFrame) -> None:
     for heading in ("layer", "estimator", *shown.values()):
         drawn.add_column(heading, justify="left" if heading in ("layer", "estimator") else "right")
     for (layer, estimator), row in table.sort_index(level=0, sort_remaining=False).iterrows():
-        drawn.add_row(layer, estimator, *(f"{row[column]:.4g}" for column in shown))
+        # Where there is no noise, rounding leaves some 1e-23.
+        texts = (f"{0 if abs(row[c]) < _ROUNDING else row[c]:.4g}" for c in shown)
+        drawn.add_row(layer, estimator, *texts)
     out.print(drawn)
     for note in table.notes:
         out.print(Text(note), soft_wrap=True)

@@ -374,7 +374,7 @@ def doubts(
     what = f"all rows are at one depth (a mean of {depth:.2f} layers), whatever they look like"
     price = f"ratio (now {ratio:g})" if cost is None else f"cost (now {cost:g})"
     other = ", or use --guide enumerated" if guide in ("marginal", "ponder") else ""
-    return [(what, f"change the prior by --set {price}, give more steps{other}")]
+    return [(what, f"change the prior by --set {price}, or give more steps{other}")]
 
 
 def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[..., Figure | None]:

@@ -64,6 +64,10 @@ def test_own_guides_are_held_against_the_one_without_noise():
         assert part.loc["concrete", "variance"] < part.loc["reinforce", "variance"]
     relaxed = found.loc[("stop", "concrete")]
     assert relaxed["bias"] > 4 * relaxed["bias_of_noise"]
+    (said,) = [note for note in found.notes if note.startswith("biased: ")]
+    assert "concrete (" in said and "stop" in said and "reinforce" not in said
+    unbiased = gradients.readings(found.drop("concrete", level="estimator"))
+    assert unbiased == ["biased: none of them, as far as the noise lets see"]
 
 
 def test_what_has_no_layers_or_too_few_draws_is_refused():
