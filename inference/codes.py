@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -33,11 +34,12 @@ def table(
         problem: the model and what it learned, its guide's parameters too.
         guide: an encoder: a guide of any rows.
         rows: the row keys of the rows.
-        draws: of each row's latents; means and sds are theirs.
+        draws: of each row's latents, whose means and sds are those of the draws where the guide
+            does not say them itself.
         seed: of the draws.
 
     Returns:
-        `z[0]`, the mean over draws of each element of each latent, and `sd z[0]`. Where the guide
+        `z[0]`, the mean of each element of each latent, and `sd z[0]`. Where the guide
         guesses a class of its own (`guess`), its most probable value, and `p[guess=0]`, ...
 
     Raises:
@@ -70,14 +72,31 @@ def _of_batch(
     for name, node in first.items():
         if node.get("infer", {}).get("is_auxiliary") and node["fn"].has_enumerate_support:
             columns |= _guessed(name, node["fn"])
-    size = sum(first[name]["value"].numel() for name in program.layout)
-    values = over_draws(one, {"draw": torch.arange(draws)}, size)
-    for name, drawn in values.items():
-        parts = drawn.mean(0), drawn.std(0)
-        mean, sd = (part.reshape(len(part), -1).cpu().numpy().T for part in parts)
-        names = indexed(name, drawn.shape[2:])
+    moments = _moments(first, run(guide, tensors).nodes, program.layout)
+    if len(moments) < len(program.layout):
+        size = sum(first[name]["value"].numel() for name in program.layout)
+        values = over_draws(one, {"draw": torch.arange(draws)}, size)
+        moments = {name: (v.mean(0), v.std(0)) for name, v in values.items()} | moments
+    for name in program.layout:
+        mean, sd = (part.reshape(len(part), -1).cpu().numpy().T for part in moments[name])
+        names = indexed(name, moments[name][0].shape[1:])
         columns |= dict(zip(names, mean)) | dict(zip((f"sd {n}" for n in names), sd))
     return pd.DataFrame(columns)
+
+
+def _moments(
+    first: Mapping[str, Any], second: Mapping[str, Any], names: Iterable[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Means and sds that the guide itself gives: the same in two runs, whatever it drew."""
+    found = {}
+    for name in names:
+        with suppress(NotImplementedError):  # a flow has draws alone
+            one, other = (
+                (node["fn"].mean, node["fn"].variance) for node in (first[name], second[name])
+            )
+            if all(map(torch.equal, one, other)):
+                found[name] = one[0], one[1].sqrt()
+    return found
 
 
 def _guessed(name: str, fn: Any) -> dict[str, Any]:

@@ -24,8 +24,23 @@ def test_means_and_sds_of_codes():
     rows = X.repeat(700, 1)  # more than are encoded at once
     found = codes.table(problem, encoder, {"x": rows}, draws=400, seed=0)
     assert list(found) == ["z", "sd z"] and len(found) == 2100 and found.index.name == "row"
-    np.testing.assert_allclose(found["z"], 0.3 * rows.sum(1), atol=5 * 0.5 / 400**0.5)
-    np.testing.assert_allclose(found["sd z"], 0.5, rtol=0.25)
+    np.testing.assert_allclose(found["z"], 0.3 * rows.sum(1))  # the guide's own
+    np.testing.assert_allclose(found["sd z"], 0.5)
+    few = codes.table(problem, encoder, {"x": rows[:2]}, draws=5, seed=1)
+    pd.testing.assert_frame_equal(few, found[:2])
+
+
+def test_means_and_sds_of_draws_where_the_guide_knows_none():
+    def shifted(x):
+        weight = pyro.param("weight", torch.tensor(0.3))
+        with pyro.plate("row", len(x)):
+            side = pyro.sample("side", dist.Bernoulli(0.5), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(weight * x.sum(1) + 2 * side, 0.5))
+
+    problem = replace(problem_from(coded, {"x": X}), params={"weight": torch.tensor(0.3)})
+    found = codes.table(problem, shifted, {"x": X}, draws=4000, seed=0)
+    np.testing.assert_allclose(found["z"], 0.3 * X.sum(1) + 1, atol=5 * 1.12 / 4000**0.5)
+    np.testing.assert_allclose(found["sd z"], 1.25**0.5, rtol=0.1)
 
 
 def test_a_guide_of_its_own_rows_alone_has_no_encoder():
