@@ -254,7 +254,7 @@ class Run:
         Args:
             data: rows, as for `predict`; default those that the run held out.
             rows: the first so many (None: all).
-            draws: of each row's latents, whose means and sds are told.
+            draws: of each row's latents, where the guide does not know means and sds itself.
             seed: of the draws.
 
         Returns:

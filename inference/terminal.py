@@ -295,6 +295,10 @@ def show_table(out: Console, table: pd.DataFrame) -> None:
         drawn.add_row(Text(str(name)), *(cells[column][i] for column in columns))
     out.print(drawn)
     _say_rest(out, table)
+    if "hdi_low" in columns and table["hdi_low"].notna().any():
+        from .results import HDI_PROB
+
+        out.print(Text(f"hdi: the shortest interval that holds {HDI_PROB:.0%}", "dim"))
     if len(table.columns) > len(columns):
         more = len(table.columns) - len(columns)
         out.print(Text(f"... and {more} more columns (--json has all)"))
