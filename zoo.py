@@ -2125,6 +2125,9 @@ def _tell(of_rows: Callable[..., pd.DataFrame], arguments: argparse.Namespace) -
 
 def _report(arguments: argparse.Namespace) -> None:
     report(*arguments.runs, out=arguments.out)
+    left_out = [Path(one).name for one in arguments.runs if _is_study(one)]
+    if left_out:
+        print(f"left out, being no single runs: {', '.join(left_out)}", file=sys.stderr)
     print(f"wrote {arguments.out}")
 
 

@@ -504,7 +504,8 @@ def by(record: Mapping[str, Any]) -> str:
 
 def _described(record: Mapping[str, Any]) -> dict[str, Any]:
     """All by which two runs of one method on one model may differ."""
-    return {**record["options"], **record["settings"], "seed": record["seed"]}
+    data = Path(record["data"]["source"].partition(",")[0]).name
+    return {"data": data, **record["options"], **record["settings"], "seed": record["seed"]}
 
 
 def posterior_keys(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -120,6 +120,8 @@ def test_labels_say_by_what_runs_differ():
         record("svi", guide="mvn", options={"noise": 2}, seed=3),
         record("map"),
         record("map"),
+        record("exact", data={**DATA, "source": "a/rows.csv, 5 rows held out"}),
+        record("exact"),
     ]
     assert compare.labels(records) == [
         "nuts warmup=400",
@@ -128,6 +130,8 @@ def test_labels_say_by_what_runs_differ():
         "svi:mvn noise=2 seed=3",
         "map (1)",
         "map (2)",
+        "exact data=rows.csv",
+        "exact data=rows",
     ]
 
 

@@ -93,3 +93,6 @@ def test_from_the_command_line(runs, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.startswith("held against exact\n") and "the reference" in said
     assert "saved in" in said
+    (compared,) = tmp_path.glob("compare-*")
+    assert zoo.main(["report", *folders, str(compared), "--out", str(out)]) == 0
+    assert compared.name in capsys.readouterr().err
