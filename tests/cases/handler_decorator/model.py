@@ -1,0 +1,10 @@
+import pyro
+import pyro.distributions as dist
+from pyro import poutine
+
+
+@poutine.scale(scale=0.5)
+def model(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 10.0))
+    with pyro.plate("n", len(y)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
