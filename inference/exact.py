@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ._problem import Context, Fit, Problem, Refused
-from .chains import DRAWS, spawn
+from .chains import DRAWS, seeded, spawn
 from .program import Program
 
 
@@ -18,7 +18,7 @@ def exact(
     """Closed form, enumeration or quadrature: independent draws and the exact log evidence.
 
     Args:
-        problem: a problem whose model states an exact truth.
+        problem: a problem whose model states an exact truth, or has discrete latents alone.
         seed: seed of the draws.
         context: unused, there is nothing to show.
         draws: number of draws.
@@ -27,6 +27,8 @@ def exact(
         Refused: the model states no exact truth for these options and data.
     """
     truth = problem.exact() if problem.exact is not None else None
+    if truth is None and (program := Program(problem)).of("discrete") and not program.size:
+        return _enumerated(program, seed, draws)
     if truth is None:
         raise Refused("no exact posterior is known for this model and data; use nuts")
     sample = truth.sample(draws, np.random.default_rng(spawn(seed, DRAWS)))
@@ -38,4 +40,15 @@ def exact(
         kind="independent",
         metrics=metrics,
         exact=truth,
+    )
+
+
+def _enumerated(program: Program, seed: int, draws: int) -> Fit:
+    """Of a model without continuous latents: a sum over all values of the discrete ones."""
+    with seeded(seed, DRAWS):
+        values = program.complete({"draw": torch.arange(draws)})
+    return Fit(
+        draws={name: value[None] for name, value in values.items()},
+        kind="independent",
+        metrics={"log_evidence": program.log_joint({}).item()},
     )

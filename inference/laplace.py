@@ -68,7 +68,7 @@ def laplace(
         raise BadSetting("structure: for networks alone; leave it out")
     program = Program(problem)
     if not program.size:
-        raise Refused("laplace needs a continuous latent, the model has none; use exact or nuts")
+        raise Refused("laplace needs a continuous latent, the model has none; use exact")
     check_memory(draws, program.size)
     kinked = [site.name for site in program.of("latent") if isinstance(site.base, dist.Laplace)]
     if kinked:

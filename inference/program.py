@@ -25,15 +25,10 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from . import discrete
+from . import discrete, labels
 from ._problem import Fault, Problem
 from .outputs import linearised
-from .sampling import Sampling, base_of, masked
-
-# Elements of a batched evaluation over draws that are held in memory at once.
-_CHUNK_ELEMENTS = 10_000_000
-# What vmap raises for a model that it cannot batch; such a model runs draw by draw.
-NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
+from .sampling import NOT_VECTORISED, Sampling, base_of, masked, over_draws
 
 
 class Plate(NamedTuple):
@@ -87,7 +82,10 @@ class _Assign(Messenger):
     def __init__(self, parts: Mapping[str, Tensor]):
         super().__init__()
         self.parts = parts
-        self.log_jacobian = torch.zeros(())
+
+    def __enter__(self) -> Any:
+        self.log_jacobian = torch.zeros(())  # of one run
+        return super().__enter__()
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] not in self.parts:
@@ -297,7 +295,12 @@ class Program:
 
     @property
     def elements(self) -> int:
-        """Scalars of all sites: what one evaluation holds in memory."""
+        """What one evaluation holds in memory: scalars of all sites, at all joint labels."""
+        return self.elements_of_run * (1 if self._summed is None else self._summed.cells)
+
+    @property
+    def elements_of_run(self) -> int:
+        """Scalars of all sites."""
         return sum(site.value.numel() for site in self.sites.values())
 
     @cached_property
@@ -307,8 +310,7 @@ class Program:
 
     @cached_property
     def _summed(self) -> discrete.Summed | None:
-        latents = self.of("discrete")
-        return discrete.Summed(self.model, latents, self.max_plate_nesting) if latents else None
+        return labels.summed(self)
 
     # -- densities ---------------------------------------------------------------------------
 
@@ -396,7 +398,7 @@ class Program:
             Fault: none of `tries` points had a finite log density.
         """
         for _ in range(tries):
-            u = self._random_start()
+            u = self.random_start()
             value, gradient = self.density_and_gradient(u)
             if value.isfinite() and gradient.isfinite().all():
                 return u
@@ -411,7 +413,8 @@ class Program:
             return start_value(site)
         return self.problem.start(site["name"], tuple(site["fn"].shape()))
 
-    def _random_start(self) -> Tensor:
+    def random_start(self) -> Tensor:
+        """A random unconstrained vector (d,), whatever the density is there."""
         if self.problem.start is None:
             return torch.rand(self.size) * 4 - 2
         u = torch.zeros(self.size)
@@ -419,6 +422,46 @@ class Program:
             value = self.start_of({"name": site.name, "fn": site.fn})
             u[self.layout[site.name][0]] = biject_to(site.fn.support).inv(value).flatten()
         return u
+
+    # -- at labels of the discrete latents ----------------------------------------------------
+
+    def trace_at(self, u: Tensor, given: Mapping[str, Tensor] | None = None) -> poutine.Trace:
+        """A run at `u` (d,) and these labels; others are drawn from their priors."""
+        handlers = [poutine.condition(data=dict(given or {})), _Assign(self.parts(u))]
+        return run(self.model, self.problem.tensors, *handlers)
+
+    def log_joint_at(
+        self, u: Tensor, given: Mapping[str, Tensor], way: discrete.Summed | None = None
+    ) -> Tensor:
+        """Log density at `u` (d,) and labels of all discrete latents, with log |dT/du|.
+
+        Args:
+            u: unconstrained vector.
+            given: discrete latent to its labels.
+            way: a sum over labels, which is restricted to these; None runs the plain model.
+        """
+        everything, assign = Batch(self.problem.tensors), _Assign(self.parts(u))
+        if way is not None:
+            return way.log_prob(everything, assign, only=given) + assign.log_jacobian
+        trace = run(self.model, everything.tensors, poutine.condition(data=dict(given)), assign)
+        return sum_of_factors(trace, everything) + assign.log_jacobian
+
+    def factors_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The log density of each site there, of all plates' dimensions."""
+        found = {}
+        for name, node in discrete.factors(self.trace_at(u, given)).items():
+            shape = [1] * self.max_plate_nesting
+            for frame in node["cond_indep_stack"]:
+                if frame.vectorized:
+                    shape[frame.dim] = int(frame.size)
+            shape = torch.broadcast_shapes(shape, node["log_prob"].shape)
+            found[name] = node["log_prob"].expand(shape)
+        return found
+
+    def values_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The continuous latents there."""
+        nodes = self.trace_at(u, given).nodes
+        return {name: nodes[name]["value"] for name in self.layout}
 
     # -- at draws ----------------------------------------------------------------------------
 
@@ -449,7 +492,7 @@ class Program:
         """
         if self.sums_rows:
             observed = [site.name for site in self.of("observed")]
-            scores = self._summed.log_likelihood(
+            scores = self._summed.parallel.log_likelihood(
                 self.problem.tensors, self.continuous(values), observed
             )
             units = sum(self.problem.log_units.get(name, 0.0) for name in observed)
@@ -473,7 +516,7 @@ class Program:
         The discrete latents of the rows are summed out (see `sums_rows`).
         """
         (site,) = self.of("observed")
-        return self._summed.log_chances(
+        return self._summed.parallel.log_chances(
             self.problem.tensors, self.continuous(values), site.name, labels
         )
 
@@ -554,32 +597,6 @@ class Differentiable(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return upstream * gradient, None
-
-
-def over_draws(
-    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor], size: int = 1
-) -> Any:
-    """A function of one draw at all draws (S, *shape), vectorised where the model allows.
-
-    `torch.func.vmap` shows the model shapes without the draw dimension, so that models need not
-    broadcast; what it cannot do (a branch on a value, some samplers) is done draw by draw.
-
-    Args:
-        function: gives a tensor or a dictionary of tensors.
-        draws: name to tensor with the draws first.
-        size: elements that one evaluation holds, to bound the memory of a chunk.
-    """
-    n = len(next(iter(draws.values())))
-    chunk = max(1, min(n, _CHUNK_ELEMENTS // max(size, 1)))
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            return torch.func.vmap(function, randomness="different", chunk_size=chunk)(dict(draws))
-        except NOT_VECTORISED:
-            each = [function({k: v[i] for k, v in draws.items()}) for i in range(n)]
-    if isinstance(each[0], Mapping):
-        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
-    return torch.stack(each)
 
 
 def further_draws(program: Program, function: Callable, draws: Mapping[str, Tensor]) -> int:

@@ -7,12 +7,19 @@ are the same, and so are the gradients (implicit ones for the gamma family).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+
+# Elements of a batched evaluation over draws that are held in memory at once.
+_CHUNK_ELEMENTS = 10_000_000
+# What vmap raises for a model that it cannot batch; such a model runs draw by draw.
+NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
 
 
 class Sampling(Messenger):
@@ -128,3 +135,29 @@ _SAMPLERS: dict[type, Callable[..., Tensor]] = {
     dist.LogNormal: _log_normal,
     dist.TransformedDistribution: _transformed,
 }
+
+
+def over_draws(
+    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor], size: int = 1
+) -> Any:
+    """A function of one draw at all draws (S, *shape), vectorised where the model allows.
+
+    `torch.func.vmap` shows the model shapes without the draw dimension, so that models need not
+    broadcast; what it cannot do (a branch on a value, some samplers) is done draw by draw.
+
+    Args:
+        function: gives a tensor or a dictionary of tensors.
+        draws: name to tensor with the draws first.
+        size: elements that one evaluation holds, to bound the memory of a chunk.
+    """
+    n = len(next(iter(draws.values())))
+    chunk = max(1, min(n, _CHUNK_ELEMENTS // max(size, 1)))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        try:
+            return torch.func.vmap(function, randomness="different", chunk_size=chunk)(dict(draws))
+        except NOT_VECTORISED:
+            each = [function({k: v[i] for k, v in draws.items()}) for i in range(n)]
+    if isinstance(each[0], Mapping):
+        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
+    return torch.stack(each)
