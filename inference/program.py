@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -29,6 +29,7 @@ from . import discrete, labels
 from ._problem import Fault, Problem
 from .outputs import linearised
 from .sampling import NOT_VECTORISED, Sampling, base_of, masked, over_draws
+from .unseen import Unseen, under_mask, unseen
 
 
 class Plate(NamedTuple):
@@ -44,7 +45,7 @@ class Site:
     """What is static about a sample site."""
 
     name: str
-    role: Literal["latent", "discrete", "observed", "deterministic"]
+    role: Literal["latent", "discrete", "observed", "deterministic", "unseen"]
     fn: Any
     shape: tuple[int, ...]
     event_dim: int
@@ -194,6 +195,13 @@ def start_value(site: Mapping[str, Any]) -> Tensor:
     return transform(torch.rand(shape) * 4 - 2)
 
 
+def _another(node: Mapping[str, Any]) -> Tensor:
+    """Another value of a latent."""
+    if node["fn"].support.is_discrete:
+        return node["fn"].sample()
+    return start_value(node)
+
+
 def _is_deterministic(msg: Mapping[str, Any]) -> bool:
     return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], dist.Delta)
 
@@ -232,7 +240,7 @@ def _by_dim(frame: Any) -> int:
 
 
 # The run that tells the sites of a problem: of many rows it takes seconds.
-_PROTOTYPES: WeakKeyDictionary[Problem, poutine.Trace] = WeakKeyDictionary()
+_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, Unseen]] = WeakKeyDictionary()
 
 
 class Program:
@@ -241,7 +249,8 @@ class Program:
     Attributes:
         model: the Pyro function, the model's own parameters fitted; linear in its latents where
             the problem says so, but not for what the prior or the latents alone determine.
-        sites: every sample site by name, in the order of the model.
+        sites: every sample site by name, in the order of the model; `unseen` ones stand for what
+            was not observed, have no part in the density, and are drawn afterwards.
         layout: continuous latent to its slice of the unconstrained vector and its shape there.
         size: d, the number of unconstrained dimensions.
         own: names of the model's own parameters (`pyro.param`).
@@ -254,11 +263,14 @@ class Program:
         self.model = self._own = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
         if problem.linear_at is not None:
             self.model = linearised(self.model, problem.linear_at)
-        trace = _PROTOTYPES.get(problem) or self._prototype()
+        trace, aside = _PROTOTYPES.get(problem) or self._looked_at()
         if _load(trace, problem.params):
-            trace = self._prototype()
-        _PROTOTYPES[problem] = trace
+            trace, aside = self._looked_at()
+        _PROTOTYPES[problem] = trace, aside
+        self.model = aside.without(self.model)
         self.sites = _sites(trace)
+        self.sites |= {k: replace(self.sites[k], role="unseen") for k in aside.later}
+        self._masked = under_mask(trace) - aside.whole
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.own, self.unfitted = params, [k for k in params if k not in problem.params]
         self.has_factor = any(isinstance(n.get("fn"), dist.Unit) for n in trace.nodes.values())
@@ -268,6 +280,18 @@ class Program:
             part = slice(self.size, self.size + math.prod(shape))
             self.layout[site.name] = (part, shape)
             self.size = part.stop
+
+    def _looked_at(self) -> tuple[poutine.Trace, Unseen]:
+        """A run of the model, and its latents under a mask."""
+        trace = self._prototype()
+        latents = {k: v for k, v in _sites(trace).items() if v.role in ("latent", "discrete")}
+
+        def rerun(values: Mapping[str, Tensor]) -> poutine.Trace:
+            return run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
+
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            return trace, unseen(trace, latents, rerun, _another)
 
     def _prototype(self) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""
@@ -468,13 +492,13 @@ class Program:
     def complete(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Continuous draws (S, *shape) with discrete latents recovered and deterministics added.
 
-        Discrete latents are drawn from their exact posterior given the continuous ones, from
+        Discrete latents, and those that stand for what was not seen, are drawn from their exact posterior given the continuous ones, from
         torch's current random state.
         """
         draws = dict(draws)
         if self._summed is not None:
             draws |= over_draws(self._recover, draws, self.elements)
-        if self.of("deterministic"):
+        if self.of("deterministic", "unseen"):
             draws |= over_draws(self._deterministic, draws, self.elements)
         return {name: draws[name] for name in self.sites if name in draws}
 
@@ -482,8 +506,10 @@ class Program:
         return self._summed.sample(self.problem.tensors, self.continuous(values))
 
     def _deterministic(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is computed from the latents, and what was not seen, drawn."""
         trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
-        return {site.name: trace.nodes[site.name]["value"] for site in self.of("deterministic")}
+        sites = self.of("deterministic", "unseen")
+        return {site.name: trace.nodes[site.name]["value"] for site in sites}
 
     def log_likelihood(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Log likelihood of each observation, observed site to tensor (plates), nats.
@@ -536,7 +562,7 @@ class Program:
         site = self.sites[name]
         rows = self.problem.rows
         in_rows = rows is not None and any(plate.name == rows[0] for plate in site.plates)
-        if site.role in ("deterministic", "observed"):
+        if site.role in ("deterministic", "observed", "unseen"):
             return True
         return in_rows and (new_rows or site.role == "discrete")
 
@@ -550,7 +576,9 @@ class Program:
         return [
             site.name
             for site in self.of("latent")
-            if isinstance(site.base, dist.ImproperUniform) or masked(site.fn)
+            if isinstance(site.base, dist.ImproperUniform)
+            or masked(site.fn)
+            or site.name in self._masked
         ]
 
 
