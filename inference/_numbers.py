@@ -30,7 +30,7 @@ from ._case import (
 from ._problem import Guide, Refused
 from .chains import PRIOR, seeded
 from .graph import Unrecordable
-from .program import Batch, Program, Site, over_draws, run
+from .program import Batch, Program, Site, difference, over_draws, run
 from .sampling import base_of
 from .svi import check_sites, resolve
 
@@ -118,7 +118,8 @@ def gradient(case: Case) -> Iterator[Check]:
         what = f"the gradient of the log density in {name} is {slope:.4g}"
         what += f", by central differences {numeric:.4g}"
         line = getattr(case.untraced, "place", None) or case.line(name)
-        mend = "take no .item(), .detach(), float() or NumPy of what depends on a latent"
+        mend = "take no .item(), .detach(), float(), NumPy or torch.tensor([...]) of a latent "
+        mend += "(torch.stack keeps its gradient)"
         yield cross(what, line, mend)
 
 
@@ -127,28 +128,12 @@ def _wrong_slope(program: Program, u: Tensor) -> tuple[int, float, float] | None
     value, slopes = program.density_and_gradient(u)
     error = 1e-4 * max(1.0, float(slopes.abs().max()), 1e-3 * float(value.abs()))
     for i in torch.randperm(program.size)[:_COORDINATES].tolist():
-        slope = float(slopes[i])
-        numeric = _difference(program, u, i, slope, error)
+        slope, e = float(slopes[i]), torch.zeros_like(u)
+        e[i] = 1.0
+        numeric = difference(program.log_density, u, e, slope, error)
         if not abs(numeric - slope) <= error:
             return i, slope, numeric
     return None
-
-
-def _difference(program: Program, u: Tensor, i: int, slope: float, error: float) -> float:
-    """The central difference in a coordinate, of the first of three steps that agrees.
-
-    A kink within a step (an absolute value, a rectifier) spoils the larger ones, rounding the
-    smallest.
-    """
-    e = torch.zeros_like(u)
-    for step in (1e-5, 1e-4, 1e-6):
-        e[i] = step
-        with torch.no_grad():
-            rise = program.log_density(u + e) - program.log_density(u - e)
-        numeric = float(rise) / (2 * step)
-        if abs(numeric - slope) <= error:
-            break
-    return numeric
 
 
 def likelihood(case: Case) -> Iterator[Check]:

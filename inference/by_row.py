@@ -50,14 +50,18 @@ def weighted(program: Program, guide: Callable, batch: Batch) -> tuple[Tensor, d
 
 
 def _of_rows(trace: poutine.Trace, plate: str, names: Collection[str] | None = None) -> Tensor:
-    """The log density of a run (of the sites named), summed over all but the rows."""
+    """The log density of a run (of the sites named), summed over all but the rows.
+
+    What lies outside the rows has none: a number that the model reports (`pyro.deterministic`), or
+    a plate, which is a site too.
+    """
     total = torch.zeros(())
     for name, node in discrete.factors(trace).items():
-        plates = isinstance(node["fn"], _Subsample)  # the plate itself is a site too
-        if plates or (names is not None and name not in names):
+        dims = [f.dim for f in node["cond_indep_stack"] if f.name == plate]
+        of_plate = isinstance(node["fn"], _Subsample)
+        if not dims or of_plate or (names is not None and name not in names):
             continue
-        (dim,) = (f.dim for f in node["cond_indep_stack"] if f.name == plate)
-        by_row = node["log_prob"].movedim(dim, -1)
+        by_row = node["log_prob"].movedim(dims[0], -1)
         total = total + by_row.reshape(-1, by_row.shape[-1]).sum(0)
     return total
 

@@ -21,6 +21,7 @@ from . import (
     machine,
     method,
     prepare,
+    proofs,
     results,
     scores,
     settings,
@@ -121,6 +122,8 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
             _must_observe(plan.entry, problem)
         if plan.method != "svi":
             _must_be_fitted(plan.method, problem)
+        if plan.method not in ("prior", "exact"):
+            proofs.prove(problem)
         began = time.perf_counter()
         with machine.on(plan.device):
             placed = prepare.place(problem, plan.device)

@@ -612,6 +612,31 @@ def value_and_grad(function: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Ten
     return value.detach(), gradient
 
 
+def difference(
+    function: Callable[[Tensor], Tensor], u: Tensor, way: Tensor, slope: float, error: float
+) -> float:
+    """The central difference of a function at `u` along `way`, of the first step that agrees.
+
+    A kink within a step (an absolute value, a rectifier) spoils the larger ones, rounding the
+    smallest.
+
+    Args:
+        function: of `u` (d,), a scalar.
+        u: where.
+        way: a direction (d,).
+        slope: the derivative that it should equal.
+        error: by which it may differ.
+    """
+    numeric = math.nan
+    for step in (1e-5, 1e-4, 1e-6) if u.dtype == torch.float64 else (1e-2, 1e-1, 1e-3):
+        with torch.no_grad():
+            rise = function(u + step * way) - function(u - step * way)
+        numeric = float(rise) / (2 * step)
+        if abs(numeric - slope) <= error:
+            break
+    return numeric
+
+
 class Differentiable(torch.autograd.Function):
     """A value whose gradient is already known, as autograd sees it."""
 
