@@ -376,7 +376,7 @@ def _names_of_tensors(model: Callable) -> dict[int, str]:
 
 
 def discrete(case: Case) -> Iterator[Check]:
-    """Discrete latents that cannot be summed out."""
+    """Discrete latents that cannot be summed out, or for which no way to do so is right."""
     latents = case.program.of("discrete")
     for site in latents:
         try:
@@ -384,8 +384,15 @@ def discrete(case: Case) -> Iterator[Check]:
         except Refused as refusal:
             what, _, mend = str(refusal).rpartition("; ")
             yield cross(what, case.line(site.name), mend)
+            return
     if not latents:
         yield note("no discrete latents")
+        return
+    try:
+        _ = case.program.summed  # proved when it is made
+    except Refused as refusal:
+        what, _, mend = str(refusal).rpartition("; ")
+        yield cross(what, case.line(latents[0].name), mend)
 
 
 def observed(case: Case) -> Iterator[Check]:

@@ -20,6 +20,7 @@ from ._case import (
     POINTS,
     Case,
     Check,
+    Draw,
     Watch,
     cross,
     expected_shape,
@@ -142,16 +143,11 @@ def likelihood(case: Case) -> Iterator[Check]:
     if not case.observed:
         yield note("nothing is observed")
         return
-    summed = program._summed
-    if summed is not None and not summed.by_row(case.observed):
-        yield note("scored at drawn values of the discrete latents, which are not of the rows")
-        return
     for draw in case.draws[:POINTS]:
-        values, u = draw.values(program), draw.unconstrained(program)
         with torch.no_grad():
-            parts = program.log_likelihood(values)
+            parts = program.log_likelihood(draw.values(program))
             pointwise = float(sum(part.sum() for part in parts.values()))
-            whole = float(program.log_density(u, jacobian=False, prior=False))
+            whole = _without_prior(program, draw)
         if program.has_factor:
             yield note("the factor is left out, it belongs to no observation")
             return
@@ -161,6 +157,17 @@ def likelihood(case: Case) -> Iterator[Check]:
             name = case.observed[0].name
             yield cross(what, case.line(name), "let each observation be one value of its site")
             return
+
+
+def _without_prior(program: Program, draw: Draw) -> float:
+    """Log joint minus log prior: labels of the rows summed out, others at their drawn values."""
+    if program.sums_rows or not program.of("discrete"):
+        return float(program.log_density(draw.unconstrained(program), jacobian=False, prior=False))
+    values = draw.values(program)
+    trace = run(program.model, program.problem.tensors, poutine.condition(data=values))
+    scored = discrete.factors(trace)
+    prior = sum(scored[name]["log_prob"].sum() for name in values)
+    return float(sum(node["log_prob"].sum() for node in scored.values()) - prior)
 
 
 def traced(case: Case) -> Iterator[Check]:

@@ -277,8 +277,8 @@ def _reason(program: Program, drawn: Drawn) -> str:
     for name, values in drawn.at_all(lambda one: program.values_at(drawn.u, one)).items():
         if not torch.equal(values, values[:1].expand_as(values)):
             return (
-                f"the support of {name} depends on the discrete latents ({names}), which cannot be "
-                "summed out then; give it one that holds for all their values"
+                f"the support of {name} depends on the discrete latents ({names}), which cannot "
+                "be summed out then; give it one that holds for all their values"
             )
     cells = cells_of(drawn.sites)
     which = _coupled(drawn)

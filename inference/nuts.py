@@ -30,6 +30,8 @@ from .state import State
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
+# A chain is given up if so many steps in a row are at the deepest tree, and this short.
+_LAST_STEPS, _VANISHING = 100, 1e-8
 # Draws of a chain cut short of which a statistic can be computed.
 _FEWEST_DRAWS = 4
 # How far a start is moved where the density is flat.
@@ -270,11 +272,40 @@ class _NutpieChain(_Chain):
             blocking=False,
         )
         try:
-            trace = _finish(sampler, monitor)
+            trace = self._finish(sampler, chain, monitor)
+        except Fault:
+            raise
         except RuntimeError as error:
             first = str(error).partition("\n")[0]
             raise Fault(f"the sampler stopped ({first}); check the model's supports") from error
         return _columns(trace, len(self.starts[chain]))
+
+    def _finish(self, sampler: Any, chain: int, monitor: Monitor) -> Any:
+        """The trace, whole or as far as it is when the monitor says stop."""
+        looked = 0
+        while not monitor.stopping:
+            try:
+                return sampler.wait(timeout=0.1)
+            except TimeoutError:
+                if monitor.steps[chain] >= looked + _LAST_STEPS:
+                    looked = monitor.steps[chain]
+                    self._check_steps(sampler)
+        return sampler.abort()
+
+    def _check_steps(self, sampler: Any) -> None:
+        """Give up a chain whose steps vanish: it would go on for hours, and end nowhere.
+
+        Raises:
+            Fault: the last steps are all at the deepest tree, and far below any scale.
+        """
+        _, (stats,) = sampler.inspect().get_arrow_trace()
+        depth, size = (_column(stats, name)[-_LAST_STEPS:] for name in ("depth", "step_size"))
+        if (depth >= self.max_tree_depth).all() and size.max() < _VANISHING:
+            sampler.abort()
+            raise Fault(
+                f"the sampler's steps vanish ({size[-1]:.1g}), at the deepest trees: the density "
+                "is not smooth, or its gradient is not its own; see what `zoo.py check` says"
+            )
 
     def _native(self, chain: int, monitor: Monitor) -> Any:
         """The model of a compiled density, called without Python; None for others."""
@@ -313,30 +344,22 @@ class _NutpieChain(_Chain):
         )
 
 
-def _finish(sampler: Any, monitor: Monitor) -> Any:
-    """The trace of a background sampler, whole or as far as it is when the monitor says stop."""
-    while not monitor.stopping:
-        try:
-            return sampler.wait(timeout=0.1)
-        except TimeoutError:
-            continue
-    return sampler.abort()
-
-
 def _columns(trace: Any, size: int) -> dict[str, np.ndarray]:
     """The draws after the warm-up and their statistics, out of nutpie's Arrow tables."""
+    ((draws,), (stats,)) = trace.get_arrow_trace()
+    tuning = int(_column(stats, "tuning").sum())
+    columns = {ours: _column(stats, name)[tuning:] for name, ours in _NUTPIE_STATS.items()}
+    columns = {k: v.astype("int64") if v.dtype.kind == "u" else v for k, v in columns.items()}
+    return {"u": _column(draws, "u").reshape(-1, size)[tuning:], **columns}
+
+
+def _column(table: Any, name: str) -> np.ndarray:
+    """A column of one of nutpie's Arrow tables."""
     import pyarrow
 
-    def column(table: Any, name: str) -> np.ndarray:
-        values = pyarrow.array(table.column(name))
-        values = values.flatten() if name == "u" else values
-        return values.to_numpy(zero_copy_only=False)
-
-    ((draws,), (stats,)) = trace.get_arrow_trace()
-    tuning = int(column(stats, "tuning").sum())
-    columns = {ours: column(stats, name)[tuning:] for name, ours in _NUTPIE_STATS.items()}
-    columns = {k: v.astype("int64") if v.dtype.kind == "u" else v for k, v in columns.items()}
-    return {"u": column(draws, "u").reshape(-1, size)[tuning:], **columns}
+    values = pyarrow.array(table.column(name))
+    values = values.flatten() if name == "u" else values
+    return values.to_numpy(zero_copy_only=False)
 
 
 def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]:

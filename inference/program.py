@@ -320,7 +320,7 @@ class Program:
     @property
     def elements(self) -> int:
         """What one evaluation holds in memory: scalars of all sites, at all joint labels."""
-        return self.elements_of_run * (1 if self._summed is None else self._summed.cells)
+        return self.elements_of_run * (1 if self.summed is None else self.summed.cells)
 
     @property
     def elements_of_run(self) -> int:
@@ -333,7 +333,7 @@ class Program:
         return max((-p.dim for site in self.sites.values() for p in site.plates), default=0)
 
     @cached_property
-    def _summed(self) -> discrete.Summed | None:
+    def summed(self) -> discrete.Summed | None:
         return labels.summed(self)
 
     # -- densities ---------------------------------------------------------------------------
@@ -391,8 +391,8 @@ class Program:
 
     def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
         batch = batch or Batch(self.problem.tensors)
-        if self._summed is not None:
-            return self._summed.log_prob(batch, *handlers) - self._log_units
+        if self.summed is not None:
+            return self.summed.log_prob(batch, *handlers) - self._log_units
         return sum_of_factors(run(self.model, batch.tensors, *handlers), batch) - self._log_units
 
     @cached_property
@@ -492,18 +492,18 @@ class Program:
     def complete(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Continuous draws (S, *shape) with discrete latents recovered and deterministics added.
 
-        Discrete latents, and those that stand for what was not seen, are drawn from their exact posterior given the continuous ones, from
-        torch's current random state.
+        Discrete latents are drawn from their exact posterior given the continuous ones, and what
+        was not seen from its distribution, from torch's current random state.
         """
         draws = dict(draws)
-        if self._summed is not None:
+        if self.summed is not None:
             draws |= over_draws(self._recover, draws, self.elements)
         if self.of("deterministic", "unseen"):
             draws |= over_draws(self._deterministic, draws, self.elements)
         return {name: draws[name] for name in self.sites if name in draws}
 
     def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self._summed.sample(self.problem.tensors, self.continuous(values))
+        return self.summed.sample(self.problem.tensors, self.continuous(values))
 
     def _deterministic(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What is computed from the latents, and what was not seen, drawn."""
@@ -518,7 +518,7 @@ class Program:
         """
         if self.sums_rows:
             observed = [site.name for site in self.of("observed")]
-            scores = self._summed.parallel.log_likelihood(
+            scores = self.summed.parallel.log_likelihood(
                 self.problem.tensors, self.continuous(values), observed
             )
             units = sum(self.problem.log_units.get(name, 0.0) for name in observed)
@@ -534,7 +534,7 @@ class Program:
     @property
     def sums_rows(self) -> bool:
         """Whether discrete latents of the rows are summed out where a row is scored."""
-        return self._summed is not None and self._summed.by_row(self.of("observed"))
+        return self.summed is not None and self.summed.by_row(self.of("observed"))
 
     def log_chances(self, values: Mapping[str, Tensor], labels: Tensor) -> Tensor:
         """Log probability that a row's one observation is each of the labels (C,), (C, rows).
@@ -542,7 +542,7 @@ class Program:
         The discrete latents of the rows are summed out (see `sums_rows`).
         """
         (site,) = self.of("observed")
-        return self._summed.parallel.log_chances(
+        return self.summed.parallel.log_chances(
             self.problem.tensors, self.continuous(values), site.name, labels
         )
 

@@ -1,11 +1,11 @@
 """Latents under a mask: what a model has in the place of observations that are not there.
 
-`pyro.sample(..., obs=y, obs_mask=seen)` gives the missing values a latent of the whole shape, which
-has no density where the value is seen. As coordinates of the density such entries are flat, and no
-sampler can settle in them. If nothing else depends on the latent, it is left out of the density and
-drawn from its distribution afterwards; if something does (a covariate that is missing in some
-rows), the entries that are seen, which nothing looks at, get the density of the others. Neither
-changes the distribution of anything else.
+`pyro.sample(..., obs=y, obs_mask=seen)` gives the missing values a latent of the whole shape,
+which has no density where the value is seen. As coordinates of the density such entries are flat,
+and no sampler can settle in them. If nothing else depends on the latent, it is left out of the
+density and drawn from its distribution afterwards; if something does (a covariate that is missing
+in some rows), the entries that are seen, which nothing looks at, get the density of the others.
+Neither changes the distribution of anything else.
 """
 
 from __future__ import annotations

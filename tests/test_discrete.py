@@ -161,14 +161,14 @@ def test_an_infinite_discrete_latent_is_refused():
 
 def test_tables_are_only_built_while_they_are_small():
     program = Program(problem_from(mixture, {"y": Y}))
-    assert program._summed.parallel.tabular
+    assert program.summed.parallel.tabular
     assert discrete.cells_of(program.of("discrete")) == 2 ** len(Y)
 
 
 def test_a_long_chain_is_contracted_by_pyro_and_agrees_with_the_forward_algorithm():
     y = torch.linspace(-1, 3, 15, dtype=torch.float64)
     program = Program(problem_from(chain, {"y": y}))
-    assert not program._summed.parallel.tabular
+    assert not program.summed.parallel.tabular
     forward = np.array([1.0, 0.0])
     for value in y.numpy():
         forward = np.array([[0.8, 0.2], [0.2, 0.8]]).T @ forward

@@ -152,3 +152,239 @@ def test_random_models_equal_brute_force_or_are_refused(part):
     assert refused <= 2  # of 25
 
 
+# -- lookups, and what cannot be ---------------------------------------------------------------
+
+
+def grouped(y, group):
+    """A kind of each group, looked up by its rows: more groups than a joint table could hold."""
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    share = pyro.sample("share", dist.Beta(2.0, 2.0))
+    with pyro.plate("groups", 60):
+        kind = pyro.sample("kind", dist.Bernoulli(share))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(loc + 2 * kind[..., group], 1.0), obs=y)
+
+
+def test_labels_of_groups_are_summed_out_group_by_group():
+    rng = np.random.default_rng(3)
+    group, y = torch.as_tensor(rng.integers(0, 60, 200)), torch.as_tensor(rng.normal(1, 2, 200))
+    program = Program(problem_from(grouped, {"y": y, "group": group}))
+    assert not program.summed.joint
+    values = {"loc": torch.tensor(0.3), "share": torch.tensor(0.4)}
+    expected = stats.norm.logpdf(0.3) + stats.beta.logpdf(0.4, 2, 2)
+    ones = np.zeros(60)
+    for g in range(60):
+        rows = y.numpy()[group.numpy() == g]
+        parts = [np.log(p) + stats.norm.logpdf(rows, 0.3 + 2 * k, 1).sum()
+                 for k, p in enumerate((0.6, 0.4))]  # fmt: skip
+        expected += special.logsumexp(parts)
+        ones[g] = np.exp(parts[1] - special.logsumexp(parts))
+    assert program.log_joint(values).item() == pytest.approx(expected, rel=1e-10)
+    torch.manual_seed(0)
+    draws = program.complete({k: v.expand(20_000) for k, v in values.items()})["kind"]
+    error = 5 * np.sqrt(ones * (1 - ones) / 20_000) + 1e-4
+    assert (np.abs(draws.mean(0).numpy() - ones) < error).all()
+
+
+def test_a_model_that_branches_on_a_label_is_run_once_for_each():
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        side = pyro.sample("side", dist.Bernoulli(0.3))
+        loc = mu + 1 if side.item() else mu - 1
+        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+    found = density(model, np.array(0.8))
+    parts = np.log([0.7, 0.3]) + stats.norm.logpdf(0.8, [MU - 1, MU + 1])
+    assert found == pytest.approx(special.logsumexp(parts) + stats.norm.logpdf(MU), rel=1e-10)
+
+
+def test_too_many_labels_that_are_looked_at_together_are_refused_by_name():
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("item", 40):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+        pyro.sample("y", dist.Normal(mu + z.sum(-1), 1.0), obs=y)
+
+    with pytest.raises(
+        Refused, match=r"labels of z in the plate item are looked at .* by y.*1\.1e"
+    ):
+        density(model, np.array(3.0))
+
+
+def test_a_support_that_depends_on_a_label_is_refused():
+    def model(y):
+        z = pyro.sample("z", dist.Bernoulli(0.5))
+        mu = pyro.sample("mu", dist.Uniform(0.0, 1.0 + z))
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    with pytest.raises(Refused, match="the support of mu depends on the discrete latents"):
+        density(model, np.array(0.8))
+
+
+def test_values_that_depend_on_another_label_are_refused():
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        n = pyro.sample("n", dist.Categorical(torch.ones(6)))
+        k = pyro.sample("k", dist.Binomial(n.to(mu.dtype), 0.5))
+        pyro.sample("y", dist.Normal(mu + k, 1.0), obs=y)
+
+    with pytest.raises(Refused, match=r"k ~ Binomial can take depend"):
+        density(model, np.array(0.8))
+
+
+# -- the proof catches errors that are planted -------------------------------------------------
+
+
+def mixture(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("row", len(y)):
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+        pyro.sample("y", dist.Normal(mu + z, 1.0), obs=y)
+
+
+def switch(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    z = pyro.sample("z", dist.Bernoulli(0.3))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(mu + z, 1.0), obs=y)
+
+
+def nested(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("group", 2, dim=-2):
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+        with pyro.plate("row", y.shape[-1], dim=-1):
+            pyro.sample("y", dist.Normal(mu + z, 1.0), obs=y)
+
+
+def chain(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    z = 0
+    for t in pyro.markov(range(y.numel())):
+        z = pyro.sample(f"z_{t}", dist.Categorical(torch.tensor([[0.7, 0.3], [0.2, 0.8]])[z]))
+        pyro.sample(f"y_{t}", dist.Normal(mu + z.to(y.dtype), 1.0), obs=y.flatten()[t])
+
+
+def side_by_side(model) -> tuple[Program, discrete.Summed, labels.Drawn]:
+    y = torch.tensor([[0.3, 1.8, -0.4], [1.0, 0.2, 2.2]], dtype=torch.float64)
+    program = Program(problem_from(model, {"y": y if model is nested else y.flatten()}))
+    parallel = discrete.Parallel(program.model, program.of("discrete"), program.max_plate_nesting)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return program, discrete.Summed(parallel), labels.Drawn(program)
+
+
+def _drops_the_last(self, nodes, batch=None):
+    return _TABLE(self, list(nodes)[:-1], batch)
+
+
+def _drops_in_contraction(self, trace):
+    observed = [k for k, n in trace.nodes.items() if n["type"] == "sample" and n["is_observed"]]
+    trace.nodes[observed[-1]]["log_prob"] = 0 * trace.nodes[observed[-1]]["log_prob"]
+    return _CONTRACT(self, trace)
+
+
+def _takes_all_plates_for_its_own(self, nodes, batch=None):
+    frames = [frame for node in nodes for frame in node["cond_indep_stack"] if frame.vectorized]
+    self.plates |= {frame.name: None for frame in frames}
+    return _TABLE(self, nodes, batch)
+
+
+_TABLE, _CONTRACT = discrete.Parallel._table, discrete.Parallel._contract
+
+
+@pytest.mark.parametrize("model", [mixture, switch, nested, chain])
+def test_what_is_right_is_proved(model):
+    program, way, drawn = side_by_side(model)
+    assert labels.agrees(program, way, drawn)
+
+
+@pytest.mark.parametrize("model", [mixture, switch, nested, chain])
+def test_a_factor_that_is_dropped_is_caught(model, monkeypatch):
+    monkeypatch.setattr(discrete.Parallel, "_table", _drops_the_last)
+    monkeypatch.setattr(discrete.Parallel, "_contract", _drops_in_contraction)
+    program, way, drawn = side_by_side(model)
+    assert not labels.agrees(program, way, drawn)
+
+
+def square(y):
+    """As many rows as labels, side by side in another plate: the shapes happen to fit."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+    with pyro.plate("item", len(y)):
+        z = pyro.sample("z", dist.Bernoulli(0.3))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(mu + z.flip(-1), 1.0), obs=y)
+
+
+@pytest.mark.parametrize("model", [switch, nested, square])
+def test_a_plate_that_is_taken_for_another_is_caught(model, monkeypatch):
+    monkeypatch.setattr(discrete.Parallel, "_table", _takes_all_plates_for_its_own)
+    program, way, drawn = side_by_side(model)
+    assert not labels.agrees(program, way, drawn)
+
+
+def test_labels_are_drawn_so_that_rare_ones_are_seen():
+    program = Program(problem_from(mixture, {"y": torch.zeros(30)}))
+    drawn = labels.Drawn(program).labels["z"]
+    assert (drawn.sum(1) == 0).any() and (drawn.sum(1) == 30).any()
+    assert len(drawn) >= 24
+
+
+# -- cases -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["sum_of_labels", "sum_keepdim"])
+def test_case_sum_of_labels(case):
+    run = run_case(case)
+    check_mean(run, "p", 0.6083, 0.1713)
+    share = run.idata["posterior"]["z"].values.mean((0, 1))
+    assert np.abs(share - 0.7165).max() < 5 * 0.45 / np.sqrt(2000)
+    assert run.verdict.status == "pass"
+
+
+def test_case_group_label_indexed():
+    run = run_case("group_label_indexed")
+    check_mean(run, "p", 0.4909, 0.198)
+    summary = run.summary()
+    for name, mean in (("loc[0]", -0.737), ("loc[1]", 1.010)):
+        row = summary.loc[name]
+        assert abs(row["mean"] - mean) < 5 * row["mcse_mean"] + 0.01
+
+
+def test_case_sequential_enumeration():
+    run = run_case("sequential_enumeration", draws=500)
+    check_mean(run, "p", 0.5745, 0.2108)
+    top = run.idata["posterior"]["top"].values.mean()
+    assert abs(top - 0.8723) < 5 * 0.334 / np.sqrt(1500)
+
+
+SPIKES = {
+    "spike_slab_plate": ((1.000, 0.115, 0.123), (2.054, -0.021, 0.022), (0.600, 0.423, 0.425)),
+    "spike_slab_square": (
+        (0.890, 0.553, 0.384, 0.959),
+        (1.575, 0.776, -0.357, -1.408),
+        (0.578, 0.511, 0.477, 0.592),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPIKES)
+def test_case_spike_and_slab(case):
+    on, weights, shares = SPIKES[case]
+    run = run_case(case, draws=500)
+    table = run.summary()
+    for name, truth in (("on", on), ("w", weights), ("pi", shares)):
+        for i, value in enumerate(truth):
+            row = table.loc[f"{name}[{i}]"]
+            assert abs(row["mean"] - value) < 5 * row["mcse_mean"] + 0.005, (name, i, row["mean"])
+
+
+def test_case_discrete_exact():
+    run = run_case("discrete_exact", "exact")
+    assert run.metrics["log_evidence"] == pytest.approx(-0.8021, abs=1e-4)
+    for name, share in (("rain", 0.3577), ("sprinkler", 0.6467)):
+        found = run.idata["posterior"][name].values.mean()
+        assert abs(found - share) < 5 * np.sqrt(share * (1 - share) / 4000)
+    for method in ("nuts", "map", "svi", "laplace", "mle"):
+        with pytest.raises(Refused, match="use exact"):
+            run_case("discrete_exact", method)
