@@ -7,8 +7,10 @@ joint of the model must equal what the sum, restricted to these labels, says. Th
 1. all latents side by side;
 2. the same with lookups (`loc[label[group]]`): each element of a factor depends on one label at
    most, and is added up where that label stands;
-3. some latents jointly, all labels of their plates at once, the others side by side: the subset
-   with the fewest joint values that is right.
+3. some latents jointly, all labels of their plates at once, the others side by side.
+
+Of the ways that are right the one with the fewest joint values is taken; a few of them are better
+than a contraction.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ _LARGE, _ROWS = 100_000, 64
 _MOST_FLIPS, _MOST_NUMBERS = 4000, 30_000_000
 # Labels of which each is changed to see what depends on it.
 _BASES = 3
+# Runs of the model that take as long as a contraction.
+_CONTRACTED = 64
 # Latents of which all subsets are tried.
 _MOST_LATENTS = 6
 
@@ -93,21 +97,25 @@ def _way(
 
 
 def _ways(program: Program, drawn: Drawn) -> Iterator[Summed]:
-    for joint in _subsets(program):
-        yield (way := _way(program, joint))
+    for way in sorted((_way(program, joint) for joint in _subsets(program)), key=_cost):
+        yield way
         homes = _homes(drawn, way)
         if homes:
-            yield _way(program, joint, homes)
+            yield _way(program, list(way.joint), homes)
 
 
-def _subsets(program: Program) -> Iterator[list[str]]:
-    """The latents to be summed out jointly, the fewest joint values first."""
+def _cost(way: Summed) -> int:
+    """Runs of the model at once; a contraction is slow, and its labels are drawn one by one."""
+    return way.cells * (1 if way.parallel.tabular else _CONTRACTED)
+
+
+def _subsets(program: Program) -> list[list[str]]:
+    """The latents that can be summed out jointly: none, some, or all of them."""
     latents = program.of("discrete")
-    most = min(MOST_CELLS, _MOST_HELD // program.elements_of_run)
+    most = max(1, min(MOST_CELLS, _MOST_HELD // program.elements_of_run))
     sizes = range(len(latents) + 1) if len(latents) <= _MOST_LATENTS else (0, 1, len(latents))
     subsets = chain.from_iterable(combinations(latents, size) for size in sizes)
-    fitting = [some for some in subsets if cells_of(some) <= max(most, 1)]
-    return ([site.name for site in some] for some in sorted(fitting, key=cells_of))
+    return [[site.name for site in some] for some in subsets if cells_of(some) <= most]
 
 
 # -- proof -------------------------------------------------------------------------------------
