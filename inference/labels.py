@@ -21,6 +21,7 @@ from itertools import chain, combinations, islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -64,7 +65,8 @@ def summed(program: Program) -> Summed | None:
     if not program.of("discrete"):
         return None
     if program.problem not in _FOUND:
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
+        store = pyro.get_param_store().scope()
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), store:
             torch.manual_seed(0)
             _FOUND[program.problem] = _chosen(program)
     return _FOUND[program.problem]
