@@ -379,9 +379,7 @@ def batch_of(problem: Problem, rows: Sequence[Tensor]) -> Batch:
     grey, draw = problem.redrawn or ({}, dict)
     if not rows:
         return Batch({**problem.tensors, **draw(grey)})
-    plate, keys = problem.rows
-    tensors = {**problem.tensors, **draw(dict(zip(keys, rows)))}
-    return Batch(tensors, plate, problem.n / len(rows[0]))
+    return Batch.of(problem, {**problem.tensors, **draw(dict(zip(problem.rows[1], rows)))})
 
 
 def prepared(
