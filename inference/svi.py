@@ -19,7 +19,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from . import by_row, guides, weights
+from . import batching, by_row, guides, weights
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .chains import DISCRETE, DRAWS, FIT, seeded
@@ -399,6 +399,8 @@ def prepared(
         for part in (Batch(program.problem.tensors), batch):
             drawn = _first_run(chosen.guide, part.tensors)
             check_sites(program, drawn, part)
+        if batch.weight != 1 and (graphs is None or graphs.blank):
+            batching.prove(program, chosen, len(examples[0][0]))
         if program.unfitted:  # the model's own begin here, where no vmap sees them
             run(program.model, batch.tensors, lambda model: poutine.replay(model, trace=drawn))
     single = _single(program, chosen, batch)
