@@ -54,6 +54,17 @@ def prove(program: Program, chosen: Guide, size: int) -> None:
             _prove_guide(seen, chosen)
 
 
+def apart(program: Program, guide: Callable) -> bool:
+    """Whether each row can be looked at without the others, in the model and in a guide."""
+    n = program.problem.n
+    try:
+        if n > 1:
+            prove(program, Guide(guide), n // 2)
+    except Fault:
+        return False
+    return True
+
+
 @contextmanager
 def _runs_on_some(what: str) -> Iterator[None]:
     """What a model or guide raises on some of the rows, as a refusal."""
