@@ -256,19 +256,19 @@ def _why(seen: _Pass, name: str, node: Mapping[str, Any], part: Mapping[str, Any
     """In what a site on the first batch is not what it is among all rows."""
     if part is None:
         return f"'{name}' is not there on some of the rows"
-    plate = seen.whole.plate
-    if dim_of(node, plate) is None:
-        for one, other in zip(node["cond_indep_stack"], part["cond_indep_stack"]):
-            if one.size != other.size:
-                return f"'{name}' lies in '{one.name}', another plate as long as the rows"
-        if _dim_of_rows(seen, name, node) is not None:
-            return f"the guide draws '{name}' outside of the plate '{plate}'"
-        return f"'{name}' lies outside of '{plate}', and looks at which rows there are"
+    plate, inside = seen.whole.plate, dim_of(node, seen.whole.plate) is not None
     ratio = torch.as_tensor(part["scale"] / torch.as_tensor(node["scale"])).max()
-    asked = seen.program.problem.n / len(seen.rows[0])
+    asked = seen.batches[0].weight if inside else 1.0
     if abs(ratio / asked - 1) > tolerance(torch.float32):
         return f"'{name}' weighs {ratio:g} times as much as among all rows, not {asked:g} times"
-    return f"'{name}' in a row looks at other rows"
+    if inside:
+        return f"'{name}' in a row looks at other rows"
+    for one, other in zip(node["cond_indep_stack"], part["cond_indep_stack"]):
+        if one.size != other.size:
+            return f"'{name}' lies in '{one.name}', another plate as long as the rows"
+    if _dim_of_rows(seen, name, node) is not None:
+        return f"the guide draws '{name}' outside of the plate '{plate}'"
+    return f"'{name}' lies outside of '{plate}', and looks at which rows there are"
 
 
 # -- the guide ---------------------------------------------------------------------------------

@@ -104,7 +104,11 @@ COUNT = torch.poisson(torch.full((N,), 3.0, dtype=torch.float64), generator=_DRA
     [
         (two_plates, {"y": Y, "x": X, "before": X + 1, "after": Y + 1}, ("row", ("y", "x"))),
         (lookup, {"table": X, "group": GROUP, "y": Y}, ("row", ("group", "y"))),
-        (lookup_of_itself, {"table": X, "order": torch.arange(N), "y": Y}, ("row", ("order", "y"))),
+        (
+            lookup_of_itself,
+            {"table": X, "order": torch.arange(N), "y": Y},
+            ("row", ("order", "y")),
+        ),
         (permuted, {"y": Y, "order": ORDER}, ("row", ("order",))),
         (constant, {"y": COUNT, "trials": torch.full((N,), 20)}, ("row", ("y", "trials"))),
         (two_observed, {"y": Y, "x": X}, ("row", ("y", "x"))),
