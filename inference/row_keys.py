@@ -22,6 +22,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from . import discrete
+from .chains import FIT, seeded
 from .program import Plate, Program, graphless, run
 
 # A row plate and the data keys that are cut with it.
@@ -57,13 +58,12 @@ def find(program: Program) -> Rows | None:
 def aside() -> Iterator[None]:
     """Runs of a model that leave nothing behind: no parameter, random number or warning."""
     with (
-        torch.random.fork_rng(devices=[]),
+        seeded(0, FIT),
         poutine.block(),
         pyro.get_param_store().scope(),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        torch.manual_seed(0)
         yield
 
 
@@ -80,7 +80,7 @@ def cut(
     for name in values.keys() & program.sites.keys():
         site = program.sites[name]
         for dim in [p.dim - site.event_dim for p in site.plates if p.name == plate]:
-            values[name] = values[name].index_select(dim, rows)
+            values[name] = values[name].index_select(dim, rows.to(values[name].device))
     return values
 
 

@@ -104,8 +104,8 @@ def svi(
 
     Raises:
         Refused: the guide's sites are not the model's latents; batches of a problem that has no
-            rows, or whose rows have latents without an encoder; `iwae` where latents are not of
-            the rows.
+            rows, or whose rows have latents without an encoder, or that do not stand for all rows
+            (`batching.prove`); `iwae` where latents are not of the rows.
         Fault: the objective or a gradient is not finite; with the step.
         BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
