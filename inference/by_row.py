@@ -18,7 +18,7 @@ from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from . import discrete
+from . import batching, discrete
 from .program import Batch, Program, over_draws, run
 
 
@@ -86,7 +86,10 @@ def draws_by_row(program: Program, guide: Callable) -> bool:
 
 
 def encodes(program: Program, guide: Callable) -> bool:
-    """Whether a guide gives the latents of any rows, and not of those that it was fitted to."""
+    """Whether a guide gives the latents of any rows, not of those alone that it was fitted to.
+
+    And those of each row from its own data: rows are encoded some at a time.
+    """
     keys, count = program.problem.rows[1], 2 if program.problem.n == 1 else 1  # another number
     tensors = program.problem.tensors
     rows = {key: tensors[key][:1].expand(count, *tensors[key].shape[1:]) for key in keys}
@@ -95,7 +98,8 @@ def encodes(program: Program, guide: Callable) -> bool:
     except (RuntimeError, ValueError):  # shapes of all rows
         return False
     shapes = {name: tuple(drawn.nodes[name]["value"].shape) for name in program.layout}
-    return all(shape[:1] == (count,) for shape in shapes.values())
+    own = all(shape[:1] == (count,) for shape in shapes.values())
+    return own and batching.apart(program, guide)
 
 
 def at_draws(program: Program, guide: Callable, draws: int) -> Tensor:

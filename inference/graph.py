@@ -407,6 +407,11 @@ class Graphs:
         self._runs: dict[Any, Function] = {}
         self._memory: dict[str, Tensor] = {}
 
+    @property
+    def blank(self) -> bool:
+        """Whether nothing was recorded yet: this is the first of the fits."""
+        return not self._runs
+
     def compiled(
         self,
         function: Function,

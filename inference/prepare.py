@@ -14,7 +14,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from . import discrete
+from . import discrete, row_keys
 from ._problem import Fault, Problem, Refused
 from .plan import bound
 from .program import Program, Site
@@ -65,7 +65,7 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         problem = replace(problem, tensors={**problem.tensors, **floats})
         sites = _prototype(problem)
     if problem.rows is None:
-        problem = replace(problem, rows=_rows(sites, problem.tensors))
+        problem = replace(problem, rows=row_keys.find(Program(problem)))
     for site in sites.values():
         if site.role == "observed" and checked:
             _check_shape(site, keys.get(site.name, site.name))
@@ -206,22 +206,6 @@ def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict
             key = site.name if site.name in tensors else next(iter(same), None)
             keys |= {site.name: key} if key and isinstance(tensors[key], Tensor) else {}
     return keys
-
-
-def _rows(
-    sites: Mapping[str, Site], tensors: Mapping[str, Any]
-) -> tuple[str, tuple[str, ...]] | None:
-    """The rightmost plate of the first observed site, and the keys as long as it."""
-    for site in sites.values():
-        plates = [p for p in site.plates if p.dim == -1]
-        if site.role == "observed" and plates:
-            keys = [
-                k
-                for k, v in tensors.items()
-                if isinstance(v, Tensor) and v.ndim and len(v) == plates[0].size
-            ]
-            return (plates[0].name, tuple(keys)) if keys else None
-    return None
 
 
 def _check_shape(site: Site, key: str) -> None:

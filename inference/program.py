@@ -155,6 +155,14 @@ class Batch(NamedTuple):
     plate: str | None = None
     weight: float = 1.0
 
+    @classmethod
+    def of(cls, problem: Problem, tensors: Mapping[str, Any]) -> Batch:
+        """A problem's data of which the row keys may be those of some rows."""
+        if problem.rows is None:
+            return cls(tensors)
+        plate, keys = problem.rows
+        return cls(tensors, plate, problem.n / len(tensors[keys[0]]))
+
     def weigh(self, node: Mapping[str, Any]) -> float:
         """The factor of a site's log density."""
         inside = any(frame.name == self.plate for frame in node["cond_indep_stack"])
@@ -295,13 +303,7 @@ class Program:
 
     def _prototype(self) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""
-        try:
-            with torch.no_grad():  # a graph of all rows may not fit the memory
-                return self._run_at_start()
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-            return self._run_at_start()  # the model differentiates something itself
+        return graphless(self._run_at_start)
 
     def _run_at_start(self) -> poutine.Trace:
         with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
@@ -384,10 +386,7 @@ class Program:
 
     def batch(self, tensors: Mapping[str, Any]) -> Batch:
         """Data of which the row keys may be those of some rows, which stand for all."""
-        if self.problem.rows is None:
-            return Batch(tensors)
-        plate, keys = self.problem.rows
-        return Batch(tensors, plate, self.problem.n / len(tensors[keys[0]]))
+        return Batch.of(self.problem, tensors)
 
     def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
         batch = batch or Batch(self.problem.tensors)
@@ -580,6 +579,17 @@ class Program:
             or masked(site.fn)
             or site.name in self._masked
         ]
+
+
+def graphless(function: Callable[[], Any]) -> Any:
+    """What a function gives, without gradients: a graph of all rows may not fit the memory."""
+    try:
+        with torch.no_grad():
+            return function()
+    except RuntimeError as error:
+        if "does not require grad" not in str(error):
+            raise
+        return function()  # the model differentiates something itself
 
 
 def run(

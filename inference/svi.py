@@ -19,7 +19,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from . import by_row, guides, weights
+from . import batching, by_row, guides, weights
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .chains import DISCRETE, DRAWS, FIT, seeded
@@ -104,8 +104,8 @@ def svi(
 
     Raises:
         Refused: the guide's sites are not the model's latents; batches of a problem that has no
-            rows, or whose rows have latents without an encoder; `iwae` where latents are not of
-            the rows.
+            rows, or whose rows have latents without an encoder, or that do not stand for all rows
+            (`batching.prove`); `iwae` where latents are not of the rows.
         Fault: the objective or a gradient is not finite; with the step.
         BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
@@ -379,9 +379,7 @@ def batch_of(problem: Problem, rows: Sequence[Tensor]) -> Batch:
     grey, draw = problem.redrawn or ({}, dict)
     if not rows:
         return Batch({**problem.tensors, **draw(grey)})
-    plate, keys = problem.rows
-    tensors = {**problem.tensors, **draw(dict(zip(keys, rows)))}
-    return Batch(tensors, plate, problem.n / len(rows[0]))
+    return Batch.of(problem, {**problem.tensors, **draw(dict(zip(problem.rows[1], rows)))})
 
 
 def prepared(
@@ -401,6 +399,8 @@ def prepared(
         for part in (Batch(program.problem.tensors), batch):
             drawn = _first_run(chosen.guide, part.tensors)
             check_sites(program, drawn, part)
+        if batch.weight != 1 and (graphs is None or graphs.blank):
+            batching.prove(program, chosen, len(examples[0][0]))
         if program.unfitted:  # the model's own begin here, where no vmap sees them
             run(program.model, batch.tensors, lambda model: poutine.replay(model, trace=drawn))
     single = _single(program, chosen, batch)
