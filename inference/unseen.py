@@ -50,6 +50,7 @@ class _Aside(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.unseen.later:
             value = self.unseen.later[msg["name"]]
+            value = value[tuple(slice(n) for n in msg["fn"].shape())]  # of a batch of rows
             msg.update(value=value, is_observed=True, done=True, mask=False)
         elif msg["name"] in self.unseen.whole:
             msg["mask"] = None
