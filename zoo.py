@@ -112,7 +112,7 @@ class Run:
         """
         if self._entry is not None:
             return self._entry
-        entry, _ = _entry(_model_of(self.record))
+        entry, _ = _entry(_model_of(self.record), self.record["data"]["asked"]["options"])
         _must_be_same("model", models.fingerprint(entry.model), self.record["model_sha256"])
         return entry
 
@@ -507,13 +507,14 @@ def check(
     """
     from inference import check, machine, prepare
 
-    entry, name = _entry(model)
+    entry, name = _entry(model, settings)
     homes = _homes(entry)
     shares = _settings.share_out(settings, homes)
     options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
     columns = _columns(target, features)
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
-    with machine.numbers("float64" if entry.identified else given.dtype):
+    asked = entry.identified and "dtype" not in shares["data"]
+    with machine.numbers("float64" if asked else given.dtype):
         chosen = None if guide is None else _guide(entry, guide, options)
         found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
@@ -552,7 +553,7 @@ def gradients(
     if draws < 10:
         raise UsageError(f"--gradients {draws} tells no variance; give 10 or more, such as 1000")
     columns = _columns(target, features)
-    entry, _ = _entry(model)
+    entry, _ = _entry(model, settings)
     plan = _plan(
         model,
         method="svi",
@@ -622,7 +623,7 @@ def load(folder: str | Path, *, model: Callable | models.Entry | None = None) ->
     folder = Path(folder)
     record = store.record(folder)
     findings = [Finding(**finding) for finding in record["findings"]]
-    entry = None if model is None else _entry(model)[0]
+    entry = None if model is None else _entry(model, {})[0]
     if entry is not None:
         _must_be_same("model", models.fingerprint(entry.model), record["model_sha256"])
     return Run(
@@ -958,7 +959,7 @@ def _asked(
     Raises:
         BadSetting: a setting that no method knows, or one to vary that a method does not know.
     """
-    given, (entry, name) = common["settings"], _entry(model)
+    given, (entry, name) = common["settings"], _entry(model, common["settings"])
     homes = {job.method: _homes(entry, _method(job.method)) for job in jobs}
     known = {m: {k for home in h.values() for k in home} for m, h in homes.items()}
     anywhere = sorted(set().union(*known.values()))
@@ -1058,7 +1059,7 @@ def _grown(
     """The estimates from the first n rows of one sequence, and what each predicts of the next."""
     from inference import overlays, study
 
-    entry, name = _entry(model)
+    entry, name = _entry(model, common["settings"])
     whole = _sequence(entry, name, common, study.sizes(sizes, None)[-1])
     counts = study.sizes(sizes, whole.n)
     rows, notes = [], []
@@ -1214,7 +1215,7 @@ class _Study:
 
 def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
     """The source of the design: simulated rows where their number `n` is asked for."""
-    entry, _ = _entry(model)
+    entry, _ = _entry(model, settings)
     if data is None and "n" in settings and "n" in _settings.declared(entry.data):
         return "simulate"
     return data
@@ -1343,7 +1344,7 @@ def _plan(
     """
     from inference import machine
 
-    entry, name = _entry(model)
+    entry, name = _entry(model, settings)
     method, guide = _first(entry, method, guide)
     function = _method(method)
     earlier = None if init is None else _earlier(init, entry)
@@ -1419,16 +1420,20 @@ def _first(
     return method, guide
 
 
-def _entry(model: str | Path | Callable | models.Entry) -> tuple[models.Entry, str]:
+def _entry(
+    model: str | Path | Callable | models.Entry, settings: Mapping[str, Any]
+) -> tuple[models.Entry, str]:
+    """The model and its name; a file is imported in the number type of the run (`dtype`)."""
     if isinstance(model, models.Entry):
         return model, Path(models.place(model.model).partition(",")[0]).stem
     if callable(model):
-        return models.wrap(model), name_of(model)
+        entry = models.wrap(model)
+        return entry, name_of(entry.model)
     name = str(model)
     if name not in models.names() and not name.endswith(".py"):
         known = _nearest(name, models.names())
         raise UsageError(f"there is no model '{name}'; {known} (a file of yours ends in .py)")
-    return models.load(name), name
+    return models.load(name, settings.get("dtype", "float64")), name
 
 
 def _method(name: str) -> Callable:
@@ -2252,7 +2257,7 @@ def _show(arguments: argparse.Namespace) -> None:
         result = load(folder)
         terminal.show_run(result.record, result.summary())
         return
-    entry, name = _entry(arguments.name)
+    entry, name = _entry(arguments.name, {})
     known = name in models.names()
     print(models.card(name) if known else (sys.modules[entry.model.__module__].__doc__ or name))
     print(f"\nSource: {models.place(entry.model)}")

@@ -245,24 +245,29 @@ def predictive(case: Case) -> Iterator[Check]:
     if not case.observed:
         yield note("nothing is observed")
         return
+    if program.undrawn:
+        yield note(f"{listed(program.undrawn)} has no sample(): the prior predicts nothing there")
+    drawn = [site for site in case.observed if site.name not in program.undrawn]
+    if not drawn:
+        return
     if program.improper():
         yield note(f"the prior of {listed(program.improper())} is improper and predicts nothing")
         return
-    for site in case.observed:
+    for site in drawn:
         if site.shape != expected_shape(site):
             yield note(
                 f"not compared, the prior draws {site.name} of shape {expected_shape(site)}"
             )
             return
     with seeded(case.seed, PRIOR):
-        drawn = over_draws(
-            lambda _: _statistics(program.prior(), case.observed),
+        made = over_draws(
+            lambda _: _statistics(program.prior(), drawn),
             {"draw": torch.arange(_replicates(program.elements))},
             program.elements,
         )
-    data = _statistics({site.name: site.value for site in case.observed}, case.observed)
-    for site in case.observed:
-        yield _beside(site.name, data[site.name].tolist(), drawn[site.name])
+    data = _statistics({site.name: site.value for site in drawn}, drawn)
+    for site in drawn:
+        yield _beside(site.name, data[site.name].tolist(), made[site.name])
 
 
 def _replicates(elements: int) -> int:

@@ -98,9 +98,10 @@ def _begun_by(problem: Problem, init: Learned) -> Problem:
 
 
 def _precision(plan: Plan) -> str:
-    """Single precision serves stochastic steps, and weights that are not identified."""
+    """Single precision serves stochastic steps, weights that are not identified, and who asks."""
+    asked = "dtype" in plan.asked["options"]
     stochastic = plan.method == "svi" or not plan.entry.identified
-    return plan.data.dtype if stochastic else "float64"
+    return plan.data.dtype if stochastic or asked else "float64"
 
 
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:
@@ -131,6 +132,9 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         fit.params = {**problem.params, **fit.params}
         if plan.data.n == 0:
             fit.findings.append(Finding("note", "there are no data, so this is the prior"))
+        if undrawn := Program(problem).undrawn:
+            what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
+            fit.findings.append(Finding("note", what))
         problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
         whole, problem = problem, problem if fit.rows is None else problem.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
@@ -306,6 +310,11 @@ def predict(
     if not program.of("observed"):
         raise settings.UsageError(
             "nothing was observed in this run, so there is nothing to predict; give it data"
+        )
+    if len(program.undrawn) == len(program.of("observed")):
+        raise Refused(
+            f"the distribution of {_some(program.undrawn)} has no sample(), so nothing can be "
+            "predicted; write one"
         )
     posterior = draws.idata["posterior"]
     values = {k: torch.as_tensor(v) for k, v in results.draws_of(draws.idata).items()}

@@ -68,16 +68,16 @@ class Site:
 
 
 class _Free(Messenger):
-    """Turns the named observed sites into latent ones; all of them when `names` is None."""
+    """Turns the named observed sites into latent ones."""
 
-    def __init__(self, names: tuple[str, ...] | None = None):
+    def __init__(self, names: tuple[str, ...]):
         super().__init__()
         self.names = names
 
     def _pyro_sample(self, msg: dict) -> None:
         if not msg["is_observed"] or _is_deterministic(msg):
             return
-        if self.names is None or msg["name"] in self.names:
+        if msg["name"] in self.names:
             msg.update(is_observed=False, value=None, done=False)
 
 
@@ -196,6 +196,14 @@ def start_value(site: Mapping[str, Any]) -> Tensor:
     return transform(torch.rand(shape) * 4 - 2)
 
 
+def _can_be_drawn(fn: Any) -> bool:
+    try:
+        fn.sample()
+    except (NotImplementedError, AttributeError, TypeError):
+        return False
+    return True
+
+
 def _is_deterministic(msg: Mapping[str, Any]) -> bool:
     return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], dist.Delta)
 
@@ -222,7 +230,7 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
             fn=node["fn"],
             shape=tuple(node["value"].shape),
             # `pyro.deterministic` calls every dimension an event; its plates know better.
-            event_dim=0 if _is_deterministic(node) else node["fn"].event_dim,
+            event_dim=0 if _is_deterministic(node) else getattr(node["fn"], "event_dim", 0),
             plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
             value=node["value"],
         )
@@ -485,8 +493,9 @@ class Program:
         Labels of rows are drawn afresh; with `new_rows` so is every latent of the row plate.
         """
         kept = {name: values[name] for name in values if not self._fresh(name, new_rows)}
-        trace = run(_Free()(self.model), self.problem.tensors, poutine.condition(data=kept))
-        return {site.name: trace.nodes[site.name]["value"] for site in self.of("observed")}
+        free = _Free(self._drawn)(self.model)
+        trace = run(free, self.problem.tensors, poutine.condition(data=kept))
+        return {name: trace.nodes[name]["value"] for name in self._drawn}
 
     def _fresh(self, name: str, new_rows: bool) -> bool:
         """Whether a site is drawn anew (or recomputed) for new observations."""
@@ -499,8 +508,19 @@ class Program:
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
         """One joint draw of all latents, deterministics and observations from the prior."""
-        trace = run(_Free()(self._own), self.problem.tensors)
-        return {name: trace.nodes[name]["value"] for name in self.sites}
+        trace = run(_Free(self._drawn)(self._own), self.problem.tensors)
+        return {k: trace.nodes[k]["value"] for k in self.sites if k not in self.undrawn}
+
+    @cached_property
+    def undrawn(self) -> list[str]:
+        """The observed sites whose distribution has no `sample`: a density needs none."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return [site.name for site in self.of("observed") if not _can_be_drawn(site.fn)]
+
+    @cached_property
+    def _drawn(self) -> tuple[str, ...]:
+        """The observed sites that can be drawn."""
+        return tuple(s.name for s in self.of("observed") if s.name not in self.undrawn)
 
     def improper(self) -> list[str]:
         """The latents whose prior cannot be sampled: flat ones, and those that are masked."""

@@ -141,7 +141,8 @@ def _row_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
             some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
             likelihood = over_draws(program.log_likelihood, some, elements)
             groups["log_likelihood"] = _arrays(_unflatten(likelihood, kept))
-        groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
+        if len(program.undrawn) < len(program.of("observed")):
+            groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
     return groups
 
 

@@ -8,6 +8,7 @@ are the same, and so are the gradients (implicit ones for the gamma family).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -29,6 +30,19 @@ def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def support_of(fn: dist.TorchDistribution) -> Any:
+    """The support of a distribution; None where it states none, as an observed one need not."""
+    try:
+        return fn.support
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def shape_of(fn: dist.TorchDistribution, value: Tensor) -> tuple[int, ...]:
+    """The shape that a distribution gives its values; that of the value where it states none."""
+    return tuple(fn.shape()) if hasattr(fn, "shape") else tuple(value.shape)
 
 
 def _is_known(fn: dist.TorchDistribution) -> bool:

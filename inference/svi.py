@@ -439,8 +439,7 @@ def _first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
     except Exception as error:
         message = str(error).partition("\n")[0]
         raise Refused(
-            f"the guide cannot run ({type(error).__name__}: {message}), {where(error, guide)}; "
-            "correct it"
+            f"the guide cannot run ({type(error).__name__}: {message}), {where(error)}; correct it"
         ) from error
 
 
