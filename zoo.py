@@ -44,6 +44,7 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
 from inference import settings as _settings
 from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
+from inference._warnings import ZooWarning, ours_alone
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from inference.compare import Table
     from inference.diagnostics import Verdict
 
-__all__ = ["Callback", "Refused", "Run", "UsageError"]
+__all__ = ["Callback", "Refused", "Run", "UsageError", "ZooWarning"]
 __all__ += ["calibrate", "check", "compare", "gradients", "load", "main", "report", "resume"]
 __all__ += ["run"]
 
@@ -129,6 +130,7 @@ class Run:
         _must_be_same(f"data ({data.source})", data.sha256, self.record["data"]["sha256"])
         return data
 
+    @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
         from inference import results
@@ -162,6 +164,7 @@ class Run:
         except models.Fault:
             return {}
 
+    @ours_alone()
     def plot(self, kind: str) -> Figure:
         """A figure: one of `plots()`.
 
@@ -187,6 +190,7 @@ class Run:
         more = results.wanted(function, self.idata, self.params) | self.record["options"]
         return function(self.data, results.draws_of(self.idata), **more)
 
+    @ours_alone()
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
         """Predictions for new rows: mean, sd and 94 % interval of each new observation.
 
@@ -205,6 +209,7 @@ class Run:
         _must_be_counts(1, rows=rows)
         return _predict(self, data, rows)
 
+    @ours_alone()
     def evidence(
         self,
         data: Any = None,
@@ -246,6 +251,7 @@ class Run:
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return evidence.table(problem, guide, some, effort, seed=seed, context=context)
 
+    @ours_alone()
     def encode(
         self, data: Any = None, *, rows: int | None = None, draws: int = 200, seed: int = 0
     ) -> pd.DataFrame:
@@ -272,6 +278,7 @@ class Run:
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return codes.table(problem, guide, some, draws=draws, seed=seed)
 
+    @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from inference import store
@@ -297,7 +304,9 @@ class Run:
                     pictures[kind] = figure
             except Exception as error:
                 what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                warnings.warn(f"the picture '{kind}' could not be drawn ({what})", stacklevel=2)
+                warnings.warn(
+                    f"the picture '{kind}' could not be drawn ({what})", ZooWarning, stacklevel=2
+                )
         return pictures
 
     def to_json(self) -> dict[str, Any]:
@@ -331,6 +340,7 @@ def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
+@ours_alone()
 def run(
     model: str | Path | Callable | models.Entry,
     *,
@@ -391,6 +401,7 @@ def run(
     return _carried_out(plan, how, started, out)
 
 
+@ours_alone()
 def resume(
     folder: str | Path,
     *,
@@ -422,6 +433,7 @@ def resume(
     return _resumed(Path(folder), {"model": model, "guide": guide, "data": data}, how)
 
 
+@ours_alone()
 def compare(
     *what: str | Path | Callable | models.Entry | Run,
     methods: str | Sequence[Any] | None = None,
@@ -481,6 +493,7 @@ def compare(
     return _kept(table, out)
 
 
+@ours_alone()
 def check(
     model: str | Path | Callable | models.Entry,
     *,
@@ -520,6 +533,7 @@ def check(
     return replace(found, model=name, data=given.source)
 
 
+@ours_alone()
 def gradients(
     model: str | Path | Callable | models.Entry,
     *,
@@ -571,6 +585,7 @@ def gradients(
 _GRADIENT_STEPS = 2000
 
 
+@ours_alone()
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
 
@@ -1143,6 +1158,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
 # -- is the inference calibrated --------------------------------------------------------------
 
 
+@ours_alone()
 def calibrate(
     model: str | Path | Callable | models.Entry,
     sbc: int = 500,
@@ -1637,7 +1653,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
-    with warnings.catch_warnings(), _heeding(signal.SIGTERM, heed=_stop):
+    with warnings.catch_warnings(), ours_alone(), _heeding(signal.SIGTERM, heed=_stop):
         warnings.showwarning = _warn
         return _guarded(argv)
 

@@ -51,6 +51,7 @@ def of_function(function: Callable) -> str | None:
         function = getattr(kind, "forward", kind.__call__)
     code = getattr(function, "__code__", None)
     known = code is not None and not _is_ours(code.co_filename)
+    known = known and not _is_library(code.co_filename)
     return _said(code.co_filename, code.co_firstlineno) if known else None
 
 

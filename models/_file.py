@@ -130,13 +130,16 @@ def _reader(model: Callable) -> Callable[..., Data]:
     """The data function of a user's model: values by parameter name, untouched but for types."""
     keys, any_name = data_keys(model), takes_any(model)
 
-    def tensors_of(
+    def found(
         source: Any, target: str | None, features: str | None, gaps: bool
-    ) -> tuple[dict[str, Any], list[str]]:
-        """Data key to tensor, and the columns that make up `x`, if any do."""
-        values, names = _values(source, keys, target, features, whole=any_name)
+    ) -> tuple[dict[str, Any], list[str], list[str]]:
+        """Data key to tensor, the columns that make up `x`, if any do, and notes on the source."""
+        values, table = _opened(source)
+        notes, names = list(getattr(values, "notes", ())), []
+        if target is not None or features is not None or (table and not any_name):
+            values, names = _columns_to_keys(values, keys, target, features, said(source))
         _check_names(values, None if any_name else keys, said(source))
-        return {name: as_tensor(name, value, gaps) for name, value in values.items()}, names
+        return {name: as_tensor(name, value, gaps) for name, value in values.items()}, names, notes
 
     def data(
         source: Any = None,
@@ -148,41 +151,30 @@ def _reader(model: Callable) -> Callable[..., Data]:
     ) -> Data:
         """Values by parameter name from a file or a mapping."""
         gaps = missing == "model"
-        tensors, names = tensors_of(source, target, features, gaps)
+        tensors, names, notes = found(source, target, features, gaps)
 
         def new_rows(new: Any) -> dict[str, Any]:
             # The same columns in the same order, and no look at what is predicted.
             by_key = isinstance(new, Mapping) and set(new) <= set(keys)
             asked = join_names(names) if names and not by_key else None
-            return tensors_of(new, None, asked, gaps)[0]
+            return found(new, None, asked, gaps)[0]
 
         return Data(
             tensors=tensors,
             dtype=dtype,
             source="none" if source is None else said(source),
-            notes=(*_wild_scales(tensors), *_of_gaps(tensors)),
+            notes=(*notes, *_wild_scales(tensors), *_of_gaps(tensors)),
             new_rows=new_rows,
         )
 
     return data
 
 
-def _values(
-    source: Any, keys: dict, target: str | None, features: str | None, *, whole: bool
-) -> tuple[dict[str, Any], list[str]]:
-    """The values of a source by data key, and the columns that make up `x`, if any do.
-
-    Of a table those that the keys name, or the `whole` of it.
-    """
-    if source is None:
-        return {}, []
-    if isinstance(source, Mapping):
-        values, table = dict(source), target is not None or features is not None
-    else:
-        values, table = read_columns(source), Path(source).suffix.lower() in SUFFIXES
-    if not table or (whole and target is None and features is None):
-        return values, []
-    return _columns_to_keys(values, keys, target, features, said(source))
+def _opened(source: Any) -> tuple[dict[str, Any], bool]:
+    """The values of a source by name, and whether they are the columns of a table."""
+    if source is None or isinstance(source, Mapping):
+        return dict(source or {}), False
+    return read_columns(source), Path(source).suffix.lower() in SUFFIXES
 
 
 def _columns_to_keys(
@@ -258,7 +250,9 @@ def as_tensor(name: str, value: Any, gaps: bool = False) -> Any:
     if gaps and array.dtype.kind == "O":
         array = _filled(array)
     if array.dtype.kind not in "iufb":
-        _must_be_numbers(name, _check_finite(name, array, gaps))
+        if not gaps:
+            _check_finite(name, array, gaps)
+        _must_be_numbers(name, array)
     _check_finite(name, array, gaps)
     return torch.as_tensor(array.copy())
 
@@ -281,7 +275,8 @@ def _filled(array: np.ndarray) -> np.ndarray:
 def _must_be_numbers(name: str, array: np.ndarray) -> NoReturn:
     """The first value that is no number; beside a word NumPy makes text of the numbers too."""
     cells = [str(value) for value in array.ravel()]
-    at = next((at for at, cell in enumerate(cells) if number(cell) is None), 0)
+    present = [at for at, value in enumerate(array.ravel()) if value is not None]
+    at = next((at for at in present if number(cells[at]) is None), 0)
     where = f" in row {at * len(array) // len(cells) + 1}" if array.ndim else ""
     mend = mend_of(cells[at], "give numbers")
     raise Fault(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {mend}")
