@@ -17,12 +17,23 @@ from torch import Tensor
 
 
 class Sampling(Messenger):
-    """Draws every site that no other handler has given a value."""
+    """Draws every site that no other handler has given a value, in the run's number type.
+
+    A prior that was made before the run began may have parameters of another one.
+    """
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["value"] is None and not msg["done"] and _is_known(msg["fn"]):
-            msg["value"] = _sample(msg["fn"])
+            msg["value"] = _as_in_the_run(_sample(msg["fn"]))
             msg["done"] = True
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if not msg["is_observed"]:
+            msg["value"] = _as_in_the_run(msg["value"])
+
+
+def _as_in_the_run(value: Tensor) -> Tensor:
+    return value.to(torch.get_default_dtype()) if value.is_floating_point() else value
 
 
 def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:

@@ -163,7 +163,7 @@ def as_function(model: Callable, *, whole: bool = False) -> Callable:
 
 
 def _name_of(model: Callable) -> str:
-    while not inspect.isroutine(model) and (layer := inner(model)) is not None:
+    while not inspect.isfunction(model) and (layer := inner(model)) is not None:
         model = layer.under
     return getattr(model, "__name__", type(model).__name__)
 
