@@ -125,7 +125,8 @@ def gradient(case: Case) -> Iterator[Check]:
 def _wrong_slope(program: Program, u: Tensor) -> tuple[int, float, float] | None:
     """A coordinate, the gradient in it, and the difference that it should equal."""
     value, slopes = program.density_and_gradient(u)
-    error = 1e-4 * max(1.0, float(slopes.abs().max()), 1e-3 * float(value.abs()))
+    error = 1e-4 if u.dtype is torch.float64 else 1e-2
+    error *= max(1.0, float(slopes.abs().max()), 1e-3 * float(value.abs()))
     for i in torch.randperm(program.size)[:_COORDINATES].tolist():
         slope = float(slopes[i])
         numeric = _difference(program, u, i, slope, error)
@@ -138,10 +139,10 @@ def _difference(program: Program, u: Tensor, i: int, slope: float, error: float)
     """The central difference in a coordinate, of the first of three steps that agrees.
 
     A kink within a step (an absolute value, a rectifier) spoils the larger ones, rounding the
-    smallest.
+    smallest; both errors together are least at about the cube root of the rounding unit.
     """
-    e = torch.zeros_like(u)
-    for step in (1e-5, 1e-4, 1e-6):
+    e, usual = torch.zeros_like(u), 1.65 * torch.finfo(u.dtype).eps ** (1 / 3)
+    for step in (usual, 10 * usual, usual / 10):
         e[i] = step
         with torch.no_grad():
             rise = program.log_density(u + e) - program.log_density(u - e)
@@ -170,7 +171,8 @@ def likelihood(case: Case) -> Iterator[Check]:
         if program.has_factor:
             yield note("the factor is left out, it belongs to no observation")
             return
-        if not math.isclose(pointwise, whole, rel_tol=1e-8, abs_tol=1e-8):
+        small = 1e-8 if u.dtype is torch.float64 else 1e-4
+        if not math.isclose(pointwise, whole, rel_tol=small, abs_tol=small):
             what = f"the log-likelihood of the observations adds up to {pointwise:.6g}"
             what += f", log joint minus log prior is {whole:.6g}"
             name = case.observed[0].name
@@ -287,7 +289,7 @@ def _statistics(values: Mapping[str, Tensor], sites: Sequence[Site]) -> dict[str
 
 def _beside(name: str, data: Sequence[float], drawn: Tensor) -> Check:
     """The data beside what the prior predicts, with a word where it lies outside all of that."""
-    (mean, sd, least, most), (low, high) = data, drawn.nanquantile(_CENTRAL, 0)
+    (mean, sd, least, most), (low, high) = data, drawn.nanquantile(_CENTRAL.to(drawn), 0)
     mean = 0.0 if abs(mean) < 1e-9 * sd else mean  # of standardised data, but for rounding
     said = f"{name}: mean {mean:.4g} (prior 95 %: {low[0]:.4g} to {high[0]:.4g}), "
     said += f"sd {sd:.4g} ({low[1]:.4g} to {high[1]:.4g}), "

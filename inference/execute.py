@@ -98,10 +98,22 @@ def _begun_by(problem: Problem, init: Learned) -> Problem:
 
 
 def _precision(plan: Plan) -> str:
-    """Single precision serves stochastic steps, weights that are not identified, and who asks."""
-    asked = "dtype" in plan.asked["options"]
+    """Single precision serves stochastic steps, weights that are not identified, and who asks.
+
+    Raises:
+        Refused: it is asked for, and the mode cannot be found in it.
+    """
     stochastic = plan.method == "svi" or not plan.entry.identified
-    return plan.data.dtype if stochastic or asked else "float64"
+    if stochastic:
+        return plan.data.dtype
+    if "dtype" not in plan.asked["options"]:
+        return "float64"
+    if plan.data.dtype == "float32" and plan.method in ("map", "mle", "laplace"):
+        raise Refused(
+            f"{plan.method} needs float64: seven digits do not tell where the mode is; leave dtype "
+            "out and write .to(x.dtype) at what the model has in float32, or use nuts or svi"
+        )
+    return plan.data.dtype
 
 
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:

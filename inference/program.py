@@ -205,7 +205,7 @@ def _can_be_drawn(fn: Any) -> bool:
 
 
 def _is_deterministic(msg: Mapping[str, Any]) -> bool:
-    return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], dist.Delta)
+    return bool(msg["infer"].get("_deterministic")) or isinstance(base_of(msg["fn"]), dist.Delta)
 
 
 def _role(node: Mapping[str, Any]) -> str:
