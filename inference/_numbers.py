@@ -267,7 +267,7 @@ def predictive(case: Case) -> Iterator[Check]:
             {"draw": torch.arange(_replicates(program.elements))},
             program.elements,
         )
-    data = _statistics({site.name: site.value for site in drawn}, drawn)
+    data = _statistics({s.name: s.data[~s.data.isnan()] for s in drawn}, drawn)
     for site in drawn:
         yield _beside(site.name, data[site.name].tolist(), made[site.name])
 

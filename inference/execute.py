@@ -28,7 +28,7 @@ from . import (
 )
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_function
-from .chains import PREDICTIVE, seeded
+from .chains import FIT, PREDICTIVE, seeded
 from .plan import Learned, Plan
 from .prepare import observed_keys, problem_of
 from .program import Program
@@ -73,6 +73,23 @@ def _must_be_fitted(method: str, problem: Problem) -> None:
         )
 
 
+def _must_bear_gaps(problem: Problem) -> None:
+    """Values that are missing are the model's own matter: it must have a density all the same."""
+    tensors = problem.tensors.items()
+    gaps = [k for k, v in tensors if isinstance(v, torch.Tensor) and v.isnan().any()]
+    if not gaps:
+        return
+    program = Program(problem)
+    with seeded(0, FIT):
+        value, slope = program.density_and_gradient(program._random_start())
+    if value.isnan() or slope.isnan().any():
+        what = "density" if value.isnan() else "gradient of the density"
+        raise Refused(
+            f"the {what} is NaN, as values of {_some(gaps)} are, {of_function(problem.model)}; "
+            "mask them, poutine.mask(mask=~y.isnan()), and observe y.nan_to_num()"
+        )
+
+
 def _some(names: Sequence[str]) -> str:
     """The first few of many names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -110,8 +127,8 @@ def _precision(plan: Plan) -> str:
         return "float64"
     if plan.data.dtype == "float32" and plan.method in ("map", "mle", "laplace"):
         raise Refused(
-            f"{plan.method} needs float64: seven digits do not tell where the mode is; leave dtype "
-            "out and write .to(x.dtype) at what the model has in float32, or use nuts or svi"
+            f"{plan.method} needs float64, seven digits do not tell where the mode is; leave "
+            "dtype out and write .to(x.dtype) at what is float32, or use nuts or svi"
         )
     return plan.data.dtype
 
@@ -134,6 +151,8 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
             _must_observe(plan.entry, problem)
         if plan.method != "svi":
             _must_be_fitted(plan.method, problem)
+        if plan.method != "prior":
+            _must_bear_gaps(problem)
         began = time.perf_counter()
         with machine.on(plan.device):
             placed = prepare.place(problem, plan.device)

@@ -46,7 +46,10 @@ class Plate(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """What is static about a sample site."""
+    """What is static about a sample site.
+
+    `seen` tells of an observed value which of its elements count; None where all do.
+    """
 
     name: str
     role: Literal["latent", "discrete", "observed", "deterministic"]
@@ -55,11 +58,19 @@ class Site:
     event_dim: int
     plates: tuple[Plate, ...]
     value: Tensor
+    seen: Tensor | None = None
 
     @property
     def unconstrained_shape(self) -> tuple[int, ...]:
         """Shape of the site's part of the unconstrained vector."""
         return tuple(biject_to(self.fn.support).inverse_shape(self.shape))
+
+    @property
+    def data(self) -> Tensor:
+        """What is observed: its value, NaN where a mask takes it out of the density."""
+        if self.seen is None:
+            return self.value
+        return self.value.to(torch.get_default_dtype()).where(self.seen, torch.nan)
 
     @property
     def base(self) -> Any:
@@ -233,8 +244,24 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
             event_dim=0 if _is_deterministic(node) else getattr(node["fn"], "event_dim", 0),
             plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
             value=node["value"],
+            seen=_seen(node) if node["is_observed"] else None,
         )
     return sites
+
+
+def _seen(node: Mapping[str, Any]) -> Tensor | None:
+    """Which elements of an observed value no mask takes out of the density; None: all of them."""
+    value, fn = node["value"], node["fn"]
+    masks = [(node["mask"], getattr(fn, "event_dim", 0))]
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        masks += [(fn._mask, fn.event_dim)] if isinstance(fn, dist.MaskedDistribution) else []
+        fn = fn.base_dist
+    seen = torch.ones_like(value, dtype=torch.bool)
+    for mask, event_dim in masks:
+        if mask is not None:
+            mask = torch.as_tensor(mask)
+            seen = seen & mask.reshape(mask.shape + (1,) * event_dim)
+    return None if seen.shape != value.shape or seen.all() else seen
 
 
 def _by_dim(frame: Any) -> int:
