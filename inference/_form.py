@@ -36,7 +36,7 @@ from ._case import (
 )
 from ._problem import Refused
 from .chains import PRIOR, seeded
-from .prepare import check_support
+from .prepare import check_support, clash
 from .program import Site, run
 from .sampling import support_of
 
@@ -51,7 +51,7 @@ def runs(case: Case) -> Iterator[Check]:
         cause = fault.__cause__ or fault
         data = ", ".join(_shapes_of(case.raw.tensors))
         first = _invalid_before(case)
-        mend = f"correct that line, or the data: {data}"
+        mend = clash(cause) or f"correct that line, or the data: {data}"
         yield first or from_error("the model cannot run", cause, mend)
         return
     failed = [d for d in attempts if d.error is not None and d.watch.invalid is None]

@@ -198,9 +198,13 @@ def _prototype(problem: Problem) -> dict[str, Site]:
         raise
     except Exception as error:
         message = str(error).partition("\n")[0]
+        shapes = ", ".join(
+            f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}"
+            for k, v in problem.tensors.items()
+        )
         raise Refused(
             f"the model cannot run on these data ({type(error).__name__}: {message}), "
-            f"{where(error)}{_mend(message, problem.tensors)}"
+            f"{where(error)}; {clash(error) or f'data: {shapes}'}"
         ) from error
 
 
@@ -209,19 +213,19 @@ def where(error: BaseException) -> str:
     return _source.of_error(error) or "in Pyro"
 
 
-def _mend(message: str, tensors: Mapping[str, Any]) -> str:
-    """What to do about an error of torch: of two number types, or else of these data."""
-    if not all(re.search(rf"\b{kind}\b", message, re.IGNORECASE) for kind in ("double", "float")):
-        shapes = (
-            f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}" for k, v in tensors.items()
-        )
-        return f"; data: {', '.join(shapes)}"
+def clash(error: BaseException) -> str:
+    """What to do about an error of torch's for two number types in one line; else nothing."""
+    if not all(re.search(rf"\b{kind}\b", str(error), re.IGNORECASE) for kind in _KINDS):
+        return ""
     here = str(torch.get_default_dtype()).removeprefix("torch.")
     other = "float32" if here == "float64" else "float64"
     return (
-        f": the run is in {here}, and this line has {other} too; write .to(x.dtype) there, or "
+        f"the run is in {here}, and this line has {other} too: write .to(x.dtype) there, or "
         f'--set dtype={other} (in Python dtype="{other}")'
     )
+
+
+_KINDS = ("double", "float")
 
 
 def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:

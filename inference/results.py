@@ -475,14 +475,17 @@ def pointwise(idata: az.InferenceData) -> np.ndarray:
     parts = [
         np.moveaxis(v.values.reshape(v.shape[0] * v.shape[1], -1), 0, 1) for v in sites.values()
     ]
-    seen = [_is_seen(idata["observed_data"][k], v.ndim - 2) for k, v in sites.items()]
+    seen = [_is_seen(idata, name, value.ndim - 2) for name, value in sites.items()]
     if len({v.dims[2:] for v in sites.values()}) == 1:
         return sum(parts)[np.any(seen, axis=0)]
     return np.concatenate(parts)[np.concatenate(seen)]
 
 
-def _is_seen(value: xr.DataArray, plates: int) -> np.ndarray:
+def _is_seen(idata: az.InferenceData, name: str, plates: int) -> np.ndarray:
     """Whether an observation, of the first so many dimensions, is there: not all of it NaN."""
+    if "observed_data" not in idata.groups():
+        return np.ones(idata["log_likelihood"][name].shape[2:], bool).ravel()
+    value = idata["observed_data"][name]
     return value.notnull().any(value.dims[plates:]).values.ravel()
 
 

@@ -108,6 +108,12 @@ def _exponential(fn: dist.Exponential, shape: torch.Size) -> Tensor:
     return -torch.log1p(-_uniform(fn.rate, shape)) / fn.rate
 
 
+def _binomial(fn: dist.Binomial, shape: torch.Size) -> Tensor:
+    # Counts of the batched kind: torch would resize a result that has the shape of fixed counts.
+    probs = fn.probs.expand(shape)
+    return torch.binomial(fn.total_count + 0 * probs, probs)
+
+
 def _cauchy(fn: dist.Cauchy, shape: torch.Size) -> Tensor:
     return fn.loc + fn.scale * torch.tan(torch.pi * (_uniform(fn.loc, shape) - 0.5))
 
@@ -146,6 +152,7 @@ _SAMPLERS: dict[type, Callable[..., Tensor]] = {
     dist.Beta: _beta,
     dist.Dirichlet: _dirichlet,
     dist.Exponential: _exponential,
+    dist.Binomial: _binomial,
     dist.Cauchy: _cauchy,
     dist.StudentT: _student,
     dist.HalfNormal: _half_normal,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -126,9 +127,8 @@ class Model:
 
     def __init__(self, of: Callable):
         self.of = of
-        if object_of(of) is not None:
-            with suppress(Exception):  # it holds what cannot be copied: then it is shared
-                self.of = copy.deepcopy(of)
+        with suppress(Exception):  # it holds what cannot be copied: then it is shared
+            self.of = _renewed(of)
         if isinstance(held := object_of(self.of), nn.Module):
             _pyro_alone(held)
         self.__wrapped__, self.__signature__ = heart(of), signature(of)
@@ -168,11 +168,30 @@ def _name_of(model: Callable) -> str:
     return getattr(model, "__name__", type(model).__name__)
 
 
+def _renewed(model: Callable) -> Callable:
+    """A model under the same layers, its object copied; a function as it is."""
+    layer = inner(model)
+    if layer is None or inspect.isfunction(model):
+        return copy.deepcopy(model)
+    args = [copy.deepcopy(one) if _is_of(one, layer) else one for one in layer.args]
+    if inspect.ismethod(model):
+        return types.MethodType(layer.under, *args)
+    under = _renewed(layer.under)
+    under = under if layer.handler is None else layer.handler(under)
+    return functools.partial(under, *args, **layer.keywords) if args or layer.keywords else under
+
+
+def _is_of(one: Any, layer: Layer) -> bool:
+    """Whether the function under a layer is a method of an object that is bound."""
+    name = getattr(layer.under, "__name__", "")
+    return bool(name) and hasattr(type(one), name)
+
+
 def object_of(model: Callable) -> Any:
     """The module or object that a model is, or whose method it is; None of a function."""
     while (layer := inner(model)) is not None:
-        first, name = next(iter(layer.args), None), getattr(layer.under, "__name__", "")
-        model = first if name and hasattr(type(first), name) else layer.under
+        first = next(iter(layer.args), None)
+        model = first if _is_of(first, layer) else layer.under
     return None if inspect.isroutine(model) or inspect.isclass(model) else model
 
 

@@ -111,11 +111,12 @@ def _check_widths(
     found = f"{len(row)} fields instead of {widths[0]}, {path} line {line}"
     mend = "correct it (text that holds the separator in quotes)"
     if set(widths[1:]) == {widths[0] + 1} and not any(map(_is_number, rows[0][1])):
-        if _are_names([row[0] for _, row in rows[1:]], [text[line - 1] for line, _ in rows[1:]]):
-            return
+        first = [row[0] for _, row in rows[1:]]
         mend = "if each row begins with its name, give the header a name for that field too"
         if not any(row[-1] for _, row in rows[1:]):
-            mend = "every row ends with a separator; take it away, or give the header one too"
+            mend = "every row ends with a separator: take it away, or give the header one too"
+        elif _are_names(first, [text[line - 1] for line, _ in rows[1:]]):
+            return
     raise Fault(f"{found}; {mend}")
 
 
