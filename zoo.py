@@ -528,7 +528,7 @@ def check(
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
     asked = entry.identified and "dtype" not in shares["data"]
     with machine.numbers("float64" if asked else given.dtype):
-        chosen = None if guide is None else _guide(entry, guide, options)
+        chosen = None if guide is None else _guide(entry, guide, options, given.dtype)
         found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
 
@@ -949,6 +949,7 @@ def _at_once(
     return done
 
 
+@ours_alone()
 def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
     """What makes up the run, without the functions that another process would not know."""
     from inference import study
@@ -1328,6 +1329,7 @@ def _judged(
 _studies: dict[str, Any] = {}
 
 
+@ours_alone()
 def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
     """The i-th fit, in another process, which plans and records once for all of its fits."""
     from inference import execute
@@ -1377,7 +1379,7 @@ def _plan(
     if reason:
         raise Refused(f"{method} is refused for {name}: {reason}")
     if "guide" in _settings.declared(function):
-        shares["method"]["guide"] = _guide(entry, guide, shares["model"])
+        shares["method"]["guide"] = _guide(entry, guide, shares["model"], given.dtype)
     elif guide is not None:
         raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
     return Plan(
@@ -1459,14 +1461,18 @@ def _method(name: str) -> Callable:
 
 
 def _guide(
-    entry: models.Entry, guide: str | Path | Callable | None, options: Mapping[str, Any]
+    entry: models.Entry,
+    guide: str | Path | Callable | None,
+    options: Mapping[str, Any],
+    dtype: str,
 ) -> str | Callable:
     from inference import guides
 
     if guide is None:
         return [*entry.guides, *guides.GUIDES][0]
     if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
-        own = bound(models.load_guide(str(guide), models.data_keys(entry.model)), options)
+        keys = models.data_keys(entry.model)
+        own = bound(models.load_guide(str(guide), keys, dtype), options)
         own.__name__ = str(guide)  # what the record says
         return own
     if isinstance(guide, str):
@@ -1635,7 +1641,8 @@ def _encoder_of(
         if given is None:
             raise models.Fault("the run held no rows out; give some (--data)")
         some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
-        yield problem, _guide(run.entry, _guide_of(run.record), run.record["options"]), some
+        asked = run.record["options"], run.data.dtype
+        yield problem, _guide(run.entry, _guide_of(run.record), *asked), some
 
 
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:

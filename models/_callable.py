@@ -85,6 +85,8 @@ def signature(model: Callable) -> inspect.Signature:
         ValueError: Python does not know them.
     """
     layer = inner(model)
+    if layer is not None and inspect.isclass(layer.under):
+        raise ValueError(f"it makes objects of {layer.under.__name__}, and is none: call it")
     if layer is not None:
         return _bound(signature(layer.under), layer.args, layer.keywords)
     if inspect.isclass(model):
@@ -122,7 +124,8 @@ class Model:
 
     Attributes:
         of: the model as it was given; of an object a copy, which no run has changed; of a module
-            one whose parts are PyroModules, so that Pyro knows every parameter by its name.
+            one whose parts are PyroModules, so that Pyro knows every parameter by its name, and
+            in which parameters that need no gradient are buffers.
     """
 
     def __init__(self, of: Callable):
@@ -130,6 +133,7 @@ class Model:
         with suppress(Exception):  # it holds what cannot be copied: then it is shared
             self.of = _renewed(of)
         if isinstance(held := object_of(self.of), nn.Module):
+            _freeze(held)
             _pyro_alone(held)
         self.__wrapped__, self.__signature__ = heart(of), signature(of)
         self.__name__ = self.__qualname__ = _name_of(of)
@@ -193,6 +197,15 @@ def object_of(model: Callable) -> Any:
         first = next(iter(layer.args), None)
         model = first if _is_of(first, layer) else layer.under
     return None if inspect.isroutine(model) or inspect.isclass(model) else model
+
+
+def _freeze(module: nn.Module) -> None:
+    """Make constants of parameters that need no gradient, which Pyro would have trained."""
+    for part in module.modules():
+        for name, parameter in list(part._parameters.items()):
+            if parameter is not None and not parameter.requires_grad:
+                del part._parameters[name]
+                part.register_buffer(name, parameter.detach())
 
 
 def _pyro_alone(module: nn.Module) -> None:

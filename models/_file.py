@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from pyro.util import get_rng_state, set_rng_seed, set_rng_state
 
-from ._callable import signature
+from ._callable import as_function, signature
 from ._csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, split_names
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys, takes_any
@@ -68,7 +68,7 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
             f"the guide does not take the model's data keys ({error}), {path}; "
             f"write guide({', '.join(keys)})"
         ) from None
-    return guide
+    return as_function(guide, whole=True)
 
 
 def _existing(name: str, what: str) -> Path:

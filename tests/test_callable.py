@@ -120,6 +120,8 @@ def test_parameters_without_a_name_are_told():
     assert data_keys(lambda *a, **k: 0) == {} and takes_any(lambda x, **k: 0)
     with pytest.raises(Fault, match="parameters of the model are not known"):
         data_keys(getattr)
+    with pytest.raises(Fault, match=r"it makes objects of Net, and is none: call it"):
+        data_keys(partial(Net, width=3))
 
 
 def test_a_plain_module_becomes_one_whose_parts_have_names():

@@ -301,6 +301,27 @@ def test_a_module_with_parameters_that_have_no_prior_is_told():
         zoo.run(Line(biased=False), data={"x": X, "y": Y})
 
 
+@pytest.mark.parametrize("layer", [nn.Linear, PyroModule[nn.Linear]])
+def test_features_that_are_frozen_are_constants(layer):
+    class Features(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.features = layer(1, 2).requires_grad_(False)
+            self.w = PyroSample(dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+        def forward(self, x, y):
+            mean = torch.tanh(self.features(x[:, None])) @ self.w
+            with pyro.plate("row", len(x)):
+                pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+    torch.manual_seed(0)
+    model = Features()
+    weight, bias = model.features.weight.numpy(), model.features.bias.numpy()
+    design = np.tanh(X[:, None] @ weight.T + bias)
+    run = zoo.run(model, method="map", data={"x": X, "y": Y})
+    np.testing.assert_allclose(run.summary()["mean"], ridge(design, Y, 1.0)[0], rtol=1e-6)
+
+
 def test_a_transformed_and_a_masked_site():
     y = np.array([1.0, 2.0, 4.0, 100.0])
 
@@ -454,3 +475,23 @@ def test_what_is_missing_and_counts_is_refused(write):
         zoo.run(path, data={"x": X, "y": [np.inf, *Y[1:]]}, missing="model")
     with pytest.raises(Fault, match="y holds 'a' in row 2"):
         zoo.run(path, data={"x": X, "y": [None, "a", *Y[2:]]}, missing="model")
+
+
+# -- guides ------------------------------------------------------------------------------------
+
+
+def test_a_guide_file_under_a_handler_is_made_in_the_number_type_of_the_run(write):
+    guide = """
+    START = torch.zeros(2), torch.eye(2)
+
+    @poutine.scale(scale=1.0)
+    def guide(x, y):
+        loc = pyro.param("loc", START[0])
+        tril = pyro.param("tril", START[1], dist.constraints.lower_cholesky)
+        pyro.sample("w", dist.MultivariateNormal(loc, scale_tril=tril))
+    """
+    model, guide = write("model = lambda x, y: line(x, y)\n"), write(guide, "g.py")
+    for dtype in ("float64", "float32"):
+        run = zoo.run(model, guide=guide, data={"x": X, "y": Y}, dtype=dtype)
+        np.testing.assert_allclose(run.params["loc"], LINE[0], atol=0.05)
+        assert run.params["loc"].dtype == getattr(torch, dtype)
