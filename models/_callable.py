@@ -23,7 +23,7 @@ from pyro.poutine.reparam_messenger import ReparamHandler
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import nn
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+from ._entry import POSITIONAL
 
 
 class Layer(NamedTuple):
@@ -104,7 +104,7 @@ def _bound(
     """What is left of a signature when some arguments are given."""
     left, waiting = [], len(args)
     for parameter in whole.parameters.values():
-        if parameter.kind in _POSITIONAL and waiting:
+        if parameter.kind in POSITIONAL and waiting:
             waiting -= 1
         elif parameter.name not in keywords:
             left.append(parameter)

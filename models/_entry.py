@@ -232,7 +232,7 @@ def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
             f"the model takes *{parameters[0].name}, {place(model)}, and data come by name; "
             "name them, as in def model(x, y)"
         )
-    return {p.name: p for p in parameters if p.kind in _POSITIONAL or _is_needed(p)}
+    return {p.name: p for p in parameters if p.kind in POSITIONAL or _is_needed(p)}
 
 
 def takes_any(model: Callable) -> bool:
@@ -240,7 +240,7 @@ def takes_any(model: Callable) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(model))
 
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _is_needed(parameter: inspect.Parameter) -> bool:
