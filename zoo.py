@@ -44,6 +44,7 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
 from inference import settings as _settings
 from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
+from inference._warnings import ZooWarning, ours_alone
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from inference.compare import Table
     from inference.diagnostics import Verdict
 
-__all__ = ["Callback", "Refused", "Run", "UsageError"]
+__all__ = ["Callback", "Refused", "Run", "UsageError", "ZooWarning"]
 __all__ += ["calibrate", "check", "compare", "gradients", "load", "main", "report", "resume"]
 __all__ += ["run"]
 
@@ -112,7 +113,7 @@ class Run:
         """
         if self._entry is not None:
             return self._entry
-        entry, _ = _entry(_model_of(self.record))
+        entry, _ = _entry(_model_of(self.record), self.record["data"]["asked"]["options"])
         _must_be_same("model", models.fingerprint(entry.model), self.record["model_sha256"])
         return entry
 
@@ -129,6 +130,7 @@ class Run:
         _must_be_same(f"data ({data.source})", data.sha256, self.record["data"]["sha256"])
         return data
 
+    @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
         from inference import results
@@ -162,6 +164,7 @@ class Run:
         except models.Fault:
             return {}
 
+    @ours_alone()
     def plot(self, kind: str) -> Figure:
         """A figure: one of `plots()`.
 
@@ -187,6 +190,7 @@ class Run:
         more = results.wanted(function, self.idata, self.params) | self.record["options"]
         return function(self.data, results.draws_of(self.idata), **more)
 
+    @ours_alone()
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
         """Predictions for new rows: mean, sd and 94 % interval of each new observation.
 
@@ -205,6 +209,7 @@ class Run:
         _must_be_counts(1, rows=rows)
         return _predict(self, data, rows)
 
+    @ours_alone()
     def evidence(
         self,
         data: Any = None,
@@ -246,6 +251,7 @@ class Run:
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return evidence.table(problem, guide, some, effort, seed=seed, context=context)
 
+    @ours_alone()
     def encode(
         self, data: Any = None, *, rows: int | None = None, draws: int = 200, seed: int = 0
     ) -> pd.DataFrame:
@@ -272,6 +278,7 @@ class Run:
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return codes.table(problem, guide, some, draws=draws, seed=seed)
 
+    @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from inference import store
@@ -297,7 +304,9 @@ class Run:
                     pictures[kind] = figure
             except Exception as error:
                 what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                warnings.warn(f"the picture '{kind}' could not be drawn ({what})", stacklevel=2)
+                warnings.warn(
+                    f"the picture '{kind}' could not be drawn ({what})", ZooWarning, stacklevel=2
+                )
         return pictures
 
     def to_json(self) -> dict[str, Any]:
@@ -331,6 +340,7 @@ def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
+@ours_alone()
 def run(
     model: str | Path | Callable | models.Entry,
     *,
@@ -391,6 +401,7 @@ def run(
     return _carried_out(plan, how, started, out)
 
 
+@ours_alone()
 def resume(
     folder: str | Path,
     *,
@@ -422,6 +433,7 @@ def resume(
     return _resumed(Path(folder), {"model": model, "guide": guide, "data": data}, how)
 
 
+@ours_alone()
 def compare(
     *what: str | Path | Callable | models.Entry | Run,
     methods: str | Sequence[Any] | None = None,
@@ -481,6 +493,7 @@ def compare(
     return _kept(table, out)
 
 
+@ours_alone()
 def check(
     model: str | Path | Callable | models.Entry,
     *,
@@ -507,18 +520,20 @@ def check(
     """
     from inference import check, machine, prepare
 
-    entry, name = _entry(model)
+    entry, name = _entry(model, settings)
     homes = _homes(entry)
     shares = _settings.share_out(settings, homes)
     options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
     columns = _columns(target, features)
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
-    with machine.numbers("float64" if entry.identified else given.dtype):
-        chosen = None if guide is None else _guide(entry, guide, options)
+    asked = entry.identified and "dtype" not in shares["data"]
+    with machine.numbers("float64" if asked else given.dtype):
+        chosen = None if guide is None else _guide(entry, guide, options, given.dtype)
         found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
 
 
+@ours_alone()
 def gradients(
     model: str | Path | Callable | models.Entry,
     *,
@@ -552,7 +567,7 @@ def gradients(
     if draws < 10:
         raise UsageError(f"--gradients {draws} tells no variance; give 10 or more, such as 1000")
     columns = _columns(target, features)
-    entry, _ = _entry(model)
+    entry, _ = _entry(model, settings)
     plan = _plan(
         model,
         method="svi",
@@ -570,6 +585,7 @@ def gradients(
 _GRADIENT_STEPS = 2000
 
 
+@ours_alone()
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
 
@@ -622,7 +638,7 @@ def load(folder: str | Path, *, model: Callable | models.Entry | None = None) ->
     folder = Path(folder)
     record = store.record(folder)
     findings = [Finding(**finding) for finding in record["findings"]]
-    entry = None if model is None else _entry(model)[0]
+    entry = None if model is None else _entry(model, {})[0]
     if entry is not None:
         _must_be_same("model", models.fingerprint(entry.model), record["model_sha256"])
     return Run(
@@ -933,6 +949,7 @@ def _at_once(
     return done
 
 
+@ours_alone()
 def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
     """What makes up the run, without the functions that another process would not know."""
     from inference import study
@@ -958,7 +975,7 @@ def _asked(
     Raises:
         BadSetting: a setting that no method knows, or one to vary that a method does not know.
     """
-    given, (entry, name) = common["settings"], _entry(model)
+    given, (entry, name) = common["settings"], _entry(model, common["settings"])
     homes = {job.method: _homes(entry, _method(job.method)) for job in jobs}
     known = {m: {k for home in h.values() for k in home} for m, h in homes.items()}
     anywhere = sorted(set().union(*known.values()))
@@ -1058,7 +1075,7 @@ def _grown(
     """The estimates from the first n rows of one sequence, and what each predicts of the next."""
     from inference import overlays, study
 
-    entry, name = _entry(model)
+    entry, name = _entry(model, common["settings"])
     whole = _sequence(entry, name, common, study.sizes(sizes, None)[-1])
     counts = study.sizes(sizes, whole.n)
     rows, notes = [], []
@@ -1142,6 +1159,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
 # -- is the inference calibrated --------------------------------------------------------------
 
 
+@ours_alone()
 def calibrate(
     model: str | Path | Callable | models.Entry,
     sbc: int = 500,
@@ -1214,7 +1232,7 @@ class _Study:
 
 def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
     """The source of the design: simulated rows where their number `n` is asked for."""
-    entry, _ = _entry(model)
+    entry, _ = _entry(model, settings)
     if data is None and "n" in settings and "n" in _settings.declared(entry.data):
         return "simulate"
     return data
@@ -1311,6 +1329,7 @@ def _judged(
 _studies: dict[str, Any] = {}
 
 
+@ours_alone()
 def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
     """The i-th fit, in another process, which plans and records once for all of its fits."""
     from inference import execute
@@ -1343,7 +1362,7 @@ def _plan(
     """
     from inference import machine
 
-    entry, name = _entry(model)
+    entry, name = _entry(model, settings)
     method, guide = _first(entry, method, guide)
     function = _method(method)
     earlier = None if init is None else _earlier(init, entry)
@@ -1360,7 +1379,7 @@ def _plan(
     if reason:
         raise Refused(f"{method} is refused for {name}: {reason}")
     if "guide" in _settings.declared(function):
-        shares["method"]["guide"] = _guide(entry, guide, shares["model"])
+        shares["method"]["guide"] = _guide(entry, guide, shares["model"], given.dtype)
     elif guide is not None:
         raise UsageError(f"{method} takes no guide; leave --guide out, or use --method svi")
     return Plan(
@@ -1419,16 +1438,20 @@ def _first(
     return method, guide
 
 
-def _entry(model: str | Path | Callable | models.Entry) -> tuple[models.Entry, str]:
+def _entry(
+    model: str | Path | Callable | models.Entry, settings: Mapping[str, Any]
+) -> tuple[models.Entry, str]:
+    """The model and its name; a file is imported in the number type of the run (`dtype`)."""
     if isinstance(model, models.Entry):
         return model, Path(models.place(model.model).partition(",")[0]).stem
     if callable(model):
-        return models.wrap(model), name_of(model)
+        entry = models.wrap(model)
+        return entry, name_of(entry.model)
     name = str(model)
     if name not in models.names() and not name.endswith(".py"):
         known = _nearest(name, models.names())
         raise UsageError(f"there is no model '{name}'; {known} (a file of yours ends in .py)")
-    return models.load(name), name
+    return models.load(name, settings.get("dtype", "float64")), name
 
 
 def _method(name: str) -> Callable:
@@ -1438,14 +1461,18 @@ def _method(name: str) -> Callable:
 
 
 def _guide(
-    entry: models.Entry, guide: str | Path | Callable | None, options: Mapping[str, Any]
+    entry: models.Entry,
+    guide: str | Path | Callable | None,
+    options: Mapping[str, Any],
+    dtype: str,
 ) -> str | Callable:
     from inference import guides
 
     if guide is None:
         return [*entry.guides, *guides.GUIDES][0]
     if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
-        own = bound(models.load_guide(str(guide), models.data_keys(entry.model)), options)
+        keys = models.data_keys(entry.model)
+        own = bound(models.load_guide(str(guide), keys, dtype), options)
         own.__name__ = str(guide)  # what the record says
         return own
     if isinstance(guide, str):
@@ -1614,7 +1641,8 @@ def _encoder_of(
         if given is None:
             raise models.Fault("the run held no rows out; give some (--data)")
         some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
-        yield problem, _guide(run.entry, _guide_of(run.record), run.record["options"]), some
+        asked = run.record["options"], run.data.dtype
+        yield problem, _guide(run.entry, _guide_of(run.record), *asked), some
 
 
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
@@ -1632,7 +1660,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
-    with warnings.catch_warnings(), _heeding(signal.SIGTERM, heed=_stop):
+    with warnings.catch_warnings(), ours_alone(), _heeding(signal.SIGTERM, heed=_stop):
         warnings.showwarning = _warn
         return _guarded(argv)
 
@@ -2252,7 +2280,7 @@ def _show(arguments: argparse.Namespace) -> None:
         result = load(folder)
         terminal.show_run(result.record, result.summary())
         return
-    entry, name = _entry(arguments.name)
+    entry, name = _entry(arguments.name, {})
     known = name in models.names()
     print(models.card(name) if known else (sys.modules[entry.model.__module__].__doc__ or name))
     print(f"\nSource: {models.place(entry.model)}")

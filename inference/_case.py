@@ -25,7 +25,7 @@ from .chains import PRIOR, seeded
 from .graph import faster
 from .prepare import observed_keys, prepare
 from .program import Program, Site, run, start_value
-from .sampling import base_of
+from .sampling import base_of, shape_of
 
 # Draws from the prior, and points of the unconstrained space, at which a model is looked at.
 DRAWS = 20
@@ -251,4 +251,4 @@ def _said(constraint: Any) -> str:
 
 def expected_shape(site: Site) -> tuple[int, ...]:
     """The shape that the distribution gives its values, its plates included."""
-    return tuple(site.fn.shape())
+    return shape_of(site.fn, site.value)

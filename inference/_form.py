@@ -5,6 +5,7 @@ Each function finds what is wrong, a line for each; nothing where all is well.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -35,8 +36,9 @@ from ._case import (
 )
 from ._problem import Refused
 from .chains import PRIOR, seeded
-from .prepare import check_support
+from .prepare import check_support, clash
 from .program import Site, run
+from .sampling import support_of
 
 # -- does it run, and always in the same way ---------------------------------------------------
 
@@ -49,7 +51,7 @@ def runs(case: Case) -> Iterator[Check]:
         cause = fault.__cause__ or fault
         data = ", ".join(_shapes_of(case.raw.tensors))
         first = _invalid_before(case)
-        mend = f"correct that line, or the data: {data}"
+        mend = clash(cause) or f"correct that line, or the data: {data}"
         yield first or from_error("the model cannot run", cause, mend)
         return
     failed = [d for d in attempts if d.error is not None and d.watch.invalid is None]
@@ -297,7 +299,8 @@ def support(case: Case) -> Iterator[Check]:
 
 def _outside(draw: Draw, name: str) -> bool:
     node = draw.nodes.get(name)
-    return node is not None and not node["fn"].support.check(node["value"]).all()
+    support = None if node is None else support_of(node["fn"])
+    return support is not None and not support.check(node["value"]).all()
 
 
 # -- latents -----------------------------------------------------------------------------------
@@ -361,7 +364,7 @@ def _leaves(value: Tensor) -> list[Tensor]:
 
 def _names_of_tensors(model: Callable) -> dict[int, str]:
     """Names of the tensors in the modules that a model can see."""
-    function = getattr(model, "func", model)
+    function = inspect.unwrap(getattr(model, "func", model))
     scope = dict(getattr(function, "__globals__", {}))
     cells = getattr(function, "__closure__", None) or ()
     scope |= dict(zip(getattr(function, "__code__", function).co_freevars, cells)) if cells else {}

@@ -44,9 +44,14 @@ def of_error(error: BaseException) -> str | None:
 
 
 def of_function(function: Callable) -> str | None:
-    """The line where a function begins; None for an object that is no function."""
-    code = getattr(inspect.unwrap(getattr(function, "func", function)), "__code__", None)
+    """The line where a function begins, of a class or an object the function that it calls."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    if not hasattr(function, "__code__"):  # a class, or an object: what is run when it is called
+        kind = function if inspect.isclass(function) else type(function)
+        function = getattr(kind, "forward", kind.__call__)
+    code = getattr(function, "__code__", None)
     known = code is not None and not _is_ours(code.co_filename)
+    known = known and not _is_library(code.co_filename)
     return _said(code.co_filename, code.co_firstlineno) if known else None
 
 

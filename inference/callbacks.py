@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ._warnings import ZooWarning
+
 
 class Callback:
     """Told of a run as it goes; derive from it and write what you need.
@@ -62,7 +64,9 @@ class Callbacks(Callback):
             except Exception as error:
                 self.callbacks.remove(one)
                 said = f"{event} of {type(one).__name__} raised {type(error).__name__} ({error})"
-                warnings.warn(f"{said}; it is not called again, the run goes on", stacklevel=3)
+                warnings.warn(
+                    f"{said}; it is not called again, the run goes on", ZooWarning, stacklevel=3
+                )
 
 
 class Journal(Callback):

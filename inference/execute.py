@@ -29,7 +29,7 @@ from . import (
 )
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_function
-from .chains import PREDICTIVE, seeded
+from .chains import FIT, PREDICTIVE, seeded
 from .plan import Learned, Plan
 from .prepare import observed_keys, problem_of
 from .program import Program
@@ -74,6 +74,23 @@ def _must_be_fitted(method: str, problem: Problem) -> None:
         )
 
 
+def _must_bear_gaps(problem: Problem) -> None:
+    """Values that are missing are the model's own matter: it must have a density all the same."""
+    tensors = problem.tensors.items()
+    gaps = [k for k, v in tensors if isinstance(v, torch.Tensor) and v.isnan().any()]
+    if not gaps:
+        return
+    program = Program(problem)
+    with seeded(0, FIT):
+        value, slope = program.density_and_gradient(program._random_start())
+    if value.isnan() or slope.isnan().any():
+        what = "density" if value.isnan() else "gradient of the density"
+        raise Refused(
+            f"the {what} is NaN, as values of {_some(gaps)} are, {of_function(problem.model)}; "
+            "mask them, poutine.mask(mask=~y.isnan()), and observe y.nan_to_num()"
+        )
+
+
 def _some(names: Sequence[str]) -> str:
     """The first few of many names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -99,9 +116,22 @@ def _begun_by(problem: Problem, init: Learned) -> Problem:
 
 
 def _precision(plan: Plan) -> str:
-    """Single precision serves stochastic steps, and weights that are not identified."""
+    """Single precision serves stochastic steps, weights that are not identified, and who asks.
+
+    Raises:
+        Refused: it is asked for, and the mode cannot be found in it.
+    """
     stochastic = plan.method == "svi" or not plan.entry.identified
-    return plan.data.dtype if stochastic else "float64"
+    if stochastic:
+        return plan.data.dtype
+    if "dtype" not in plan.asked["options"]:
+        return "float64"
+    if plan.data.dtype == "float32" and plan.method in ("map", "mle", "laplace"):
+        raise Refused(
+            f"{plan.method} needs float64, seven digits do not tell where the mode is; leave "
+            "dtype out and write .to(x.dtype) at what is float32, or use nuts or svi"
+        )
+    return plan.data.dtype
 
 
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:
@@ -124,6 +154,8 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
             _must_be_fitted(plan.method, problem)
         if plan.method not in ("prior", "exact"):
             proofs.prove(problem)
+        if plan.method != "prior":
+            _must_bear_gaps(problem)
         began = time.perf_counter()
         with machine.on(plan.device):
             placed = prepare.place(problem, plan.device)
@@ -134,6 +166,9 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         fit.params = {**problem.params, **fit.params}
         if plan.data.n == 0:
             fit.findings.append(Finding("note", "there are no data, so this is the prior"))
+        if undrawn := Program(problem).undrawn:
+            what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
+            fit.findings.append(Finding("note", what))
         problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
         whole, problem = problem, problem if fit.rows is None else problem.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
@@ -309,6 +344,11 @@ def predict(
     if not program.of("observed"):
         raise settings.UsageError(
             "nothing was observed in this run, so there is nothing to predict; give it data"
+        )
+    if len(program.undrawn) == len(program.of("observed")):
+        raise Refused(
+            f"the distribution of {_some(program.undrawn)} has no sample(), so nothing can be "
+            "predicted; write one"
         )
     posterior = draws.idata["posterior"]
     values = {k: torch.as_tensor(v) for k, v in results.draws_of(draws.idata).items()}

@@ -38,6 +38,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from . import _source
 from ._problem import Refused
+from ._warnings import ZooWarning
 
 How = Literal["traced", "aot", "plain"]
 Function = Callable[..., tuple[Tensor, ...]]
@@ -367,7 +368,7 @@ def compiled(
         raise
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    warnings.warn(f"the model runs untraced, which is slow ({why})", stacklevel=2)
+    warnings.warn(f"the model runs untraced, which is slow ({why})", ZooWarning, stacklevel=2)
     return function
 
 

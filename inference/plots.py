@@ -299,6 +299,9 @@ def predictive(idata: az.InferenceData, exact: Any = None) -> Figure:
         values = replicated[name].values
         observed = idata["observed_data"][name].values
         draws = values.reshape(-1, *values.shape[2:])
+        seen = np.isfinite(observed)
+        if not seen.all():
+            draws, observed = draws[:, seen], observed[seen]
         if _is_count(observed) and _is_count(draws):
             _shares(ax, draws, observed)
         else:

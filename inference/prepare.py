@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
-import traceback
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,10 +15,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from . import discrete, row_keys
+from . import _source, discrete, row_keys
 from ._problem import Fault, Problem, Refused
 from .plan import bound
 from .program import Program, Site
+from .sampling import shape_of, support_of
 from .settings import declared
 
 
@@ -111,12 +113,30 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
 
 
 def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
-    """The model with its options; an object of it, made for the data, where it is a class."""
+    """The model with its options; an object of it, made for the data, where it is a class.
+
+    A model that is an object is copied: a run may change what it holds.
+
+    Raises:
+        Refused: a class that cannot be made of data and options.
+    """
     if not inspect.isclass(model):
-        return partial(model, **options)
+        return partial(copy.deepcopy(model), **options)
+    parameters = inspect.signature(model).parameters.values()
+    needs_data = any(p.default is p.empty and p.kind in _POSITIONAL for p in parameters)
     with torch.random.fork_rng(devices=[]):  # torch's layers draw their weights when they are made
         torch.manual_seed(0)
-        return model(data, **options)
+        try:
+            return model(*([data] if needs_data else []), **options)
+        except TypeError as error:
+            name, where = model.__name__, _source.of_error(error) or _source.of_function(model)
+            raise Refused(
+                f"{name} cannot be made ({error}), {where}; give an object, model = {name}(...), "
+                "or let __init__ take keyword-only options alone"
+            ) from error
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def _own(part: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
@@ -177,24 +197,35 @@ def _prototype(problem: Problem) -> dict[str, Site]:
     except Fault:
         raise
     except Exception as error:
+        message = str(error).partition("\n")[0]
         shapes = ", ".join(
             f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}"
             for k, v in problem.tensors.items()
         )
-        message = str(error).partition("\n")[0]
         raise Refused(
             f"the model cannot run on these data ({type(error).__name__}: {message}), "
-            f"{where(error, problem.model)}; data: {shapes}"
+            f"{where(error)}; {clash(error) or f'data: {shapes}'}"
         ) from error
 
 
-def where(error: BaseException, model: Callable) -> str:
-    """File and line of the model (or guide) in which an error arose."""
-    model = inspect.unwrap(getattr(model, "func", model))
-    code = getattr(model, "__code__", None)
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [f.lineno for f in frames if code and f.filename == code.co_filename]
-    return f"{code.co_filename}, line {lines[-1]}" if lines else "in Pyro"
+def where(error: BaseException) -> str:
+    """File and line of the user's own code in which an error arose."""
+    return _source.of_error(error) or "in Pyro"
+
+
+def clash(error: BaseException) -> str:
+    """What to do about an error of torch's for two number types in one line; else nothing."""
+    if not all(re.search(rf"\b{kind}\b", str(error), re.IGNORECASE) for kind in _KINDS):
+        return ""
+    here = str(torch.get_default_dtype()).removeprefix("torch.")
+    other = "float32" if here == "float64" else "float64"
+    return (
+        f"the run is in {here}, and this line has {other} too: write .to(x.dtype) there, or "
+        f'--set dtype={other} (in Python dtype="{other}")'
+    )
+
+
+_KINDS = ("double", "float")
 
 
 def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:
@@ -209,7 +240,7 @@ def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict
 
 
 def _check_shape(site: Site, key: str) -> None:
-    expected = tuple(site.fn.shape())
+    expected = shape_of(site.fn, site.value)
     if site.shape == expected:
         return
     mend = f"give {key} that shape (broadcasting would be silently wrong)"
@@ -221,13 +252,22 @@ def _check_shape(site: Site, key: str) -> None:
     )
 
 
+def _missing(site: Site) -> Tensor:
+    """Which values of a site, as many as its support judges, are NaN: the model's own matter."""
+    gaps = site.value.isnan()
+    return gaps.flatten(-site.event_dim).any(-1) if site.event_dim else gaps
+
+
 def check_support(site: Site, key: str) -> None:
     """Refuse an observed value that its distribution cannot give, naming the row.
 
     Raises:
         Refused: with the first such value.
     """
-    inside = site.fn.support.check(site.value)
+    support = support_of(site.fn)
+    if support is None:
+        return
+    inside = support.check(site.value) | _missing(site)
     if not inside.all():
         row = torch.nonzero(~inside)[0][0].item() if inside.ndim else 0
         cell = torch.nonzero(~inside.reshape(-1))[0].item()

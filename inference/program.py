@@ -42,7 +42,10 @@ class Plate(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """What is static about a sample site."""
+    """What is static about a sample site.
+
+    `seen` tells of an observed value which of its elements count; None where all do.
+    """
 
     name: str
     role: Literal["latent", "discrete", "observed", "deterministic", "unseen"]
@@ -51,11 +54,19 @@ class Site:
     event_dim: int
     plates: tuple[Plate, ...]
     value: Tensor
+    seen: Tensor | None = None
 
     @property
     def unconstrained_shape(self) -> tuple[int, ...]:
         """Shape of the site's part of the unconstrained vector."""
         return tuple(biject_to(self.fn.support).inverse_shape(self.shape))
+
+    @property
+    def data(self) -> Tensor:
+        """What is observed: its value, NaN where a mask takes it out of the density."""
+        if self.seen is None:
+            return self.value
+        return self.value.to(torch.get_default_dtype()).where(self.seen, torch.nan)
 
     @property
     def base(self) -> Any:
@@ -64,16 +75,16 @@ class Site:
 
 
 class _Free(Messenger):
-    """Turns the named observed sites into latent ones; all of them when `names` is None."""
+    """Turns the named observed sites into latent ones."""
 
-    def __init__(self, names: tuple[str, ...] | None = None):
+    def __init__(self, names: tuple[str, ...]):
         super().__init__()
         self.names = names
 
     def _pyro_sample(self, msg: dict) -> None:
         if not msg["is_observed"] or _is_deterministic(msg):
             return
-        if self.names is None or msg["name"] in self.names:
+        if msg["name"] in self.names:
             msg.update(is_observed=False, value=None, done=False)
 
 
@@ -210,8 +221,16 @@ def _another(node: Mapping[str, Any]) -> Tensor:
     return start_value(node)
 
 
+def _can_be_drawn(fn: Any) -> bool:
+    try:
+        fn.sample()
+    except (NotImplementedError, AttributeError, TypeError):
+        return False
+    return True
+
+
 def _is_deterministic(msg: Mapping[str, Any]) -> bool:
-    return bool(msg["infer"].get("_deterministic")) or isinstance(msg["fn"], dist.Delta)
+    return bool(msg["infer"].get("_deterministic")) or isinstance(base_of(msg["fn"]), dist.Delta)
 
 
 def _role(node: Mapping[str, Any]) -> str:
@@ -236,11 +255,27 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
             fn=node["fn"],
             shape=tuple(node["value"].shape),
             # `pyro.deterministic` calls every dimension an event; its plates know better.
-            event_dim=0 if _is_deterministic(node) else node["fn"].event_dim,
+            event_dim=0 if _is_deterministic(node) else getattr(node["fn"], "event_dim", 0),
             plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
             value=node["value"],
+            seen=_seen(node) if node["is_observed"] else None,
         )
     return sites
+
+
+def _seen(node: Mapping[str, Any]) -> Tensor | None:
+    """Which elements of an observed value no mask takes out of the density; None: all of them."""
+    value, fn = node["value"], node["fn"]
+    masks = [(node["mask"], getattr(fn, "event_dim", 0))]
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        masks += [(fn._mask, fn.event_dim)] if isinstance(fn, dist.MaskedDistribution) else []
+        fn = fn.base_dist
+    seen = torch.ones_like(value, dtype=torch.bool)
+    for mask, event_dim in masks:
+        if mask is not None:
+            mask = torch.as_tensor(mask)
+            seen = seen & mask.reshape(mask.shape + (1,) * event_dim)
+    return None if seen.shape != value.shape or seen.all() else seen
 
 
 def _by_dim(frame: Any) -> int:
@@ -553,8 +588,9 @@ class Program:
         Labels of rows are drawn afresh; with `new_rows` so is every latent of the row plate.
         """
         kept = {name: values[name] for name in values if not self._fresh(name, new_rows)}
-        trace = run(_Free()(self.model), self.problem.tensors, poutine.condition(data=kept))
-        return {site.name: trace.nodes[site.name]["value"] for site in self.of("observed")}
+        free = _Free(self._drawn)(self.model)
+        trace = run(free, self.problem.tensors, poutine.condition(data=kept))
+        return {name: trace.nodes[name]["value"] for name in self._drawn}
 
     def _fresh(self, name: str, new_rows: bool) -> bool:
         """Whether a site is drawn anew (or recomputed) for new observations."""
@@ -567,8 +603,19 @@ class Program:
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
         """One joint draw of all latents, deterministics and observations from the prior."""
-        trace = run(_Free()(self._own), self.problem.tensors)
-        return {name: trace.nodes[name]["value"] for name in self.sites}
+        trace = run(_Free(self._drawn)(self._own), self.problem.tensors)
+        return {k: trace.nodes[k]["value"] for k in self.sites if k not in self.undrawn}
+
+    @cached_property
+    def undrawn(self) -> list[str]:
+        """The observed sites whose distribution has no `sample`: a density needs none."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return [site.name for site in self.of("observed") if not _can_be_drawn(site.fn)]
+
+    @cached_property
+    def _drawn(self) -> tuple[str, ...]:
+        """The observed sites that can be drawn."""
+        return tuple(s.name for s in self.of("observed") if s.name not in self.undrawn)
 
     def improper(self) -> list[str]:
         """The latents whose prior cannot be sampled: flat ones, and those that are masked."""
@@ -628,7 +675,7 @@ def difference(
     """The central difference of a function at `u` along `way`, of the first step that agrees.
 
     A kink within a step (an absolute value, a rectifier) spoils the larger ones, rounding the
-    smallest.
+    smallest; both errors together are least at about the cube root of the rounding unit.
 
     Args:
         function: of `u` (d,), a scalar.
@@ -637,8 +684,8 @@ def difference(
         slope: the derivative that it should equal.
         error: by which it may differ.
     """
-    numeric = math.nan
-    for step in (1e-5, 1e-4, 1e-6) if u.dtype == torch.float64 else (1e-2, 1e-1, 1e-3):
+    numeric, usual = math.nan, 1.65 * torch.finfo(u.dtype).eps ** (1 / 3)
+    for step in (usual, 10 * usual, usual / 10):
         with torch.no_grad():
             rise = function(u + step * way) - function(u - step * way)
         numeric = float(rise) / (2 * step)

@@ -141,7 +141,8 @@ def _row_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
             some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
             likelihood = over_draws(program.log_likelihood, some, elements)
             groups["log_likelihood"] = _arrays(_unflatten(likelihood, kept))
-        groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
+        if len(program.undrawn) < len(program.of("observed")):
+            groups["posterior_predictive"] = _arrays(predictive(program, draws, shape, seed))
     return groups
 
 
@@ -213,13 +214,14 @@ def _prior_groups(program: Program, draws: Mapping[str, Tensor]) -> dict[str, An
 
 def _data_groups(program: Program) -> dict[str, Any]:
     problem = program.problem
-    observed = {site.name: site.value for site in program.of("observed")}
+    sites = program.of("observed")
+    observed = {site.name: site.data for site in sites}
     rest = {
         key: torch.as_tensor(value)
         for key, value in problem.tensors.items()
         if key not in observed and key not in problem.latent_keys
     }
-    rest = {k: v for k, v in rest.items() if not any(v is o for o in observed.values())}
+    rest = {k: v for k, v in rest.items() if not any(v is site.value for site in sites)}
     if not problem.identified:
         rest = {k: v for k, v in rest.items() if v.numel() <= _MOST_DATA}
     return {"observed_data": _arrays(observed), "constant_data": _arrays(rest)}
@@ -465,13 +467,26 @@ def judged(idata: az.InferenceData) -> xr.Dataset:
 
 
 def pointwise(idata: az.InferenceData) -> np.ndarray:
-    """Log likelihood by observation, (rows, draws); sites of the same plates summed by row."""
-    dims = {v.dims[2:] for v in idata["log_likelihood"].data_vars.values()}
+    """Log likelihood by observation, (rows, draws); sites of the same plates summed by row.
+
+    Rows that a mask takes out of the density are no observations.
+    """
+    sites = idata["log_likelihood"].data_vars
     parts = [
-        np.moveaxis(v.values.reshape(v.shape[0] * v.shape[1], -1), 0, 1)
-        for v in idata["log_likelihood"].data_vars.values()
+        np.moveaxis(v.values.reshape(v.shape[0] * v.shape[1], -1), 0, 1) for v in sites.values()
     ]
-    return sum(parts) if len(dims) == 1 else np.concatenate(parts)
+    seen = [_is_seen(idata, name, value.ndim - 2) for name, value in sites.items()]
+    if len({v.dims[2:] for v in sites.values()}) == 1:
+        return sum(parts)[np.any(seen, axis=0)]
+    return np.concatenate(parts)[np.concatenate(seen)]
+
+
+def _is_seen(idata: az.InferenceData, name: str, plates: int) -> np.ndarray:
+    """Whether an observation, of the first so many dimensions, is there: not all of it NaN."""
+    if "observed_data" not in idata.groups():
+        return np.ones(idata["log_likelihood"][name].shape[2:], bool).ravel()
+    value = idata["observed_data"][name]
+    return value.notnull().any(value.dims[plates:]).values.ravel()
 
 
 def next_row(

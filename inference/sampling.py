@@ -23,12 +23,23 @@ NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
 
 
 class Sampling(Messenger):
-    """Draws every site that no other handler has given a value."""
+    """Draws every site that no other handler has given a value, in the run's number type.
+
+    A prior that was made before the run began may have parameters of another one.
+    """
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["value"] is None and not msg["done"] and _is_known(msg["fn"]):
-            msg["value"] = _sample(msg["fn"])
+            msg["value"] = _as_in_the_run(_sample(msg["fn"]))
             msg["done"] = True
+
+    def _pyro_post_sample(self, msg: dict) -> None:
+        if not msg["is_observed"]:
+            msg["value"] = _as_in_the_run(msg["value"])
+
+
+def _as_in_the_run(value: Tensor) -> Tensor:
+    return value.to(torch.get_default_dtype()) if value.is_floating_point() else value
 
 
 def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
@@ -36,6 +47,19 @@ def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
+
+
+def support_of(fn: dist.TorchDistribution) -> Any:
+    """The support of a distribution; None where it states none, as an observed one need not."""
+    try:
+        return fn.support
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def shape_of(fn: dist.TorchDistribution, value: Tensor) -> tuple[int, ...]:
+    """The shape that a distribution gives its values; that of the value where it states none."""
+    return tuple(fn.shape()) if hasattr(fn, "shape") else tuple(value.shape)
 
 
 def _is_known(fn: dist.TorchDistribution) -> bool:
@@ -90,6 +114,12 @@ def _exponential(fn: dist.Exponential, shape: torch.Size) -> Tensor:
     return -torch.log1p(-_uniform(fn.rate, shape)) / fn.rate
 
 
+def _binomial(fn: dist.Binomial, shape: torch.Size) -> Tensor:
+    # Counts of the batched kind: torch would resize a result that has the shape of fixed counts.
+    probs = fn.probs.expand(shape)
+    return torch.binomial(fn.total_count + 0 * probs, probs)
+
+
 def _cauchy(fn: dist.Cauchy, shape: torch.Size) -> Tensor:
     return fn.loc + fn.scale * torch.tan(torch.pi * (_uniform(fn.loc, shape) - 0.5))
 
@@ -128,6 +158,7 @@ _SAMPLERS: dict[type, Callable[..., Tensor]] = {
     dist.Beta: _beta,
     dist.Dirichlet: _dirichlet,
     dist.Exponential: _exponential,
+    dist.Binomial: _binomial,
     dist.Cauchy: _cauchy,
     dist.StudentT: _student,
     dist.HalfNormal: _half_normal,

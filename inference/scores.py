@@ -25,6 +25,7 @@ from ._problem import Fit, Problem
 from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
+from .sampling import support_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -256,12 +257,15 @@ def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
 def _has_moments(program: Program) -> bool:
     """Whether the rows are numbers with a mean, a variance and a distribution function."""
     observed = program.of("observed")
-    if len(observed) != 1 or observed[0].event_dim or observed[0].fn.support.is_discrete:
+    if len(observed) != 1 or observed[0].event_dim:
         return False
     fn = observed[0].fn
+    support = support_of(fn)
+    if support is None or support.is_discrete:
+        return False
     try:
         found = fn.mean, fn.variance, fn.cdf(observed[0].value)
-    except NotImplementedError:
+    except (NotImplementedError, AttributeError):
         return False
     return all(bool(part.isfinite().all()) for part in found)
 

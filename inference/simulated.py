@@ -72,6 +72,11 @@ class Simulated:
         fresh = {key: problem.tensors[key].clone() for key in self.keys.values()}
         self.problem = replace(problem, tensors={**problem.tensors, **fresh}, test=None)
         self.program = Program(self.problem)
+        if self.program.undrawn:
+            raise Refused(
+                f"the distribution of {self.program.undrawn[0]} has no sample(), so no data can "
+                "be simulated; write one"
+            )
         self.graphs = Graphs(list(fresh.values()))
         self._check_joint()
 

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._warnings import ZooWarning
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -47,7 +49,9 @@ class State:
             replace(self._path(name), lambda path: _write(path, arrays, numbers))
         except OSError as error:
             said = f"the run's state cannot be kept ({error.strerror or error})"
-            warnings.warn(f"{said}; it goes on, but a resume would begin again", stacklevel=2)
+            warnings.warn(
+                f"{said}; it goes on, but a resume would begin again", ZooWarning, stacklevel=2
+            )
             self.folder = None
         ended = time.monotonic()
         self._due = ended + max(_SECONDS, (ended - began) / _SHARE)

@@ -25,7 +25,7 @@ from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .graph import Graphs, How, compiled
 from .mode import mode
-from .prepare import where
+from .prepare import clash, where
 from .program import (
     NOT_VECTORISED,
     Batch,
@@ -439,8 +439,8 @@ def _first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
     except Exception as error:
         message = str(error).partition("\n")[0]
         raise Refused(
-            f"the guide cannot run ({type(error).__name__}: {message}), {where(error, guide)}; "
-            "correct it"
+            f"the guide cannot run ({type(error).__name__}: {message}), {where(error)}; "
+            f"{clash(error) or 'correct it'}"
         ) from error
 
 

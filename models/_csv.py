@@ -19,9 +19,18 @@ SUFFIXES = (".csv", ".tsv", ".txt")
 _MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
 
 
-def read_csv(path: Path) -> dict[str, np.ndarray]:
+class Columns(dict[str, Any]):
+    """The columns of a file by name; `notes` tell what of it was left out."""
+
+    notes: tuple[str, ...] = ()
+
+
+def read_csv(path: Path) -> Columns:
     """The columns of a file: whole numbers, numbers, or text with None where a cell is missing."""
-    return {name: _typed(cells) for name, cells in read_cells_of(path).items()}
+    cells = read_cells_of(path)
+    columns = Columns({name: _typed(column) for name, column in cells.items()})
+    columns.notes = cells.notes
+    return columns
 
 
 def _typed(values: np.ndarray) -> np.ndarray:
@@ -34,46 +43,96 @@ def _typed(values: np.ndarray) -> np.ndarray:
     return array.astype(np.int64) if whole else array
 
 
-def read_cells_of(path: Path) -> dict[str, np.ndarray]:
+def read_cells_of(path: Path) -> Columns:
     """The cells of each column as text; a header or none, then `column_1` and so on.
+
+    Rows of which each begins with a name, for which the header has no field (R's `write.table`),
+    are read without it.
 
     Raises:
         Fault: unequal rows, a name twice, no rows, not UTF-8. MissingInput: not readable.
     """
     try:
-        rows = _records(path.read_text(encoding="utf-8-sig"), path)
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise Fault(f"{path} is no text in UTF-8; save it as UTF-8") from None
     except OSError as error:
         raise MissingInput(f"cannot read {path} ({error.strerror}); check the file") from None
+    rows = _records(text, path)
     if not rows:
         raise Fault(f"{path} is empty; give a table with a header and rows")
-    names = [f"column_{i + 1}" for i in range(len(rows[0]))]
-    if _is_header(rows[0], rows[1:]):
-        names = [" ".join(name.split()) or other for name, other in zip(rows.pop(0), names)]
+    named = len(rows[-1][1]) > len(rows[0][1])
+    cells = [row[named and i > 0 :] for i, (_, row) in enumerate(rows)]
+    names = [f"column_{i + 1}" for i in range(len(cells[0]))]
+    if _is_header(cells[0], cells[1:]):
+        names = [" ".join(name.split()) or other for name, other in zip(cells.pop(0), names)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise Fault(f"several columns are called {', '.join(twice)}, {path}; rename them")
-    cells = np.array(rows, dtype=object).reshape(len(rows), len(names))
-    return {name: cells[:, i] for i, name in enumerate(names)}
+    table = np.array(cells, dtype=object).reshape(len(cells), len(names))
+    columns = Columns({name: table[:, i] for i, name in enumerate(names)})
+    if named:
+        columns.notes = ("the first field of each row is its name, and left out",)
+    return columns
 
 
-def _records(text: str, path: Path) -> list[list[str]]:
-    """The rows of a CSV text, stripped and without blank lines; all of them equally long."""
+def _records(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV text and the lines they begin in, stripped and without blank ones.
+
+    All are equally long, or all but the first one field longer than that.
+    """
     text = re.sub(r'" +(?=[,;\t\n]|$)', '"', text)
     rows, line = [], 1
     try:
         reader = _reader(text, _delimiter(text), strict=True)
         for row in reader:
             if len(row) > 1 or "".join(row).strip():
-                rows.append([cell.strip() for cell in row])
-                if len(row) != len(rows[0]):
-                    found = f"{len(row)} fields instead of {len(rows[0])}, {path} line {line}"
-                    raise Fault(f"{found}; correct it (text that holds the separator in quotes)")
+                rows.append((line, [cell.strip() for cell in row]))
             line = reader.line_num + 1
     except csv.Error as error:
         raise Fault(f"broken CSV ({error}), {path} line {line}; correct the quotes") from None
+    _check_widths(rows, text.split("\n"), path)
     return rows
+
+
+def _check_widths(
+    rows: Sequence[tuple[int, Sequence[str]]], text: Sequence[str], path: Path
+) -> None:
+    """Refuse rows of different lengths, unless each but the header begins with a name.
+
+    Raises:
+        Fault: with the first row whose length is not that of the first.
+    """
+    widths = [len(row) for _, row in rows]
+    wrong = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+    if wrong is None:
+        return
+    line, row = rows[wrong]
+    found = f"{len(row)} fields instead of {widths[0]}, {path} line {line}"
+    mend = "correct it (text that holds the separator in quotes)"
+    if set(widths[1:]) == {widths[0] + 1} and not any(map(_is_number, rows[0][1])):
+        first = [row[0] for _, row in rows[1:]]
+        mend = "if each row begins with its name, give the header a name for that field too"
+        if not any(row[-1] for _, row in rows[1:]):
+            mend = "every row ends with a separator: take it away, or give the header one too"
+        elif _are_names(first, [text[line - 1] for line, _ in rows[1:]]):
+            return
+    raise Fault(f"{found}; {mend}")
+
+
+def _are_names(first: Sequence[str], lines: Sequence[str]) -> bool:
+    """Whether the first fields are names of rows: each another, and no column of numbers.
+
+    R writes them in quotes, or else counts from 1.
+    """
+    counted = first == [str(i) for i in range(1, len(first) + 1)]
+    quoted = all(line.lstrip().startswith('"') for line in lines)
+    words = not any(map(_is_number, first))
+    return len(set(first)) == len(first) and (counted or quoted or words)
+
+
+def _is_number(cell: str) -> bool:
+    return number(cell) is not None
 
 
 def _reader(text: str, delimiter: str, *, strict: bool) -> Any:

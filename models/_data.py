@@ -108,8 +108,20 @@ def said(source: Any) -> str:
     return "given in Python" if isinstance(source, Mapping) else str(source)
 
 
-def check_finite(name: str, values: np.ndarray) -> np.ndarray:
+def check_finite(
+    name: str,
+    values: np.ndarray,
+    *,
+    mend: str = "drop or fill the row yourself, the zoo never imputes",
+    gaps: bool = False,
+) -> np.ndarray:
     """The values, if none is missing or infinite.
+
+    Args:
+        name: of the column.
+        values: of the column.
+        mend: what to do about one that is.
+        gaps: whether NaN may stand for what is missing.
 
     Raises:
         Fault: naming the column and the first row at fault.
@@ -117,16 +129,13 @@ def check_finite(name: str, values: np.ndarray) -> np.ndarray:
     if values.dtype.kind in "iub":
         return values
     if values.dtype.kind == "f":
-        bad = ~np.isfinite(values)
+        bad = np.isinf(values) if gaps else ~np.isfinite(values)
     else:
         bad = np.array([value is None or value != value for value in values.ravel()])
     if bad.any():
         row = int(np.argwhere(bad.reshape(values.shape))[0][0]) if values.ndim else 0
         found = values[row] if values.ndim <= 1 and values.ndim else "a value"
-        raise Fault(
-            f"{name} is not finite in row {row + 1} ({found}); drop or fill the row yourself, "
-            "the zoo never imputes"
-        )
+        raise Fault(f"{name} is not finite in row {row + 1} ({found}); {mend}")
     return values
 
 
@@ -169,7 +178,7 @@ def simulated_rng(data_seed: int) -> np.random.Generator:
 def nearest(name: str, known: Mapping | Sequence[str]) -> str:
     """`did you mean 'x'?` with the closest known name, or all of them."""
     close = get_close_matches(name, [str(word) for word in known], n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def integers(name: str, text: str) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -155,7 +154,8 @@ class Entry:
 
     Attributes:
         model: Pyro function; positional parameters are data keys, keyword-only ones options. Or
-            a PyroModule class, made as `cls(data, *, options)`, with `forward(data keys)`.
+            a PyroModule class, made as `cls(data, *, options)` or `cls(*, options)`, with
+            `forward(data keys)`; or a callable of another kind (see `_callable.py`).
         data: `data(source, *, ...)`; `source=None` is the default data set. No rows at all (n = 0)
             mean the prior.
         guides: own guides beside the shared ones, name to Pyro function of the data keys (and
@@ -210,10 +210,60 @@ class Entry:
     doubts: Callable[..., Sequence[tuple[str, str]]] | None = None
     figures: Mapping[str, Callable] = field(default_factory=dict)
 
+    def __post_init__(self):
+        from ._callable import as_function
+
+        object.__setattr__(self, "model", as_function(self.model))
+        guides = {name: as_function(guide, whole=True) for name, guide in self.guides.items()}
+        object.__setattr__(self, "guides", guides)
+
 
 def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
-    """The data keys of a model: its positional parameters, of a class those of `forward`."""
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    function = functools.partial(model.forward, None) if inspect.isclass(model) else model
-    parameters = inspect.signature(function).parameters
-    return {name: p for name, p in parameters.items() if p.kind in positional}
+    """The data keys of a model: its positional parameters, and the others without a default.
+
+    Of a class they are those of the method that its objects are called by.
+
+    Raises:
+        Fault: no parameter has a name, or Python does not know them.
+    """
+    parameters = _parameters(model)
+    if [p.kind for p in parameters] == [inspect.Parameter.VAR_POSITIONAL]:
+        raise Fault(
+            f"the model takes *{parameters[0].name}, {place(model)}, and data come by name; "
+            "name them, as in def model(x, y)"
+        )
+    return {p.name: p for p in parameters if p.kind in POSITIONAL or _is_needed(p)}
+
+
+def takes_any(model: Callable) -> bool:
+    """Whether a model takes data of any name (`**data`)."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(model))
+
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _is_needed(parameter: inspect.Parameter) -> bool:
+    return parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+
+
+def _parameters(model: Callable) -> list[inspect.Parameter]:
+    from ._callable import signature
+
+    try:
+        return list(signature(model).parameters.values())
+    except (ValueError, TypeError) as error:
+        raise Fault(
+            f"the parameters of the model are not known ({error}); write it as def model(x, y)"
+        ) from None
+
+
+def place(model: Callable) -> str:
+    """File and line where a model is written, as far as Python knows."""
+    from ._callable import heart
+
+    function = model.__init__ if inspect.isclass(model) else heart(model)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return f"a {type(model).__name__} object"
+    return f"{code.co_filename}, line {code.co_firstlineno}"

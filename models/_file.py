@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 import traceback
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
+from pyro.util import get_rng_state, set_rng_seed, set_rng_state
 
+from ._callable import as_function, signature
 from ._csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, split_names
 from ._data import check_finite, nearest, read_columns, said
-from ._entry import Data, Entry, Fault, MissingInput, data_keys
+from ._entry import Data, Entry, Fault, MissingInput, data_keys, takes_any
 
 
-def load_file(name: str) -> Entry:
+def load_file(name: str, dtype: str = "float64") -> Entry:
     """The entry of a user's model file.
 
     Args:
         name: path of a Python file that defines `model`, and optionally `guide` or `ENTRY`.
+        dtype: the number type in which the file is imported: that of the run.
 
     Raises:
         MissingInput: there is no such file.
         Fault: a syntax error or another error on import, with file and line; no `model`.
     """
     path = _existing(name, "model")
-    module = _import(path)
+    module = _import(path, dtype)
     if isinstance(getattr(module, "ENTRY", None), Entry):
         return module.ENTRY
     model = getattr(module, "model", None)
@@ -42,29 +45,30 @@ def load_file(name: str) -> Entry:
     return entry_of(model, guides=guides)
 
 
-def load_guide(name: str, keys: Iterable[str]) -> Callable:
+def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callable:
     """The guide of a user's guide file.
 
     Args:
         name: path of a Python file that defines a Pyro function `guide`.
         keys: the model's data keys, which the guide takes as they are.
+        dtype: the number type in which the file is imported: that of the run.
 
     Raises:
         MissingInput: there is no such file.
         Fault: an error on import, with file and line; no `guide`, or one of other parameters.
     """
     path = _existing(name, "guide")
-    guide = getattr(_import(path), "guide", None)
+    guide = getattr(_import(path, dtype), "guide", None)
     if not callable(guide):
         raise Fault(f"{path.name} defines no function `guide`, {path}; name your Pyro guide so")
     try:
-        inspect.signature(guide).bind(**dict.fromkeys(keys))
+        signature(guide).bind(**dict.fromkeys(keys))
     except TypeError as error:
         raise Fault(
             f"the guide does not take the model's data keys ({error}), {path}; "
             f"write guide({', '.join(keys)})"
         ) from None
-    return guide
+    return as_function(guide, whole=True)
 
 
 def _existing(name: str, what: str) -> Path:
@@ -75,11 +79,30 @@ def _existing(name: str, what: str) -> Path:
 
 
 def entry_of(model: Callable, guides: dict[str, Callable] | None = None) -> Entry:
-    """The entry of a plain Pyro function: its data are read by parameter name."""
+    """The entry of a Pyro function (or what acts as one): its data are read by parameter name.
+
+    Raises:
+        Fault: no data keys can be read from its parameters.
+    """
+    data_keys(model)
     return Entry(model=model, data=_reader(model), guides=guides or {})
 
 
-def _import(path: Path) -> ModuleType:
+@contextmanager
+def _as_in_a_run(dtype: str) -> Iterator[None]:
+    """The number type of a run and random numbers that are always the same; put back after."""
+    before, state = torch.get_default_dtype(), get_rng_state()
+    if dtype in ("float32", "float64"):
+        torch.set_default_dtype(getattr(torch, dtype))
+    set_rng_seed(0)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        set_rng_state(state)
+
+
+def _import(path: Path, dtype: str) -> ModuleType:
     # The module stays known by a name of its own, so that what it defines can be found again.
     name = f"zoo_user_{path.stem}_{zlib.crc32(bytes(path)):08x}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -88,7 +111,8 @@ def _import(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with _as_in_a_run(dtype):
+            spec.loader.exec_module(module)
     except SyntaxError as error:
         where = f"{error.filename}, line {error.lineno}"
         raise Fault(f"syntax error ({error.msg}), {where}; correct the file") from None
@@ -104,47 +128,53 @@ def _import(path: Path) -> ModuleType:
 
 def _reader(model: Callable) -> Callable[..., Data]:
     """The data function of a user's model: values by parameter name, untouched but for types."""
-    keys = data_keys(model)
+    keys, any_name = data_keys(model), takes_any(model)
+
+    def found(
+        source: Any, target: str | None, features: str | None, gaps: bool
+    ) -> tuple[dict[str, Any], list[str], list[str]]:
+        """Data key to tensor, the columns that make up `x`, if any do, and notes on the source."""
+        values, table = _opened(source)
+        notes, names = list(getattr(values, "notes", ())), []
+        if target is not None or features is not None or (table and not any_name):
+            values, names = _columns_to_keys(values, keys, target, features, said(source))
+        _check_names(values, None if any_name else keys, said(source))
+        return {name: as_tensor(name, value, gaps) for name, value in values.items()}, names, notes
 
     def data(
-        source: Any = None, *, target: str | None = None, features: str | None = None
+        source: Any = None,
+        *,
+        target: str | None = None,
+        features: str | None = None,
+        missing: Literal["refuse", "model"] = "refuse",
+        dtype: Literal["float64", "float32"] = "float64",
     ) -> Data:
         """Values by parameter name from a file or a mapping."""
-        values, names = _values(source, keys, target, features)
-        _check_names(values, keys, said(source))
-        tensors = {name: as_tensor(name, value) for name, value in values.items()}
+        gaps = missing == "model"
+        tensors, names, notes = found(source, target, features, gaps)
 
         def new_rows(new: Any) -> dict[str, Any]:
             # The same columns in the same order, and no look at what is predicted.
             by_key = isinstance(new, Mapping) and set(new) <= set(keys)
             asked = join_names(names) if names and not by_key else None
-            found, _ = _values(new, keys, None, asked)
-            _check_names(found, keys, said(new))
-            return {name: as_tensor(name, value) for name, value in found.items()}
+            return found(new, None, asked, gaps)[0]
 
         return Data(
             tensors=tensors,
+            dtype=dtype,
             source="none" if source is None else said(source),
-            notes=_wild_scales(tensors),
+            notes=(*notes, *_wild_scales(tensors), *_of_gaps(tensors)),
             new_rows=new_rows,
         )
 
     return data
 
 
-def _values(
-    source: Any, keys: dict, target: str | None, features: str | None
-) -> tuple[dict[str, Any], list[str]]:
-    """The values of a source by data key, and the columns that make up `x`, if any do."""
-    if source is None:
-        return {}, []
-    if isinstance(source, Mapping):
-        values, table = dict(source), target is not None or features is not None
-    else:
-        values, table = read_columns(source), Path(source).suffix.lower() in SUFFIXES
-    if not table:
-        return values, []
-    return _columns_to_keys(values, keys, target, features, said(source))
+def _opened(source: Any) -> tuple[dict[str, Any], bool]:
+    """The values of a source by name, and whether they are the columns of a table."""
+    if source is None or isinstance(source, Mapping):
+        return dict(source or {}), False
+    return read_columns(source), Path(source).suffix.lower() in SUFFIXES
 
 
 def _columns_to_keys(
@@ -189,14 +219,22 @@ def _is_numeric(values: Any) -> bool:
     return np.asarray(values).dtype.kind in "iufb"
 
 
-def _check_names(values: dict[str, Any], keys: dict[str, Any], source: str) -> None:
-    for name in values:
+def _check_names(values: Iterable[str], keys: Mapping[str, Any] | None, source: str) -> None:
+    """Refuse a name that is no data key; of `None` all names are."""
+    for name in values if keys is not None else ():
+        if not keys:
+            raise Fault(f"the model takes no data, '{name}' given ({source}); leave it out")
         if name not in keys:
             raise Fault(f"the model takes no '{name}' ({source}); {nearest(name, keys)}")
 
 
-def as_tensor(name: str, value: Any) -> Any:
+def as_tensor(name: str, value: Any, gaps: bool = False) -> Any:
     """A plain number as it is, anything else as a tensor in its own number type.
+
+    Args:
+        name: what it is called.
+        value: a number, or what NumPy can make an array of.
+        gaps: whether values may be missing, and are then NaN.
 
     Raises:
         Fault: not numbers, or not finite, naming key and row.
@@ -204,20 +242,41 @@ def as_tensor(name: str, value: Any) -> Any:
     if isinstance(value, bool | int):
         return int(value)
     if isinstance(value, float):
-        check_finite(name, np.asarray(value))
+        _check_finite(name, np.asarray(value), gaps)
         return value
     array = value.numpy(force=True) if isinstance(value, torch.Tensor) else np.asarray(value)
     if array.size == 0:
         raise Fault(f"{name} is empty, shape {array.shape}; give at least one row")
+    if gaps and array.dtype.kind == "O":
+        array = _filled(array)
     if array.dtype.kind not in "iufb":
-        _must_be_numbers(name, check_finite(name, array))
-    return torch.as_tensor(check_finite(name, array).copy())
+        if not gaps:
+            _check_finite(name, array, gaps)
+        _must_be_numbers(name, array)
+    _check_finite(name, array, gaps)
+    return torch.as_tensor(array.copy())
+
+
+def _check_finite(name: str, values: np.ndarray, gaps: bool) -> None:
+    mend = "drop or fill the row, or say --set missing=model if the model itself deals with NaN"
+    check_finite(name, values, mend=mend, gaps=gaps)
+
+
+def _filled(array: np.ndarray) -> np.ndarray:
+    """An array in which None is NaN; itself if there are words in it."""
+    try:
+        return np.array(
+            [np.nan if one is None else one for one in array.flat], dtype=float
+        ).reshape(array.shape)
+    except (TypeError, ValueError):
+        return array
 
 
 def _must_be_numbers(name: str, array: np.ndarray) -> NoReturn:
     """The first value that is no number; beside a word NumPy makes text of the numbers too."""
     cells = [str(value) for value in array.ravel()]
-    at = next((at for at, cell in enumerate(cells) if number(cell) is None), 0)
+    present = [at for at, value in enumerate(array.ravel()) if value is not None]
+    at = next((at for at in present if number(cells[at]) is None), 0)
     where = f" in row {at * len(array) // len(cells) + 1}" if array.ndim else ""
     mend = mend_of(cells[at], "give numbers")
     raise Fault(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {mend}")
@@ -228,9 +287,20 @@ def _wild_scales(tensors: dict[str, Any]) -> tuple[str, ...]:
     notes = []
     for name, value in tensors.items():
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 1:
-            size = float(value.abs().max())
+            size = float(value.nan_to_num().abs().max())
             if size and not 1e-4 < size < 1e4:
                 notes.append(
                     f"{name} has values up to {size:.3g}; rescale it, samplers start near 1"
                 )
     return tuple(notes)
+
+
+def _of_gaps(tensors: dict[str, Any]) -> tuple[str, ...]:
+    """How many values of each key are missing, which is left to the model."""
+    counts = {name: int(torch.as_tensor(value).isnan().sum()) for name, value in tensors.items()}
+    return tuple(
+        f"{count} of {torch.as_tensor(tensors[name]).numel()} values of {name} are NaN, as the "
+        "model wants them (missing=model)"
+        for name, count in counts.items()
+        if count
+    )

@@ -100,6 +100,7 @@ def from_columns(
             column with a level per row or over 50, a target that is no class or no number, no
             rows, unequal lengths.
     """
+    told = list(getattr(columns, "notes", ()))
     columns = _flat(columns)
     chosen = _target(columns, target, source)
     used = _features(columns, features, chosen, source)
@@ -117,7 +118,7 @@ def from_columns(
     y = _y(values, coding, source)
     if not names:
         raise Fault(f"no feature takes two values, {source}; add a column that varies")
-    notes = _coding_notes(coding, y) + _feature_notes(x, names)
+    notes = told + _coding_notes(coding, y) + _feature_notes(x, names)
     if target is None and chosen.lower() not in ("y", "target"):
         notes.insert(0, f"the target is the last column, '{chosen}'")
     return Table(

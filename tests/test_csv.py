@@ -35,6 +35,44 @@ def test_whole_numbers_stay_whole_and_gaps_show(tmp_path):
     assert np.isnan(_csv.read_csv(path)["a"][1])
 
 
+NAMED = {
+    "quoted": '"a","b"\n"r1",1,2.5\n"r2",3,4\n',
+    "words": "a;b\nMazda;1;2.5\nFiat 128;3;4\n",
+    "counted": "a\tb\n1\t1\t2.5\n2\t3\t4\n",
+    "quoted numbers": '"a" "b"\n"7" 1 2.5\n"3" 3 4\n'.replace(" ", ","),
+    "one row": "a,b\nr1,1,2.5\n",
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_rows_that_bear_a_name_are_read_without_it(tmp_path, kind):
+    path = tmp_path / "t.csv"
+    path.write_text(NAMED[kind])
+    found = _csv.read_csv(path)
+    rows = NAMED[kind].count("\n") - 1
+    assert {k: v.tolist() for k, v in found.items()} == {"a": [1, 3][:rows], "b": [2.5, 4][:rows]}
+    assert found.notes == ("the first field of each row is its name, and left out",)
+    assert _csv.read_cells_of(path).notes == found.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"a","b"\n"1",1,2\n2,3\n', "3 fields instead of 2, .* line 2; correct it"),
+        ("a,b\n1,2\n1,2,3\n", "3 fields instead of 2, .* line 3; correct it"),
+        ("a,b\n7,1,2\n3,4,5\n", "line 2; if each row begins with its name, give the header a"),
+        ('"a","b"\n"r",1,2\n"r",4,5\n', "line 2; if each row begins with its name"),
+        ("a,b\n1,2,\n2,4,\n", "line 2; every row ends with a separator: take it away"),
+        ("1,2\n3,4,5\n6,7,8\n", "3 fields instead of 2, .* line 2; correct it"),
+    ],
+)
+def test_rows_of_other_lengths_are_told_with_what_to_do(tmp_path, text, message):
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(Fault, match=message):
+        _csv.read_csv(path)
+
+
 def test_names_are_joined_and_split_again():
     names = ["rooms", "size, m2", 'the "old" one']
     assert _csv.split_names(_csv.join_names(names)) == names

@@ -83,9 +83,58 @@ def test_values_that_cannot_be_data(values, message):
         read(values)
 
 
+def test_the_words_for_an_unknown_name_are_never_empty():
+    with pytest.raises(models.Fault, match=r"takes no data, 'y' given \(given in Python\); leave"):
+        _file.entry_of(lambda *, scale=1.0: None).data({"y": [1.0]})
+    with pytest.raises(models.Fault, match=r"takes no 'z' .*; known: x, y, n"):
+        read({"z": [1.0]})
+    with pytest.raises(models.Fault, match="there is no column 'w'; known: none"):
+        read({}, target="w")
+
+
+def test_missing_values_are_let_through_where_the_model_asks_for_them():
+    given = {"x": [[1, None], [3, 4]], "y": [1.5, float("nan")]}
+    with pytest.raises(models.Fault, match=r"x is not finite in row 1 .*say --set missing=model"):
+        read(given)
+    data = read(given, missing="model")
+    assert data.tensors["x"].dtype == torch.float64
+    assert data.tensors["x"].isnan().tolist() == [[False, True], [False, False]]
+    assert data.notes[1].startswith("1 of 2 values of y are NaN") and len(data.notes) == 2
+    assert data.new_rows({"y": [None, 1.0]})["y"].isnan().tolist() == [True, False]
+    with pytest.raises(models.Fault, match="n is not finite"):
+        read({"n": float("inf")}, missing="model")
+
+
+def test_columns_with_gaps_are_numbers(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("a,b,y\n1,2.5,NA\n,3,4\n")
+    tensors = read(path, target="y", missing="model").tensors
+    assert tensors["y"].isnan().tolist() == [True, False]
+    assert tensors["x"].isnan().tolist() == [[False, False], [True, False]]
+
+
+def test_a_model_of_any_keywords_takes_all_columns(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("a,b\n1,2.5\n2,3\n")
+    data = _file.entry_of(lambda **rows: rows).data(path)
+    assert {k: v.tolist() for k, v in data.tensors.items()} == {"a": [1, 2], "b": [2.5, 3]}
+
+
+def test_a_file_is_imported_in_the_number_type_of_the_run(tmp_path):
+    path = tmp_path / "m.py"
+    path.write_text("import torch\nONE = torch.ones(1), torch.rand(1)\ndef model(y): return ONE\n")
+    state = torch.get_rng_state()
+    double, again = (models.load(str(path)).model(y=0) for _ in range(2))
+    single = models.load(str(path), "float32").model(y=0)
+    assert double[0].dtype == torch.float64 and single[0].dtype == torch.float32
+    assert double[1] == again[1] and torch.equal(torch.get_rng_state(), state)
+    assert torch.get_default_dtype() == torch.float64
+
+
 def test_a_wild_scale_is_noted():
     assert "rescale" in read({"y": [1e8, 2e8]}).notes[0]
     assert read({"y": [1.0, 20.0]}).notes == ()
+    assert "1e+08" in read({"y": [1e8, float("nan")]}, missing="model").notes[0]
 
 
 @pytest.mark.parametrize("text", ["raise SystemExit(0)", "raise ValueError('two\\nlines')", "\0"])

@@ -34,6 +34,22 @@ def test_scalar_samplers_pass_kolmogorov_and_smirnov(case):
     assert stats.kstest(draws.numpy(), theirs.cdf).pvalue > 1e-4
 
 
+def test_binomials_of_several_counts_are_drawn_without_a_warning():
+    counts = torch.tensor([3.0, 10.0, 40.0])
+    binomial = dist.Binomial(counts, logits=torch.tensor(-0.5))
+    torch.manual_seed(0)
+    shifts = torch.zeros(20_000)
+
+    def one(shift):
+        return _sample(dist.Binomial(counts, logits=shift - 0.5))
+
+    draws = torch.func.vmap(one, randomness="different")(shifts)
+    error = 5 * (binomial.variance / len(shifts)).sqrt()
+    assert (draws.mean(0) - binomial.mean).abs().lt(error).all()
+    assert torch.allclose(draws.var(0), binomial.variance, rtol=0.05)
+    assert torch.corrcoef(draws.T)[0, 2].abs() < 5 / len(shifts) ** 0.5
+
+
 def test_vector_samplers_have_the_right_moments():
     covariance = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
     loc = torch.tensor([1.0, 2.0], dtype=torch.float64)
@@ -52,6 +68,7 @@ def test_every_distribution_of_the_table_is_covered_and_shapes_are_kept():
     covered = {type(ours) for ours, _ in CASES.values()} | {
         dist.MultivariateNormal,
         dist.Dirichlet,
+        dist.Binomial,
     }
     assert covered == set(_SAMPLERS)
     assert _sample(dist.Normal(torch.zeros(3), 1.0).expand([4, 3]).to_event(1)).shape == (4, 3)

@@ -1,0 +1,169 @@
+"""By what a model is known again: its source, and all that it names or holds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributions.utils import lazy_property
+
+from ._callable import Model, inner, object_of
+
+
+def fingerprint(model: Callable) -> str:
+    """Hash of a model (or guide): its source, and all that it names of the user's own code.
+
+    Functions, classes and values (numbers, words, lists, tensors, distributions, objects of the
+    user's) that it names, encloses or holds count, and what is bound to it or handles it;
+    libraries do not. What has no source is known by its code. The weights of a module that is the
+    model count; those of one that it merely names are what training changes.
+    """
+    parts: dict[str, str] = {}
+    parts["model"] = _value(model, parts, ())
+    held = object_of(model)
+    if isinstance(held, nn.Module):
+        tensors = [*held.named_parameters(), *held.named_buffers()]
+        parts["weights"] = str([(name, _of_tensor(tensor)) for name, tensor in tensors])
+    text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _value(found: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
+    """A value in words without addresses; the sources of what it is made of go to `parts`."""
+    if found is None or isinstance(found, bool | int | float | complex | str | bytes):
+        return repr(found)
+    if id(found) in above:
+        return "itself"
+    above = (*above, id(found))
+    if isinstance(found, Mapping):
+        return str({str(k): _value(v, parts, above) for k, v in found.items()})
+    if isinstance(found, list | tuple):
+        return str([_value(one, parts, above) for one in found])
+    if isinstance(found, set | frozenset):
+        return str(sorted(_value(one, parts, above) for one in found))
+    if hasattr(found, "detach") or hasattr(found, "tobytes"):
+        return _of_tensor(found)
+    if isinstance(found, Model):
+        return _value(found.of, parts, above)
+    layer = None if isinstance(found, type) or not callable(found) else inner(found)
+    if layer is not None:
+        whole = (layer.handler, layer.args, layer.keywords, layer.under)
+        return f"{_own_source(found, parts, above)} {_value(whole, parts, above)}"
+    if isinstance(found, type | types.FunctionType):
+        return _source(found, parts, above)
+    return f"{_source(type(found), parts, above)} {_value(_state(found), parts, above)}"
+
+
+def _of_tensor(found: Any) -> str:
+    if hasattr(found, "detach"):
+        found = found.detach().cpu().numpy()
+    return f"{found.dtype} {found.shape} {hashlib.sha256(found.tobytes()).hexdigest()}"
+
+
+def _own_source(found: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
+    """The source of a function around another one (`functools.wraps`); else nothing."""
+    return _source(found, parts, above) if inspect.isfunction(found) else ""
+
+
+def _source(what: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
+    """The name of a function or class; its source and what it names go to `parts`."""
+    if not _is_users(what):
+        return f"{what.__module__}.{what.__qualname__}"
+    text = _text(what)
+    name = f"{what.__qualname__} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if name in parts:
+        return name
+    parts[name] = text
+    within = [*what.__bases__, *vars(what).values()] if isinstance(what, type) else [what]
+    for function in within:
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            for word, found in _named(function, code).items():
+                if not inspect.ismodule(found):
+                    parts[f"{name} {word}"] = _value(found, parts, above)
+        elif callable(function):
+            parts[f"{name} {_value(function, parts, above)}"] = ""
+    return name
+
+
+def _named(function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
+    """What a function names of its module and encloses."""
+    named = {word: function.__globals__.get(word) for word in _names(code)}
+    cells = function.__closure__ or ()
+    return named | {w: c.cell_contents for w, c in zip(code.co_freevars, cells) if _filled(c)}
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The global names and attributes in a function, those in functions within it too."""
+    inside = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_names, inside))
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _is_users(kind: Any) -> bool:
+    """Whether a function or class is of code that is no library."""
+    home = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    if home is None:
+        return kind.__module__ not in sys.builtin_module_names
+    return home.startswith(_HERE) or not home.startswith(_LIBRARIES)
+
+
+_HERE = str(Path(__file__).parent)
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+# Libraries whose objects are part of a model: priors, their supports, handlers, layers.
+_STATED = ("torch.distributions", "torch.nn", "pyro")
+# What their objects keep for themselves.
+_PASSING = ("_pyro_context", "_pyro_name", "_cached_x_y", "_inv", "_args_kwargs", "_ref_count")
+
+
+def _state(found: Any) -> dict[str, Any]:
+    """What an object holds, if it is one of the user's or part of a model."""
+    kind = type(found)
+    if not hasattr(found, "__dict__") or not (
+        _is_users(kind) or kind.__module__.startswith(_STATED)
+    ):
+        return {}
+    kept = {k: v for k, v in vars(found).items() if k not in _PASSING}
+    if isinstance(found, nn.Module):
+        kept |= {"_buffers": list(found._buffers)}
+        kept["_parameters"] = {k: _untrained(p) for k, p in found._parameters.items()}
+    # Computed when first asked for, from what is kept beside it.
+    return {k: v for k, v in kept.items() if not isinstance(_declared(kind, k), lazy_property)}
+
+
+def _untrained(parameter: Tensor | None) -> Any:
+    """The shape of what training changes, the values of what it leaves."""
+    trained = parameter is not None and parameter.requires_grad
+    return tuple(parameter.shape) if trained else parameter
+
+
+def _declared(kind: type, name: str) -> Any:
+    return next((vars(one)[name] for one in kind.__mro__ if name in vars(one)), None)
+
+
+def _text(what: Any) -> str:
+    try:
+        return inspect.getsource(what)
+    except (OSError, TypeError):
+        code = getattr(what, "__code__", None)
+        return _code_text(code) if code is not None else what.__qualname__
+
+
+def _code_text(code: types.CodeType) -> str:
+    """A function without a source: its code, its constants and names."""
+    inside = [_code_text(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    plain = [repr(c) for c in code.co_consts if not isinstance(c, types.CodeType)]
+    return " ".join([code.co_code.hex(), *code.co_names, *plain, *inside])
