@@ -82,7 +82,7 @@ def _must_bear_gaps(problem: Problem) -> None:
         return
     program = Program(problem)
     with seeded(0, FIT):
-        value, slope = program.density_and_gradient(program._random_start())
+        value, slope = program.density_and_gradient(program.random_start())
     if value.isnan() or slope.isnan().any():
         what = "density" if value.isnan() else "gradient of the density"
         raise Refused(
@@ -152,10 +152,10 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
             _must_observe(plan.entry, problem)
         if plan.method != "svi":
             _must_be_fitted(plan.method, problem)
-        if plan.method not in ("prior", "exact"):
-            proofs.prove(problem)
         if plan.method != "prior":
             _must_bear_gaps(problem)
+        if plan.method not in ("prior", "exact"):
+            proofs.prove(problem)
         began = time.perf_counter()
         with machine.on(plan.device):
             placed = prepare.place(problem, plan.device)
