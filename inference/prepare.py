@@ -19,6 +19,7 @@ from ._problem import Fault, Problem, Refused
 from .plan import bound
 from .program import Program, Site
 from .settings import declared
+from .supports import outside
 
 
 def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
@@ -72,6 +73,11 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
             check_support(site, keys.get(site.name, site.name))
         if site.role == "discrete" and checked:
             discrete.check(site)
+        if site.moves == "labels" and site.role == "latent" and checked:
+            raise Refused(
+                f"the support of {site.name} depends on a discrete latent, which is summed out; "
+                f"scale a latent of fixed support instead ({site.name} = top * share)"
+            )
     return problem
 
 
@@ -240,18 +246,11 @@ def _check_shape(site: Site, key: str) -> None:
 def check_support(site: Site, key: str) -> None:
     """Refuse an observed value that its distribution cannot give, naming the row.
 
+    Where the support depends on latents, the density judges.
+
     Raises:
         Refused: with the first such value.
     """
-    inside = site.fn.support.check(site.value)
-    if not inside.all():
-        row = torch.nonzero(~inside)[0][0].item() if inside.ndim else 0
-        cell = torch.nonzero(~inside.reshape(-1))[0].item()
-        value = site.value.reshape(inside.numel(), -1)[cell]
-        shown = value.item() if value.numel() == 1 else value.tolist()
-        raise Refused(
-            f"{key} is {shown:g} in row {row + 1}, outside the support of "
-            f"{type(site.base).__name__}; correct the data or the model"
-            if value.numel() == 1
-            else f"{key} is {shown} in row {row + 1}, outside the support; correct the data"
-        )
+    said = None if site.moves else outside(site.fn, site.value, key)
+    if said is not None:
+        raise Refused(f"{said}; correct the data or the model")

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -22,16 +23,20 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from scipy import optimize
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from . import discrete
-from ._problem import Fault, Problem
+from . import _source, discrete
+from ._problem import Fault, Problem, Refused
 from .outputs import linearised
 from .sampling import Sampling, base_of, masked
+from .supports import alike, numbers, outside, support_of, violation, within
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
+# How far out a start is looked for where the usual ones have no density, and by how many searches.
+_FURTHER, _SEARCHES = (4.0, 8.0, 16.0), 4
 # What vmap raises for a model that it cannot batch; such a model runs draw by draw.
 NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
 
@@ -46,7 +51,11 @@ class Plate(NamedTuple):
 
 @dataclass(frozen=True)
 class Site:
-    """What is static about a sample site."""
+    """What is static about a sample site.
+
+    `moves` says of a latent's or observed site whether its support (or the value that is observed)
+    depends on other latents, and on `labels`, discrete ones.
+    """
 
     name: str
     role: Literal["latent", "discrete", "observed", "deterministic"]
@@ -55,11 +64,12 @@ class Site:
     event_dim: int
     plates: tuple[Plate, ...]
     value: Tensor
+    moves: Literal["latents", "labels"] | None = None
 
     @property
     def unconstrained_shape(self) -> tuple[int, ...]:
         """Shape of the site's part of the unconstrained vector."""
-        return tuple(biject_to(self.fn.support).inverse_shape(self.shape))
+        return tuple(biject_to(support_of(self.fn)).inverse_shape(self.shape))
 
     @property
     def base(self) -> Any:
@@ -93,7 +103,7 @@ class _Assign(Messenger):
         if msg["name"] not in self.parts:
             return
         u = self.parts[msg["name"]]
-        transform = biject_to(msg["fn"].support)
+        transform = biject_to(support_of(msg["fn"]))
         msg["value"] = transform(u)
         msg["done"] = True
         self.log_jacobian = (
@@ -114,33 +124,43 @@ class _WithoutPrior(Messenger):
 
 
 class _Fitted(Messenger):
-    """Gives the model's own parameters the values that were fitted."""
+    """Gives the model's own parameters the values that were fitted, while the model runs.
+
+    Modules look at their own tensors alone: these hold the values as long, and then their own.
+    """
 
     def __init__(self, params: Mapping[str, Tensor]):
         super().__init__()
         self.params = params
+        self.before: list[tuple[nn.Parameter, Tensor]] = []
 
     def _pyro_param(self, msg: dict) -> None:
-        if msg["name"] in self.params:
-            msg["value"] = self.params[msg["name"]]
-            msg["done"] = True
+        if msg["name"] not in self.params:
+            return
+        msg["value"] = self.params[msg["name"]]
+        msg["done"] = True
+        own = msg["args"][1] if len(msg["args"]) > 1 else None
+        if isinstance(own, nn.Parameter):
+            self.before.append((own, own.data))
+            own.data = msg["value"].detach().to(own)
+
+    def __exit__(self, *error: Any) -> None:
+        while self.before:
+            own, data = self.before.pop()
+            own.data = data
+        super().__exit__(*error)
 
 
-def _load(trace: poutine.Trace, params: Mapping[str, Tensor]) -> bool:
-    """Put what was fitted into the modules of a model, which look at their own tensors alone.
+class _Excluding(Messenger):
+    """Makes the density of the named sites zero where it is: outside of their supports."""
 
-    Returns:
-        Whether any of them was another.
-    """
-    changed = False
-    for name, node in trace.nodes.items():
-        own = node["args"][1] if node["type"] == "param" and len(node["args"]) > 1 else None
-        if name in params and isinstance(own, nn.Parameter):
-            value = params[name].to(own)
-            if not torch.equal(own, value):
-                own.data.copy_(value)
-                changed = True
-    return changed
+    def __init__(self, names: Collection[str]):
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.names and msg["is_observed"]:
+            msg["fn"] = within(msg["fn"])
 
 
 class Batch(NamedTuple):
@@ -174,24 +194,42 @@ class Weighted(Messenger):
 
 
 class _Start(Messenger):
-    """Starts continuous latents by a function of their site."""
+    """Starts continuous latents by a function of their site; discrete ones at one of their values.
 
-    def __init__(self, start: Callable[[Mapping[str, Any]], Tensor]):
+    Args:
+        start: gives the value of a continuous latent.
+        label: which of their values discrete latents take, 0 the first, -1 the last; None draws.
+    """
+
+    def __init__(self, start: Callable[[Mapping[str, Any]], Tensor], label: int | None = None):
         super().__init__()
-        self.start = start
+        self.start, self.label = start, label
 
     def _pyro_sample(self, msg: dict) -> None:
         fn = msg["fn"]
         if msg["is_observed"] or msg["value"] is not None or isinstance(fn, _Subsample):
             return
         if not fn.support.is_discrete and not isinstance(fn, dist.Delta):
-            msg["value"] = self.start(msg)
-            msg["done"] = True
+            msg["value"], msg["done"] = self.start(msg), True
+        elif self.label is not None and fn.has_enumerate_support:
+            values = fn.enumerate_support(expand=False)
+            msg["value"], msg["done"] = values[self.label].expand(fn.shape()), True
+
+
+class Lines(Messenger):
+    """Notes where in the user's file each site is written."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: dict[str, str | None] = {}
+
+    def _pyro_sample(self, msg: dict) -> None:
+        self.found[msg["name"]] = _source.here()
 
 
 def start_value(site: Mapping[str, Any]) -> Tensor:
     """A value inside the support of a site, uniform in (-2, 2) unconstrained, as Stan starts."""
-    transform = biject_to(site["fn"].support)
+    transform = biject_to(support_of(site["fn"]))
     shape = transform.inverse_shape(site["fn"].shape())
     return transform(torch.rand(shape) * 4 - 2)
 
@@ -208,7 +246,30 @@ def _role(node: Mapping[str, Any]) -> str:
     return "discrete" if node["fn"].support.is_discrete else "latent"
 
 
-def _sites(trace: poutine.Trace) -> dict[str, Site]:
+def _may_move(node: Mapping[str, Any], data: Collection[Any]) -> bool:
+    """Whether a site's support, or the value that is observed, can depend on latents at all."""
+    if node["type"] != "sample" or isinstance(node["fn"], _Subsample | dist.Unit):
+        return False
+    role = _role(node)
+    if role not in ("latent", "observed"):
+        return False
+    given = role == "latent" or any(node["value"] is value for value in data)
+    return not given or bool(_support_numbers(node))
+
+
+def _support_numbers(node: Mapping[str, Any]) -> list[Tensor]:
+    with suppress(NotImplementedError):  # a distribution of the user's own that tells none
+        return numbers(support_of(node["fn"]))
+    return []
+
+
+def _moved(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a site's support, or what is observed, differs between two runs."""
+    same = alike(_support_numbers(one), _support_numbers(other))
+    return not same or (one["is_observed"] and not alike(one["value"], other["value"]))
+
+
+def _sites(trace: poutine.Trace, moving: Mapping[str, str]) -> dict[str, Site]:
     sites = {}
     for name, node in trace.nodes.items():
         if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
@@ -225,6 +286,7 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
             event_dim=0 if _is_deterministic(node) else node["fn"].event_dim,
             plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
             value=node["value"],
+            moves=moving.get(name),
         )
     return sites
 
@@ -233,8 +295,8 @@ def _by_dim(frame: Any) -> int:
     return frame.dim
 
 
-# The run that tells the sites of a problem: of many rows it takes seconds.
-_PROTOTYPES: WeakKeyDictionary[Problem, poutine.Trace] = WeakKeyDictionary()
+# The run that tells the sites of a problem, and which of them move: of many rows it takes seconds.
+_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, dict]] = WeakKeyDictionary()
 
 
 class Program:
@@ -256,11 +318,14 @@ class Program:
         self.model = self._own = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
         if problem.linear_at is not None:
             self.model = linearised(self.model, problem.linear_at)
-        trace = _PROTOTYPES.get(problem) or self._prototype()
-        if _load(trace, problem.params):
+        if problem not in _PROTOTYPES:
             trace = self._prototype()
-        _PROTOTYPES[problem] = trace
-        self.sites = _sites(trace)
+            _PROTOTYPES[problem] = trace, self._moving(trace)
+        trace, moving = _PROTOTYPES[problem]
+        self.sites = _sites(trace, moving)
+        self._edges = [site.name for site in self.of("observed") if site.moves]
+        if self._edges:
+            self.model = _Excluding(self._edges)(self.model)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.own, self.unfitted = params, [k for k in params if k not in problem.params]
         self.has_factor = any(isinstance(n.get("fn"), dist.Unit) for n in trace.nodes.values())
@@ -271,20 +336,37 @@ class Program:
             self.layout[site.name] = (part, shape)
             self.size = part.stop
 
-    def _prototype(self) -> poutine.Trace:
+    def _prototype(self, seed: int = 0, label: int | None = None) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""
         try:
             with torch.no_grad():  # a graph of all rows may not fit the memory
-                return self._run_at_start()
+                return self._run_at_start(seed, label)
         except RuntimeError as error:
             if "does not require grad" not in str(error):
                 raise
-            return self._run_at_start()  # the model differentiates something itself
+            return self._run_at_start(seed, label)  # the model differentiates something itself
 
-    def _run_at_start(self) -> poutine.Trace:
+    def _run_at_start(self, seed: int, label: int | None) -> poutine.Trace:
         with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
-            torch.manual_seed(0)
-            return run(self._own, self.problem.tensors, _Start(self.start_of))
+            torch.manual_seed(seed)
+            return run(self._own, self.problem.tensors, _Start(self.start_of, label))
+
+    def _moving(self, trace: poutine.Trace) -> dict[str, str]:
+        """The sites whose support, or observed value, is another at other values of the latents.
+
+        Those that depend on discrete latents are told apart, by two runs that differ in them.
+        """
+        data = self.problem.tensors.values()
+        doubtful = [name for name, node in trace.nodes.items() if _may_move(node, data)]
+        if not doubtful:
+            return {}
+        try:
+            first, last = (self._prototype(seed=1, label=label).nodes for label in (0, -1))
+            by_labels = {name for name in doubtful if _moved(first[name], last[name])}
+            moving = {name for name in doubtful if _moved(trace.nodes[name], first[name])}
+        except Exception:  # a model that fails at some values of its latents, or has other sites
+            by_labels, moving = set(), set(doubtful)
+        return {name: "latents" for name in moving} | {name: "labels" for name in by_labels}
 
     def kept(self, guide: Callable) -> Callable:
         """A guide in which parameters of the model's, already fitted, are what they are there."""
@@ -392,18 +474,80 @@ class Program:
     def start(self, tries: int = 100) -> Tensor:
         """A random unconstrained vector (d,) at which density and gradient are finite.
 
+        First those uniform in (-2, 2); where none of these will do, draws from the prior, points
+        further out, and ends of a search for latents that the observations do not exclude.
+
         Raises:
-            Fault: none of `tries` points had a finite log density.
+            Refused: an observation is outside of its support at every point that was tried.
+            Fault: no point had a finite log density, for another reason.
         """
-        for _ in range(tries):
-            u = self._random_start()
+        for u in self._starts(tries):
             value, gradient = self.density_and_gradient(u)
             if value.isfinite() and gradient.isfinite().all():
                 return u
+        values = self.constrain(u)
+        found = self.excluded(values)
+        if found is not None:
+            raise Refused(
+                f"{found} at every starting point that was tried; correct the data, or the priors "
+                "of the latents that bound them"
+            )
         raise Fault(
             f"none of {tries} random starting points has a finite log density; "
             "check the supports of the priors against the data"
         )
+
+    def _starts(self, tries: int) -> Iterator[Tensor]:
+        for _ in range(tries):
+            yield self._random_start()
+        for _ in range(0 if self.improper() else tries // 4):
+            yield self._unconstrained(run(self._own, self.problem.tensors))
+        for scale in _FURTHER:
+            for _ in range(tries // 4):
+                yield (torch.rand(self.size) * 2 - 1) * scale
+        for _ in range(_SEARCHES if self._edges else 0):
+            yield self._search(self._random_start())
+
+    def _unconstrained(self, trace: poutine.Trace) -> Tensor:
+        """The continuous latents of a run as a vector (d,)."""
+        nodes = [trace.nodes[name] for name in self.layout]
+        parts = [biject_to(support_of(n["fn"])).inv(n["value"]).flatten() for n in nodes]
+        return torch.cat(parts).detach()
+
+    def _search(self, u: Tensor) -> Tensor:
+        """Where a descent from `u` ends that brings observations inside of their supports."""
+
+        def outwards(u: Tensor) -> Tensor:
+            with torch.random.fork_rng(devices=[]):  # the same labels each time
+                torch.manual_seed(0)
+                nodes = run(self._own, self.problem.tensors, _Assign(self.parts(u))).nodes
+            seen = [nodes[name] for name in self._edges]
+            return sum(violation(node["fn"], node["value"]) for node in seen) + 0 * u.sum()
+
+        def negative(x: Any) -> tuple[float, Any]:
+            value, slope = value_and_grad(outwards, torch.as_tensor(x).to(u))
+            return value.item(), slope.numpy(force=True).astype(float)
+
+        found = optimize.minimize(negative, u.numpy(force=True), jac=True, method="L-BFGS-B")
+        return torch.as_tensor(found.x).to(u)
+
+    def excluded(self, values: Mapping[str, Tensor]) -> str | None:
+        """The first observation that the latents exclude, in words with its line; None: none."""
+        with torch.no_grad():
+            trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
+        for name in self._edges:
+            node = trace.nodes[name]
+            said = outside(node["fn"], node["value"], name)
+            if said is not None:
+                return f"{said}, {line}" if (line := self.line(name)) else said
+        return None
+
+    def line(self, name: str) -> str | None:
+        """Where in the user's file a site is written."""
+        lines = Lines()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            run(self._own, self.problem.tensors, _Start(self.start_of), lines)
+        return lines.found.get(name)
 
     def start_of(self, site: Mapping[str, Any]) -> Tensor:
         """A random value of a latent (a Pyro message) to start from, by the problem's own rule."""
@@ -417,7 +561,7 @@ class Program:
         u = torch.zeros(self.size)
         for site in self.of("latent"):
             value = self.start_of({"name": site.name, "fn": site.fn})
-            u[self.layout[site.name][0]] = biject_to(site.fn.support).inv(value).flatten()
+            u[self.layout[site.name][0]] = biject_to(support_of(site.fn)).inv(value).flatten()
         return u
 
     # -- at draws ----------------------------------------------------------------------------
