@@ -21,6 +21,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions import constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from scipy import optimize
@@ -29,9 +30,10 @@ from torch.distributions import biject_to
 
 from . import _source, discrete
 from ._problem import Fault, Problem, Refused
+from .edges import limits, narrowed
 from .outputs import linearised
 from .sampling import Sampling, base_of, masked
-from .supports import alike, numbers, outside, support_of, violation, within
+from .supports import alike, elementwise, ends, numbers, outside, support_of, violation, within
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
@@ -53,8 +55,9 @@ class Plate(NamedTuple):
 class Site:
     """What is static about a sample site.
 
-    `moves` says of a latent's or observed site whether its support (or the value that is observed)
-    depends on other latents, and on `labels`, discrete ones.
+    `support` is that of a latent as far as the data leave it, at the start where it moves. `moves`
+    says of a latent's or observed site whether its support (or the value that is observed) depends
+    on other latents, and on `labels`, discrete ones.
     """
 
     name: str
@@ -64,12 +67,13 @@ class Site:
     event_dim: int
     plates: tuple[Plate, ...]
     value: Tensor
+    support: Any = None
     moves: Literal["latents", "labels"] | None = None
 
     @property
     def unconstrained_shape(self) -> tuple[int, ...]:
         """Shape of the site's part of the unconstrained vector."""
-        return tuple(biject_to(support_of(self.fn)).inverse_shape(self.shape))
+        return tuple(biject_to(self.support).inverse_shape(self.shape))
 
     @property
     def base(self) -> Any:
@@ -94,21 +98,27 @@ class _Free(Messenger):
 class _Assign(Messenger):
     """Gives each latent the value of its part of the vector `u` and adds up log |dT/du|."""
 
-    def __init__(self, parts: Mapping[str, Tensor]):
+    def __init__(self, parts: Mapping[str, Tensor], bounds: Mapping[str, tuple[Tensor, Tensor]]):
         super().__init__()
-        self.parts = parts
+        self.parts, self.bounds = parts, bounds
         self.log_jacobian = torch.zeros(())
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] not in self.parts:
             return
         u = self.parts[msg["name"]]
-        transform = biject_to(support_of(msg["fn"]))
+        transform = biject_to(_support(msg, self.bounds))
         msg["value"] = transform(u)
         msg["done"] = True
         self.log_jacobian = (
             self.log_jacobian + transform.log_abs_det_jacobian(u, msg["value"]).sum()
         )
+
+
+def _support(site: Mapping[str, Any], bounds: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
+    """The support of a latent (a Pyro message), as far as the data leave it."""
+    support = support_of(site["fn"])
+    return narrowed(support, *bounds[site["name"]]) if site["name"] in bounds else support
 
 
 class _WithoutPrior(Messenger):
@@ -269,7 +279,29 @@ def _moved(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return not same or (one["is_observed"] and not alike(one["value"], other["value"]))
 
 
-def _sites(trace: poutine.Trace, moving: Mapping[str, str]) -> dict[str, Site]:
+def _is_line(node: Mapping[str, Any]) -> bool:
+    """Whether a site is a latent whose elements lie on the line, or on a part of it."""
+    if isinstance(node["fn"], _Subsample | dist.Unit) or _role(node) != "latent":
+        return False
+    support = elementwise(support_of(node["fn"]))
+    return support is constraints.real or hasattr(support, "lower_bound")
+
+
+def _slack(node: Mapping[str, Any]) -> Tensor:
+    """By how much each observed element is inside of its support, above and below, flat."""
+    value, fn = torch.as_tensor(node["value"]), node["fn"]
+    low, high = ends(fn)
+    both = torch.stack(torch.broadcast_tensors(value - low, high - value))
+    masks = [m for m in (node["mask"], getattr(fn, "_mask", None)) if isinstance(m, Tensor)]
+    for mask in masks:
+        shape = (*mask.shape, *(1,) * fn.event_dim)
+        both = torch.where(mask.reshape(shape), both, torch.inf)
+    return both.flatten()
+
+
+def _sites(
+    trace: poutine.Trace, moving: Mapping[str, str], bounds: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, Site]:
     sites = {}
     for name, node in trace.nodes.items():
         if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
@@ -286,6 +318,7 @@ def _sites(trace: poutine.Trace, moving: Mapping[str, str]) -> dict[str, Site]:
             event_dim=0 if _is_deterministic(node) else node["fn"].event_dim,
             plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
             value=node["value"],
+            support=_support(node, bounds) if _role(node) == "latent" else None,
             moves=moving.get(name),
         )
     return sites
@@ -296,7 +329,7 @@ def _by_dim(frame: Any) -> int:
 
 
 # The run that tells the sites of a problem, and which of them move: of many rows it takes seconds.
-_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, dict]] = WeakKeyDictionary()
+_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, dict, dict]] = WeakKeyDictionary()
 
 
 class Program:
@@ -308,6 +341,7 @@ class Program:
         sites: every sample site by name, in the order of the model.
         layout: continuous latent to its slice of the unconstrained vector and its shape there.
         size: d, the number of unconstrained dimensions.
+        bounds: latent to the least and greatest values that the observations leave it.
         own: names of the model's own parameters (`pyro.param`).
         unfitted: those of them that have only their initial values.
         has_factor: whether the model has a `pyro.factor`, a likelihood without a distribution.
@@ -320,9 +354,10 @@ class Program:
             self.model = linearised(self.model, problem.linear_at)
         if problem not in _PROTOTYPES:
             trace = self._prototype()
-            _PROTOTYPES[problem] = trace, self._moving(trace)
-        trace, moving = _PROTOTYPES[problem]
-        self.sites = _sites(trace, moving)
+            moving = self._moving(trace)
+            _PROTOTYPES[problem] = trace, moving, self._bounds(trace, moving)
+        trace, moving, bounds = _PROTOTYPES[problem]
+        self.bounds, self.sites = bounds, _sites(trace, moving, bounds)
         self._edges = [site.name for site in self.of("observed") if site.moves]
         if self._edges:
             self.model = _Excluding(self._edges)(self.model)
@@ -367,6 +402,26 @@ class Program:
         except Exception:  # a model that fails at some values of its latents, or has other sites
             by_labels, moving = set(), set(doubtful)
         return {name: "latents" for name in moving} | {name: "labels" for name in by_labels}
+
+    def _bounds(
+        self, trace: poutine.Trace, moving: Mapping[str, str]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What the observations leave of the latents' supports, where these are intervals."""
+        nodes = trace.nodes.items()
+        edges = [n for n, v in nodes if moving.get(n) == "latents" and v["is_observed"]]
+        latents = [n for n, v in nodes if v["type"] == "sample" and _is_line(v)]
+        if not edges or not latents:
+            return {}
+
+        def slack(values: Mapping[str, Tensor]) -> Tensor:
+            seen = run(self._own, self.problem.tensors, poutine.condition(data=dict(values))).nodes
+            return torch.cat([_slack(seen[name]) for name in edges])
+
+        runs = [trace, *(self._prototype(seed=seed, label=0) for seed in (1, 2))]
+        try:
+            return limits(slack, [{n: one.nodes[n]["value"] for n in latents} for one in runs])
+        except Exception:  # no bounds are known of a model that has no such slopes
+            return {}
 
     def kept(self, guide: Callable) -> Callable:
         """A guide in which parameters of the model's, already fitted, are what they are there."""
@@ -419,7 +474,7 @@ class Program:
         return {name: u[part].reshape(shape) for name, (part, shape) in self.layout.items()}
 
     def _log_density(self, parts: Mapping[str, Tensor], jacobian: bool, prior: bool) -> Tensor:
-        assign = _Assign(parts)
+        assign = self.assign(parts)
         handlers = [assign] if prior else [assign, _WithoutPrior(self.layout)]
         total = self._log_prob(*handlers)
         return total + assign.log_jacobian if jacobian else total
@@ -468,8 +523,17 @@ class Program:
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
         """Unconstrained vector (d,) to continuous latent name and value."""
-        trace = run(self.model, self.problem.tensors, _Assign(self.parts(u)))
+        trace = run(self.model, self.problem.tensors, self.assign(self.parts(u)))
         return {name: trace.nodes[name]["value"] for name in self.layout}
+
+    def assign(self, parts: Mapping[str, Tensor]) -> Messenger:
+        """The handler that gives latents the values of their unconstrained parts."""
+        return _Assign(parts, self.bounds)
+
+    def supports(self, u: Tensor) -> dict[str, Any]:
+        """The supports of the latents at the unconstrained vector (d,)."""
+        nodes = run(self.model, self.problem.tensors, self.assign(self.parts(u))).nodes
+        return {name: self.support(nodes[name]) for name in self.layout}
 
     def start(self, tries: int = 100) -> Tensor:
         """A random unconstrained vector (d,) at which density and gradient are finite.
@@ -497,6 +561,10 @@ class Program:
             "check the supports of the priors against the data"
         )
 
+    def support(self, site: Mapping[str, Any]) -> Any:
+        """The support of a latent (a Pyro message), as far as the data leave it."""
+        return _support(site, self.bounds)
+
     def _starts(self, tries: int) -> Iterator[Tensor]:
         for _ in range(tries):
             yield self._random_start()
@@ -511,7 +579,7 @@ class Program:
     def _unconstrained(self, trace: poutine.Trace) -> Tensor:
         """The continuous latents of a run as a vector (d,)."""
         nodes = [trace.nodes[name] for name in self.layout]
-        parts = [biject_to(support_of(n["fn"])).inv(n["value"]).flatten() for n in nodes]
+        parts = [biject_to(self.support(n)).inv(n["value"]).flatten() for n in nodes]
         return torch.cat(parts).detach()
 
     def _search(self, u: Tensor) -> Tensor:
@@ -520,7 +588,7 @@ class Program:
         def outwards(u: Tensor) -> Tensor:
             with torch.random.fork_rng(devices=[]):  # the same labels each time
                 torch.manual_seed(0)
-                nodes = run(self._own, self.problem.tensors, _Assign(self.parts(u))).nodes
+                nodes = run(self._own, self.problem.tensors, self.assign(self.parts(u))).nodes
             seen = [nodes[name] for name in self._edges]
             return sum(violation(node["fn"], node["value"]) for node in seen) + 0 * u.sum()
 
@@ -561,7 +629,7 @@ class Program:
         u = torch.zeros(self.size)
         for site in self.of("latent"):
             value = self.start_of({"name": site.name, "fn": site.fn})
-            u[self.layout[site.name][0]] = biject_to(support_of(site.fn)).inv(value).flatten()
+            u[self.layout[site.name][0]] = biject_to(site.support).inv(value).flatten()
         return u
 
     # -- at draws ----------------------------------------------------------------------------

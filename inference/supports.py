@@ -74,6 +74,8 @@ def elementwise(support: Any) -> Any:
 
 def support_of(fn: Any) -> Any:
     """The support of a distribution; of a transformed one the image of its base's support."""
+    if isinstance(fn, Supported):
+        return fn.within
     base, declared = base_of(fn), fn.support
     if isinstance(base, dist.MixtureSameFamily):
         found = support_of(base.component_distribution)
@@ -171,6 +173,18 @@ class Within(dist.MaskedDistribution):
         return torch.where(inside, log_prob, -torch.inf)
 
 
+class Supported(dist.MaskedDistribution):
+    """A distribution that tells a support of ours in the place of its own."""
+
+    def __init__(self, fn: Any, support: Any):
+        super().__init__(fn, True)
+        self.within = support
+
+    @property
+    def support(self) -> Any:
+        return self.within
+
+
 def within(fn: Any) -> Any:
     """The distribution with a density of zero outside its support, or its components' supports."""
     if isinstance(fn, dist.MaskedDistribution):
@@ -213,17 +227,25 @@ def outside(fn: Any, value: Tensor, key: str) -> str | None:
     return f"{key} is {cell.item():g} in row {row + 1}, outside the support of {name}"
 
 
+def ends(fn: Any) -> tuple[Tensor, Tensor]:
+    """The least and the greatest value of single elements, infinite where there is none."""
+    support = elementwise(support_of(fn))
+    base = support.base if isinstance(support, Image) else support
+    found = [getattr(base, f"{end}_bound", None) for end in ("lower", "upper")]
+    low, high = (torch.as_tensor(lim if end is None else end) for end, lim in zip(found, _LINE))
+    for part in getattr(support, "parts", ()):
+        low, high = part(low.to(torch.get_default_dtype())), part(high.to(low))
+        if (torch.as_tensor(part.sign) < 0).all():
+            low, high = high, low
+    return low, high
+
+
 def violation(fn: Any, value: Tensor) -> Tensor:
     """How far values are outside of an interval, or less than a margin inside: sum of squares.
 
     Relative to their range; zero for supports of other kinds.
     """
-    support = elementwise(support_of(fn))
-    if isinstance(support, Image):
-        support, value = support.base, support.back(value)
-    ends = [getattr(support, f"{end}_bound", None) for end in ("lower", "upper")]
-    ends = [limit if end is None else end for end, limit in zip(ends, _LINE)]
-    low, high = (torch.as_tensor(end).to(value) for end in ends)
+    low, high = ends(fn)
     sizes = [value.max() - value.min(), value.abs().max(), torch.ones(())]
     scale = next(size.detach() for size in sizes if size > 0)
     below, above = (low - value) / scale + _MARGIN, (value - high) / scale + _MARGIN
