@@ -22,7 +22,7 @@ Values = Mapping[str, Tensor]
 _STEPS, _SETTLED = 50, 1e-12
 # Relative difference up to which two bounds are the same, and how far beyond a bound is looked.
 _SAME, _BEYOND = 1e-9, (1e-6, 1e-3, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0, 1000.0)
-# Elements of a matrix of slopes that are computed at most, and a distance from a bound that counts.
+# Most elements of a matrix of slopes, and the least distance from a bound.
 _MOST, _TINY = 10_000_000, 1e-300
 
 
@@ -49,7 +49,9 @@ class _OntoBetween(transforms.Transform):
         self.codomain = codomain
         low, high = codomain.lower_bound, codomain.upper_bound
         self.has = low > -torch.inf, high < torch.inf
-        self.low, self.high = (torch.where(has, end, 0.0) for has, end in zip(self.has, (low, high)))
+        self.low, self.high = (
+            torch.where(has, end, 0.0) for has, end in zip(self.has, (low, high))
+        )
 
     def _choose(self, both: Tensor, above: Tensor, below: Tensor, free: Tensor) -> Tensor:
         low, high = self.has

@@ -174,7 +174,8 @@ def _judge(
 
 def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
     """What an encoder makes of rows that were held out; of others, their codes alone."""
-    if plan.method != "svi" or fit.status == "failed" or not by_row.has_weights(Program(problem)):
+    trained = plan.method == "svi" and fit.trace is not None and fit.status != "failed"
+    if not trained or not by_row.has_weights(Program(problem)):
         return {}
     kept = svi.trained_guide(problem, plan.settings["guide"], fit.params)
     with seeded(plan.seed, PREDICTIVE), kept as (program, guide):

@@ -25,6 +25,7 @@ from .chains import DISCRETE, DRAWS, FIT, seeded
 from .curvature import gauss_newton, prior_precision
 from .outputs import check_outputs
 from .program import Program, run
+from .supports import elementwise
 from .svi import Pace, climbed
 
 Structure = Literal["auto", "full", "last", "diagonal"]

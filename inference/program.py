@@ -33,7 +33,18 @@ from ._problem import Fault, Problem, Refused
 from .edges import limits, narrowed
 from .outputs import linearised
 from .sampling import Sampling, base_of, masked
-from .supports import alike, elementwise, ends, numbers, outside, support_of, violation, within
+from .supports import (
+    alike,
+    bounds_of,
+    elementwise,
+    ends,
+    is_inside,
+    numbers,
+    outside,
+    support_of,
+    violation,
+    within,
+)
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
@@ -283,8 +294,7 @@ def _is_line(node: Mapping[str, Any]) -> bool:
     """Whether a site is a latent whose elements lie on the line, or on a part of it."""
     if isinstance(node["fn"], _Subsample | dist.Unit) or _role(node) != "latent":
         return False
-    support = elementwise(support_of(node["fn"]))
-    return support is constraints.real or hasattr(support, "lower_bound")
+    return bounds_of(elementwise(support_of(node["fn"]))) is not None
 
 
 def _slack(node: Mapping[str, Any]) -> Tensor:
@@ -341,6 +351,7 @@ class Program:
         sites: every sample site by name, in the order of the model.
         layout: continuous latent to its slice of the unconstrained vector and its shape there.
         size: d, the number of unconstrained dimensions.
+        edges: observed sites whose support, or value, depends on latents.
         bounds: latent to the least and greatest values that the observations leave it.
         own: names of the model's own parameters (`pyro.param`).
         unfitted: those of them that have only their initial values.
@@ -358,9 +369,9 @@ class Program:
             _PROTOTYPES[problem] = trace, moving, self._bounds(trace, moving)
         trace, moving, bounds = _PROTOTYPES[problem]
         self.bounds, self.sites = bounds, _sites(trace, moving, bounds)
-        self._edges = [site.name for site in self.of("observed") if site.moves]
-        if self._edges:
-            self.model = _Excluding(self._edges)(self.model)
+        self.edges = [site.name for site in self.of("observed") if site.moves]
+        if self.edges:
+            self.model = _Excluding(self.edges)(self.model)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.own, self.unfitted = params, [k for k in params if k not in problem.params]
         self.has_factor = any(isinstance(n.get("fn"), dist.Unit) for n in trace.nodes.values())
@@ -401,7 +412,7 @@ class Program:
             moving = {name for name in doubtful if _moved(trace.nodes[name], first[name])}
         except Exception:  # a model that fails at some values of its latents, or has other sites
             by_labels, moving = set(), set(doubtful)
-        return {name: "latents" for name in moving} | {name: "labels" for name in by_labels}
+        return dict.fromkeys(moving, "latents") | dict.fromkeys(by_labels, "labels")
 
     def _bounds(
         self, trace: poutine.Trace, moving: Mapping[str, str]
@@ -431,6 +442,12 @@ class Program:
     def of(self, *roles: str) -> list[Site]:
         """The sites of the given roles."""
         return [site for site in self.sites.values() if site.role in roles]
+
+    @property
+    def bounded(self) -> list[str]:
+        """The continuous latents that do not take all values."""
+        latents = self.of("latent")
+        return [s.name for s in latents if elementwise(s.support) is not constraints.real]
 
     @property
     def elements(self) -> int:
@@ -573,7 +590,7 @@ class Program:
         for scale in _FURTHER:
             for _ in range(tries // 4):
                 yield (torch.rand(self.size) * 2 - 1) * scale
-        for _ in range(_SEARCHES if self._edges else 0):
+        for _ in range(_SEARCHES if self.edges else 0):
             yield self._search(self._random_start())
 
     def _unconstrained(self, trace: poutine.Trace) -> Tensor:
@@ -589,7 +606,7 @@ class Program:
             with torch.random.fork_rng(devices=[]):  # the same labels each time
                 torch.manual_seed(0)
                 nodes = run(self._own, self.problem.tensors, self.assign(self.parts(u))).nodes
-            seen = [nodes[name] for name in self._edges]
+            seen = [nodes[name] for name in self.edges]
             return sum(violation(node["fn"], node["value"]) for node in seen) + 0 * u.sum()
 
         def negative(x: Any) -> tuple[float, Any]:
@@ -603,12 +620,17 @@ class Program:
         """The first observation that the latents exclude, in words with its line; None: none."""
         with torch.no_grad():
             trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
-        for name in self._edges:
+        for name in self.edges:
             node = trace.nodes[name]
             said = outside(node["fn"], node["value"], name)
             if said is not None:
                 return f"{said}, {line}" if (line := self.line(name)) else said
         return None
+
+    def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whether each latent that has bounds is within those of its prior."""
+        trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
+        return {name: is_inside(trace.nodes[name]["fn"], values[name]) for name in self.bounded}
 
     def line(self, name: str) -> str | None:
         """Where in the user's file a site is written."""

@@ -103,7 +103,7 @@ def _elements(fn: Any) -> Any:
             return None
         if isinstance(found, Image):
             found = Image(found.base, [*found.parts, part])
-        elif _bounds(found) == _bounds(part.domain):
+        elif not numbers(found) and bounds_of(found) == bounds_of(part.domain):
             found = part.codomain
         else:
             found = Image(found, [part])
@@ -121,14 +121,14 @@ def _plain(parts: Sequence[transforms.Transform]) -> Iterator[transforms.Transfo
             yield part
 
 
-def _bounds(support: Any) -> tuple[float, float] | None:
-    """The ends of an interval, open or closed; None where they are not known, or not numbers."""
+def bounds_of(support: Any) -> tuple[Any, Any] | None:
+    """The ends of an interval, infinite where there is none; None of other supports."""
     if support is constraints.real:
         return _LINE
-    ends = [getattr(support, f"{end}_bound", None) for end in ("lower", "upper")]
-    if ends == [None, None] or any(isinstance(end, Tensor) for end in ends):
+    found = [getattr(support, f"{end}_bound", None) for end in ("lower", "upper")]
+    if found == [None, None]:
         return None
-    return tuple(limit if end is None else end for end, limit in zip(ends, _LINE))
+    return tuple(limit if end is None else end for end, limit in zip(found, _LINE))
 
 
 # -- supports that move ------------------------------------------------------------------------
@@ -227,12 +227,20 @@ def outside(fn: Any, value: Tensor, key: str) -> str | None:
     return f"{key} is {cell.item():g} in row {row + 1}, outside the support of {name}"
 
 
+def is_inside(fn: Any, value: Tensor) -> Tensor:
+    """Whether all of a value lies in the support, ends included: draws are rounded onto them."""
+    support = elementwise(support_of(fn))
+    if isinstance(support, Image) or bounds_of(support) is not None:
+        low, high = ends(fn)
+        return ((value >= low) & (value <= high)).all()
+    return support.check(value).all()
+
+
 def ends(fn: Any) -> tuple[Tensor, Tensor]:
     """The least and the greatest value of single elements, infinite where there is none."""
     support = elementwise(support_of(fn))
     base = support.base if isinstance(support, Image) else support
-    found = [getattr(base, f"{end}_bound", None) for end in ("lower", "upper")]
-    low, high = (torch.as_tensor(lim if end is None else end) for end, lim in zip(found, _LINE))
+    low, high = (torch.as_tensor(end) for end in bounds_of(base) or _LINE)
     for part in getattr(support, "parts", ()):
         low, high = part(low.to(torch.get_default_dtype())), part(high.to(low))
         if (torch.as_tensor(part.sign) < 0).all():
