@@ -14,7 +14,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from . import _source, discrete
+from . import _source
 from ._case import (
     DRAWS,
     POINTS,
@@ -32,6 +32,7 @@ from .chains import PRIOR, seeded
 from .graph import Unrecordable
 from .program import Batch, Program, Site, over_draws, run
 from .sampling import base_of
+from .supports import is_inside
 from .svi import check_sites, resolve
 
 # Data sets from the prior: what none of them reaches has a probability below 1e-3. Of large data
@@ -73,14 +74,14 @@ def _no_slope(case: Case, slopes: Tensor, where: str) -> Check:
 def _not_finite(case: Case, points: Sequence[Tensor], values: Tensor, where: str) -> Check:
     """A cross; a mere note where the data exclude some values of the latents."""
     wrong = (~values.isfinite()).nonzero().flatten().tolist()
-    value, site = values[wrong[0]].item(), _term(case.program, points[wrong[0]])
+    value, site = values[wrong[0]].item(), case.program.barred(points[wrong[0]])
     what = f"the log density is {value} at {len(wrong)} {where}"
     what += f", by the site {site}" if site else ""
     line = case.line(site) if site else _source.of_function(case.raw.model)
     if not (values[wrong] == -math.inf).all():
         return cross(what, line, "look for a logarithm, root or quotient of what may be zero")
     if len(wrong) == len(points):
-        return cross(what, line, "hold the data against the support of their distribution")
+        case.program.start()  # refuses, naming the observation, where there is no other point
     return note(f"{what}: the data exclude such values, nuts has an edge to step back from")
 
 
@@ -94,16 +95,6 @@ def _latent(program: Program, coordinate: int) -> str:
     """The latent that a coordinate of the unconstrained vector belongs to."""
     inside = (n for n, (part, _) in program.layout.items() if coordinate < part.stop)
     return next(inside)
-
-
-def _term(program: Program, u: Tensor) -> str | None:
-    """The first site whose log density is not finite, where one alone is to blame."""
-    values = program.constrain(u)
-    trace = run(program.model, program.problem.tensors, poutine.condition(data=values))
-    for name, node in discrete.factors(trace).items():
-        if not node["log_prob"].isfinite().all():
-            return name
-    return None
 
 
 def gradient(case: Case) -> Iterator[Check]:
@@ -233,7 +224,7 @@ def _guide_faults(case: Case, guide: str | Guide | Callable) -> Iterator[Check]:
     model = run(program.model, tensors, poutine.condition(data=values))
     for name, value in values.items():
         fn = model.nodes[name]["fn"]
-        if not fn.support.check(value).all():
+        if not is_inside(fn, value):
             what = f"the guide draws {name} outside the support of its prior"
             mend = f"give it the support of {type(base_of(fn)).__name__} (LogNormal, Beta, ...)"
             yield cross(what, watch.lines[name], mend)

@@ -16,6 +16,7 @@ import torch
 
 from . import (
     by_row,
+    circular,
     diagnostics,
     encoded,
     machine,
@@ -126,6 +127,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
             placed = prepare.place(problem, plan.device)
             function = method(plan.method)
             fit = function(placed, seed=plan.seed, context=context, **plan.settings)
+            fit = circular.turned(Program(placed), fit, plan.seed)
         fitted = time.perf_counter()
         fit = fit.on_cpu()
         fit.params = {**problem.params, **fit.params}

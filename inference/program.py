@@ -627,6 +627,12 @@ class Program:
                 return f"{said}, {line}" if (line := self.line(name)) else said
         return None
 
+    def barred(self, u: Tensor) -> str | None:
+        """The first site whose log density is not finite at `u`, where one alone is to blame."""
+        handlers = self.assign(self.parts(u))
+        nodes = discrete.factors(run(self.model, self.problem.tensors, handlers)).items()
+        return next((n for n, node in nodes if not node["log_prob"].isfinite().all()), None)
+
     def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whether each latent that has bounds is within those of its prior."""
         trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
@@ -666,13 +672,14 @@ class Program:
         if self._summed is not None:
             draws |= over_draws(self._recover, draws, self.elements)
         if self.of("deterministic"):
-            draws |= over_draws(self._deterministic, draws, self.elements)
+            draws |= over_draws(self.deterministics, draws, self.elements)
         return {name: draws[name] for name in self.sites if name in draws}
 
     def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self._summed.sample(self.problem.tensors, self.continuous(values))
 
-    def _deterministic(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def deterministics(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The deterministic sites at one draw of all latents."""
         trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
         return {site.name: trace.nodes[site.name]["value"] for site in self.of("deterministic")}
 

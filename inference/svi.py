@@ -480,8 +480,11 @@ def _anew(guide: Any) -> Any:
     known = [(part._model, part.master) for part in parts]
     # What a first call makes is not copied.
     made = [vars(part).get(name) for part in parts for name in ("prototype_trace", "plates")]
-    made += [part.transform for part in parts if isinstance(part, AutoNormalizingFlow)]
-    copied = deepcopy(guide, {id(what): None for what in made if what is not None})
+    flows = [part for part in parts if isinstance(part, AutoNormalizingFlow)]
+    made += [flow.transform for flow in flows]
+    instead = {id(what): None for what in made if what is not None}
+    instead |= {id(flow._prototype_tensor): torch.zeros(()) for flow in flows}
+    copied = deepcopy(guide, instead)
     twins = [part for part in copied.modules() if isinstance(part, AutoGuide)]
     for part, twin, (model, master) in zip(parts, twins, known):  # a copy takes these off
         part._model, part.master = model, master
