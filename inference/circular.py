@@ -97,12 +97,12 @@ def _of_many_turns(name: str) -> Finding:
 
 def _does_not_repeat(program: Program, name: str) -> Finding:
     line = program.line(name)
-    what = (
-        f"draws of {name} lie outside of (-pi, pi), where its prior VonMises repeats itself and "
-    )
-    what += f"the model does not{f', {line}' if line else ''}"
+    where = f", {line}" if line else ""
+    what = f"draws of {name} lie beyond pi, where its prior VonMises repeats itself{where}"
     return Finding(
-        "fail", what, "use it by its sine and cosine, or give it a Uniform(-pi, pi) prior"
+        "fail",
+        f"{what}, but the model does not",
+        "use it by its sine and cosine, or give it a Uniform(-pi, pi) prior",
     )
 
 

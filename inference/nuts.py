@@ -183,7 +183,7 @@ def _edge(
     A divergence tells of curvature that the steps are too long for. A step to where the density is
     zero ends the trajectory too, but the chain is right: it stays among the points before it.
     """
-    if not left.any() or (at := _beyond(program, u.flatten(0, 1), left.flatten(), seed)) is None:
+    if not left.any() or (at := _beyond(program, u.flatten(0, 1), seed)) is None:
         return []
     stats["diverging"] = stats["diverging"] & ~left
     site = program.barred(at)
@@ -195,23 +195,25 @@ def _edge(
     return [Finding("note", f"{what}{where}: the chains step back from it, and mix more slowly")]
 
 
-def _beyond(program: Program, u: Tensor, left: Tensor, seed: int) -> Tensor | None:
+def _beyond(program: Program, u: Tensor, seed: int) -> Tensor | None:
     """A point near the draws where the density falls to zero at once, not over many nats."""
-    inner = u[left][:_PROBES]
+    inner = u[:: max(1, len(u) // _PROBES)]
     with seeded(seed, FIT):
         outer = inner + u.std(0) * torch.randn_like(inner)
 
     def density(points: Tensor) -> Tensor:
         found = over_draws(lambda one: program.log_density(one["u"]), {"u": points})
-        return found.nan_to_num(nan=torch.inf)
+        return torch.where(found.isnan(), torch.inf, found)
 
     start, zero = density(inner), density(outer) == -torch.inf
+    if not zero.any():
+        return None
     low, high = inner[zero], outer[zero]
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         outside = (density(middle) == -torch.inf)[:, None]
         low, high = torch.where(outside, low, middle), torch.where(outside, middle, high)
-    jumps = density(low) > start[zero] - _MOST_NATS if len(low) else zero[:0]
+    jumps = density(low) > start[zero] - _MOST_NATS
     return high[jumps][0] if jumps.any() else None
 
 

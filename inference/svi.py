@@ -51,6 +51,9 @@ Aim = Literal["elbo", "iwae"]
 _BEGIN = 1
 # And of draws that are looked at for what is outside of supports.
 _LOOK = 2
+# Draws by which it is seen whether a guide stays inside of the model's supports, and if not.
+_LOOKED_AT = 200
+_MINUS_INFINITY = "its ELBO is minus infinity; use nuts, or a guide that draws no such values"
 # Random points from which `begin=map` searches the mode.
 _STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
@@ -299,10 +302,6 @@ def trained(
     return {"findings": [], **ended}
 
 
-# Draws by which it is seen whether a guide stays inside of the model's supports.
-_LOOKED_AT = 200
-
-
 def _check_draws(program: Program, chosen: Guide, seed: int) -> None:
     """Refuse a guide that draws what the priors or the data exclude.
 
@@ -340,20 +339,27 @@ def _check_values(program: Program, guide: Callable, values: Mapping[str, Tensor
 def _check_excluded(program: Program, values: Mapping[str, Tensor]) -> None:
     said = program.excluded(values)
     if said is not None:
-        raise Refused(
-            f"{said} at draws of the guide: the data exclude them, and the ELBO is minus "
-            "infinity; use nuts, or a guide that draws no such values"
-        )
+        raise Refused(f"{said} at values that the guide reaches: {_MINUS_INFINITY}")
 
 
 def _check_edges(program: Program, chosen: Guide, seed: int) -> None:
-    """Refuse, after an objective that is not finite, what the data exclude near the guide."""
-    if not program.edges:
+    """Refuse, after an objective that is not finite, where the density is zero near the guide."""
+    if not chosen.density or not program.problem.identified:
         return
     _check_draws(program, chosen, seed)
     with seeded(seed, FIT, _LOOK):
-        for _ in range(_LOOKED_AT):
-            _check_excluded(program, program.constrain(torch.randn(program.size) * 2))
+        u = {"u": 2 * torch.randn(_LOOKED_AT, program.size)}
+        density = over_draws(lambda one: program.log_density(one["u"]), u, program.elements)
+    zero = u["u"][density == -torch.inf]
+    if not len(zero):
+        return
+    _check_excluded(program, program.constrain(zero[0]))
+    site = program.barred(zero[0])
+    if site is not None:
+        raise Refused(
+            f"the site {site} gives a density of zero to values that the guide reaches, "
+            f"{program.line(site)}: {_MINUS_INFINITY}"
+        )
 
 
 def _line(program: Program, guide: Callable, name: str) -> str:
