@@ -152,8 +152,8 @@ def likelihood(case: Case) -> Iterator[Check]:
     if summed is not None and not summed.by_row(case.observed):
         yield note("scored at drawn values of the discrete latents, which are not of the rows")
         return
-    for draw in case.draws[:POINTS]:
-        values, u = draw.values(program), draw.unconstrained(program)
+    for draw, u in zip(case.draws[:POINTS], case.points):
+        values = draw.values(program) | program.constrain(u)
         with torch.no_grad():
             parts = program.log_likelihood(values)
             pointwise = float(sum(part.sum() for part in parts.values()))

@@ -18,10 +18,11 @@ from torch.distributions import biject_to, transforms
 from .supports import elementwise
 
 Values = Mapping[str, Tensor]
-# Steps of Newton's method (a linear bound needs one), and the relative step at which it ends.
-_STEPS, _SETTLED = 50, 1e-12
-# Relative difference up to which two bounds are the same, and how far beyond a bound is looked.
-_SAME, _BEYOND = 1e-9, (1e-6, 1e-3, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0, 1000.0)
+# Steps of Newton's method (a linear bound needs one), the step at which it ends and the difference
+# up to which two bounds are the same, both relative and in units of the last place.
+_STEPS, _SETTLED, _SAME = 50, 16.0, 1e4
+# How far beyond a bound, relative to it, is looked for what the rows allow.
+_BEYOND = (1e-3, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0, 1000.0)
 # Most elements of a matrix of slopes, and the least distance from a bound.
 _MOST, _TINY = 10_000_000, 1e-300
 
@@ -122,6 +123,11 @@ def limits(
     return {n: pair for n, pair in ends.items() if any(end.isfinite().any() for end in pair)}
 
 
+def _unit(values: Tensor) -> Tensor:
+    """One in the last place, of 1 at least."""
+    return torch.finfo(values.dtype).eps * (1 + values.abs())
+
+
 def _slopes(rows: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.autograd.functional.jacobian(rows, x, vectorize=True)
 
@@ -133,7 +139,7 @@ def _agreed(
     first, *others = [_bound(rows, x, owned, sign) for x in points]
     agreed = first.isfinite()
     for other in others:
-        agreed &= (other - first).abs() <= _SAME * (1 + first.abs())
+        agreed &= (other - first).abs() <= _SAME * _unit(first)
     for x in points[:2]:
         for distance in _BEYOND:
             beyond = torch.where(agreed, first - sign * distance * (1 + first.abs()), x)
@@ -154,7 +160,7 @@ def _bound(rows: Callable[[Tensor], Tensor], x: Tensor, owned: Tensor, sign: flo
         roots = end - rows(end).detach()[:, None] / slopes
         roots = torch.where(owned & (sign * slopes > 0), roots, none)
         new = roots.amax(0) if sign > 0 else roots.amin(0)
-        settled = new.isinf() | ((new - end).abs() <= _SETTLED * (1 + end.abs()))
+        settled = new.isinf() | ((new - end).abs() <= _SETTLED * _unit(end))
         end = torch.where(new.isinf(), end, new)
         if settled.all() or not end.isfinite().all():
             break

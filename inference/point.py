@@ -216,12 +216,12 @@ def _snap(value: Tensor, support: Any) -> Tensor | None:
     support = elementwise(support)
     simplex = support is constraints.simplex
     bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
-    snapped = value
+    snapped, near = value, torch.zeros_like(value, dtype=torch.bool)
     for limit in [0.0] if simplex else [bound for bound in bounds if bound is not None]:
         limit = torch.as_tensor(limit, dtype=value.dtype)
         close = (snapped - limit).abs() < 1e-9 * (1 + limit.abs())
-        snapped = torch.where(close, limit, snapped)
-    return None if torch.equal(snapped, value) else snapped
+        snapped, near = torch.where(close, limit, snapped), near | close
+    return snapped if near.any() else None
 
 
 def _text(value: Tensor) -> str:
