@@ -412,9 +412,9 @@ def test_steps_that_vary_are_separate_runs():
     folder = cases.HERE / "notebook_autoguide"
     asked = {"data": str(folder / "d.json"), "draws": 100}
     table = zoo.compare(folder / "model.py", methods="svi:own", vary={"steps": [5, 50]}, **asked)
-    for steps, run in zip((5, 50), table.runs.values()):
+    for steps, one in zip((5, 50), table.runs.values()):
         alone = cases.run_case("notebook_autoguide", "svi", guide="own", steps=steps, draws=100)
-        np.testing.assert_array_equal(alone.idata["posterior"]["mu"], run.idata["posterior"]["mu"])
+        np.testing.assert_array_equal(alone.idata["posterior"]["mu"], one.idata["posterior"]["mu"])
 
 
 def test_the_guide_of_a_file_fits_other_data_anew():
