@@ -339,7 +339,7 @@ def _by_dim(frame: Any) -> int:
 
 
 # The run that tells the sites of a problem, and which of them move: of many rows it takes seconds.
-_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, dict, dict]] = WeakKeyDictionary()
+_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, dict]] = WeakKeyDictionary()
 
 
 class Program:
@@ -365,10 +365,10 @@ class Program:
             self.model = linearised(self.model, problem.linear_at)
         if problem not in _PROTOTYPES:
             trace = self._prototype()
-            moving = self._moving(trace)
-            _PROTOTYPES[problem] = trace, moving, self._bounds(trace, moving)
-        trace, moving, bounds = _PROTOTYPES[problem]
-        self.bounds, self.sites = bounds, _sites(trace, moving, bounds)
+            _PROTOTYPES[problem] = trace, self._moving(trace)
+        trace, moving = _PROTOTYPES[problem]
+        self.bounds = self._bounds(trace, moving)  # anew: data may be replaced in place
+        self.sites = _sites(trace, moving, self.bounds)
         self.edges = [site.name for site in self.of("observed") if site.moves]
         if self.edges:
             self.model = _Excluding(self.edges)(self.model)

@@ -64,13 +64,21 @@ def test_an_element_without_rows_has_no_bound():
     assert high.tolist() == [INF] * 3
 
 
-def test_a_bound_leaves_the_density_as_it_is():
-    def model(y):
-        top = pyro.sample("top", dist.Pareto(1.0, 2.0))
-        with pyro.plate("row", len(y)):
-            pyro.sample("y", dist.Uniform(0.0, top), obs=y)
+def uniform(y):
+    top = pyro.sample("top", dist.Pareto(1.0, 2.0))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Uniform(0.0, top), obs=y)
 
-    program = Program(problem_from(model, {"y": Y}))
+
+def test_bounds_are_those_of_the_data_also_where_these_are_replaced_in_place():
+    problem = problem_from(uniform, {"y": Y.clone()})
+    assert Program(problem).bounds["top"][0].item() == pytest.approx(9.4)
+    problem.tensors["y"].copy_(Y / 2)
+    assert Program(problem).bounds["top"][0].item() == pytest.approx(4.7)
+
+
+def test_a_bound_leaves_the_density_as_it_is():
+    program = Program(problem_from(uniform, {"y": Y}))
     u = torch.tensor([0.3], dtype=torch.float64)
     top = program.constrain(u)["top"]
     assert top.item() == pytest.approx(9.4 + torch.tensor(0.3).exp().item(), rel=1e-6)
