@@ -20,7 +20,6 @@ from ._case import (
     POINTS,
     Case,
     Check,
-    Draw,
     Watch,
     cross,
     expected_shape,
@@ -33,6 +32,7 @@ from .chains import PRIOR, seeded
 from .graph import Unrecordable
 from .program import Batch, Program, Site, difference, over_draws, run
 from .sampling import base_of
+from .supports import is_inside
 from .svi import check_sites, resolve
 
 # Data sets from the prior: what none of them reaches has a probability below 1e-3. Of large data
@@ -74,14 +74,14 @@ def _no_slope(case: Case, slopes: Tensor, where: str) -> Check:
 def _not_finite(case: Case, points: Sequence[Tensor], values: Tensor, where: str) -> Check:
     """A cross; a mere note where the data exclude some values of the latents."""
     wrong = (~values.isfinite()).nonzero().flatten().tolist()
-    value, site = values[wrong[0]].item(), _term(case.program, points[wrong[0]])
+    value, site = values[wrong[0]].item(), case.program.barred(points[wrong[0]])
     what = f"the log density is {value} at {len(wrong)} {where}"
     what += f", by the site {site}" if site else ""
     line = case.line(site) if site else _source.of_function(case.raw.model)
     if not (values[wrong] == -math.inf).all():
         return cross(what, line, "look for a logarithm, root or quotient of what may be zero")
     if len(wrong) == len(points):
-        return cross(what, line, "hold the data against the support of their distribution")
+        case.program.start()  # refuses, naming the observation, where there is no other point
     return note(f"{what}: the data exclude such values, nuts has an edge to step back from")
 
 
@@ -95,16 +95,6 @@ def _latent(program: Program, coordinate: int) -> str:
     """The latent that a coordinate of the unconstrained vector belongs to."""
     inside = (n for n, (part, _) in program.layout.items() if coordinate < part.stop)
     return next(inside)
-
-
-def _term(program: Program, u: Tensor) -> str | None:
-    """The first site whose log density is not finite, where one alone is to blame."""
-    values = program.constrain(u)
-    trace = run(program.model, program.problem.tensors, poutine.condition(data=values))
-    for name, node in discrete.factors(trace).items():
-        if not node["log_prob"].isfinite().all():
-            return name
-    return None
 
 
 def gradient(case: Case) -> Iterator[Check]:
@@ -144,11 +134,12 @@ def likelihood(case: Case) -> Iterator[Check]:
     if not case.observed:
         yield note("nothing is observed")
         return
-    for draw in case.draws[:POINTS]:
+    for draw, u in zip(case.draws[:POINTS], case.points):
+        values = draw.values(program) | program.constrain(u)
         with torch.no_grad():
-            parts = program.log_likelihood(draw.values(program))
+            parts = program.log_likelihood(values)
             pointwise = float(sum(part.sum() for part in parts.values()))
-            whole = _without_prior(program, draw)
+            whole = _without_prior(program, values, u)
         if program.has_factor:
             yield note("the factor is left out, it belongs to no observation")
             return
@@ -161,11 +152,10 @@ def likelihood(case: Case) -> Iterator[Check]:
             return
 
 
-def _without_prior(program: Program, draw: Draw) -> float:
+def _without_prior(program: Program, values: Mapping[str, Tensor], u: Tensor) -> float:
     """Log joint minus log prior: labels of the rows summed out, others at their drawn values."""
     if program.sums_rows or not program.of("discrete"):
-        return float(program.log_density(draw.unconstrained(program), jacobian=False, prior=False))
-    values = draw.values(program)
+        return float(program.log_density(u, jacobian=False, prior=False))
     trace = run(program.model, program.problem.tensors, poutine.condition(data=values))
     scored = discrete.factors(trace)
     prior = sum(scored[name]["log_prob"].sum() for name in values)
@@ -227,7 +217,7 @@ def _guide_faults(case: Case, guide: str | Guide | Callable) -> Iterator[Check]:
     model = run(program.model, tensors, poutine.condition(data=values))
     for name, value in values.items():
         fn = model.nodes[name]["fn"]
-        if not fn.support.check(value).all():
+        if not is_inside(fn, value):
             what = f"the guide draws {name} outside the support of its prior"
             mend = f"give it the support of {type(base_of(fn)).__name__} (LogNormal, Beta, ...)"
             yield cross(what, watch.lines[name], mend)

@@ -93,7 +93,7 @@ def _check(program: Program) -> None:
     if not has_weights(program):
         raise Refused("annealing is of rows that have latents of their own, and no others")
     for site in program.of("latent"):
-        if not _is_real(site.fn.support):
+        if not _is_real(site.support):
             raise Refused(
                 f"annealing is of latents on the whole real line, and '{site.name}' is not"
             )

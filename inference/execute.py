@@ -16,6 +16,7 @@ import torch
 
 from . import (
     by_row,
+    circular,
     diagnostics,
     encoded,
     machine,
@@ -161,6 +162,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
             placed = prepare.place(problem, plan.device)
             function = method(plan.method)
             fit = function(placed, seed=plan.seed, context=context, **plan.settings)
+            fit = circular.turned(Program(placed), fit, plan.seed)
         fitted = time.perf_counter()
         fit = fit.on_cpu()
         fit.params = {**problem.params, **fit.params}
@@ -212,7 +214,8 @@ def _judge(
 
 def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
     """What an encoder makes of rows that were held out; of others, their codes alone."""
-    if plan.method != "svi" or fit.status == "failed" or not by_row.has_weights(Program(problem)):
+    trained = plan.method == "svi" and fit.trace is not None and fit.status != "failed"
+    if not trained or not by_row.has_weights(Program(problem)):
         return {}
     kept = svi.trained_guide(problem, plan.settings["guide"], fit.params)
     with seeded(plan.seed, PREDICTIVE), kept as (program, guide):

@@ -23,9 +23,9 @@ from ._layers import layers
 from ._problem import Context, Finding, Fit, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .curvature import gauss_newton, prior_precision
-from .mode import elementwise
 from .outputs import check_outputs
 from .program import Program, run
+from .supports import elementwise
 from .svi import Pace, climbed
 
 Structure = Literal["auto", "full", "last", "diagonal"]
@@ -160,7 +160,7 @@ def _check(program: Program) -> None:
             "pyro.factor or a discrete latent; use svi or nuts"
         )
     for site in program.of("latent"):
-        if site.plates or elementwise(site.fn.support) is not constraints.real:
+        if site.plates or elementwise(site.support) is not constraints.real:
             raise Refused(
                 f"laplace of a network is for weights, and {site.name} is bounded or in a plate; "
                 "fix it, or use svi or nuts"

@@ -25,7 +25,7 @@ import platform
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -96,6 +96,8 @@ class _Recorder(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.calls: list[_Call] = []
+        # The memory of parameters: they may be lent other values for the time of a call.
+        self.values: dict[int, Tensor] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -105,6 +107,9 @@ class _Recorder(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         place = _source.here() if _READS & set(function.tags) else None
         self.calls.append(_Call(function, args, kwargs or {}, out, place))
+        for tensor in self.calls[-1].inputs:
+            if isinstance(tensor, torch.nn.Parameter):
+                self.values.setdefault(id(tensor), tensor.detach())
         return out
 
 
@@ -125,7 +130,7 @@ def record(
     recorder = _Recorder()
     with recorder:
         outputs = function(*inputs)
-    return _Builder(recorder.calls, [*inputs, *live]).build(outputs)
+    return _Builder(recorder.calls, [*inputs, *live], recorder.values).build(outputs)
 
 
 # Operations that look at the shape of their tensors alone.
@@ -161,8 +166,10 @@ class _Builder:
     through, except where its storage is written to: it would drift from call to call.
     """
 
-    def __init__(self, calls: Sequence[_Call], inputs: Sequence[Tensor]):
-        self.calls = calls
+    def __init__(
+        self, calls: Sequence[_Call], inputs: Sequence[Tensor], values: Mapping[int, Tensor]
+    ):
+        self.calls, self.values = calls, values
         self.module, self.graph = torch.nn.Module(), fx.Graph()
         self.nodes: dict[int, fx.Node] = {}
         self.constants: dict[int, fx.Node] = {}
@@ -265,7 +272,7 @@ class _Builder:
     def _is(self, value: Any, number: int) -> bool:
         if isinstance(value, Tensor):
             constant = id(value) not in self.nodes and _storage(value) not in self.written
-            return constant and bool((value == number).all())
+            return constant and bool((self.values.get(id(value), value) == number).all())
         return value == number
 
     def _repeated(self, call: _Call) -> Tensor | None:
@@ -302,7 +309,7 @@ class _Builder:
 
     def _attribute(self, tensor: Tensor) -> fx.Node:
         name = f"constant_{len(list(self.module.buffers()))}"
-        self.module.register_buffer(name, tensor.detach())
+        self.module.register_buffer(name, self.values.get(id(tensor), tensor.detach()))
         return self.graph.get_attr(name)
 
     def _drop_unused(self) -> None:

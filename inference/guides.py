@@ -7,23 +7,29 @@ argument after its name: `lowrank:5`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
 
+import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
+from pyro.distributions.util import sum_rightmost
 from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal, AutoNormal
 from pyro.infer.autoguide.guides import AutoContinuous
 from pyro.nn import PyroParam
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.distributions import biject_to
 
 from . import settings, weights
 from ._density import Flowing, LowRankNormal
 from ._problem import Fault, Guide, Refused
-from .program import Program, start_value
+from .program import Program, run, start_value
+from .supports import Supported
 
 # Where the values of a site start: site (a Pyro message) to a value in its support.
 Init = Callable[[Any], Tensor]
@@ -227,10 +233,83 @@ def _auto(kind: Callable[..., AutoGuide], program: Program, init: Init) -> AutoG
         raise Refused("the model has no continuous latent for a guide to cover; use exact")
     hidden = [site.name for site in program.of("discrete")]
     model = poutine.block(program.model, hide=hidden) if hidden else program.model
+    latents = program.of("latent")
+    if any(site.support is not site.fn.support for site in latents):
+        model = _Supported(program)(model)
+    if any(site.moves for site in latents):
+        kind = _moving(kind, program)
     # Starting points come from the supports: improper priors cannot be sampled.
     # The noise of a network's weights adds up over a layer.
     scale = 0.1 if program.problem.identified else 0.01
     return kind(model, init_loc_fn=init, init_scale=scale)
+
+
+class _Supported(Messenger):
+    """Tells Pyro's guides the supports of the latents, where these are not what torch declares."""
+
+    def __init__(self, program: Program):
+        super().__init__()
+        self.program = program
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.program.layout:
+            msg["fn"] = Supported(msg["fn"], self.program.support(msg))
+
+
+def _moving(kind: Callable[..., AutoGuide], program: Program) -> Callable[..., AutoGuide]:
+    """The kind of guide, whose draws are carried into supports that depend on other latents."""
+    given = kind.keywords if isinstance(kind, partial) else {}
+    of = kind.func if isinstance(kind, partial) else kind
+    # Of the same name: parameters bear it.
+    return partial(type(of.__name__, (_Moving, of), {"program": program}), **given)
+
+
+class _Moving(AutoGuide):
+    """A guide that transforms by the supports that the model gives at each of its draws.
+
+    Pyro's guides transform by the supports of their first run.
+    """
+
+    program: Program
+
+    def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        if self.prototype_trace is None:
+            self._setup_prototype(*args, **kwargs)
+        plates = self._create_plates(*args, **kwargs)
+        drawn = self._draw(plates)
+        with poutine.block():
+            trace = run(self.program.model, kwargs, self.program.assign(drawn))
+        return {name: self._carried(trace.nodes[name], u, plates) for name, u in drawn.items()}
+
+    def _draw(self, plates: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The unconstrained values of all latents."""
+        if isinstance(self, AutoContinuous):
+            return {site["name"]: u for site, u in self._unpack_latent(self.sample_latent())}
+        drawn = {}
+        for name, site in self.prototype_trace.iter_stochastic_nodes():
+            normal = dist.Normal(*self._get_loc_and_scale(name)).to_event(self._event_dims[name])
+            with _inside(site, plates):
+                own = {"is_auxiliary": True}
+                drawn[name] = pyro.sample(f"{name}_unconstrained", normal, infer=own)
+        return drawn
+
+    def _carried(self, site: Mapping[str, Any], u: Tensor, plates: Mapping[str, Any]) -> Tensor:
+        """The site of a latent, at the value that the model gave it, with its density."""
+        value, event_dim = site["value"], site["fn"].event_dim
+        log_slope = biject_to(self.program.support(site)).log_abs_det_jacobian(u, value)
+        log_slope = sum_rightmost(log_slope, log_slope.dim() - value.dim() + event_dim)
+        with _inside(site, plates):
+            delta = dist.Delta(value, log_density=-log_slope, event_dim=event_dim)
+            return pyro.sample(site["name"], delta)
+
+
+@contextmanager
+def _inside(site: Mapping[str, Any], plates: Mapping[str, Any]) -> Iterator[None]:
+    """Inside the plates of a site."""
+    with ExitStack() as stack:
+        for frame in site["cond_indep_stack"]:
+            stack.enter_context(plates[frame.name])
+        yield
 
 
 def _flow(program: Program, init: Init, kind: str, transforms: int) -> AutoGuide:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyro.distributions as dist
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from .graph import Function, compiled
 from .program import Program, value_and_grad
+from .supports import elementwise
 
 # Newton steps below this (relative to 1 + |u|) mean the mode is found to double precision.
 _STEP_TOLERANCE = 1e-10
@@ -73,7 +73,7 @@ def limits(program: Program) -> Tensor:
     """How far |u| may go, (d,): to where bounded supports are a rounding error from the bound."""
     limit = torch.full((program.size,), torch.inf)
     for name, (part, _) in program.layout.items():
-        if elementwise(program.sites[name].fn.support) is not constraints.real:
+        if elementwise(program.sites[name].support) is not constraints.real:
             limit[part] = _FAR
     return limit
 
@@ -234,10 +234,3 @@ def _newton(matrix: Tensor, gradient: Tensor) -> Tensor:
 
 def _size(step: Tensor, u: Tensor) -> float:
     return (step.abs() / (1 + u.abs())).max().item() if len(u) else 0.0
-
-
-def elementwise(support: Any) -> Any:
-    """The constraint on single elements, out of its `independent` wrappers."""
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support

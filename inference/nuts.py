@@ -30,12 +30,15 @@ from .state import State
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
-# A chain is given up if so many steps in a row are at the deepest tree, and this short.
-_LAST_STEPS, _VANISHING = 100, 1e-8
+# A chain is given up if so many steps in a row are this short.
+_LAST_STEPS, _VANISHING = 100, 1e-12
 # Draws of a chain cut short of which a statistic can be computed.
 _FEWEST_DRAWS = 4
 # How far a start is moved where the density is flat.
 _OFF = 1e-3
+# Draws around which an edge of the density is looked for, halvings that bring it near, and the
+# fall that a trajectory may have before it diverges, nats (nutpie's).
+_PROBES, _HALVINGS, _MOST_NATS = 200, 50, 1000.0
 # Steps of warm-up below which it is called short, and step sizes that differ by too much.
 _SHORT_WARMUP, _STEP_RATIO = 100, 2.0
 
@@ -161,6 +164,7 @@ def _fit(
     u = torch.as_tensor(np.stack([result.pop("u") for result in kept]))  # (chain, draw, d)
     u = u.to(torch.get_default_dtype()).to(device)
     stats = {name: torch.as_tensor(np.stack([r[name] for r in kept])) for name in kept[0]}
+    told = _edge(program, u, stats, stats.pop("left"), seed)
     with seeded(seed, DISCRETE):
         flat = {"u": u.flatten(0, 1)}
         constrained = over_draws(lambda one: program.constrain(one["u"]), flat, program.elements)
@@ -169,8 +173,50 @@ def _fit(
         draws={name: value.unflatten(0, u.shape[:2]) for name, value in values.items()},
         kind="chains",
         stats=stats,
-        **stopped,
+        **{**stopped, "findings": [*stopped.get("findings", []), *told]},
     )
+
+
+def _edge(
+    program: Program, u: Tensor, stats: dict[str, Tensor], left: Tensor, seed: int
+) -> list[Finding]:
+    """A note on steps that left the density's support, which are then no divergences.
+
+    A divergence tells of curvature that the steps are too long for. A step to where the density is
+    zero ends the trajectory too, but the chain is right: it stays among the points before it.
+    """
+    if not left.any() or (at := _beyond(program, u.flatten(0, 1), seed)) is None:
+        return []
+    stats["diverging"] = stats["diverging"] & ~left
+    site = program.barred(at)
+    line = program.line(site) if site else None
+    where = (f", by the site {site}" if site else "") + (f", {line}" if line else "")
+    what = (
+        f"{int(left.sum())} of {left.numel()} draws met an edge beyond which the density is zero"
+    )
+    return [Finding("note", f"{what}{where}: the chains step back from it, and mix more slowly")]
+
+
+def _beyond(program: Program, u: Tensor, seed: int) -> Tensor | None:
+    """A point near the draws where the density falls to zero at once, not over many nats."""
+    inner = u[:: max(1, len(u) // _PROBES)]
+    with seeded(seed, FIT):
+        outer = inner + u.std(0) * torch.randn_like(inner)
+
+    def density(points: Tensor) -> Tensor:
+        found = over_draws(lambda one: program.log_density(one["u"]), {"u": points})
+        return torch.where(found.isnan(), torch.inf, found)
+
+    start, zero = density(inner), density(outer) == -torch.inf
+    if not zero.any():
+        return None
+    low, high = inner[zero], outer[zero]
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        outside = (density(middle) == -torch.inf)[:, None]
+        low, high = torch.where(outside, low, middle), torch.where(outside, middle, high)
+    jumps = density(low) > start[zero] - _MOST_NATS
+    return high[jumps][0] if jumps.any() else None
 
 
 def _unsettled(fit: Fit, warmup: int) -> list[Finding]:
@@ -268,6 +314,7 @@ class _NutpieChain(_Chain):
             target_accept=self.target_accept,
             maxdepth=self.max_tree_depth,
             low_rank_modified_mass_matrix=self.lowrank,
+            store_divergences=True,
             return_raw_trace=True,
             blocking=False,
         )
@@ -296,15 +343,15 @@ class _NutpieChain(_Chain):
         """Give up a chain whose steps vanish: it would go on for hours, and end nowhere.
 
         Raises:
-            Fault: the last steps are all at the deepest tree, and far below any scale.
+            Fault: the last steps are all far below any scale.
         """
         _, (stats,) = sampler.inspect().get_arrow_trace()
-        depth, size = (_column(stats, name)[-_LAST_STEPS:] for name in ("depth", "step_size"))
-        if (depth >= self.max_tree_depth).all() and size.max() < _VANISHING:
+        size = _column(stats, "step_size")[-_LAST_STEPS:]
+        if size.max() < _VANISHING:
             sampler.abort()
             raise Fault(
-                f"the sampler's steps vanish ({size[-1]:.1g}), at the deepest trees: the density "
-                "is not smooth, or its gradient is not its own; see what `zoo.py check` says"
+                f"the sampler's steps vanish ({size[-1]:.1g}): the density is not smooth, or its "
+                "gradient is not its own; see what `zoo.py check` says"
             )
 
     def _native(self, chain: int, monitor: Monitor) -> Any:
@@ -346,10 +393,15 @@ class _NutpieChain(_Chain):
 
 def _columns(trace: Any, size: int) -> dict[str, np.ndarray]:
     """The draws after the warm-up and their statistics, out of nutpie's Arrow tables."""
+    import pyarrow
+
     ((draws,), (stats,)) = trace.get_arrow_trace()
     tuning = int(_column(stats, "tuning").sum())
     columns = {ours: _column(stats, name)[tuning:] for name, ours in _NUTPIE_STATS.items()}
     columns = {k: v.astype("int64") if v.dtype.kind == "u" else v for k, v in columns.items()}
+    # Where a divergence has an end it is finite.
+    nowhere = np.asarray(pyarrow.array(stats.column("divergence_end")).is_null())[tuning:]
+    columns["left"] = columns["diverging"] & nowhere
     return {"u": _column(draws, "u").reshape(-1, size)[tuning:], **columns}
 
 
@@ -396,15 +448,17 @@ class _PyroChain(_Chain):
     def __call__(self, chain: int, monitor: Monitor) -> dict[str, np.ndarray]:
         kernel = _pyro_kernel(self.density, self.target_accept, self.max_tree_depth)
         kernel.initial_params = params = {"u": self.starts[chain]}
-        kept, stats = [], []
+        kept, stats, left = [], [], []
         with pyro.validation_enabled(False), seeded(self.seed, CHAIN, chain):
             kernel.setup(self.warmup)
             for step in range(self.warmup + self.draws):
                 if monitor.stopping:
                     break
+                kernel.left = False
                 params = kernel.sample(params)
                 monitor.tick(chain)
                 if step >= self.warmup:
+                    left.append(kernel.left)
                     kept.append(params["u"].cpu().numpy().astype(float))
                     stats.append((kernel.energy, -kernel._potential_energy_last, kernel.step_size))
         diverging = np.zeros(len(kept), dtype=bool)
@@ -412,7 +466,7 @@ class _PyroChain(_Chain):
         columns = np.array([[float(value) for value in row] for row in stats]).reshape(-1, 3).T
         named: Mapping[str, np.ndarray] = dict(zip(("energy", "lp", "step_size"), columns))
         u = np.array(kept).reshape(-1, len(self.starts[chain]))
-        return {"u": u, "diverging": diverging, **named}
+        return {"u": u, "diverging": diverging, "left": diverging & np.array(left), **named}
 
 
 def _pyro_kernel(density: Function, target_accept: float, max_tree_depth: int) -> Any:
@@ -426,8 +480,15 @@ def _pyro_kernel(density: Function, target_accept: float, max_tree_depth: int) -
             self.energy = self._kinetic_energy(r_unscaled) + self._potential_energy_last
             return r, r_unscaled
 
-    return Kernel(
-        potential_fn=lambda params: -Differentiable.apply(params["u"], density),
+    def potential(params: Mapping[str, Tensor]) -> Tensor:
+        value = -Differentiable.apply(params["u"], density)
+        kernel.left |= not value.isfinite()
+        return value
+
+    kernel = Kernel(
+        potential_fn=potential,
         target_accept_prob=target_accept,
         max_tree_depth=max_tree_depth,
     )
+    kernel.left = False
+    return kernel

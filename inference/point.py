@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ._problem import Context, Finding, Fit, Problem, Refused
 from .chains import DISCRETE, FIT, seeded
-from .mode import Mode, elementwise, mode
+from .mode import Mode, mode
 from .program import Program, value_and_grad
 from .settings import OF_NETWORKS, BadSetting
+from .supports import elementwise
 from .svi import Pace, climbed
 
 # Smallest eigenvalue of the scaled information below which it counts as singular.
@@ -194,7 +195,8 @@ def _border(
             "maximum; use a prior that is bounded there, or a method that integrates"
         )
     values = program.constrain(mode.u + 15 * direction)
-    snapped = {k: _snap(values[k], program.sites[k].fn.support) for k in where.split(", ")}
+    supports = program.supports(mode.u + 15 * direction)
+    snapped = {k: _snap(values[k], supports[k]) for k in where.split(", ")}
     if any(on_bound is None for on_bound in snapped.values()):
         raise Refused(
             f"{name} has no finite maximiser ({where} runs to infinity, improper posterior); "
@@ -214,12 +216,12 @@ def _snap(value: Tensor, support: Any) -> Tensor | None:
     support = elementwise(support)
     simplex = support is constraints.simplex
     bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
-    snapped = value
+    snapped, near = value, torch.zeros_like(value, dtype=torch.bool)
     for limit in [0.0] if simplex else [bound for bound in bounds if bound is not None]:
         limit = torch.as_tensor(limit, dtype=value.dtype)
         close = (snapped - limit).abs() < 1e-9 * (1 + limit.abs())
-        snapped = torch.where(close, limit, snapped)
-    return None if torch.equal(snapped, value) else snapped
+        snapped, near = torch.where(close, limit, snapped), near | close
+    return snapped if near.any() else None
 
 
 def _text(value: Tensor) -> str:

@@ -19,8 +19,9 @@ from . import _source, discrete, row_keys
 from ._problem import Fault, Problem, Refused
 from .plan import bound
 from .program import Program, Site
-from .sampling import shape_of, support_of
+from .sampling import shape_of
 from .settings import declared
+from .supports import outside
 
 
 def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
@@ -74,6 +75,11 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
             check_support(site, keys.get(site.name, site.name))
         if site.role == "discrete" and checked:
             discrete.check(site)
+        if site.moves == "labels" and site.role == "latent" and checked:
+            raise Refused(
+                f"the support of {site.name} depends on a discrete latent, which is summed out; "
+                f"scale a latent of fixed support instead ({site.name} = top * share)"
+            )
     return problem
 
 
@@ -261,21 +267,11 @@ def _missing(site: Site) -> Tensor:
 def check_support(site: Site, key: str) -> None:
     """Refuse an observed value that its distribution cannot give, naming the row.
 
+    Where the support depends on latents, the density judges.
+
     Raises:
         Refused: with the first such value.
     """
-    support = support_of(site.fn)
-    if support is None:
-        return
-    inside = support.check(site.value) | _missing(site)
-    if not inside.all():
-        row = torch.nonzero(~inside)[0][0].item() if inside.ndim else 0
-        cell = torch.nonzero(~inside.reshape(-1))[0].item()
-        value = site.value.reshape(inside.numel(), -1)[cell]
-        shown = value.item() if value.numel() == 1 else value.tolist()
-        raise Refused(
-            f"{key} is {shown:g} in row {row + 1}, outside the support of "
-            f"{type(site.base).__name__}; correct the data or the model"
-            if value.numel() == 1
-            else f"{key} is {shown} in row {row + 1}, outside the support; correct the data"
-        )
+    said = None if site.moves else outside(site.fn, site.value, key, missing=_missing(site))
+    if said is not None:
+        raise Refused(f"{said}; correct the data or the model")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -20,16 +20,34 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions import constraints
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
+from scipy import optimize
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from . import discrete, labels
-from ._problem import Fault, Problem
+from . import _source, discrete, labels
+from ._problem import Fault, Problem, Refused
+from .edges import limits, narrowed
 from .outputs import linearised
 from .sampling import NOT_VECTORISED, Sampling, base_of, masked, over_draws
+from .supports import (
+    alike,
+    bounds_of,
+    elementwise,
+    ends,
+    is_inside,
+    numbers,
+    outside,
+    support_of,
+    violation,
+    within,
+)
 from .unseen import Unseen, under_mask, unseen
+
+# How far out a start is looked for where the usual ones have no density, and by how many searches.
+_FURTHER, _SEARCHES = (4.0, 8.0, 16.0), 4
 
 
 class Plate(NamedTuple):
@@ -44,7 +62,10 @@ class Plate(NamedTuple):
 class Site:
     """What is static about a sample site.
 
-    `seen` tells of an observed value which of its elements count; None where all do.
+    `support` is that of a latent as far as the data leave it, at the start where it moves. `moves`
+    says of a latent's or observed site whether its support (or the value that is observed) depends
+    on other latents, and on `labels`, discrete ones. `seen` tells of an observed value which of
+    its elements count; None where all do.
     """
 
     name: str
@@ -55,11 +76,13 @@ class Site:
     plates: tuple[Plate, ...]
     value: Tensor
     seen: Tensor | None = None
+    support: Any = None
+    moves: Literal["latents", "labels"] | None = None
 
     @property
     def unconstrained_shape(self) -> tuple[int, ...]:
         """Shape of the site's part of the unconstrained vector."""
-        return tuple(biject_to(self.fn.support).inverse_shape(self.shape))
+        return tuple(biject_to(self.support).inverse_shape(self.shape))
 
     @property
     def data(self) -> Tensor:
@@ -91,9 +114,9 @@ class _Free(Messenger):
 class _Assign(Messenger):
     """Gives each latent the value of its part of the vector `u` and adds up log |dT/du|."""
 
-    def __init__(self, parts: Mapping[str, Tensor]):
+    def __init__(self, parts: Mapping[str, Tensor], bounds: Mapping[str, tuple[Tensor, Tensor]]):
         super().__init__()
-        self.parts = parts
+        self.parts, self.bounds = parts, bounds
 
     def __enter__(self) -> Any:
         self.log_jacobian = torch.zeros(())  # of one run
@@ -103,12 +126,18 @@ class _Assign(Messenger):
         if msg["name"] not in self.parts:
             return
         u = self.parts[msg["name"]]
-        transform = biject_to(msg["fn"].support)
+        transform = biject_to(_support(msg, self.bounds))
         msg["value"] = transform(u)
         msg["done"] = True
         self.log_jacobian = (
             self.log_jacobian + transform.log_abs_det_jacobian(u, msg["value"]).sum()
         )
+
+
+def _support(site: Mapping[str, Any], bounds: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
+    """The support of a latent (a Pyro message), as far as the data leave it."""
+    support = support_of(site["fn"])
+    return narrowed(support, *bounds[site["name"]]) if site["name"] in bounds else support
 
 
 class _WithoutPrior(Messenger):
@@ -124,33 +153,43 @@ class _WithoutPrior(Messenger):
 
 
 class _Fitted(Messenger):
-    """Gives the model's own parameters the values that were fitted."""
+    """Gives the model's own parameters the values that were fitted, while the model runs.
+
+    Modules look at their own tensors alone: these hold the values as long, and then their own.
+    """
 
     def __init__(self, params: Mapping[str, Tensor]):
         super().__init__()
         self.params = params
+        self.before: list[tuple[nn.Parameter, Tensor]] = []
 
     def _pyro_param(self, msg: dict) -> None:
-        if msg["name"] in self.params:
-            msg["value"] = self.params[msg["name"]]
-            msg["done"] = True
+        if msg["name"] not in self.params:
+            return
+        msg["value"] = self.params[msg["name"]]
+        msg["done"] = True
+        own = msg["args"][1] if len(msg["args"]) > 1 else None
+        if isinstance(own, nn.Parameter):
+            self.before.append((own, own.data))
+            own.data = msg["value"].detach().to(own)
+
+    def __exit__(self, *error: Any) -> None:
+        while self.before:
+            own, data = self.before.pop()
+            own.data = data
+        super().__exit__(*error)
 
 
-def _load(trace: poutine.Trace, params: Mapping[str, Tensor]) -> bool:
-    """Put what was fitted into the modules of a model, which look at their own tensors alone.
+class _Excluding(Messenger):
+    """Makes the density of the named sites zero where it is: outside of their supports."""
 
-    Returns:
-        Whether any of them was another.
-    """
-    changed = False
-    for name, node in trace.nodes.items():
-        own = node["args"][1] if node["type"] == "param" and len(node["args"]) > 1 else None
-        if name in params and isinstance(own, nn.Parameter):
-            value = params[name].to(own)
-            if not torch.equal(own, value):
-                own.data.copy_(value)
-                changed = True
-    return changed
+    def __init__(self, names: Collection[str]):
+        super().__init__()
+        self.names = names
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if msg["name"] in self.names and msg["is_observed"]:
+            msg["fn"] = within(msg["fn"])
 
 
 class Batch(NamedTuple):
@@ -192,24 +231,42 @@ class Weighted(Messenger):
 
 
 class _Start(Messenger):
-    """Starts continuous latents by a function of their site."""
+    """Starts continuous latents by a function of their site; discrete ones at one of their values.
 
-    def __init__(self, start: Callable[[Mapping[str, Any]], Tensor]):
+    Args:
+        start: gives the value of a continuous latent.
+        label: which of their values discrete latents take, 0 the first, -1 the last; None draws.
+    """
+
+    def __init__(self, start: Callable[[Mapping[str, Any]], Tensor], label: int | None = None):
         super().__init__()
-        self.start = start
+        self.start, self.label = start, label
 
     def _pyro_sample(self, msg: dict) -> None:
         fn = msg["fn"]
         if msg["is_observed"] or msg["value"] is not None or isinstance(fn, _Subsample):
             return
         if not fn.support.is_discrete and not isinstance(fn, dist.Delta):
-            msg["value"] = self.start(msg)
-            msg["done"] = True
+            msg["value"], msg["done"] = self.start(msg), True
+        elif self.label is not None and fn.has_enumerate_support:
+            values = fn.enumerate_support(expand=False)
+            msg["value"], msg["done"] = values[self.label].expand(fn.shape()), True
+
+
+class Lines(Messenger):
+    """Notes where in the user's file each site is written."""
+
+    def __init__(self):
+        super().__init__()
+        self.found: dict[str, str | None] = {}
+
+    def _pyro_sample(self, msg: dict) -> None:
+        self.found[msg["name"]] = _source.here()
 
 
 def start_value(site: Mapping[str, Any]) -> Tensor:
     """A value inside the support of a site, uniform in (-2, 2) unconstrained, as Stan starts."""
-    transform = biject_to(site["fn"].support)
+    transform = biject_to(support_of(site["fn"]))
     shape = transform.inverse_shape(site["fn"].shape())
     return transform(torch.rand(shape) * 4 - 2)
 
@@ -241,7 +298,49 @@ def _role(node: Mapping[str, Any]) -> str:
     return "discrete" if node["fn"].support.is_discrete else "latent"
 
 
-def _sites(trace: poutine.Trace) -> dict[str, Site]:
+def _may_move(node: Mapping[str, Any], data: Collection[Any]) -> bool:
+    """Whether a site's support, or the value that is observed, can depend on latents at all."""
+    if node["type"] != "sample" or isinstance(node["fn"], _Subsample | dist.Unit):
+        return False
+    role = _role(node)
+    if role not in ("latent", "observed"):
+        return False
+    given = role == "latent" or any(node["value"] is value for value in data)
+    return not given or bool(_support_numbers(node))
+
+
+def _support_numbers(node: Mapping[str, Any]) -> list[Tensor]:
+    return numbers(support_of(node["fn"]))
+
+
+def _moved(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a site's support, or what is observed, differs between two runs."""
+    same = alike(_support_numbers(one), _support_numbers(other))
+    return not same or (one["is_observed"] and not alike(one["value"], other["value"]))
+
+
+def _is_line(node: Mapping[str, Any]) -> bool:
+    """Whether a site is a latent whose elements lie on the line, or on a part of it."""
+    if isinstance(node["fn"], _Subsample | dist.Unit) or _role(node) != "latent":
+        return False
+    return bounds_of(elementwise(support_of(node["fn"]))) is not None
+
+
+def _slack(node: Mapping[str, Any]) -> Tensor:
+    """By how much each observed element is inside of its support, above and below, flat."""
+    value, fn = torch.as_tensor(node["value"]), node["fn"]
+    low, high = ends(fn)
+    both = torch.stack(torch.broadcast_tensors(value - low, high - value))
+    masks = [m for m in (node["mask"], getattr(fn, "_mask", None)) if isinstance(m, Tensor)]
+    for mask in masks:
+        shape = (*mask.shape, *(1,) * fn.event_dim)
+        both = torch.where(mask.reshape(shape), both, torch.inf)
+    return both.flatten()
+
+
+def _sites(
+    trace: poutine.Trace, moving: Mapping[str, str], bounds: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, Site]:
     sites = {}
     for name, node in trace.nodes.items():
         if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
@@ -259,6 +358,8 @@ def _sites(trace: poutine.Trace) -> dict[str, Site]:
             plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
             value=node["value"],
             seen=_seen(node) if node["is_observed"] else None,
+            support=_support(node, bounds) if _role(node) == "latent" else None,
+            moves=moving.get(name),
         )
     return sites
 
@@ -282,8 +383,9 @@ def _by_dim(frame: Any) -> int:
     return frame.dim
 
 
-# The run that tells the sites of a problem: of many rows it takes seconds.
-_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, Unseen]] = WeakKeyDictionary()
+# The run that tells the sites of a problem, which of them move, and which stand for what was not
+# seen: of many rows it takes seconds.
+_PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, dict, Unseen]] = WeakKeyDictionary()
 
 
 class Program:
@@ -296,6 +398,8 @@ class Program:
             was not observed, have no part in the density, and are drawn afterwards.
         layout: continuous latent to its slice of the unconstrained vector and its shape there.
         size: d, the number of unconstrained dimensions.
+        edges: observed sites whose support, or value, depends on latents.
+        bounds: latent to the least and greatest values that the observations leave it.
         own: names of the model's own parameters (`pyro.param`).
         unfitted: those of them that have only their initial values.
         has_factor: whether the model has a `pyro.factor`, a likelihood without a distribution.
@@ -306,14 +410,18 @@ class Program:
         self.model = self._own = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
         if problem.linear_at is not None:
             self.model = linearised(self.model, problem.linear_at)
-        trace, aside = _PROTOTYPES.get(problem) or self._looked_at()
-        if _load(trace, problem.params):
-            trace, aside = self._looked_at()
-        _PROTOTYPES[problem] = trace, aside
+        if problem not in _PROTOTYPES:
+            trace = self._prototype()
+            _PROTOTYPES[problem] = trace, self._moving(trace), self._unseen(trace)
+        trace, moving, aside = _PROTOTYPES[problem]
         self.model = aside.without(self.model)
-        self.sites = _sites(trace)
+        self.bounds = self._bounds(trace, moving)  # anew: data may be replaced in place
+        self.sites = _sites(trace, moving, self.bounds)
         self.sites |= {k: replace(self.sites[k], role="unseen") for k in aside.later}
         self._masked = under_mask(trace) - aside.whole
+        self.edges = [site.name for site in self.of("observed") if site.moves]
+        if self.edges:
+            self.model = _Excluding(self.edges)(self.model)
         params = [name for name, node in trace.nodes.items() if node["type"] == "param"]
         self.own, self.unfitted = params, [k for k in params if k not in problem.params]
         self.has_factor = any(isinstance(n.get("fn"), dist.Unit) for n in trace.nodes.values())
@@ -324,26 +432,63 @@ class Program:
             self.layout[site.name] = (part, shape)
             self.size = part.stop
 
-    def _looked_at(self) -> tuple[poutine.Trace, Unseen]:
-        """A run of the model, and its latents under a mask."""
-        trace = self._prototype()
-        latents = {k: v for k, v in _sites(trace).items() if v.role in ("latent", "discrete")}
+    def _unseen(self, trace: poutine.Trace) -> Unseen:
+        """The latents of a run that lie under a mask."""
+        sites = _sites(trace, {}, {})
+        latents = {k: v for k, v in sites.items() if v.role in ("latent", "discrete")}
 
         def rerun(values: Mapping[str, Tensor]) -> poutine.Trace:
             return run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
 
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            return trace, unseen(trace, latents, rerun, _another)
+            return unseen(trace, latents, rerun, _another)
 
-    def _prototype(self) -> poutine.Trace:
+    def _prototype(self, seed: int = 0, label: int | None = None) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""
-        return graphless(self._run_at_start)
+        return graphless(lambda: self._run_at_start(seed, label))
 
-    def _run_at_start(self) -> poutine.Trace:
+    def _run_at_start(self, seed: int, label: int | None) -> poutine.Trace:
         with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
-            torch.manual_seed(0)
-            return run(self._own, self.problem.tensors, _Start(self.start_of))
+            torch.manual_seed(seed)
+            return run(self._own, self.problem.tensors, _Start(self.start_of, label))
+
+    def _moving(self, trace: poutine.Trace) -> dict[str, str]:
+        """The sites whose support, or observed value, is another at other values of the latents.
+
+        Those that depend on discrete latents are told apart, by two runs that differ in them.
+        """
+        data = self.problem.tensors.values()
+        doubtful = [name for name, node in trace.nodes.items() if _may_move(node, data)]
+        if not doubtful:
+            return {}
+        try:
+            first, last = (self._prototype(seed=1, label=label).nodes for label in (0, -1))
+            by_labels = {name for name in doubtful if _moved(first[name], last[name])}
+            moving = {name for name in doubtful if _moved(trace.nodes[name], first[name])}
+        except Exception:  # a model that fails at some values of its latents, or has other sites
+            by_labels, moving = set(), set(doubtful)
+        return dict.fromkeys(moving, "latents") | dict.fromkeys(by_labels, "labels")
+
+    def _bounds(
+        self, trace: poutine.Trace, moving: Mapping[str, str]
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """What the observations leave of the latents' supports, where these are intervals."""
+        nodes = trace.nodes.items()
+        edges = [n for n, v in nodes if moving.get(n) == "latents" and v["is_observed"]]
+        latents = [n for n, v in nodes if v["type"] == "sample" and _is_line(v)]
+        if not edges or not latents:
+            return {}
+
+        def slack(values: Mapping[str, Tensor]) -> Tensor:
+            seen = run(self._own, self.problem.tensors, poutine.condition(data=dict(values))).nodes
+            return torch.cat([_slack(seen[name]) for name in edges])
+
+        runs = [trace, *(self._prototype(seed=seed, label=0) for seed in (1, 2))]
+        try:
+            return limits(slack, [{n: one.nodes[n]["value"] for n in latents} for one in runs])
+        except Exception:  # no bounds are known of a model that has no such slopes
+            return {}
 
     def kept(self, guide: Callable) -> Callable:
         """A guide in which parameters of the model's, already fitted, are what they are there."""
@@ -353,6 +498,12 @@ class Program:
     def of(self, *roles: str) -> list[Site]:
         """The sites of the given roles."""
         return [site for site in self.sites.values() if site.role in roles]
+
+    @property
+    def bounded(self) -> list[str]:
+        """The continuous latents that do not take all values."""
+        latents = self.of("latent")
+        return [s.name for s in latents if elementwise(s.support) is not constraints.real]
 
     @property
     def elements(self) -> int:
@@ -400,7 +551,7 @@ class Program:
         return {name: u[part].reshape(shape) for name, (part, shape) in self.layout.items()}
 
     def _log_density(self, parts: Mapping[str, Tensor], jacobian: bool, prior: bool) -> Tensor:
-        assign = _Assign(parts)
+        assign = self.assign(parts)
         handlers = [assign] if prior else [assign, _WithoutPrior(self.layout)]
         total = self._log_prob(*handlers)
         return total + assign.log_jacobian if jacobian else total
@@ -446,24 +597,110 @@ class Program:
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
         """Unconstrained vector (d,) to continuous latent name and value."""
-        trace = run(self.model, self.problem.tensors, _Assign(self.parts(u)))
+        trace = run(self.model, self.problem.tensors, self.assign(self.parts(u)))
         return {name: trace.nodes[name]["value"] for name in self.layout}
+
+    def assign(self, parts: Mapping[str, Tensor]) -> Messenger:
+        """The handler that gives latents the values of their unconstrained parts."""
+        return _Assign(parts, self.bounds)
+
+    def supports(self, u: Tensor) -> dict[str, Any]:
+        """The supports of the latents at the unconstrained vector (d,)."""
+        nodes = run(self.model, self.problem.tensors, self.assign(self.parts(u))).nodes
+        return {name: self.support(nodes[name]) for name in self.layout}
 
     def start(self, tries: int = 100) -> Tensor:
         """A random unconstrained vector (d,) at which density and gradient are finite.
 
+        First those uniform in (-2, 2); where none of these will do, draws from the prior, points
+        further out, and ends of a search for latents that the observations do not exclude.
+
         Raises:
-            Fault: none of `tries` points had a finite log density.
+            Refused: an observation is outside of its support at every point that was tried.
+            Fault: no point had a finite log density, for another reason.
         """
-        for _ in range(tries):
-            u = self.random_start()
+        for u in self._starts(tries):
             value, gradient = self.density_and_gradient(u)
             if value.isfinite() and gradient.isfinite().all():
                 return u
+        values = self.constrain(u)
+        found = self.excluded(values)
+        if found is not None:
+            raise Refused(
+                f"{found} at every starting point that was tried; correct the data, or the priors "
+                "of the latents that bound them"
+            )
         raise Fault(
             f"none of {tries} random starting points has a finite log density; "
             "check the supports of the priors against the data"
         )
+
+    def support(self, site: Mapping[str, Any]) -> Any:
+        """The support of a latent (a Pyro message), as far as the data leave it."""
+        return _support(site, self.bounds)
+
+    def _starts(self, tries: int) -> Iterator[Tensor]:
+        for _ in range(tries):
+            yield self.random_start()
+        for _ in range(0 if self.improper() else tries // 4):
+            yield self._unconstrained(run(self._own, self.problem.tensors))
+        for scale in _FURTHER:
+            for _ in range(tries // 4):
+                yield (torch.rand(self.size) * 2 - 1) * scale
+        for _ in range(_SEARCHES if self.edges else 0):
+            yield self._search(self.random_start())
+
+    def _unconstrained(self, trace: poutine.Trace) -> Tensor:
+        """The continuous latents of a run as a vector (d,)."""
+        nodes = [trace.nodes[name] for name in self.layout]
+        parts = [biject_to(self.support(n)).inv(n["value"]).flatten() for n in nodes]
+        return torch.cat(parts).detach()
+
+    def _search(self, u: Tensor) -> Tensor:
+        """Where a descent from `u` ends that brings observations inside of their supports."""
+
+        def outwards(u: Tensor) -> Tensor:
+            with torch.random.fork_rng(devices=[]):  # the same labels each time
+                torch.manual_seed(0)
+                nodes = run(self._own, self.problem.tensors, self.assign(self.parts(u))).nodes
+            seen = [nodes[name] for name in self.edges]
+            return sum(violation(node["fn"], node["value"]) for node in seen) + 0 * u.sum()
+
+        def negative(x: Any) -> tuple[float, Any]:
+            value, slope = value_and_grad(outwards, torch.as_tensor(x).to(u))
+            return value.item(), slope.numpy(force=True).astype(float)
+
+        found = optimize.minimize(negative, u.numpy(force=True), jac=True, method="L-BFGS-B")
+        return torch.as_tensor(found.x).to(u)
+
+    def excluded(self, values: Mapping[str, Tensor]) -> str | None:
+        """The first observation that the latents exclude, in words with its line; None: none."""
+        with torch.no_grad():
+            trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
+        for name in self.edges:
+            node = trace.nodes[name]
+            said = outside(node["fn"], node["value"], name)
+            if said is not None:
+                return f"{said}, {line}" if (line := self.line(name)) else said
+        return None
+
+    def barred(self, u: Tensor) -> str | None:
+        """The first site whose log density is not finite at `u`, where one alone is to blame."""
+        handlers = self.assign(self.parts(u))
+        nodes = discrete.factors(run(self.model, self.problem.tensors, handlers)).items()
+        return next((n for n, node in nodes if not node["log_prob"].isfinite().all()), None)
+
+    def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whether each latent that has bounds is within those of its prior."""
+        trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
+        return {name: is_inside(trace.nodes[name]["fn"], values[name]) for name in self.bounded}
+
+    def line(self, name: str) -> str | None:
+        """Where in the user's file a site is written."""
+        lines = Lines()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            run(self._own, self.problem.tensors, _Start(self.start_of), lines)
+        return lines.found.get(name)
 
     def start_of(self, site: Mapping[str, Any]) -> Tensor:
         """A random value of a latent (a Pyro message) to start from, by the problem's own rule."""
@@ -478,14 +715,14 @@ class Program:
         u = torch.zeros(self.size)
         for site in self.of("latent"):
             value = self.start_of({"name": site.name, "fn": site.fn})
-            u[self.layout[site.name][0]] = biject_to(site.fn.support).inv(value).flatten()
+            u[self.layout[site.name][0]] = biject_to(site.support).inv(value).flatten()
         return u
 
     # -- at labels of the discrete latents ----------------------------------------------------
 
     def trace_at(self, u: Tensor, given: Mapping[str, Tensor] | None = None) -> poutine.Trace:
         """A run at `u` (d,) and these labels; others are drawn from their priors."""
-        handlers = [poutine.condition(data=dict(given or {})), _Assign(self.parts(u))]
+        handlers = [poutine.condition(data=dict(given or {})), self.assign(self.parts(u))]
         return run(self.model, self.problem.tensors, *handlers)
 
     def log_joint_at(
@@ -498,7 +735,7 @@ class Program:
             given: discrete latent to its labels.
             way: a sum over labels, which is restricted to these; None runs the plain model.
         """
-        everything, assign = Batch(self.problem.tensors), _Assign(self.parts(u))
+        everything, assign = Batch(self.problem.tensors), self.assign(self.parts(u))
         if way is not None:
             return way.log_prob(everything, assign, only=given) + assign.log_jacobian
         trace = run(self.model, everything.tensors, poutine.condition(data=dict(given)), assign)
@@ -533,14 +770,14 @@ class Program:
         if self.summed is not None:
             draws |= over_draws(self._recover, draws, self.elements)
         if self.of("deterministic", "unseen"):
-            draws |= over_draws(self._deterministic, draws, self.elements)
+            draws |= over_draws(self.deterministics, draws, self.elements)
         return {name: draws[name] for name in self.sites if name in draws}
 
     def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return self.summed.sample(self.problem.tensors, self.continuous(values))
 
-    def _deterministic(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What is computed from the latents, and what was not seen, drawn."""
+    def deterministics(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The deterministic sites at one draw of all latents, and what was not seen, drawn."""
         trace = run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
         sites = self.of("deterministic", "unseen")
         return {site.name: trace.nodes[site.name]["value"] for site in sites}

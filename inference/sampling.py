@@ -49,14 +49,6 @@ def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
     return fn
 
 
-def support_of(fn: dist.TorchDistribution) -> Any:
-    """The support of a distribution; None where it states none, as an observed one need not."""
-    try:
-        return fn.support
-    except (NotImplementedError, AttributeError):
-        return None
-
-
 def shape_of(fn: dist.TorchDistribution, value: Tensor) -> tuple[int, ...]:
     """The shape that a distribution gives its values; that of the value where it states none."""
     return tuple(fn.shape()) if hasattr(fn, "shape") else tuple(value.shape)

@@ -25,7 +25,7 @@ from ._problem import Fit, Problem
 from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
-from .sampling import support_of
+from .supports import support_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,9 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -15,11 +17,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation, AutoNormalizingFlow
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from . import batching, by_row, guides, weights
+from . import _source, batching, by_row, guides, weights
 from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .chains import DISCRETE, DRAWS, FIT, seeded
@@ -29,6 +32,7 @@ from .prepare import clash, where
 from .program import (
     NOT_VECTORISED,
     Batch,
+    Lines,
     Program,
     Weighted,
     further_draws,
@@ -45,6 +49,11 @@ _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}
 Aim = Literal["elbo", "iwae"]
 # Stream of the random numbers that a guide begins with, apart from those of its steps.
 _BEGIN = 1
+# And of draws that are looked at for what is outside of supports.
+_LOOK = 2
+# Draws by which it is seen whether a guide stays inside of the model's supports, and if not.
+_LOOKED_AT = 200
+_MINUS_INFINITY = "its ELBO is minus infinity; use nuts, or a guide that draws no such values"
 # Random points from which `begin=map` searches the mode.
 _STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
@@ -110,6 +119,8 @@ def svi(
         BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
     program = Program(problem)
+    if isinstance(_module(_own(guide, program)), AutoLaplaceApproximation):
+        return _laplace(problem, draws, seed, context)
     with seeded(seed, FIT, _BEGIN):
         chosen, findings = _chosen(guide, program, begin, seed, context)
     shown = program if rows is None else _of_first(program, chosen.guide, rows, seed)
@@ -118,7 +129,7 @@ def svi(
     own = {"lr": lr, "window": window, "schedule": schedule, "particles": particles}
     used |= {name: value for name, value in own.items() if value is not None}
     pace = Pace(steps, batch_size, compile=compile, objective=objective, **used)
-    with store():
+    with store(), _in_mode(chosen.guide, False):
         with seeded(seed, FIT, _BEGIN):
             _check_aim(objective, program, chosen)
         ended = trained(program, chosen, pace, seed, context)
@@ -131,6 +142,16 @@ def svi(
     ended["findings"] = findings + ended["findings"] + told
     kept = None if shown is program else shown.problem.n
     return Fit(params=params, settings=used, metrics=metrics, rows=kept, **sample, **ended)
+
+
+def _laplace(problem: Problem, draws: int, seed: int, context: Context) -> Fit:
+    """What Pyro's `AutoLaplaceApproximation` stands for; while it is trained it is a point."""
+    from .laplace import laplace  # which is made of what is made of this module
+
+    fit = laplace(problem, seed=seed, context=context, draws=draws)
+    what = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
+    fit.findings.append(Finding("note", what))
+    return fit
 
 
 def _of_first(program: Program, guide: Callable, rows: int, seed: int) -> Program:
@@ -174,12 +195,13 @@ def trained_guide(
     with store():
         program = Program(replace(problem, params=params))
         chosen = resolve(guide, program)
-        run(chosen.guide, problem.tensors)
-        for name in pyro.get_param_store():
-            if name not in params or chosen.packed is not None:
-                raise Refused(f"the run has not learned {name}; give a run of this very guide")
-        _put(params)
-        yield program, chosen.guide
+        with _in_mode(chosen.guide, False):
+            run(chosen.guide, problem.tensors)
+            for name in pyro.get_param_store():
+                if name not in params or chosen.packed is not None:
+                    raise Refused(f"the run has not learned {name}; give a run of this very guide")
+            _put(params)
+            yield program, chosen.guide
 
 
 def _put(values: Mapping[str, Any]) -> None:
@@ -189,8 +211,14 @@ def _put(values: Mapping[str, Any]) -> None:
         to_space = transform_to(state["constraints"][name])
         if name in values and to_space(param).shape == tuple(values[name].shape):
             value = torch.as_tensor(values[name]).to(param)
-            with torch.no_grad():  # in place: modules hold these very tensors
-                param.copy_(to_space.inv(value))
+            _lend(param, to_space.inv(value).detach())
+
+
+def _lend(param: Tensor, data: Tensor) -> None:
+    """Give a parameter, which modules of the user's may hold, other values until `store` ends."""
+    if not hasattr(param, "lent"):
+        param.lent = param.data
+    param.data = data
 
 
 def climbed(
@@ -226,11 +254,15 @@ class Pace:
 
 @contextmanager
 def store() -> Iterator[None]:
-    """A parameter store of the fit's own."""
+    """A parameter store of the fit's own, after which modules hold the values they had before."""
     with pyro.get_param_store().scope(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         pyro.clear_param_store()
-        yield
+        try:
+            yield
+        finally:
+            for param in pyro.get_param_store().get_state()["params"].values():
+                param.data = vars(param).pop("lent", param.data)
 
 
 def trained(
@@ -240,8 +272,7 @@ def trained(
     problem, size = program.problem, pace.batch_size
     if size is not None and problem.n is not None and size >= problem.n:
         size = None
-    _train(chosen.guide, True)
-    with seeded(seed, FIT):
+    with seeded(seed, FIT), _in_mode(chosen.guide, True):
         parts = batches(problem, size)
         ahead = [next(parts), next(parts)]
         gradient, params = prepared(program, chosen, pace, ahead, context.graphs)
@@ -258,11 +289,83 @@ def trained(
             live=chosen.live,
             of_rows=by_row.is_of_rows(program),
         )
+        _check_draws(program, chosen, seed)
         # At the end of a window the batches of a pass are all drawn: a new pass begins.
         parts = batches(problem, size) if ascent.load() else chain(ahead, parts)
-        ended = ascent.run(gradient, parts, context)
-    _train(chosen.guide, False)
+        try:
+            ended = ascent.run(gradient, parts, context)
+        except Fault:
+            _check_edges(program, chosen, seed)
+            raise
+        if ended.get("status") == "failed":
+            _check_edges(program, chosen, seed)
     return {"findings": [], **ended}
+
+
+def _check_draws(program: Program, chosen: Guide, seed: int) -> None:
+    """Refuse a guide that draws what the priors or the data exclude.
+
+    Outside of a support torch's densities may be finite, and the fit that of another model.
+    """
+    if not chosen.density or not (program.bounded or program.edges):
+        return
+    with seeded(seed, FIT, _LOOK), pyro.validation_enabled(False):
+        values, _ = _draw(program, chosen.guide, _LOOKED_AT)
+    _check_values(program, chosen.guide, values)
+
+
+def _check_values(program: Program, guide: Callable, values: Mapping[str, Tensor]) -> None:
+    """The same of draws (S, *shape).
+
+    Raises:
+        Refused: with the latent or the observation, its line, and what to do.
+    """
+    inside = over_draws(program.inside, values, program.elements) if program.bounded else {}
+    for name, within in inside.items():
+        if not within.all():
+            fn = program.sites[name].fn
+            line = _line(program, guide, name)
+            raise Refused(
+                f"the guide draws {name} outside the support of its prior, {line}; "
+                f"give it the support of {type(base_of(fn)).__name__} (LogNormal, Beta, ...), or "
+                "use a shared guide such as normal"
+            )
+    if not program.edges:
+        return
+    for i in range(min(_LOOKED_AT, len(next(iter(values.values()))))):
+        _check_excluded(program, {name: value[i] for name, value in values.items()})
+
+
+def _check_excluded(program: Program, values: Mapping[str, Tensor]) -> None:
+    said = program.excluded(values)
+    if said is not None:
+        raise Refused(f"{said} at values that the guide reaches: {_MINUS_INFINITY}")
+
+
+def _check_edges(program: Program, chosen: Guide, seed: int) -> None:
+    """Refuse, after an objective that is not finite, where the density is zero near the guide."""
+    if not chosen.density or not program.problem.identified:
+        return
+    _check_draws(program, chosen, seed)
+    with seeded(seed, FIT, _LOOK):
+        u = {"u": 2 * torch.randn(_LOOKED_AT, program.size)}
+        density = over_draws(lambda one: program.log_density(one["u"]), u, program.elements)
+    zero = u["u"][density == -torch.inf]
+    if not len(zero):
+        return
+    _check_excluded(program, program.constrain(zero[0]))
+    site = program.barred(zero[0])
+    if site is not None:
+        raise Refused(
+            f"the site {site} gives a density of zero to values that the guide reaches, "
+            f"{program.line(site)}: {_MINUS_INFINITY}"
+        )
+
+
+def _line(program: Program, guide: Callable, name: str) -> str:
+    lines = Lines()
+    run(guide, program.problem.tensors, lines)
+    return lines.found.get(name) or _source.of_function(guide) or "in the guide"
 
 
 def _sample(
@@ -275,6 +378,8 @@ def _sample(
     with seeded(seed, DRAWS):
         if of_all is None:
             values, log_q = _draw(program, chosen.guide, draws)
+            if density:
+                _check_values(program, chosen.guide, values)
         else:
             values = {name: value.detach() for name, value in of_all.items()}
         if density and _affordable(program, draws):
@@ -324,27 +429,73 @@ def _affordable(program: Program, draws: int) -> bool:
 def resolve(
     guide: str | Guide | Callable, program: Program, init: guides.Init | None = None
 ) -> Guide:
-    """The `Guide` of that name (or function): the model's own first, then the shared ones."""
+    """The `Guide` of that name (or function): the model's own first, then the shared ones.
+
+    One of Pyro's automatic guides is copied, as it was made: what it learns stays with the run.
+    """
     init = program.start_of if init is None else init
-    if isinstance(guide, str):
-        own = program.problem.guides
-        name, argument = guides.parse(guide, own)
-        if name in own:
-            kept = program.kept(own[name])
-            _train(kept, False)
-            return Guide(kept, objective=program.problem.objectives.get(name))
-        return guides.GUIDES[name](program, init, **argument)
     if isinstance(guide, Guide):
-        return guide
-    _train(guide, False)
-    return Guide(program.kept(guide))
+        return replace(guide, guide=_anew(guide.guide))
+    if isinstance(guide, str) and guide not in program.problem.guides:
+        name, argument = guides.parse(guide)
+        return guides.GUIDES[name](program, init, **argument)
+    objective = program.problem.objectives.get(guide) if isinstance(guide, str) else None
+    return Guide(program.kept(_anew(_own(guide, program))), objective=objective)
 
 
-def _train(guide: Callable, whether: bool) -> None:
+def _own(guide: str | Guide | Callable, program: Program) -> Any:
+    """The function behind the name of one of the model's own guides; others as they are."""
+    if isinstance(guide, str):
+        name, _ = guides.parse(guide, program.problem.guides)
+        return program.problem.guides.get(name)
+    return guide.guide if isinstance(guide, Guide) else guide
+
+
+def _module(guide: Any) -> nn.Module | None:
+    """The module that a guide is, under its options and handlers."""
+    guide = inspect.unwrap(guide)
+    if isinstance(guide, partial):
+        return _module(guide.func)
+    return guide if isinstance(guide, nn.Module) else None
+
+
+@contextmanager
+def _in_mode(guide: Callable, training: bool) -> Iterator[None]:
     """Set what a guide that is a module of torch does in training alone: dropout and the like."""
-    module = inspect.unwrap(guide)
-    if isinstance(module, nn.Module):
-        module.train(whether)
+    module = _module(guide)
+    before = {} if module is None else {part: part.training for part in module.modules()}
+    if module is not None:
+        module.train(training)
+    try:
+        yield
+    finally:
+        for part, was in before.items():
+            part.training = was
+
+
+def _anew(guide: Any) -> Any:
+    """A copy of one of Pyro's automatic guides as if it had never been called; others themselves.
+
+    These take their shapes from the data of their first call, and learn ever further.
+    """
+    if isinstance(guide, partial):
+        return partial(_anew(guide.func), *guide.args, **guide.keywords)
+    if not isinstance(guide, AutoGuide):
+        return guide
+    parts = [part for part in guide.modules() if isinstance(part, AutoGuide)]
+    known = [(part._model, part.master) for part in parts]
+    # What a first call makes is not copied.
+    made = [vars(part).get(name) for part in parts for name in ("prototype_trace", "plates")]
+    flows = [part for part in parts if isinstance(part, AutoNormalizingFlow)]
+    made += [flow.transform for flow in flows]
+    instead = {id(what): None for what in made if what is not None}
+    instead |= {id(flow._prototype_tensor): torch.zeros(()) for flow in flows}
+    copied = deepcopy(guide, instead)
+    twins = [part for part in copied.modules() if isinstance(part, AutoGuide)]
+    for part, twin, (model, master) in zip(parts, twins, known):  # a copy takes these off
+        part._model, part.master = model, master
+        twin._model = model
+    return copied
 
 
 def _chosen(
@@ -450,7 +601,7 @@ def _flatten(params: Sequence[Tensor], graphs: Graphs | None) -> Tensor:
     flat = flat if graphs is None else graphs.memory("parameters", flat)
     start = 0
     for param in params:
-        param.data = flat[start : start + param.numel()].view(param.shape)
+        _lend(param, flat[start : start + param.numel()].view(param.shape))
         start += param.numel()
     return flat
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from . import discrete
 from ._layers import Call, Layers, layers
 from ._problem import Finding, Guide, Refused
-from .mode import elementwise
 from .program import Program, run
 from .sampling import base_of
+from .supports import elementwise
 
 # Standard deviation that a weight starts with, in those of the starting values of its layer.
 _SPREAD = 0.1
@@ -62,7 +62,7 @@ class Points:
     def __init__(self, program: Program, init: Callable[[Any], Tensor], *, prior: bool = True):
         self.program, self.prior, self.start = program, prior, {}
         for site in program.of("latent"):
-            if site.plates or elementwise(site.fn.support) is not constraints.real:
+            if site.plates or elementwise(site.support) is not constraints.real:
                 raise Refused(
                     f"this guide is for the weights of a network, and {site.name} is bounded or "
                     "in a plate; use the guide normal"

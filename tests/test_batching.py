@@ -443,7 +443,7 @@ def test_a_guide_of_rows_looks_at_each_by_itself(guide, reason):
     problem = problem_from(coded, {"y": Y})
     if reason is None:
         fit(problem, guide=guide)
-        assert not isinstance(guide, nn.Module) or not guide.training
+        assert not isinstance(guide, nn.Module) or guide.training  # as it was given
     else:
         with pytest.raises(Refused, match=f"{reason}.*batch_size out"):
             fit(problem, guide=guide)

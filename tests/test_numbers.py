@@ -47,8 +47,9 @@ def test_a_density_that_is_not_finite_names_its_site():
 def test_an_edge_that_the_data_set_is_a_note():
     def model(y):
         top = pyro.sample("top", dist.Exponential(0.1))
+        wide = pyro.sample("wide", dist.Exponential(1.0))
         with pyro.plate("row", len(y)):
-            pyro.sample("y", dist.Uniform(-2.0, top), obs=y)
+            pyro.sample("y", dist.Uniform(-2.0, top * wide), obs=y)
 
     (check,) = found(_numbers.density, model, y=Y)
     assert check.ok is None and "the log density is -inf at" in check.what

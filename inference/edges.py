@@ -1,0 +1,167 @@
+"""What observations leave of the latents' supports.
+
+Under `y ~ Uniform(0, top)` no `top` below the largest `y` has a density. A sampler that meets such
+an edge steps back from it, and a guide that reaches over it has an ELBO of minus infinity; so the
+latent is given the support that the data leave it, wherever the edge is a bound on one latent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+from torch.distributions import biject_to, transforms
+
+from .supports import elementwise
+
+Values = Mapping[str, Tensor]
+# Steps of Newton's method (a linear bound needs one), the step at which it ends and the difference
+# up to which two bounds are the same, both relative and in units of the last place.
+_STEPS, _SETTLED, _SAME = 50, 16.0, 1e4
+# How far beyond a bound, relative to it, is looked for what the rows allow.
+_BEYOND = (1e-3, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0, 1000.0)
+# Most elements of a matrix of slopes, and the least distance from a bound.
+_MOST, _TINY = 10_000_000, 1e-300
+
+
+class Between(constraints.Constraint):
+    """Numbers from `lower_bound` to `upper_bound`, tensors whose elements may be infinite."""
+
+    def __init__(self, lower_bound: Tensor, upper_bound: Tensor):
+        self.lower_bound, self.upper_bound = torch.broadcast_tensors(lower_bound, upper_bound)
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value >= self.lower_bound) & (value <= self.upper_bound)
+
+
+class _OntoBetween(transforms.Transform):
+    """From the line to an interval: by a logistic function, an exponential one, or as it is."""
+
+    domain = constraints.real
+    bijective = True
+    sign = +1
+
+    def __init__(self, codomain: Between):
+        super().__init__()
+        self.codomain = codomain
+        low, high = codomain.lower_bound, codomain.upper_bound
+        self.has = low > -torch.inf, high < torch.inf
+        self.low, self.high = (
+            torch.where(has, end, 0.0) for has, end in zip(self.has, (low, high))
+        )
+
+    def _choose(self, both: Tensor, above: Tensor, below: Tensor, free: Tensor) -> Tensor:
+        low, high = self.has
+        one_end = torch.where(low, above, below)
+        return torch.where(low & high, both, torch.where(low | high, one_end, free))
+
+    def _call(self, x: Tensor) -> Tensor:
+        both = self.low + (self.high - self.low) * torch.sigmoid(x)
+        return self._choose(both, self.low + x.exp(), self.high - (-x).exp(), x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        above, below = (y - self.low).clamp(min=_TINY), (self.high - y).clamp(min=_TINY)
+        return self._choose(above.log() - below.log(), above.log(), -below.log(), y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        sigmoid = torch.nn.functional.logsigmoid
+        width = torch.where(self.has[0] & self.has[1], self.high - self.low, 1.0)
+        both = width.log() + sigmoid(x) + sigmoid(-x)
+        return self._choose(both, x, -x, torch.zeros_like(x))
+
+
+@biject_to.register(Between)
+def _onto_between(between: Between) -> transforms.Transform:
+    return _OntoBetween(between)
+
+
+def narrowed(support: Any, low: Tensor, high: Tensor) -> Any:
+    """A support of single elements, an interval or the line, cut to an interval."""
+    inner = elementwise(support)
+    own_low, own_high = (getattr(inner, f"{end}_bound", None) for end in ("lower", "upper"))
+    low = low if own_low is None else torch.maximum(torch.as_tensor(own_low).to(low), low)
+    high = high if own_high is None else torch.minimum(torch.as_tensor(own_high).to(high), high)
+    found = Between(low, high)
+    return constraints.independent(found, support.event_dim) if support.event_dim else found
+
+
+def limits(
+    slack: Callable[[Values], Tensor], starts: Sequence[Values]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The bounds that observations put on single elements of the latents.
+
+    Args:
+        slack: by how much each observation is inside of its support, (rows,); negative outside.
+        starts: several values of the latents. A row counts whose slack depends on one and the same
+            element at all of them, and a bound that is the same from each, with nothing beyond.
+
+    Returns:
+        Latent to its lower and upper bounds, in its shape, infinite where there is none; those
+        alone that have one.
+    """
+    names, like = list(starts[0]), starts[0].values()
+    sizes = [value.numel() for value in like]
+
+    def cut(x: Tensor) -> dict[str, Tensor]:
+        parts = zip(names, x.split(sizes), like)
+        return {name: part.view(value.shape) for name, part, value in parts}
+
+    def rows(x: Tensor) -> Tensor:
+        return slack(cut(x))
+
+    points = [torch.cat([v.detach().flatten() for v in start.values()]) for start in starts]
+    if points[0].numel() * rows(points[0]).numel() > _MOST:
+        return {}
+    depends = torch.stack([_slopes(rows, x) != 0 for x in points]).any(0)  # (rows, d)
+    owned = depends & (depends.sum(1, keepdim=True) == 1)
+    low, high = (_agreed(rows, points, owned, sign) for sign in (1.0, -1.0))
+    ends = {name: (a, b) for (name, a), b in zip(cut(low).items(), cut(high).values())}
+    return {n: pair for n, pair in ends.items() if any(end.isfinite().any() for end in pair)}
+
+
+def _unit(values: Tensor) -> Tensor:
+    """One in the last place, of 1 at least."""
+    return torch.finfo(values.dtype).eps * (1 + values.abs())
+
+
+def _slopes(rows: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return torch.autograd.functional.jacobian(rows, x, vectorize=True)
+
+
+def _agreed(
+    rows: Callable[[Tensor], Tensor], points: Sequence[Tensor], owned: Tensor, sign: float
+) -> Tensor:
+    """The greatest value of each element that its rows demand (`sign` 1), or the least (-1)."""
+    first, *others = [_bound(rows, x, owned, sign) for x in points]
+    agreed = first.isfinite()
+    for other in others:
+        agreed &= (other - first).abs() <= _SAME * _unit(first)
+    for x in points[:2]:
+        for distance in _BEYOND:
+            beyond = torch.where(agreed, first - sign * distance * (1 + first.abs()), x)
+            with torch.no_grad():
+                inside = rows(beyond)[:, None] >= 0
+            agreed &= (owned & ~inside).any(0)
+    return torch.where(agreed, first, -sign * torch.inf)
+
+
+def _bound(rows: Callable[[Tensor], Tensor], x: Tensor, owned: Tensor, sign: float) -> Tensor:
+    """The same from one point by Newton's method, for all elements at once: (d,).
+
+    No number where it does not settle, infinite where no row demands anything.
+    """
+    end, none = x, torch.tensor(-sign * torch.inf)
+    for _ in range(_STEPS):
+        slopes = _slopes(rows, end)
+        roots = end - rows(end).detach()[:, None] / slopes
+        roots = torch.where(owned & (sign * slopes > 0), roots, none)
+        new = roots.amax(0) if sign > 0 else roots.amin(0)
+        settled = new.isinf() | ((new - end).abs() <= _SETTLED * _unit(end))
+        end = torch.where(new.isinf(), end, new)
+        if settled.all() or not end.isfinite().all():
+            break
+    return torch.where(new.isinf(), none, torch.where(settled, end, torch.nan))
