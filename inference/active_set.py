@@ -1,0 +1,309 @@
+"""Newton's method for a maximum, in the interior or on kinks.
+
+On kinks it is an active-set method: some residuals are held at zero, and Newton steps climb the
+smooth piece on the others' side. Where r_A = 0 is held with multipliers l, a maximum has
+gradient = sum_i l_i grad r_i with j_i <= l_i <= 0, j_i < 0 the jump of the slope across r_i = 0;
+and the Hessian of density - l r_A is negative definite on the null space of grad r_A.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import optimize
+from torch import Tensor
+
+from .kinks import Kinks
+
+# Newton steps below this (relative to 1 + |u|) mean the mode is found to double precision.
+STEP_TOLERANCE = 1e-10
+_MOST_STEPS = 200
+# A gradient counts as a sum of multipliers where what is left of it is smaller than this.
+_LEFT = 1e-7
+# Singular values, eigenvalues and jumps below this share of the largest are zero.
+_ZERO = 1e-9
+
+
+def hessian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    """Exact second derivatives at `u`, (d, d), symmetrised."""
+    matrix = torch.autograd.functional.hessian(function, u)
+    return (matrix + matrix.T) / 2
+
+
+def newton(matrix: Tensor, gradient: Tensor) -> Tensor:
+    """Newton's step, the shortest one where the information is singular."""
+    scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
+    scaled = matrix / scale[:, None] / scale
+    step = torch.linalg.lstsq(-scaled, (gradient / scale)[:, None], driver="gelsd").solution
+    return step[:, 0] / scale
+
+
+def size(step: Tensor, u: Tensor) -> float:
+    """The largest share of 1 + |u| by which a step changes `u`."""
+    return (step.abs() / (1 + u.abs())).max().item() if len(u) else 0.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """Where an ascent on kinks ended.
+
+    Attributes:
+        u: the end (d,).
+        hessian: second derivatives along the kinks that hold it, minus one across them, (d, d).
+        step: the last step (d,).
+        kinks: which residuals are held at zero, (m,) of bool.
+        optimal: no direction rises, to first order.
+    """
+
+    u: Tensor
+    hessian: Tensor
+    step: Tensor
+    kinks: Tensor
+    optimal: bool
+
+
+class _Local(NamedTuple):
+    """The density near `u` to first order, coordinates scaled to be alike.
+
+    Attributes:
+        value: of the piece.
+        gradient: of the piece, scaled (d,).
+        across: gradients of the active residuals, scaled (a, d).
+        jumps: what the slope in each of these residuals changes by as it passes zero (a,).
+        residual: of the active ones (a,).
+        multipliers: of the active ones, within their bounds (a,).
+    """
+
+    value: float
+    gradient: Tensor
+    across: Tensor
+    jumps: Tensor
+    residual: Tensor
+    multipliers: Tensor
+
+    @property
+    def left(self) -> Tensor:
+        """What the multipliers leave of the gradient: the direction of steepest ascent (d,)."""
+        return self.gradient - self.across.T @ self.multipliers
+
+
+def settle(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Held:
+    """The maximum on kinks that is nearest to `u`.
+
+    Args:
+        kinks: the density and its residuals.
+        u: a point near the maximum (d,).
+        limit: how far |u| may go (d,).
+        near: residuals (m,) up to this are tried at zero first.
+    """
+    return _Ascent(kinks, u, limit, near).run()
+
+
+class _Ascent:
+    """One ascent: a point, the signs of its residuals, and those that are held at zero."""
+
+    def __init__(self, kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor):
+        self.kinks, self.u, self.limit = kinks, u, limit
+        residuals = kinks.residuals(u)
+        self.side = torch.where(residuals < 0, -1.0, 1.0).to(u)  # where a kink is left to
+        self.active = residuals.abs() <= near
+        self.scale = torch.ones_like(u)
+
+    @property
+    def signs(self) -> Tensor:
+        """Signs of the piece: the held residuals are taken as positive."""
+        return torch.where(self.active, torch.ones_like(self.side), self.side)
+
+    def run(self) -> Held:
+        """Steps until none is left to take."""
+        for _ in range(_MOST_STEPS):
+            here = self._local()
+            step, direction, matrix = self._step(here)
+            still = size(step, self.u) < STEP_TOLERANCE
+            if still and not self._release(here):
+                break
+            if not still and not self._move(step, direction):
+                break
+        return self._held(here, step, matrix, still)
+
+    # -- first order -----------------------------------------------------------------------------
+
+    def _local(self) -> _Local:
+        """The neighbourhood, without the residuals that are no peaks of the density."""
+        while True:
+            here = self._differentiated()
+            if len(here.jumps) == 0:
+                return here
+            peaks = here.jumps < -_ZERO * here.jumps.abs().max().clamp_min(1e-300)
+            if peaks.all():
+                return here
+            self.active[self.active.nonzero()[~peaks, 0]] = False
+
+    def _differentiated(self) -> _Local:
+        u = self.u.clone().requires_grad_()
+        value, residuals = self.kinks.piece(u, self.signs)
+        index = self.active.nonzero()[:, 0]
+        gradient = _gradient(value, u)
+        across = torch.stack([_gradient(residuals[i], u) for i in index]) if len(index) else None
+        across = self.u.new_zeros(0, len(u)) if across is None else across
+        self.scale = self._scale(across)
+        across, gradient = across / self.scale, gradient / self.scale
+        length = across.square().sum(1)
+        others = [self._flipped(i) / self.scale for i in index]
+        changes = torch.stack([gradient - other for other in others]) if others else across
+        jumps = (changes * across).sum(1) / length.clamp_min(1e-300)
+        jumps = torch.where(length > 0, jumps, 0.0)
+        multipliers = _multipliers(across, gradient, jumps)
+        residual = residuals[self.active].detach()
+        return _Local(value.item(), gradient, across, jumps, residual, multipliers)
+
+    def _scale(self, across: Tensor) -> Tensor:
+        """What to multiply coordinates by: the steepest of the residuals has slope one in each."""
+        steepest = across.abs().max(0).values if len(across) else torch.zeros_like(self.u)
+        return torch.where(steepest > 0, steepest, 1.0)
+
+    def _flipped(self, i: Tensor) -> Tensor:
+        """The gradient on the other side of one kink."""
+        signs = self.signs
+        signs[i] = -signs[i]
+        u = self.u.clone().requires_grad_()
+        return _gradient(self.kinks.piece(u, signs)[0], u)
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def _step(self, here: _Local) -> tuple[Tensor, bool, Tensor]:
+        """Newton's step; whether it is a mere direction; second derivatives along the kinks."""
+
+        def lagrangian(u: Tensor) -> Tensor:
+            value, residuals = self.kinks.piece(u, self.signs)
+            return value - here.multipliers @ residuals[self.active]
+
+        matrix = hessian(lagrangian, self.u) / self.scale[:, None] / self.scale
+        normal, null = _split(here.across, here.residual)
+        reduced = null.T @ matrix @ null
+        slope = null.T @ (here.gradient + matrix @ normal)
+        direction = not _negative(reduced) and _steep(here, null.T @ here.gradient)
+        if direction:
+            tangent = null.T @ here.gradient
+            tangent = tangent / tangent.norm()
+        else:
+            tangent = newton(reduced, slope) if null.shape[1] else slope
+        outward = null @ reduced @ null.T - (torch.eye(len(null)).to(null) - null @ null.T)
+        full = outward * self.scale[:, None] * self.scale
+        return (normal + null @ tangent) / self.scale, direction, full
+
+    def _move(self, step: Tensor, direction: bool) -> bool:
+        """Go along a step, no further than to the next kink; False where nothing rises."""
+        before = self._value(self.u)
+        length = 1.0
+        room = (self.limit - self.u.abs()).clamp(min=0)
+        longest = ((room + 2 * self.u.abs() * (self.u * step < 0)) / step.abs()).min().item()
+        if direction:
+            length = self._stretch(step, before, longest)
+        for _ in range(40):
+            length, met = self._met(step, min(length, longest))
+            there = self.u + length * step
+            if self._value(there) >= before - 1e-9 * (1 + abs(before)):
+                self.u = there
+                self.side = torch.where(met, -self.side, self.side)
+                self.active = self.active | met
+                return bool(length > 0) or bool(met.any())
+            length /= 2
+        return False
+
+    def _stretch(self, step: Tensor, before: float, longest: float) -> float:
+        """How often a direction can be doubled while the density rises and no kink is met."""
+        length, best = 1e-3, before
+        while length < longest and length < 1e9:
+            value = self._value(self.u + 2 * length * step)
+            if not value > best or self._met(step, 2 * length)[1].any():
+                break
+            length, best = 2 * length, value
+        return 2 * length
+
+    def _met(self, step: Tensor, length: float) -> tuple[float, Tensor]:
+        """The length cut at the first kink that is met on the way, and which are met there."""
+        now = self._residuals(self.u)
+        then = self._residuals(self.u + length * step)
+        crossing = ~self.active & (then * self.side < 0)
+        if not crossing.any():
+            return length, crossing
+        share = torch.where(crossing, (now / (now - then)).clamp(0, 1), torch.inf)
+        first = share.min().item()
+        return length * first, crossing & (share <= first + 1e-12)
+
+    def _release(self, here: _Local) -> bool:
+        """Let go of the kinks whose multipliers are beyond their bounds; False if none is."""
+        left = here.left
+        if left.norm() <= _LEFT * (1 + here.gradient.norm()):
+            return False
+        index = self.active.nonzero()[:, 0]
+        rise = here.across @ left
+        slack = 1e-6 * here.jumps.abs()
+        up = (rise > 0) & (here.multipliers >= -slack)
+        down = (rise < 0) & (here.multipliers <= here.jumps + slack)
+        if not (up | down).any():
+            return False
+        self.side[index[up]], self.side[index[down]] = 1.0, -1.0
+        self.active[index[up | down]] = False
+        return True
+
+    def _held(self, here: _Local, step: Tensor, matrix: Tensor, still: bool) -> Held:
+        small = bool(here.left.norm() <= _LEFT * (1 + here.gradient.norm()))
+        return Held(self.u, matrix, step, self.active.clone(), still and small)
+
+    def _value(self, u: Tensor) -> float:
+        with torch.no_grad():
+            value = self.kinks.density(u).item()
+        return value if np.isfinite(value) else -np.inf
+
+    def _residuals(self, u: Tensor) -> Tensor:
+        return self.kinks.piece(u.detach().clone().requires_grad_(), self.signs)[1].detach()
+
+
+def _gradient(value: Tensor, u: Tensor) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(u)
+    found = torch.autograd.grad(value, u, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros_like(u) if found is None else found.detach()
+
+
+def _multipliers(across: Tensor, gradient: Tensor, jumps: Tensor) -> Tensor:
+    """The multipliers within their bounds that leave least of the gradient, (a,)."""
+    if len(jumps) == 0 or not (jumps < 0).all():
+        return torch.zeros_like(jumps)
+    lengths = across.norm(dim=1)
+    # Of unit gradients, so that residuals of any unit weigh alike.
+    bounds = ((jumps * lengths).numpy(), np.zeros(len(jumps)))
+    unit = (across / lengths[:, None]).T.numpy()
+    found = optimize.lsq_linear(unit, gradient.numpy(), bounds, method="bvls", tol=1e-14)
+    return torch.as_tensor(found.x).to(gradient) / lengths
+
+
+def _split(across: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """The shortest step (d,) that brings residuals to zero; directions (d, k) that keep them."""
+    d = across.shape[1]
+    if len(across) == 0:
+        return across.new_zeros(d), torch.eye(d).to(across)
+    lengths = across.norm(dim=1)
+    left, values, right = torch.linalg.svd(across / lengths[:, None])
+    rank = int((values > _ZERO * values[0]).sum())
+    coordinates = (left.T @ (residual / lengths))[:rank] / values[:rank]
+    return -right[:rank].T @ coordinates, right[rank:].T
+
+
+def _negative(matrix: Tensor) -> bool:
+    """Whether a symmetric matrix is negative definite."""
+    if len(matrix) == 0:
+        return True
+    eigenvalues = torch.linalg.eigvalsh(matrix)
+    return bool(eigenvalues[-1] < -_ZERO * eigenvalues.abs().max())
+
+
+def _steep(here: _Local, along: Tensor) -> bool:
+    """Whether the density rises along the kinks by more than rounding."""
+    return bool(along.norm() > _ZERO * (1 + here.gradient.norm()))

@@ -1,0 +1,271 @@
+"""Kinks of a density: where a model takes |r|, the larger of two numbers, or a branch on a sign.
+
+Each is an absolute value of some residual r(u): max(a, b) = (a + b + |a - b|) / 2. With the signs
+of all residuals fixed, the density is smooth: the abs-normal form of Griewank and Walther (2016,
+doi:10.1080/10556788.2016.1189549). `Kinks` gives these smooth pieces, and smoothed versions of the
+whole. Pyro's Laplace densities are seen by the same means as a `relu` of the user's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from . import _bits, _source
+
+Density = Callable[[Tensor], Tensor]
+
+# Libraries whose own absolute values guard against overflow or cancel; and those whose do not.
+_LIBRARIES = ("torch.", "pyro.", "inference.")
+_KINKED = ("torch.distributions.laplace", "pyro.distributions.asymmetriclaplace")
+# What stands between the caller and the operation.
+_BETWEEN = ("torch.overrides", "torch.nn.", "torch.functional", "torch._tensor")
+_BETWEEN = (*_BETWEEN, _bits.__name__, __name__)
+# Numbers of which the largest is taken by comparing pairs.
+_MOST_COMPARED = 64
+
+
+class _Tape(TorchFunctionMode):
+    """Keeps every residual of a run, flat and in order, with the line of the user's it is on."""
+
+    def __init__(self):
+        super().__init__()
+        self.residuals: list[Tensor] = []
+        self.places: list[str | None] = []
+        self.size = 0
+        self._parts: dict[int, slice] = {}
+        self._branches: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        rule = _RULES.get(function)
+        if rule is not None and _varies(args) and not _in_library():
+            found = rule(self, *args, **(kwargs or {}))
+            if found is not NotImplemented:
+                return found
+        return function(*args, **(kwargs or {}))
+
+    def part(self, r: Tensor) -> slice:
+        """Where a residual stands among all, noted if it is new."""
+        if id(r) not in self._parts:
+            self._parts[id(r)] = slice(self.size, self.size + r.numel())
+            self.size += r.numel()
+            self.residuals.append(r)  # also kept alive, so that its id is unique
+            self.places.append(_source.here())
+        return self._parts[id(r)]
+
+    def absolute(self, r: Tensor) -> Tensor:
+        """|r|, as this run takes it."""
+        self.part(r)
+        return r.abs()
+
+    def share(self, r: Tensor) -> Tensor:
+        """The share of the branch r > 0, 0 or 1 unless this run smooths it."""
+        self.part(r)
+        return (r > 0).to(r)
+
+    def above(self, r: Tensor) -> Tensor:
+        """Whether r > 0; `where` finds the residual again by the answer."""
+        share = self.share(r)
+        answer = share > 0.5
+        self._branches[id(answer)] = (answer, share)
+        return answer
+
+    def chosen(self, answer: Any, one: Any, other: Any) -> Any:
+        """`where` on such an answer."""
+        if id(answer) not in self._branches:
+            return NotImplemented
+        _, share = self._branches[id(answer)]
+        return _blend(answer, share, one, other)
+
+    def flat(self) -> Tensor:
+        """All residuals, (m,)."""
+        return torch.cat([r.flatten() for r in self.residuals])
+
+
+class _Piece(_Tape):
+    """The smooth piece on which the residuals have the given signs (m,)."""
+
+    def __init__(self, signs: Tensor):
+        super().__init__()
+        self.signs = signs
+
+    def absolute(self, r: Tensor) -> Tensor:
+        return self.signs[self.part(r)].view_as(r) * r
+
+    def share(self, r: Tensor) -> Tensor:
+        return (self.signs[self.part(r)].view_as(r) > 0).to(r)
+
+
+class _Smooth(_Tape):
+    """|r| is sqrt(r^2 + width^2), a branch the weighted mean of its two ends; widths (m,)."""
+
+    def __init__(self, width: Tensor):
+        super().__init__()
+        self.width = width
+
+    def absolute(self, r: Tensor) -> Tensor:
+        return (r.square() + self.width[self.part(r)].view_as(r).square()).sqrt()
+
+    def share(self, r: Tensor) -> Tensor:
+        return (1 + r / self.absolute(r)) / 2
+
+
+def _blend(answer: Tensor, share: Tensor, one: Any, other: Any) -> Tensor:
+    """The mean of two branches where both are finite; the chosen one elsewhere."""
+    one, other = torch.as_tensor(one), torch.as_tensor(other)
+    finite = one.isfinite() & other.isfinite()
+    mean = share * torch.where(finite, one, 0.0) + (1 - share) * torch.where(finite, other, 0.0)
+    return torch.where(finite, mean, torch.where(answer, one, other))
+
+
+def _varies(args: tuple) -> bool:
+    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args) or _branch(args)
+
+
+def _branch(args: tuple) -> bool:
+    """Whether these are the arguments of a `where`."""
+    return len(args) == 3 and isinstance(args[0], Tensor) and args[0].dtype == torch.bool
+
+
+def _in_library() -> bool:
+    """Whether a library that has no kinks of interest is at work."""
+    frame = sys._getframe(2)
+    while frame is not None and _name(frame).startswith(_BETWEEN):
+        frame = frame.f_back
+    name = "" if frame is None else _name(frame)
+    return name.startswith(_LIBRARIES) and name not in _KINKED
+
+
+def _name(frame: Any) -> str:
+    return frame.f_globals.get("__name__", "")
+
+
+# -- the operations that have kinks --------------------------------------------------------------
+
+
+def _absolute(tape: _Tape, x: Tensor) -> Tensor:
+    return tape.absolute(x)
+
+
+def _relu(tape: _Tape, x: Tensor, inplace: bool = False) -> Tensor:
+    return NotImplemented if inplace else (x + tape.absolute(x)) / 2
+
+
+def _larger(tape: _Tape, x: Tensor, other: Any) -> Tensor:
+    return (x + other + tape.absolute(x - other)) / 2
+
+
+def _smaller(tape: _Tape, x: Tensor, other: Any) -> Tensor:
+    return (x + other - tape.absolute(x - other)) / 2
+
+
+def _clamp(tape: _Tape, x: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    x = x if min is None else _larger(tape, x, min)
+    return x if max is None else _smaller(tape, x, max)
+
+
+def _largest(tape: _Tape, x: Tensor, *more: Any, pick: Callable = _larger, **kwargs: Any) -> Any:
+    """Of two tensors, or of all elements."""
+    if len(more) == 1 and isinstance(more[0], Tensor):
+        return pick(tape, x, more[0])
+    if more or kwargs or x.numel() > _MOST_COMPARED:
+        return NotImplemented
+    first, *others = x.flatten()
+    for element in others:
+        first = pick(tape, first, element)
+    return first
+
+
+def _compared(tape: _Tape, x: Any, other: Any, *, sign: int) -> Tensor:
+    """x > other, or x < other where the sign is -1: equality has no measure."""
+    r = x if isinstance(other, int | float) and other == 0 else x - other
+    above = tape.above(r)
+    return above if sign > 0 else _not(tape, above)
+
+
+def _not(tape: _Tape, answer: Tensor) -> Tensor:
+    _, share = tape._branches[id(answer)]
+    negated = ~answer
+    tape._branches[id(negated)] = (negated, 1 - share)
+    return negated
+
+
+def _where(tape: _Tape, answer: Tensor, *branches: Any) -> Any:
+    return tape.chosen(answer, *branches) if len(branches) == 2 else NotImplemented
+
+
+def _where_of(tape: _Tape, one: Tensor, answer: Tensor, other: Any) -> Any:
+    """`one.where(answer, other)`."""
+    return tape.chosen(answer, one, other)
+
+
+_RULES: dict[Any, Callable] = {
+    **dict.fromkeys([torch.abs, torch.absolute, Tensor.abs, Tensor.absolute], _absolute),
+    Tensor.__abs__: _absolute,
+    **dict.fromkeys([torch.relu, Tensor.relu, F.relu], _relu),
+    **dict.fromkeys([torch.clamp, Tensor.clamp, torch.clip, Tensor.clip], _clamp),
+    **dict.fromkeys([torch.clamp_min, Tensor.clamp_min], _larger),
+    **dict.fromkeys([torch.clamp_max, Tensor.clamp_max], _smaller),
+    **dict.fromkeys([torch.maximum, Tensor.maximum, torch.fmax, Tensor.fmax], _larger),
+    **dict.fromkeys([torch.minimum, Tensor.minimum, torch.fmin, Tensor.fmin], _smaller),
+    **dict.fromkeys([torch.max, Tensor.max, torch.amax, Tensor.amax], _largest),
+    **dict.fromkeys(
+        [torch.min, Tensor.min, torch.amin, Tensor.amin], partial(_largest, pick=_smaller)
+    ),
+    **dict.fromkeys(
+        [torch.gt, Tensor.gt, torch.ge, Tensor.ge, torch.greater], partial(_compared, sign=1)
+    ),
+    **dict.fromkeys(
+        [torch.lt, Tensor.lt, torch.le, Tensor.le, torch.less], partial(_compared, sign=-1)
+    ),
+    torch.where: _where,
+    Tensor.where: _where_of,
+}
+
+
+class Kinks:
+    """A density (d,) to a scalar, whose kinks are where one of m residuals is zero."""
+
+    def __init__(self, density: Density, places: list[str | None]):
+        self.density = density
+        self.places = places  # the user's line of each residual, (m,)
+
+    @classmethod
+    def of(cls, density: Density, u: Tensor) -> Kinks | None:
+        """The kinks that a run at `u` meets; None where there are none, or they change nothing."""
+        u = u.detach().requires_grad_()
+        with _Tape() as tape:
+            density(u)
+        places = [p for p, r in zip(tape.places, tape.residuals) for _ in range(r.numel())]
+        kinks = cls(density, places)
+        if not places:
+            return None
+        ones = torch.ones(len(places), dtype=u.dtype)
+        sides = [kinks.piece(u, sign * ones)[0].item() for sign in (1, -1)]
+        return None if sides[0] == sides[1] else kinks
+
+    def residuals(self, u: Tensor) -> Tensor:
+        """r(u), (m,), detached."""
+        with _Tape() as tape:
+            self.density(u.detach().requires_grad_())
+        return tape.flat().detach()
+
+    def piece(self, u: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+        """Density and residuals (m,), differentiable, of the piece with these signs (m,)."""
+        with _Piece(signs) as tape:
+            value = self.density(u)
+        return value, tape.flat()
+
+    def smoothed(self, u: Tensor, width: Tensor) -> Tensor:
+        """The density with each kink rounded over its width (m,)."""
+        with _Smooth(width):
+            return self.density(u)
