@@ -70,7 +70,6 @@ class _Local(NamedTuple):
     """The density near `u` to first order, coordinates scaled to be alike.
 
     Attributes:
-        value: of the piece.
         gradient: of the piece, scaled (d,).
         across: gradients of the active residuals, scaled (a, d).
         jumps: what the slope in each of these residuals changes by as it passes zero (a,).
@@ -78,7 +77,6 @@ class _Local(NamedTuple):
         multipliers: of the active ones, within their bounds (a,).
     """
 
-    value: float
     gradient: Tensor
     across: Tensor
     jumps: Tensor
@@ -144,34 +142,11 @@ class _Ascent:
             self.active[self.active.nonzero()[~peaks, 0]] = False
 
     def _differentiated(self) -> _Local:
-        u = self.u.clone().requires_grad_()
-        value, residuals = self.kinks.piece(u, self.signs)
-        index = self.active.nonzero()[:, 0]
-        gradient = _gradient(value, u)
-        across = torch.stack([_gradient(residuals[i], u) for i in index]) if len(index) else None
-        across = self.u.new_zeros(0, len(u)) if across is None else across
-        self.scale = self._scale(across)
-        across, gradient = across / self.scale, gradient / self.scale
-        length = across.square().sum(1)
-        others = [self._flipped(i) / self.scale for i in index]
-        changes = torch.stack([gradient - other for other in others]) if others else across
-        jumps = (changes * across).sum(1) / length.clamp_min(1e-300)
-        jumps = torch.where(length > 0, jumps, 0.0)
-        multipliers = _multipliers(across, gradient, jumps)
-        residual = residuals[self.active].detach()
-        return _Local(value.item(), gradient, across, jumps, residual, multipliers)
-
-    def _scale(self, across: Tensor) -> Tensor:
-        """What to multiply coordinates by: the steepest of the residuals has slope one in each."""
-        steepest = across.abs().max(0).values if len(across) else torch.zeros_like(self.u)
-        return torch.where(steepest > 0, steepest, 1.0)
-
-    def _flipped(self, i: Tensor) -> Tensor:
-        """The gradient on the other side of one kink."""
-        signs = self.signs
-        signs[i] = -signs[i]
-        u = self.u.clone().requires_grad_()
-        return _gradient(self.kinks.piece(u, signs)[0], u)
+        found = self.kinks.across(self.u, self.signs, self.active)
+        self.scale = _scale(found.rows)
+        rows, gradient = found.rows / self.scale, found.gradient / self.scale
+        multipliers = _multipliers(rows, gradient, found.jumps)
+        return _Local(gradient, rows, found.jumps, found.residual, multipliers)
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -265,11 +240,12 @@ class _Ascent:
         return self.kinks.piece(u.detach().clone().requires_grad_(), self.signs)[1].detach()
 
 
-def _gradient(value: Tensor, u: Tensor) -> Tensor:
-    if not value.requires_grad:
-        return torch.zeros_like(u)
-    found = torch.autograd.grad(value, u, retain_graph=True, allow_unused=True)[0]
-    return torch.zeros_like(u) if found is None else found.detach()
+def _scale(rows: Tensor) -> Tensor:
+    """What to divide slopes by: the steepest of the residuals has slope one in each coordinate."""
+    if not len(rows):
+        return torch.ones(rows.shape[1]).to(rows)
+    steepest = rows.abs().max(0).values
+    return torch.where(steepest > 0, steepest, 1.0)
 
 
 def _multipliers(across: Tensor, gradient: Tensor, jumps: Tensor) -> Tensor:

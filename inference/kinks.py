@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -233,11 +233,33 @@ _RULES: dict[Any, Callable] = {
 
 
 class Kinks:
-    """A density (d,) to a scalar, whose kinks are where one of m residuals is zero."""
+    """A density (d,) to a scalar, whose kinks are where one of m residuals is zero.
 
-    def __init__(self, density: Density, places: list[str | None]):
-        self.density = density
-        self.places = places  # the user's line of each residual, (m,)
+    Attributes:
+        density: the function.
+        places: the user's line of each operation that has kinks.
+        sizes: how many residuals each has.
+    """
+
+    def __init__(self, density: Density, places: list[str | None], sizes: list[int]):
+        self.density, self.places, self.sizes = density, places, sizes
+
+    @property
+    def count(self) -> int:
+        """m, the number of residuals."""
+        return sum(self.sizes)
+
+    def lines(self, which: Tensor) -> list[str]:
+        """The user's lines of some of the residuals, (m,) of bool."""
+        met = [part.any() for part in which.split(self.sizes)]
+        return sorted({place for place, some in zip(self.places, met) if some and place})
+
+    def typical(self, points: list[Tensor]) -> Tensor:
+        """The median size of the residuals of each operation at some points, (m,)."""
+        found = torch.stack([self.residuals(u) for u in points]).abs().split(self.sizes, dim=1)
+        sizes = [part.median() if part.numel() else part.new_ones(()) for part in found]
+        sizes = [torch.where(size > 0, size, 1.0) for size in sizes]
+        return torch.cat([size.expand(n) for size, n in zip(sizes, self.sizes)])
 
     @classmethod
     def of(cls, density: Density, u: Tensor) -> Kinks | None:
@@ -245,13 +267,13 @@ class Kinks:
         u = u.detach().requires_grad_()
         with _Tape() as tape:
             density(u)
-        places = [p for p, r in zip(tape.places, tape.residuals) for _ in range(r.numel())]
-        kinks = cls(density, places)
-        if not places:
+        kinks = cls(density, tape.places, [r.numel() for r in tape.residuals])
+        if not kinks.count:
             return None
-        ones = torch.ones(len(places), dtype=u.dtype)
-        sides = [kinks.piece(u, sign * ones)[0].item() for sign in (1, -1)]
-        return None if sides[0] == sides[1] else kinks
+        sides = [kinks.piece(u, torch.full((kinks.count,), sign).to(u))[0] for sign in (1, -1)]
+        slopes = [torch.autograd.grad(side, u, allow_unused=True)[0] for side in sides]
+        same = sides[0] == sides[1] and torch.equal(*slopes)
+        return None if same else kinks
 
     def residuals(self, u: Tensor) -> Tensor:
         """r(u), (m,), detached."""
@@ -269,3 +291,47 @@ class Kinks:
         """The density with each kink rounded over its width (m,)."""
         with _Smooth(width):
             return self.density(u)
+
+    def across(self, u: Tensor, signs: Tensor, which: Tensor) -> Across:
+        """The density on both sides of some kinks, the others on the sides that `signs` say.
+
+        Args:
+            u: a point at or near these kinks (d,).
+            signs: of all residuals (m,).
+            which: the kinks in question, (m,) of bool.
+        """
+        u = u.detach().clone().requires_grad_()
+        value, residuals = self.piece(u, signs)
+        gradient = _gradient(value, u)
+        rows, jumps = [gradient.new_zeros(0, len(u))], [gradient.new_zeros(0)]
+        for i in which.nonzero()[:, 0]:
+            row = _gradient(residuals[i], u)
+            other = signs.clone()
+            other[i] = -other[i]
+            change = (gradient - _gradient(self.piece(u, other)[0], u)) * signs[i]
+            rows.append(row[None])
+            jumps.append((change @ row / row.square().sum().clamp_min(1e-300))[None])
+        return Across(gradient, torch.cat(rows), torch.cat(jumps), residuals[which].detach())
+
+
+class Across(NamedTuple):
+    """A density beside some of its kinks.
+
+    Attributes:
+        gradient: of the density on its piece (d,).
+        rows: gradients of the residuals (a, d).
+        jumps: what the slope in each residual changes by as it passes zero upwards (a,).
+        residual: the residuals (a,).
+    """
+
+    gradient: Tensor
+    rows: Tensor
+    jumps: Tensor
+    residual: Tensor
+
+
+def _gradient(value: Tensor, u: Tensor) -> Tensor:
+    if not value.requires_grad:
+        return torch.zeros_like(u)
+    found = torch.autograd.grad(value, u, retain_graph=True, allow_unused=True)[0]
+    return torch.zeros_like(u) if found is None else found.detach()

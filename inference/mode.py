@@ -26,7 +26,11 @@ from .kinks import Kinks
 from .program import Program, value_and_grad
 
 # Over what share of a typical residual kinks are rounded, one after the other.
-_WIDTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+_WIDTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)
+# What a step on a smoothed density must gain, relative to it.
+_ROUGH = 1e-11
+# Ends of a smoothed ascent nearer than this, relative to 1 + |u|, are one.
+_ALIKE = 1e-2
 # |u| at which a value is within 1e-11 (relative) of a bound, and floating point still resolves it.
 _FAR = 25.0
 # A slope, nats for a step of one outwards, that far out belongs to no maximum.
@@ -44,7 +48,7 @@ class Mode:
         step: Newton's step from `u`, (d,).
         escaped: the coordinates that run to infinity, (d,) of bool; none in an interior end.
         converged: Newton's step is below tolerance.
-        kinks: the user's lines of the kinks that hold the end.
+        kinked: it lies on kinks, across which there is no second derivative.
     """
 
     u: Tensor
@@ -53,7 +57,7 @@ class Mode:
     step: Tensor
     escaped: Tensor
     converged: bool
-    kinks: tuple[str, ...] = ()
+    kinked: bool = False
 
 
 def mode(
@@ -111,8 +115,13 @@ def maximise(function: Callable[[Tensor], Tensor], starts: list[Tensor], limit: 
     return _polish(function, u, limit)
 
 
-def _ascend(recorded: Function, u: Tensor, limit: Tensor) -> tuple[Tensor, float]:
-    """The end of L-BFGS-B and its value, of a function that was recorded with its gradient."""
+def _ascend(
+    recorded: Function, u: Tensor, limit: Tensor, tolerance: float = 1e-15
+) -> tuple[Tensor, float]:
+    """The end of L-BFGS-B and its value, of a function that was recorded with its gradient.
+
+    It stops where a step gains less than the tolerance, relative to the value.
+    """
 
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = recorded(torch.as_tensor(x, dtype=u.dtype))
@@ -126,35 +135,40 @@ def _ascend(recorded: Function, u: Tensor, limit: Tensor) -> tuple[Tensor, float
         jac=True,
         method="L-BFGS-B",
         bounds=list(zip((-limit).tolist(), limit.tolist())),
-        options={"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9},
+        options={"maxiter": 5000, "maxfun": 20000, "ftol": tolerance, "gtol": 1e-9},
     )
     return torch.as_tensor(found.x, dtype=u.dtype), -float(found.fun)
 
 
 def _maximise_on_kinks(kinks: Kinks, starts: list[Tensor], limit: Tensor) -> Mode:
     """A maximum that may lie on kinks: L-BFGS-B on the density smoothed, then an active set."""
-    typical = torch.stack([kinks.residuals(u) for u in starts]).abs()
-    typical = typical.median(0).values.median().clamp_min(1e-12)
-    unit = torch.full_like(kinks.residuals(starts[0]), typical.item())
+    unit = kinks.typical(starts)
 
     def smoothed(u: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
         return value_and_grad(lambda v: kinks.smoothed(v, share * unit), u)
 
     shares = [torch.tensor(share, dtype=starts[0].dtype) for share in _WIDTHS]
     recorded = compiled(smoothed, [(u, shares[0]) for u in starts])
-    ends = []
-    for u in starts:
-        for share in shares:
-            u, _ = _ascend(lambda v, share=share: recorded(v, share), u, limit)
-        ends.append(u)
+    ends = starts
+    for share in shares:
+        climbed = [_ascend(lambda v, w=share: recorded(v, w), u, limit, _ROUGH)[0] for u in ends]
+        ends = _distinct(climbed)
     best = max(ends, key=lambda u: kinks.density(u).item())
-    held = settle(kinks, best, limit, 100 * _WIDTHS[-1] * unit)
+    held = settle(kinks, best, limit, 10 * _WIDTHS[-1] * unit)
     if not held.kinks.any():
         return _polish(kinks.density, held.u, limit)
     value = kinks.density(held.u).item()
     escaped = held.u.abs() >= limit - 1
-    places = sorted({kinks.places[i] or "" for i in held.kinks.nonzero()[:, 0]})
-    return Mode(held.u, value, held.hessian, held.step, escaped, held.optimal, tuple(places))
+    return Mode(held.u, value, held.hessian, held.step, escaped, held.optimal, True)
+
+
+def _distinct(ends: list[Tensor]) -> list[Tensor]:
+    """Ends that are not alike."""
+    kept: list[Tensor] = []
+    for u in ends:
+        if all(size(u - other, u) > _ALIKE for other in kept):
+            kept.append(u)
+    return kept
 
 
 def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:
