@@ -15,10 +15,14 @@ from torch import Tensor
 from ._problem import Context, Fit, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .gauss_newton import Structure, network
+from .kinks import Kinks
 from .mode import Mode, limits, maximise
 from .point import pace_of
 from .program import Program, further_draws, over_draws
 from .settings import OF_NETWORKS, BadSetting
+
+# Share of the precision that kinks within reach may have.
+_MISSED = 0.05
 
 
 def laplace(
@@ -70,17 +74,13 @@ def laplace(
     if not program.size:
         raise Refused("laplace needs a continuous latent, the model has none; use exact or nuts")
     check_memory(draws, program.size)
-    kinked = [site.name for site in program.of("latent") if isinstance(site.base, dist.Laplace)]
-    if kinked:
-        raise Refused(
-            f"the Laplace prior of {', '.join(kinked)} has no second derivative at zero, where "
-            "the mode may lie; use map, svi or nuts, or a normal prior"
-        )
+    _refuse_laplace_sites(program)
     with seeded(seed, FIT):
         mode = maximise(
             program.log_density, [program.start() for _ in range(starts)], limits(program)
         )
     root = _root(mode)
+    _refuse_kinks(program, mode, root)
     with seeded(seed, DRAWS):
         values, log_p, log_q = _draw(program, mode, root, draws)
         more = 0 if context.of_many else further_draws(program, program.log_joint, values)
@@ -124,8 +124,54 @@ def _draw(
     return values, log_p, log_q_u - (log_p_u - log_p)
 
 
+def _refuse_laplace_sites(program: Program) -> None:
+    """Refuse Laplace densities, whose kinks the Hessian does not see."""
+    for site in program.of("latent", "observed"):
+        if isinstance(site.base, dist.Laplace | dist.AsymmetricLaplace):
+            what = "prior" if site.role == "latent" else "likelihood"
+            where = "at zero, where the mode may lie"
+            if site.role == "observed":
+                where = "where a residual is zero, which the Hessian does not see"
+            raise Refused(
+                f"the Laplace {what} of {site.name} has no second derivative {where}; use map "
+                "for the mode, svi or nuts for the posterior, or a normal or Student-t one"
+            )
+
+
+def _refuse_kinks(program: Program, mode: Mode, root: Tensor) -> None:
+    """Refuse a Gaussian within whose reach the density has kinks that matter.
+
+    Across a kink the slope jumps by j, a second derivative of j times a delta function. Its mean
+    under the Gaussian, j phi(r / s) / s with s the sd of the residual r, is held against the
+    precision.
+    """
+    kinks = Kinks.of(program.log_density, mode.u)
+    if kinks is None:
+        return
+    residuals = kinks.residuals(mode.u)
+    signs = torch.where(residuals < 0, -1.0, 1.0).to(residuals)
+    beside = kinks.across(mode.u, signs, torch.ones_like(residuals, dtype=torch.bool))
+    spread = (beside.rows @ root).norm(dim=1).clamp_min(1e-300)
+    chance = torch.exp(-0.5 * (beside.residual / spread) ** 2 - _HALF_LOG_2_PI) / spread
+    rows = beside.rows @ root
+    missed = rows.T @ ((beside.jumps * chance)[:, None] * rows)
+    share = torch.linalg.eigvalsh(missed).abs().max().item()
+    if share > _MISSED:
+        met = (beside.residual.abs() < 3 * spread) & (beside.jumps != 0)
+        lines = ", ".join(kinks.lines(met)) or "a Laplace density"
+        raise Refused(
+            f"the density has kinks within reach of the Gaussian ({lines}), which its Hessian "
+            f"does not see: they are {share:.0%} of its precision; use svi or nuts"
+        )
+
+
 def _root(mode: Mode) -> Tensor:
     """Lower-triangular root of the covariance (-H)^-1, (d, d)."""
+    if mode.kinked:
+        raise Refused(
+            "the mode lies on a kink of the density, where it has no second derivative; use map "
+            "for the mode, svi or nuts for the posterior"
+        )
     if mode.escaped.any() or not mode.converged:
         raise Refused(
             "the unconstrained density has no mode that the optimiser can reach (it runs to "

@@ -188,7 +188,9 @@ def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> M
         u, value, gradient = u + step, new, new_gradient
         matrix = hessian(function, u)
         step = newton(matrix, gradient)
-    converged = size(step, u) < STEP_TOLERANCE
+    # Where there is no curvature, the shortest step is none although the density may rise.
+    left = ((gradient + matrix @ step).abs() * (1 + u.abs())).sum() > 1e-6 * (1 + value.abs())
+    converged = size(step, u) < STEP_TOLERANCE and not left
     running = size(step, u) > 0.3 * size(first, u) and not converged
     escaped = (u.abs() >= limit - 1) | (running & (step.abs() > 1e-3 * (1 + u.abs())))
     # Near the peak of a funnel curvatures are so far apart that Newton's step means nothing.
