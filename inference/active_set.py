@@ -110,6 +110,19 @@ class _Ascent:
         self.side = torch.where(residuals < 0, -1.0, 1.0).to(u)  # where a kink is left to
         self.active = residuals.abs() <= near
         self.scale = torch.ones_like(u)
+        self._start()
+
+    def _start(self) -> None:
+        """Hold the smallest residuals that can all be brought to zero at once."""
+        found = self.kinks.across(self.u, self.signs, self.active)
+        lengths = found.rows.norm(dim=1).clamp_min(1e-300)
+        index = self.active.nonzero()[:, 0]
+        self.active[index] = False
+        kept: list[int] = []
+        for i in (found.residual.abs() / lengths).argsort().tolist():
+            if _consistent(found.rows[[*kept, i]], found.residual[[*kept, i]]):
+                kept.append(i)
+        self.active[index[kept]] = True
 
     @property
     def signs(self) -> Tensor:
@@ -270,6 +283,13 @@ def _split(across: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
     rank = int((values > _ZERO * values[0]).sum())
     coordinates = (left.T @ (residual / lengths))[:rank] / values[:rank]
     return -right[:rank].T @ coordinates, right[rank:].T
+
+
+def _consistent(rows: Tensor, residual: Tensor) -> bool:
+    """Whether a step brings all residuals to zero, to first order."""
+    step, _ = _split(rows, residual)
+    left = (residual + rows @ step).abs()
+    return bool((left <= 1e-6 * residual.abs().max() + 1e-12).all())
 
 
 def _negative(matrix: Tensor) -> bool:

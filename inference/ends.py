@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ._problem import Finding, Refused
-from .mode import Mode, elementwise, limits, maximise
+from .mode import Mode, elementwise, limits, nearest
 from .program import Program, run, value_and_grad
 
 # Smallest eigenvalue of the scaled information below which it counts as singular.
@@ -51,6 +51,9 @@ def judged(
     density = _Density(program, prior)
     if prior:
         density.refuse_collapse(found)
+    if not found.converged:
+        density.refuse_edge(found)
+        density.refuse_kink(found)
     if found.escaped.any():
         return density.border(found)
     return program.constrain(found.u), density.interior(found)
@@ -85,9 +88,6 @@ class _Density:
         Raises:
             Refused: it is no maximum, or not the only one.
         """
-        if not found.converged:
-            self._refuse_edge(found)
-            self._refuse_kink(found)
         flat = _flattest(-found.hessian)
         if flat is not None:
             return self._singular(found, flat)
@@ -106,7 +106,7 @@ class _Density:
         for start in (found.u + aside, found.u - aside):
             if not math.isfinite(self.at(start)):
                 continue
-            other = maximise(self, [start], bounds)
+            other = nearest(self, start, bounds)
             if other.value > found.value + 1e-6 * (1 + abs(found.value)):
                 rise = f"from {found.value:.6g} to {other.value:.6g} nats"
                 raise Refused(
@@ -124,7 +124,7 @@ class _Density:
         what = f"the maximum has no curvature in {where}, so there is no standard error"
         return [Finding("warn", what, "compare with nuts")]
 
-    def _refuse_edge(self, found: Mode) -> None:
+    def refuse_edge(self, found: Mode) -> None:
         """Refuse an end beyond which the density drops to nothing while it still rises."""
         _, slope = value_and_grad(self, found.u)
         if not slope.any() or not slope.isfinite().all():
@@ -142,7 +142,7 @@ class _Density:
                 "at its maximum; use nuts"
             )
 
-    def _refuse_kink(self, found: Mode) -> None:
+    def refuse_kink(self, found: Mode) -> None:
         """Refuse an end at a peak whose slope jumps, made by an operation that is not known."""
         _, slope = value_and_grad(self, found.u)
         directions = [
@@ -229,7 +229,7 @@ class _Density:
         """The density with some coordinates at their best, the others held."""
         if not free.any():
             return self.at(u)
-        return maximise(lambda v: self(u.masked_scatter(free, v)), [u[free]], bounds).value
+        return nearest(lambda v: self(u.masked_scatter(free, v)), u[free], bounds).value
 
     def refuse_collapse(self, found: Mode) -> None:
         """Refuse a density that grows for ever as a scale shrinks, its latents at their centre.

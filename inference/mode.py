@@ -142,19 +142,33 @@ def _ascend(
 
 def _maximise_on_kinks(kinks: Kinks, starts: list[Tensor], limit: Tensor) -> Mode:
     """A maximum that may lie on kinks: L-BFGS-B on the density smoothed, then an active set."""
-    unit = kinks.typical(starts)
 
-    def smoothed(u: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-        return value_and_grad(lambda v: kinks.smoothed(v, share * unit), u)
+    def smoothed(u: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+        return value_and_grad(lambda v: kinks.smoothed(v, width), u)
 
-    shares = [torch.tensor(share, dtype=starts[0].dtype) for share in _WIDTHS]
-    recorded = compiled(smoothed, [(u, shares[0]) for u in starts])
-    ends = starts
-    for share in shares:
-        climbed = [_ascend(lambda v, w=share: recorded(v, w), u, limit, _ROUGH)[0] for u in ends]
+    ends, unit = starts, kinks.typical(starts)
+    recorded = compiled(smoothed, [(u, unit) for u in starts])
+    for share in _WIDTHS:
+        # Starts may be far off: a typical residual is less when they have come nearer.
+        unit = torch.minimum(unit, torch.maximum(kinks.typical(ends), unit / 10))
+        width = share * unit
+        climbed = [_ascend(lambda v, w=width: recorded(v, w), u, limit, _ROUGH)[0] for u in ends]
         ends = _distinct(climbed)
     best = max(ends, key=lambda u: kinks.density(u).item())
-    held = settle(kinks, best, limit, 10 * _WIDTHS[-1] * unit)
+    return _on_kinks(kinks, best, limit, 10 * width)
+
+
+def nearest(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:
+    """The local maximum beside `u` by Newton's steps alone, which may lie on kinks."""
+    kinks = Kinks.of(function, u)
+    if kinks is None:
+        return _polish(function, u, limit)
+    return _on_kinks(kinks, u, limit, 1e-9 * kinks.typical([u]))
+
+
+def _on_kinks(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Mode:
+    """The end of an active-set method from `u`; residuals up to `near` are tried at zero first."""
+    held = settle(kinks, u, limit, near)
     if not held.kinks.any():
         return _polish(kinks.density, held.u, limit)
     value = kinks.density(held.u).item()
