@@ -55,14 +55,18 @@ class Held:
         u: the end (d,).
         hessian: second derivatives along the kinks that hold it, minus one across them, (d, d).
         step: the last step (d,).
+        value: the density there, that of the inner side at an edge.
         kinks: which residuals are held at zero, (m,) of bool.
+        edge: whether one of them is an edge of the density.
         optimal: no direction rises, to first order.
     """
 
     u: Tensor
     hessian: Tensor
     step: Tensor
+    value: float
     kinks: Tensor
+    edge: bool
     optimal: bool
 
 
@@ -147,9 +151,8 @@ class _Ascent:
         """The neighbourhood, without the residuals that are no peaks of the density."""
         while True:
             here = self._differentiated()
-            if len(here.jumps) == 0:
-                return here
-            peaks = here.jumps < -_ZERO * here.jumps.abs().max().clamp_min(1e-300)
+            finite = here.jumps[here.jumps.isfinite()].abs()
+            peaks = here.jumps < -_ZERO * max(finite.tolist(), default=1.0)
             if peaks.all():
                 return here
             self.active[self.active.nonzero()[~peaks, 0]] = False
@@ -231,7 +234,7 @@ class _Ascent:
             return False
         index = self.active.nonzero()[:, 0]
         rise = here.across @ left
-        slack = 1e-6 * here.jumps.abs()
+        slack = 1e-6 * torch.where(here.jumps.isfinite(), here.jumps.abs(), here.multipliers.abs())
         up = (rise > 0) & (here.multipliers >= -slack)
         down = (rise < 0) & (here.multipliers <= here.jumps + slack)
         if not (up | down).any():
@@ -242,11 +245,16 @@ class _Ascent:
 
     def _held(self, here: _Local, step: Tensor, matrix: Tensor, still: bool) -> Held:
         small = bool(here.left.norm() <= _LEFT * (1 + here.gradient.norm()))
-        return Held(self.u, matrix, step, self.active.clone(), still and small)
+        edge = bool(here.jumps.isinf().any())
+        value = self._value(self.u)
+        return Held(self.u, matrix, step, value, self.active, edge, still and small)
 
     def _value(self, u: Tensor) -> float:
+        """The density; on an edge that is held, that of the inner side."""
         with torch.no_grad():
             value = self.kinks.density(u).item()
+        if not np.isfinite(value) and self.active.any():
+            value = self.kinks.piece(u.detach().clone().requires_grad_(), self.signs)[0].item()
         return value if np.isfinite(value) else -np.inf
 
     def _residuals(self, u: Tensor) -> Tensor:

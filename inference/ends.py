@@ -29,6 +29,8 @@ from .program import Program, run, value_and_grad
 
 # Smallest eigenvalue of the scaled information below which it counts as singular.
 _SINGULAR = 1e-10
+# What to do about a maximum that is no peak.
+_SURE = "it is over-confident and has no standard error; compare with nuts or exact"
 # How far out a scale is moved in the unconstrained space, to see whether the density grows there.
 _FAR_OUT = (20.0, 40.0, 60.0)
 # A latent so many nats below the peak of its distribution is moved there on the way.
@@ -51,7 +53,7 @@ def judged(
     density = _Density(program, prior)
     if prior:
         density.refuse_collapse(found)
-    if not found.converged:
+    if not found.converged and found.on is None:
         density.refuse_edge(found)
         density.refuse_kink(found)
     if found.escaped.any():
@@ -91,12 +93,24 @@ class _Density:
         flat = _flattest(-found.hessian)
         if flat is not None:
             return self._singular(found, flat)
-        if not found.converged:
-            gradient = "the last Newton step was not below tolerance"
-            return [
-                Finding("fail", f"the optimiser has not converged ({gradient})", "rescale data")
-            ]
+        if not found.converged or (found.on and self._beaten(found)):
+            what = "the optimiser has not converged (the last Newton step was not below tolerance)"
+            return [Finding("fail", what, "rescale data")]
+        if found.on == "edge":
+            where = _spot(self.program, found.u, ", ".join(self.program.layout))
+            what = f"the maximum lies at an edge, beyond which the density is zero ({where})"
+            return [Finding("warn", what, _SURE)]
         return []
+
+    def _beaten(self, found: Mode) -> bool:
+        """Whether the density is higher at one of some random points around."""
+        noise = torch.Generator().manual_seed(0)
+        for far in (1e-3, 1e-5):
+            for _ in range(30):
+                aside = torch.randn(len(found.u), generator=noise, dtype=found.u.dtype)
+                if self.at(found.u + far * aside) > found.value + 1e-8 * (1 + abs(found.value)):
+                    return True
+        return False
 
     def _singular(self, found: Mode, flat: Tensor) -> list[Finding]:
         """A maximum without curvature along `flat` (d,): climbed again from both its sides."""
@@ -201,7 +215,7 @@ class _Density:
         finding = Finding(
             "warn",
             f"the maximum lies at the border of the support ({spots})",
-            "it is over-confident and has no standard error; compare with nuts or exact",
+            _SURE,
         )
         return values | snapped, [finding]
 

@@ -25,6 +25,8 @@ Density = Callable[[Tensor], Tensor]
 # Libraries whose own absolute values guard against overflow or cancel; and those whose do not.
 _LIBRARIES = ("torch.", "pyro.", "inference.")
 _KINKED = ("torch.distributions.laplace", "pyro.distributions.asymmetriclaplace")
+# Where a bound is compared with the value: an edge if it moves and the value is what was observed.
+_EDGED = "torch.distributions.uniform"
 # What stands between the caller and the operation.
 _BETWEEN = ("torch.overrides", "torch.nn.", "torch.functional", "torch._tensor")
 _BETWEEN = (*_BETWEEN, _bits.__name__, __name__)
@@ -47,7 +49,7 @@ class _Tape(TorchFunctionMode):
         self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
     ) -> Any:
         rule = _RULES.get(function)
-        if rule is not None and _varies(args) and not _in_library():
+        if rule is not None and _varies(args) and _counts(args):
             found = rule(self, *args, **(kwargs or {}))
             if found is not NotImplemented:
                 return found
@@ -136,13 +138,15 @@ def _branch(args: tuple) -> bool:
     return len(args) == 3 and isinstance(args[0], Tensor) and args[0].dtype == torch.bool
 
 
-def _in_library() -> bool:
-    """Whether a library that has no kinks of interest is at work."""
+def _counts(args: tuple) -> bool:
+    """Whether the kink is the user's, or one of the libraries' that is of interest."""
     frame = sys._getframe(2)
     while frame is not None and _name(frame).startswith(_BETWEEN):
         frame = frame.f_back
     name = "" if frame is None else _name(frame)
-    return name.startswith(_LIBRARIES) and name not in _KINKED
+    if name == _EDGED:
+        return args[0].requires_grad and not args[1].requires_grad
+    return name in _KINKED or not name.startswith(_LIBRARIES)
 
 
 def _name(frame: Any) -> str:
@@ -308,9 +312,11 @@ class Kinks:
             row = _gradient(residuals[i], u)
             other = signs.clone()
             other[i] = -other[i]
-            change = (gradient - _gradient(self.piece(u, other)[0], u)) * signs[i]
+            beyond = self.piece(u, other)[0]
+            change = (gradient - _gradient(beyond, u)) * signs[i]
+            jump = change @ row / row.square().sum().clamp_min(1e-300)
             rows.append(row[None])
-            jumps.append((change @ row / row.square().sum().clamp_min(1e-300))[None])
+            jumps.append((jump if beyond.isfinite() else jump.new_tensor(-torch.inf))[None])
         return Across(gradient, torch.cat(rows), torch.cat(jumps), residuals[which].detach())
 
 
@@ -320,7 +326,8 @@ class Across(NamedTuple):
     Attributes:
         gradient: of the density on its piece (d,).
         rows: gradients of the residuals (a, d).
-        jumps: what the slope in each residual changes by as it passes zero upwards (a,).
+        jumps: what the slope in each residual changes by as it passes zero upwards (a,); minus
+            infinity at an edge, beyond which the density is zero.
         residual: the residuals (a,).
     """
 

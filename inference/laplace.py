@@ -167,9 +167,10 @@ def _refuse_kinks(program: Program, mode: Mode, root: Tensor) -> None:
 
 def _root(mode: Mode) -> Tensor:
     """Lower-triangular root of the covariance (-H)^-1, (d, d)."""
-    if mode.kinked:
+    if mode.on is not None:
+        what = {"kink": "a kink", "edge": "an edge"}[mode.on]
         raise Refused(
-            "the mode lies on a kink of the density, where it has no second derivative; use map "
+            f"the mode lies on {what} of the density, where it has no second derivative; use map "
             "for the mode, svi or nuts for the posterior"
         )
     if mode.escaped.any() or not mode.converged:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,7 +48,8 @@ class Mode:
         step: Newton's step from `u`, (d,).
         escaped: the coordinates that run to infinity, (d,) of bool; none in an interior end.
         converged: Newton's step is below tolerance.
-        kinked: it lies on kinks, across which there is no second derivative.
+        on: what holds it: a kink, across which there is no second derivative; an edge, beyond
+            which the density is zero; None where it is smooth.
     """
 
     u: Tensor
@@ -57,7 +58,7 @@ class Mode:
     step: Tensor
     escaped: Tensor
     converged: bool
-    kinked: bool = False
+    on: Literal["kink", "edge"] | None = None
 
 
 def mode(
@@ -171,9 +172,9 @@ def _on_kinks(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Mode:
     held = settle(kinks, u, limit, near)
     if not held.kinks.any():
         return _polish(kinks.density, held.u, limit)
-    value = kinks.density(held.u).item()
+    ended = "edge" if held.edge else "kink"
     escaped = held.u.abs() >= limit - 1
-    return Mode(held.u, value, held.hessian, held.step, escaped, held.optimal, True)
+    return Mode(held.u, held.value, held.hessian, held.step, escaped, held.optimal, ended)
 
 
 def _distinct(ends: list[Tensor]) -> list[Tensor]:
