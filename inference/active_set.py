@@ -111,14 +111,15 @@ class _Ascent:
     def __init__(self, kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor):
         self.kinks, self.u, self.limit = kinks, u, limit
         residuals = kinks.residuals(u)
-        self.side = torch.where(residuals < 0, -1.0, 1.0).to(u)  # where a kink is left to
+        self.side = torch.where(residuals < 0, -1.0, 1.0).to(u)  # where the density is taken
         self.active = residuals.abs() <= near
+        self.met = torch.zeros_like(self.active)  # on the way, so that they lie ahead
         self.scale = torch.ones_like(u)
         self._start()
 
     def _start(self) -> None:
         """Hold the smallest residuals that can all be brought to zero at once."""
-        found = self.kinks.across(self.u, self.signs, self.active)
+        found = self.kinks.across(self.u, self.side, self.active)
         lengths = found.rows.norm(dim=1).clamp_min(1e-300)
         index = self.active.nonzero()[:, 0]
         self.active[index] = False
@@ -127,11 +128,6 @@ class _Ascent:
             if _consistent(found.rows[[*kept, i]], found.residual[[*kept, i]]):
                 kept.append(i)
         self.active[index[kept]] = True
-
-    @property
-    def signs(self) -> Tensor:
-        """Signs of the piece: the held residuals are taken as positive."""
-        return torch.where(self.active, torch.ones_like(self.side), self.side)
 
     def run(self) -> Held:
         """Steps until none is left to take."""
@@ -155,10 +151,14 @@ class _Ascent:
             peaks = here.jumps < -_ZERO * max(finite.tolist(), default=1.0)
             if peaks.all():
                 return here
-            self.active[self.active.nonzero()[~peaks, 0]] = False
+            index = self.active.nonzero()[:, 0]
+            passed = self.met[index] | (here.jumps == torch.inf)
+            self.side[index[~peaks & passed]] *= -1
+            self.active[index[~peaks]] = False
+            self.met[index] = False
 
     def _differentiated(self) -> _Local:
-        found = self.kinks.across(self.u, self.signs, self.active)
+        found = self.kinks.across(self.u, self.side, self.active)
         self.scale = _scale(found.rows)
         rows, gradient = found.rows / self.scale, found.gradient / self.scale
         multipliers = _multipliers(rows, gradient, found.jumps)
@@ -170,8 +170,8 @@ class _Ascent:
         """Newton's step; whether it is a mere direction; second derivatives along the kinks."""
 
         def lagrangian(u: Tensor) -> Tensor:
-            value, residuals = self.kinks.piece(u, self.signs)
-            return value - here.multipliers @ residuals[self.active]
+            value, residuals = self.kinks.piece(u, self.side)
+            return value - here.multipliers @ (self.side * residuals)[self.active]
 
         matrix = hessian(lagrangian, self.u) / self.scale[:, None] / self.scale
         normal, null = _split(here.across, here.residual)
@@ -200,8 +200,7 @@ class _Ascent:
             there = self.u + length * step
             if self._value(there) >= before - 1e-9 * (1 + abs(before)):
                 self.u = there
-                self.side = torch.where(met, -self.side, self.side)
-                self.active = self.active | met
+                self.active, self.met = self.active | met, met
                 return bool(length > 0) or bool(met.any())
             length /= 2
         return False
@@ -218,14 +217,29 @@ class _Ascent:
 
     def _met(self, step: Tensor, length: float) -> tuple[float, Tensor]:
         """The length cut at the first kink that is met on the way, and which are met there."""
-        now = self._residuals(self.u)
-        then = self._residuals(self.u + length * step)
-        crossing = ~self.active & (then * self.side < 0)
+        low, high = 0.0, length
+        before, after = self._residuals(self.u), self._residuals(self.u + length * step)
+        crossing = self._crossing(after)
         if not crossing.any():
             return length, crossing
-        share = torch.where(crossing, (now / (now - then)).clamp(0, 1), torch.inf)
-        first = share.min().item()
-        return length * first, crossing & (share <= first + 1e-12)
+        small = 1e-10 * before.abs()
+        for count in range(100):
+            share = torch.where(crossing, (before / (before - after)).clamp(0, 1), torch.inf)
+            met = crossing & (share <= share.min() + 1e-12)
+            # By secants, which are exact where residuals are linear, and by halves in turn.
+            length = low + (high - low) * (0.5 if count % 2 else share.min().item())
+            here = self._residuals(self.u + length * step)
+            if (here.abs() <= small)[met].all():
+                break
+            if self._crossing(here).any():
+                high, after, crossing = length, here, self._crossing(here)
+            else:
+                low, before = length, here
+        return length, met
+
+    def _crossing(self, residuals: Tensor) -> Tensor:
+        """Which residuals, not held, are on the other side (m,)."""
+        return ~self.active & (residuals * self.side < 0)
 
     def _release(self, here: _Local) -> bool:
         """Let go of the kinks whose multipliers are beyond their bounds; False if none is."""
@@ -239,7 +253,7 @@ class _Ascent:
         down = (rise < 0) & (here.multipliers <= here.jumps + slack)
         if not (up | down).any():
             return False
-        self.side[index[up]], self.side[index[down]] = 1.0, -1.0
+        self.side[index[down]] *= -1
         self.active[index[up | down]] = False
         return True
 
@@ -254,11 +268,11 @@ class _Ascent:
         with torch.no_grad():
             value = self.kinks.density(u).item()
         if not np.isfinite(value) and self.active.any():
-            value = self.kinks.piece(u.detach().clone().requires_grad_(), self.signs)[0].item()
+            value = self.kinks.piece(u.detach().clone().requires_grad_(), self.side)[0].item()
         return value if np.isfinite(value) else -np.inf
 
     def _residuals(self, u: Tensor) -> Tensor:
-        return self.kinks.piece(u.detach().clone().requires_grad_(), self.signs)[1].detach()
+        return self.kinks.piece(u.detach().clone().requires_grad_(), self.side)[1].detach()
 
 
 def _scale(rows: Tensor) -> Tensor:

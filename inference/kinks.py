@@ -30,6 +30,8 @@ _EDGED = "torch.distributions.uniform"
 # What stands between the caller and the operation.
 _BETWEEN = ("torch.overrides", "torch.nn.", "torch.functional", "torch._tensor")
 _BETWEEN = (*_BETWEEN, _bits.__name__, __name__)
+# Share of the width over which an edge is smoothed.
+_STEEP = 0.01
 # Numbers of which the largest is taken by comparing pairs.
 _MOST_COMPARED = 64
 
@@ -43,17 +45,21 @@ class _Tape(TorchFunctionMode):
         self.places: list[str | None] = []
         self.size = 0
         self._parts: dict[int, slice] = {}
-        self._branches: dict[int, tuple[Tensor, Tensor]] = {}
+        self._answers: dict[int, _Answer] = {}
 
     def __torch_function__(
         self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
     ) -> Any:
         rule = _RULES.get(function)
-        if rule is not None and _varies(args) and _counts(args):
+        if rule is not None and (self._knows(args) or (_varies(args) and _counts(args))):
             found = rule(self, *args, **(kwargs or {}))
             if found is not NotImplemented:
                 return found
         return function(*args, **(kwargs or {}))
+
+    def _knows(self, args: tuple) -> bool:
+        """Whether one of them is an answer that was given before."""
+        return any(self.asked(arg) is not None for arg in args)
 
     def part(self, r: Tensor) -> slice:
         """Where a residual stands among all, noted if it is new."""
@@ -70,23 +76,28 @@ class _Tape(TorchFunctionMode):
         return r.abs()
 
     def share(self, r: Tensor) -> Tensor:
-        """The share of the branch r > 0, 0 or 1 unless this run smooths it."""
+        """How much of a branch r > 0 is taken: none or all, unless this run smooths it."""
         self.part(r)
         return (r > 0).to(r)
 
-    def above(self, r: Tensor) -> Tensor:
-        """Whether r > 0; `where` finds the residual again by the answer."""
-        share = self.share(r)
-        answer = share > 0.5
-        self._branches[id(answer)] = (answer, share)
-        return answer
+    def answer(self, r: Tensor, above: bool) -> Tensor:
+        """Whether r > 0, or r < 0; kept, so that what is made of the answer finds r again."""
+        found = (self.share(r) > 0.5) == above
+        self._answers[id(found)] = _Answer(found, r, above)
+        return found
 
-    def chosen(self, answer: Any, one: Any, other: Any) -> Any:
-        """`where` on such an answer."""
-        if id(answer) not in self._branches:
-            return NotImplemented
-        _, share = self._branches[id(answer)]
-        return _blend(answer, share, one, other)
+    def asked(self, answer: Any) -> _Answer | None:
+        """What was asked; None of what is no answer."""
+        return self._answers.get(id(answer))
+
+    def branch(self, asked: _Answer) -> Tensor:
+        """How much of the first branch is taken by an answer."""
+        share = self.share(asked.residual)
+        return share if asked.above else 1 - share
+
+    def number(self, asked: _Answer) -> Tensor:
+        """An answer as a number."""
+        return self.branch(asked)
 
     def flat(self) -> Tensor:
         """All residuals, (m,)."""
@@ -108,7 +119,12 @@ class _Piece(_Tape):
 
 
 class _Smooth(_Tape):
-    """|r| is sqrt(r^2 + width^2), a branch the weighted mean of its two ends; widths (m,)."""
+    """|r| is sqrt(r^2 + width^2), a branch the weighted mean of its two ends; widths (m,).
+
+    An answer as a number is nearly one where r > 0, and falls as exp(r / width) below: the
+    logarithm of a density that is zero there becomes a penalty. It is steep from the beginning,
+    lest the whole ascent go where there is no density.
+    """
 
     def __init__(self, width: Tensor):
         super().__init__()
@@ -120,6 +136,19 @@ class _Smooth(_Tape):
     def share(self, r: Tensor) -> Tensor:
         return (1 + r / self.absolute(r)) / 2
 
+    def number(self, asked: _Answer) -> Tensor:
+        r = asked.residual if asked.above else -asked.residual
+        width = _STEEP * self.width[self.part(asked.residual)].view_as(r)
+        return ((r - (r.square() + width.square()).sqrt()) / (2 * width)).exp()
+
+
+class _Answer(NamedTuple):
+    """An answer to r > 0, or to r < 0; kept alive, so that its id is unique."""
+
+    answer: Tensor
+    residual: Tensor
+    above: bool
+
 
 def _blend(answer: Tensor, share: Tensor, one: Any, other: Any) -> Tensor:
     """The mean of two branches where both are finite; the chosen one elsewhere."""
@@ -130,12 +159,7 @@ def _blend(answer: Tensor, share: Tensor, one: Any, other: Any) -> Tensor:
 
 
 def _varies(args: tuple) -> bool:
-    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args) or _branch(args)
-
-
-def _branch(args: tuple) -> bool:
-    """Whether these are the arguments of a `where`."""
-    return len(args) == 3 and isinstance(args[0], Tensor) and args[0].dtype == torch.bool
+    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
 
 
 def _counts(args: tuple) -> bool:
@@ -189,27 +213,28 @@ def _largest(tape: _Tape, x: Tensor, *more: Any, pick: Callable = _larger, **kwa
     return first
 
 
-def _compared(tape: _Tape, x: Any, other: Any, *, sign: int) -> Tensor:
-    """x > other, or x < other where the sign is -1: equality has no measure."""
+def _compared(tape: _Tape, x: Any, other: Any, *, above: bool) -> Tensor:
+    """x > other, or x < other: equality has no measure."""
     r = x if isinstance(other, int | float) and other == 0 else x - other
-    above = tape.above(r)
-    return above if sign > 0 else _not(tape, above)
-
-
-def _not(tape: _Tape, answer: Tensor) -> Tensor:
-    _, share = tape._branches[id(answer)]
-    negated = ~answer
-    tape._branches[id(negated)] = (negated, 1 - share)
-    return negated
+    return tape.answer(r, above)
 
 
 def _where(tape: _Tape, answer: Tensor, *branches: Any) -> Any:
-    return tape.chosen(answer, *branches) if len(branches) == 2 else NotImplemented
+    asked = tape.asked(answer)
+    if asked is None or len(branches) != 2:
+        return NotImplemented
+    return _blend(answer, tape.branch(asked), *branches)
 
 
 def _where_of(tape: _Tape, one: Tensor, answer: Tensor, other: Any) -> Any:
     """`one.where(answer, other)`."""
-    return tape.chosen(answer, one, other)
+    return _where(tape, answer, one, other)
+
+
+def _number(tape: _Tape, answer: Tensor, *how: Any, cast: Callable, **kwargs: Any) -> Any:
+    """An answer as a number, such as `answer.double()`."""
+    asked = tape.asked(answer)
+    return NotImplemented if asked is None else cast(tape.number(asked), *how, **kwargs)
 
 
 _RULES: dict[Any, Callable] = {
@@ -226,13 +251,17 @@ _RULES: dict[Any, Callable] = {
         [torch.min, Tensor.min, torch.amin, Tensor.amin], partial(_largest, pick=_smaller)
     ),
     **dict.fromkeys(
-        [torch.gt, Tensor.gt, torch.ge, Tensor.ge, torch.greater], partial(_compared, sign=1)
+        [torch.gt, Tensor.gt, torch.ge, Tensor.ge, torch.greater], partial(_compared, above=True)
     ),
     **dict.fromkeys(
-        [torch.lt, Tensor.lt, torch.le, Tensor.le, torch.less], partial(_compared, sign=-1)
+        [torch.lt, Tensor.lt, torch.le, Tensor.le, torch.less], partial(_compared, above=False)
     ),
     torch.where: _where,
     Tensor.where: _where_of,
+    **{
+        cast: partial(_number, cast=cast)
+        for cast in (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)
+    },
 }
 
 
@@ -274,7 +303,8 @@ class Kinks:
         kinks = cls(density, tape.places, [r.numel() for r in tape.residuals])
         if not kinks.count:
             return None
-        sides = [kinks.piece(u, torch.full((kinks.count,), sign).to(u))[0] for sign in (1, -1)]
+        signs = torch.where(tape.flat() < 0, -1.0, 1.0).to(u)
+        sides = [kinks.piece(u, side)[0] for side in (signs, -signs)]
         slopes = [torch.autograd.grad(side, u, allow_unused=True)[0] for side in sides]
         same = sides[0] == sides[1] and torch.equal(*slopes)
         return None if same else kinks
@@ -284,6 +314,16 @@ class Kinks:
         with _Tape() as tape:
             self.density(u.detach().requires_grad_())
         return tape.flat().detach()
+
+    def gradients(self, u: Tensor) -> Tensor:
+        """The gradients of all residuals, (m, d)."""
+
+        def residuals(v: Tensor) -> Tensor:
+            with _Tape() as tape:
+                self.density(v)
+            return tape.flat()
+
+        return torch.autograd.functional.jacobian(residuals, u, vectorize=False)
 
     def piece(self, u: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
         """Density and residuals (m,), differentiable, of the piece with these signs (m,)."""
@@ -309,25 +349,27 @@ class Kinks:
         gradient = _gradient(value, u)
         rows, jumps = [gradient.new_zeros(0, len(u))], [gradient.new_zeros(0)]
         for i in which.nonzero()[:, 0]:
-            row = _gradient(residuals[i], u)
+            row = signs[i] * _gradient(residuals[i], u)
             other = signs.clone()
             other[i] = -other[i]
             beyond = self.piece(u, other)[0]
-            change = (gradient - _gradient(beyond, u)) * signs[i]
-            jump = change @ row / row.square().sum().clamp_min(1e-300)
+            jump = (gradient - _gradient(beyond, u)) @ row / row.square().sum().clamp_min(1e-300)
+            # Of the densities themselves, not of what their slopes differ by on the way to r = 0.
+            drop = (value - beyond).detach() - jump * (signs[i] * residuals[i]).detach()
             rows.append(row[None])
-            jumps.append((jump if beyond.isfinite() else jump.new_tensor(-torch.inf))[None])
-        return Across(gradient, torch.cat(rows), torch.cat(jumps), residuals[which].detach())
+            jumps.append(_jump(jump, drop, value.detach())[None])
+        residual = (signs * residuals)[which].detach()
+        return Across(gradient, torch.cat(rows), torch.cat(jumps), residual)
 
 
 class Across(NamedTuple):
-    """A density beside some of its kinks.
+    """A density beside some of its kinks, whose residuals are positive on the side in question.
 
     Attributes:
         gradient: of the density on its piece (d,).
         rows: gradients of the residuals (a, d).
         jumps: what the slope in each residual changes by as it passes zero upwards (a,); minus
-            infinity at an edge, beyond which the density is zero.
+            infinity at an edge, beyond which the density drops; infinity where it is higher.
         residual: the residuals (a,).
     """
 
@@ -335,6 +377,14 @@ class Across(NamedTuple):
     rows: Tensor
     jumps: Tensor
     residual: Tensor
+
+
+def _jump(slope: Tensor, drop: Tensor, value: Tensor) -> Tensor:
+    """The jump of a slope, infinite where the density itself drops by more than rounding."""
+    if not drop.isfinite():
+        return torch.full_like(slope, -torch.inf)
+    steps = drop.abs() > 1e-6 * (1 + value.abs())
+    return torch.where(steps, -drop.sign() * torch.inf, slope)
 
 
 def _gradient(value: Tensor, u: Tensor) -> Tensor:

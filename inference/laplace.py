@@ -21,7 +21,8 @@ from .point import pace_of
 from .program import Program, further_draws, over_draws
 from .settings import OF_NETWORKS, BadSetting
 
-# Share of the precision that kinks within reach may have.
+# How many sds the Gaussian reaches, and what share of the precision kinks within reach may make.
+_REACH = 4.0
 _MISSED = 0.05
 
 
@@ -149,19 +150,26 @@ def _refuse_kinks(program: Program, mode: Mode, root: Tensor) -> None:
     if kinks is None:
         return
     residuals = kinks.residuals(mode.u)
-    signs = torch.where(residuals < 0, -1.0, 1.0).to(residuals)
-    beside = kinks.across(mode.u, signs, torch.ones_like(residuals, dtype=torch.bool))
-    spread = (beside.rows @ root).norm(dim=1).clamp_min(1e-300)
-    chance = torch.exp(-0.5 * (beside.residual / spread) ** 2 - _HALF_LOG_2_PI) / spread
-    rows = beside.rows @ root
-    missed = rows.T @ ((beside.jumps * chance)[:, None] * rows)
-    share = torch.linalg.eigvalsh(missed).abs().max().item()
+    sides = torch.where(residuals < 0, -1.0, 1.0).to(residuals)
+    every = kinks.gradients(mode.u) @ root  # of the residuals, in sds of the Gaussian
+    spread = every.norm(dim=1).clamp_min(1e-300)
+    near = (residuals.abs() < _REACH * spread).nonzero()[:, 0]
+    missed = torch.zeros_like(root)
+    for i in near:
+        row = every[i]
+        # The kink's most likely point: there the slopes on its two sides are compared.
+        at = mode.u - root @ row * residuals[i] / row.square().sum()
+        one = torch.zeros_like(residuals, dtype=torch.bool)
+        one[i] = True
+        jump = kinks.across(at, sides, one).jumps[0]
+        chance = torch.exp(-0.5 * (residuals[i] / spread[i]) ** 2 - _HALF_LOG_2_PI) / spread[i]
+        missed = missed + jump * chance * torch.outer(row, row)
+    share = torch.linalg.eigvalsh(missed).abs().max().item() if missed.isfinite().all() else 1.0
     if share > _MISSED:
-        met = (beside.residual.abs() < 3 * spread) & (beside.jumps != 0)
-        lines = ", ".join(kinks.lines(met)) or "a Laplace density"
+        lines = ", ".join(kinks.lines(residuals.abs() < _REACH * spread))
         raise Refused(
             f"the density has kinks within reach of the Gaussian ({lines}), which its Hessian "
-            f"does not see: they are {share:.0%} of its precision; use svi or nuts"
+            f"does not see: they make {share:.0%} of its precision; use svi or nuts"
         )
 
 
