@@ -21,7 +21,7 @@ from .kinks import Kinks
 
 # Newton steps below this (relative to 1 + |u|) mean the mode is found to double precision.
 STEP_TOLERANCE = 1e-10
-_MOST_STEPS = 200
+_MOST_STEPS = 100
 # A gradient counts as a sum of multipliers where what is left of it is smaller than this.
 _LEFT = 1e-7
 # Singular values, eigenvalues and jumps below this share of the largest are zero.
@@ -264,10 +264,10 @@ class _Ascent:
         return Held(self.u, matrix, step, value, self.active, edge, still and small)
 
     def _value(self, u: Tensor) -> float:
-        """The density; on an edge that is held, that of the inner side."""
+        """The density; on an edge, that of the inner side."""
         with torch.no_grad():
             value = self.kinks.density(u).item()
-        if not np.isfinite(value) and self.active.any():
+        if not np.isfinite(value):
             value = self.kinks.piece(u.detach().clone().requires_grad_(), self.side)[0].item()
         return value if np.isfinite(value) else -np.inf
 

@@ -12,7 +12,7 @@ Never a number in place of a refusal, and no reason that an evaluation has not c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ._problem import Finding, Refused
+from .kinks import Kinks
 from .mode import Mode, elementwise, limits, nearest
 from .program import Program, run, value_and_grad
 
@@ -35,6 +36,22 @@ _SURE = "it is over-confident and has no standard error; compare with nuts or ex
 _FAR_OUT = (20.0, 40.0, 60.0)
 # A latent so many nats below the peak of its distribution is moved there on the way.
 _UNLIKELY = 10.0
+
+
+def refuse_steps(function: Callable[[Tensor], Tensor], u: Tensor) -> None:
+    """Refuse a density that jumps where a latent passes a value, and has a peak on every step.
+
+    Raises:
+        Refused: with the line of the user's model.
+    """
+    kinks = Kinks.of(function, u)
+    lines = kinks.steps(u) if kinks else []
+    if lines:
+        raise Refused(
+            f"the density jumps where a comparison changes ({', '.join(lines)}), so that it has a "
+            "peak on every step; make what is compared a discrete latent, or the change smooth "
+            "(torch.sigmoid)"
+        )
 
 
 def judged(
@@ -92,10 +109,14 @@ class _Density:
         """
         flat = _flattest(-found.hessian)
         if flat is not None:
-            return self._singular(found, flat)
+            self._refuse_flat(found, flat)
         if not found.converged or (found.on and self._beaten(found)):
             what = "the optimiser has not converged (the last Newton step was not below tolerance)"
             return [Finding("fail", what, "rescale data")]
+        if flat is not None:
+            where = self._sites(flat.abs() > 0.1 * flat.abs().max())
+            what = f"the maximum has no curvature in {where}, so there is no standard error"
+            return [Finding("warn", what, "compare with nuts")]
         if found.on == "edge":
             where = _spot(self.program, found.u, ", ".join(self.program.layout))
             what = f"the maximum lies at an edge, beyond which the density is zero ({where})"
@@ -112,8 +133,8 @@ class _Density:
                     return True
         return False
 
-    def _singular(self, found: Mode, flat: Tensor) -> list[Finding]:
-        """A maximum without curvature along `flat` (d,): climbed again from both its sides."""
+    def _refuse_flat(self, found: Mode, flat: Tensor) -> None:
+        """Refuse an end that is as high on a side of `flat` (d,), or lower: climbed from there."""
         where = self._sites(flat.abs() > 0.1 * flat.abs().max())
         aside = flat * ((1 + found.u.abs()) / flat.abs().clamp_min(1e-12)).min() * 0.1
         bounds = limits(self.program)
@@ -135,8 +156,6 @@ class _Density:
                     f"it is as high at {here} as at {there}; drop what is redundant, or use a "
                     "proper prior"
                 )
-        what = f"the maximum has no curvature in {where}, so there is no standard error"
-        return [Finding("warn", what, "compare with nuts")]
 
     def refuse_edge(self, found: Mode) -> None:
         """Refuse an end beyond which the density drops to nothing while it still rises."""

@@ -32,6 +32,8 @@ _BETWEEN = ("torch.overrides", "torch.nn.", "torch.functional", "torch._tensor")
 _BETWEEN = (*_BETWEEN, _bits.__name__, __name__)
 # Share of the width over which an edge is smoothed.
 _STEEP = 0.01
+# Residuals of an operation at which a jump of the density is looked for, and steps to reach one.
+_MOST_LOOKED_AT, _MOST_TO_ZERO = 3, 8
 # Numbers of which the largest is taken by comparing pairs.
 _MOST_COMPARED = 64
 
@@ -45,6 +47,7 @@ class _Tape(TorchFunctionMode):
         self.places: list[str | None] = []
         self.size = 0
         self._parts: dict[int, slice] = {}
+        self.compared: set[int] = set()  # residuals of which it is asked whether r > 0
         self._answers: dict[int, _Answer] = {}
 
     def __torch_function__(
@@ -83,6 +86,7 @@ class _Tape(TorchFunctionMode):
     def answer(self, r: Tensor, above: bool) -> Tensor:
         """Whether r > 0, or r < 0; kept, so that what is made of the answer finds r again."""
         found = (self.share(r) > 0.5) == above
+        self.compared.add(id(r))
         self._answers[id(found)] = _Answer(found, r, above)
         return found
 
@@ -272,10 +276,13 @@ class Kinks:
         density: the function.
         places: the user's line of each operation that has kinks.
         sizes: how many residuals each has.
+        compared: whether it asks for the sign of a residual.
     """
 
-    def __init__(self, density: Density, places: list[str | None], sizes: list[int]):
-        self.density, self.places, self.sizes = density, places, sizes
+    def __init__(self, density: Density, tape: _Tape):
+        self.density, self.places = density, tape.places
+        self.sizes = [r.numel() for r in tape.residuals]
+        self.compared = [id(r) in tape.compared for r in tape.residuals]
 
     @property
     def count(self) -> int:
@@ -300,7 +307,7 @@ class Kinks:
         u = u.detach().requires_grad_()
         with _Tape() as tape:
             density(u)
-        kinks = cls(density, tape.places, [r.numel() for r in tape.residuals])
+        kinks = cls(density, tape)
         if not kinks.count:
             return None
         signs = torch.where(tape.flat() < 0, -1.0, 1.0).to(u)
@@ -314,6 +321,30 @@ class Kinks:
         with _Tape() as tape:
             self.density(u.detach().requires_grad_())
         return tape.flat().detach()
+
+    def steps(self, u: Tensor) -> list[str]:
+        """The user's lines where the density jumps from one finite value to another, near `u`."""
+        residuals = self.residuals(u).abs()
+        found = torch.zeros(self.count, dtype=torch.bool)
+        for part, compared in zip(torch.arange(self.count).split(self.sizes), self.compared):
+            for i in part[residuals[part].argsort()[:_MOST_LOOKED_AT]] if compared else ():
+                found[i] = self._steps(u, i)
+        return self.lines(found)
+
+    def _steps(self, u: Tensor, i: Tensor) -> bool:
+        """Whether the density jumps where one residual is zero."""
+        u, one = u.clone(), torch.zeros(self.count, dtype=torch.bool)
+        one[i] = True
+        for _ in range(_MOST_TO_ZERO):
+            residuals = self.residuals(u)
+            signs = torch.where(residuals < 0, -1.0, 1.0).to(u)
+            beside = self.across(u, signs, one)
+            length = beside.rows.square().sum()
+            if not length > 0 or not beside.residual > 1e-12:
+                break
+            u = u - beside.rows[0] * beside.residual / length
+        beyond = self.piece(u.requires_grad_(), torch.where(one, -signs, signs))[0]
+        return bool(beside.jumps.isinf().all() and beyond.isfinite())
 
     def gradients(self, u: Tensor) -> Tensor:
         """The gradients of all residuals, (m, d)."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ._problem import Context, Fit, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
+from .ends import refuse_steps
 from .gauss_newton import Structure, network
 from .kinks import Kinks
 from .mode import Mode, limits, maximise
@@ -77,9 +78,9 @@ def laplace(
     check_memory(draws, program.size)
     _refuse_laplace_sites(program)
     with seeded(seed, FIT):
-        mode = maximise(
-            program.log_density, [program.start() for _ in range(starts)], limits(program)
-        )
+        points = [program.start() for _ in range(starts)]
+    refuse_steps(program.log_density, points[0])
+    mode = maximise(program.log_density, points, limits(program))
     root = _root(mode)
     _refuse_kinks(program, mode, root)
     with seeded(seed, DRAWS):

@@ -5,11 +5,12 @@ How an end of the maximisation is judged is in `ends.py`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from ._problem import Context, Fit, Problem, Refused
 from .chains import DISCRETE, FIT, seeded
-from .ends import judged
+from .ends import judged, refuse_steps
 from .mode import mode
 from .program import Program
 from .settings import OF_NETWORKS, BadSetting
@@ -116,6 +117,7 @@ def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
         raise Refused("the model has no continuous latent to estimate; use exact")
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]
+    refuse_steps(partial(program.log_density, jacobian=False, prior=prior), points[0])
     found = mode(program, points, prior=prior)
     values, findings = judged(program, found, prior=prior)
     with seeded(seed, DISCRETE):
