@@ -24,6 +24,8 @@ STEP_TOLERANCE = 1e-10
 _MOST_STEPS = 100
 # A gradient counts as a sum of multipliers where what is left of it is smaller than this.
 _LEFT = 1e-7
+# Newton's steps that promise less, in nats, leave the way to directions that do not bend.
+_GAINED = 1e-8
 # Singular values, eigenvalues and jumps below this share of the largest are zero.
 _ZERO = 1e-9
 
@@ -177,12 +179,11 @@ class _Ascent:
         normal, null = _split(here.across, here.residual)
         reduced = null.T @ matrix @ null
         slope = null.T @ (here.gradient + matrix @ normal)
-        direction = not _negative(reduced) and _steep(here, null.T @ here.gradient)
-        if direction:
-            tangent = null.T @ here.gradient
-            tangent = tangent / tangent.norm()
-        else:
-            tangent = newton(reduced, slope) if null.shape[1] else slope
+        tangent, straight = _climb(reduced, slope)
+        rising = bool(straight.norm() > _ZERO * (1 + here.gradient.norm()))
+        direction = rising and bool(slope @ tangent < _GAINED)
+        if direction:  # where nothing bends down, as far as the next kink
+            tangent = straight / straight.norm()
         outward = null @ reduced @ null.T - (torch.eye(len(null)).to(null) - null @ null.T)
         full = outward * self.scale[:, None] * self.scale
         return (normal + null @ tangent) / self.scale, direction, full
@@ -314,14 +315,14 @@ def _consistent(rows: Tensor, residual: Tensor) -> bool:
     return bool((left <= 1e-6 * residual.abs().max() + 1e-12).all())
 
 
-def _negative(matrix: Tensor) -> bool:
-    """Whether a symmetric matrix is negative definite."""
-    if len(matrix) == 0:
-        return True
-    eigenvalues = torch.linalg.eigvalsh(matrix)
-    return bool(eigenvalues[-1] < -_ZERO * eigenvalues.abs().max())
-
-
-def _steep(here: _Local, along: Tensor) -> bool:
-    """Whether the density rises along the kinks by more than rounding."""
-    return bool(along.norm() > _ZERO * (1 + here.gradient.norm()))
+def _climb(matrix: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+    """Newton's step where a density bends down, and its slope where it does not; (k,) each."""
+    if not len(matrix):
+        return slope, slope
+    scale = matrix.diagonal().abs().sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
+    bends, axes = torch.linalg.eigh(matrix / scale[:, None] / scale)
+    along = axes.T @ (slope / scale)
+    down = bends < -_ZERO * bends.abs().max()
+    step = torch.where(down, -along / torch.where(down, bends, 1.0), 0.0)
+    return axes @ step / scale, axes @ torch.where(down, 0.0, along) / scale
