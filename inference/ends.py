@@ -30,6 +30,8 @@ from .program import Program, run, value_and_grad
 
 # Smallest eigenvalue of the scaled information below which it counts as singular.
 _SINGULAR = 1e-10
+# Information in the logarithm (or log odds) of a latent below which the density is level in it.
+_LEVEL = 1e-8
 # What to do about a maximum that is no peak.
 _SURE = "it is over-confident and has no standard error; compare with nuts or exact"
 # How far out a scale is moved in the unconstrained space, to see whether the density grows there.
@@ -107,7 +109,7 @@ class _Density:
         Raises:
             Refused: it is no maximum, or not the only one.
         """
-        flat = _flattest(-found.hessian)
+        flat = _flattest(-found.hessian, limits(self.program).isfinite())
         if flat is not None:
             self._refuse_flat(found, flat)
         if not found.converged or (found.on and self._beaten(found)):
@@ -333,11 +335,16 @@ def _centre(fn: Any) -> Tensor | None:
     return None
 
 
-def _flattest(information: Tensor) -> Tensor | None:
-    """The direction (d,) in which an information matrix is singular; None where it is not."""
-    scale = information.diagonal().abs().sqrt()
-    if (scale == 0).any():
-        return (scale == 0).to(information)
+def _flattest(information: Tensor, bounded: Tensor) -> Tensor | None:
+    """The direction (d,) in which an information matrix is singular; None where it is not.
+
+    A bounded latent (of a mask (d,)) whose value may double without a change counts as well.
+    """
+    diagonal = information.diagonal().abs()
+    level = (diagonal == 0) | (bounded & (diagonal < _LEVEL))
+    if level.any():
+        return level.to(information)
+    scale = diagonal.sqrt()
     eigenvalues, vectors = torch.linalg.eigh(information / scale[:, None] / scale)
     return vectors[:, 0] / scale if eigenvalues[0] < _SINGULAR else None
 

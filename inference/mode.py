@@ -27,6 +27,8 @@ from .program import Program, value_and_grad
 
 # Over what share of a typical residual kinks are rounded, one after the other.
 _WIDTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)
+# At so many widths starts join.
+_JOIN = 3
 # What a step on a smoothed density must gain, relative to it.
 _ROUGH = 1e-11
 # Newton's steps on a smoothed density, and what they must promise to gain, nats.
@@ -149,30 +151,19 @@ def _maximise_on_kinks(kinks: Kinks, starts: list[Tensor], limit: Tensor) -> Mod
     def smoothed(u: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
         return value_and_grad(lambda v: kinks.smoothed(v, width), u)
 
-    ends, unit = starts, kinks.typical(starts)
+    ends, unit = [], kinks.typical(starts)
     recorded = compiled(smoothed, [(u, unit) for u in starts])
-    for share in _WIDTHS:
+    for i, share in enumerate(_WIDTHS):
+        # A wide rounding leaves one hill of many: some of the starts join when it is narrower.
+        ends += starts[i::_JOIN] if i < _JOIN else []
         # Starts may be far off: a typical residual is less when they have come nearer.
-        unit = torch.minimum(unit, torch.maximum(kinks.typical(ends), unit / 10))
+        unit = torch.minimum(unit, torch.maximum(kinks.typical(ends), unit / 10)) if ends else unit
         width = share * unit
         climbed = [_ascend(lambda v, w=width: recorded(v, w), u, limit, _ROUGH)[0] for u in ends]
         smooth = partial(kinks.smoothed, width=width)
         ends = [_improved(smooth, u, limit) for u in _distinct(climbed)]
-    best = max(ends, key=lambda u: kinks.density(u).item())
-    return _on_kinks(kinks, best, limit, 10 * width)
-
-
-def _improved(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Tensor:
-    """Newton's steps, halved until they rise, where L-BFGS has left much to gain: wild scales."""
-    for _ in range(_MOST_IMPROVED):
-        value, gradient = value_and_grad(function, u)
-        step = newton(hessian(function, u), gradient)
-        lengths = [step * 0.5**k for k in range(10)]
-        rising = [s for s in lengths if ((u + s).abs() <= limit).all() and function(u + s) > value]
-        if not rising or not gradient @ step > _MUCH:
-            break
-        u = u + rising[0]
-    return u
+    found = [_on_kinks(kinks, u, limit, 10 * width) for u in ends]
+    return max(found, key=lambda mode: mode.value)
 
 
 def nearest(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:
@@ -191,6 +182,19 @@ def _on_kinks(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Mode:
     ended = "edge" if held.edge else "kink"
     escaped = held.u.abs() >= limit - 1
     return Mode(held.u, held.value, held.hessian, held.step, escaped, held.optimal, ended)
+
+
+def _improved(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Tensor:
+    """Newton's steps, halved until they rise, where L-BFGS has left much to gain: wild scales."""
+    for _ in range(_MOST_IMPROVED):
+        value, gradient = value_and_grad(function, u)
+        step = newton(hessian(function, u), gradient)
+        lengths = [step * 0.5**k for k in range(10)]
+        rising = [s for s in lengths if ((u + s).abs() <= limit).all() and function(u + s) > value]
+        if not rising or not gradient @ step > _MUCH:
+            break
+        u = u + rising[0]
+    return u
 
 
 def _distinct(ends: list[Tensor]) -> list[Tensor]:
