@@ -116,7 +116,8 @@ class _Ascent:
         self.side = torch.where(residuals < 0, -1.0, 1.0).to(u)  # where the density is taken
         self.active = residuals.abs() <= near
         self.met = torch.zeros_like(self.active)  # on the way, so that they lie ahead
-        self.scale = torch.ones_like(u)
+        self.scale = kinks.slopes(u)
+        self.blocked = False  # the last step could not begin
         self._start()
 
     def _start(self) -> None:
@@ -135,11 +136,11 @@ class _Ascent:
         """Steps until none is left to take."""
         for _ in range(_MOST_STEPS):
             here = self._local()
+            if self._release(here):
+                continue
             step, direction, matrix = self._step(here)
             still = size(step, self.u) < STEP_TOLERANCE
-            if still and not self._release(here):
-                break
-            if not still and not self._move(step, direction):
+            if still or not self._move(step, direction):
                 break
         return self._held(here, step, matrix, still)
 
@@ -161,7 +162,6 @@ class _Ascent:
 
     def _differentiated(self) -> _Local:
         found = self.kinks.across(self.u, self.side, self.active)
-        self.scale = _scale(found.rows)
         rows, gradient = found.rows / self.scale, found.gradient / self.scale
         multipliers = _multipliers(rows, gradient, found.jumps)
         return _Local(gradient, rows, found.jumps, found.residual, multipliers)
@@ -182,8 +182,10 @@ class _Ascent:
         tangent, straight = _climb(reduced, slope)
         rising = bool(straight.norm() > _ZERO * (1 + here.gradient.norm()))
         direction = rising and bool(slope @ tangent < _GAINED)
+        if self.blocked:  # by a kink that was just let go: the steepest way leads away from it
+            direction, straight = True, null.T @ here.gradient
         if direction:  # where nothing bends down, as far as the next kink
-            tangent = straight / straight.norm()
+            tangent = straight / straight.norm().clamp_min(1e-300)
         outward = null @ reduced @ null.T - (torch.eye(len(null)).to(null) - null @ null.T)
         full = outward * self.scale[:, None] * self.scale
         return (normal + null @ tangent) / self.scale, direction, full
@@ -202,7 +204,9 @@ class _Ascent:
             if self._value(there) >= before - 1e-9 * (1 + abs(before)):
                 self.u = there
                 self.active, self.met = self.active | met, met
-                return bool(length > 0) or bool(met.any())
+                blocked = size(length * step, self.u) < STEP_TOLERANCE
+                stuck, self.blocked = blocked and self.blocked, blocked
+                return not stuck
             length /= 2
         return False
 
@@ -244,14 +248,12 @@ class _Ascent:
 
     def _release(self, here: _Local) -> bool:
         """Let go of the kinks whose multipliers are beyond their bounds; False if none is."""
-        left = here.left
-        if left.norm() <= _LEFT * (1 + here.gradient.norm()):
-            return False
         index = self.active.nonzero()[:, 0]
-        rise = here.across @ left
+        rise = here.across @ here.left / here.across.norm(dim=1).clamp_min(1e-300)
+        least = _LEFT * (1 + here.gradient.norm())
         slack = 1e-6 * torch.where(here.jumps.isfinite(), here.jumps.abs(), here.multipliers.abs())
-        up = (rise > 0) & (here.multipliers >= -slack)
-        down = (rise < 0) & (here.multipliers <= here.jumps + slack)
+        up = (rise > least) & (here.multipliers >= -slack)
+        down = (rise < -least) & (here.multipliers <= here.jumps + slack)
         if not (up | down).any():
             return False
         self.side[index[down]] *= -1
@@ -274,14 +276,6 @@ class _Ascent:
 
     def _residuals(self, u: Tensor) -> Tensor:
         return self.kinks.piece(u.detach().clone().requires_grad_(), self.side)[1].detach()
-
-
-def _scale(rows: Tensor) -> Tensor:
-    """What to divide slopes by: the steepest of the residuals has slope one in each coordinate."""
-    if not len(rows):
-        return torch.ones(rows.shape[1]).to(rows)
-    steepest = rows.abs().max(0).values
-    return torch.where(steepest > 0, steepest, 1.0)
 
 
 def _multipliers(across: Tensor, gradient: Tensor, jumps: Tensor) -> Tensor:

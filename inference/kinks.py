@@ -34,6 +34,8 @@ _BETWEEN = (*_BETWEEN, _bits.__name__, __name__)
 _STEEP = 0.01
 # Residuals of an operation at which a jump of the density is looked for, and steps to reach one.
 _MOST_LOOKED_AT, _MOST_TO_ZERO = 3, 8
+# Random signs from which typical slopes are estimated.
+_MOST_SIGNS = 16
 # Numbers of which the largest is taken by comparing pairs.
 _MOST_COMPARED = 64
 
@@ -355,6 +357,22 @@ class Kinks:
             return tape.flat()
 
         return torch.autograd.functional.jacobian(residuals, u, vectorize=False)
+
+    def slopes(self, u: Tensor) -> Tensor:
+        """A typical slope of the residuals in each coordinate, (d,); one where there is none.
+
+        The root mean square over random signs of their sum.
+        """
+        u = u.detach().clone().requires_grad_()
+        with _Tape() as tape:
+            self.density(u)
+        residuals, noise = tape.flat(), torch.Generator().manual_seed(0)
+        total = torch.zeros_like(u)
+        for _ in range(_MOST_SIGNS):
+            signs = torch.randint(0, 2, residuals.shape, generator=noise).to(u) * 2 - 1
+            total += _gradient(signs @ residuals, u).square()
+        found = (total / (_MOST_SIGNS * self.count)).sqrt()
+        return torch.where(found > 0, found, 1.0)
 
     def piece(self, u: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
         """Density and residuals (m,), differentiable, of the piece with these signs (m,)."""
