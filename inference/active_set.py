@@ -24,6 +24,8 @@ STEP_TOLERANCE = 1e-10
 _MOST_STEPS = 100
 # A gradient counts as a sum of multipliers where what is left of it is smaller than this.
 _LEFT = 1e-7
+# Curvature below this share of the largest is rounding.
+_BENT = 1e-12
 # Newton's steps that promise less, in nats, leave the way to directions that do not bend.
 _GAINED = 1e-8
 # Singular values, eigenvalues and jumps below this share of the largest are zero.
@@ -140,7 +142,10 @@ class _Ascent:
                 continue
             step, direction, matrix = self._step(here)
             still = size(step, self.u) < STEP_TOLERANCE
-            if still or not self._move(step, direction):
+            if still:
+                self.u = self.u + step  # residuals that are held are zero to the last digit
+                break
+            if not self._move(step, direction):
                 break
         return self._held(here, step, matrix, still)
 
@@ -317,6 +322,6 @@ def _climb(matrix: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
     scale = torch.where(scale > 0, scale, 1.0)
     bends, axes = torch.linalg.eigh(matrix / scale[:, None] / scale)
     along = axes.T @ (slope / scale)
-    down = bends < -_ZERO * bends.abs().max()
+    down = bends < -_BENT * bends.abs().max()
     step = torch.where(down, -along / torch.where(down, bends, 1.0), 0.0)
     return axes @ step / scale, axes @ torch.where(down, 0.0, along) / scale

@@ -87,7 +87,7 @@ class _Tape(TorchFunctionMode):
 
     def answer(self, r: Tensor, above: bool) -> Tensor:
         """Whether r > 0, or r < 0; kept, so that what is made of the answer finds r again."""
-        found = (self.share(r) > 0.5) == above
+        found = self.share(r) > 0.5 if above else self.share(r) < 0.5
         self.compared.add(id(r))
         self._answers[id(found)] = _Answer(found, r, above)
         return found

@@ -132,12 +132,16 @@ def test_an_edge_that_the_data_set_is_given_and_told():
 
 def test_two_edges_meet():
     def model(y):
-        low = pyro.sample("low", dist.Normal(0.0, 1.0))
         width = pyro.sample("width", dist.HalfNormal(100.0))
+        low = pyro.sample("low", dist.Normal(0.0, 1.0))
         with pyro.plate("n", len(y)):
             pyro.sample("y", dist.Uniform(low - 5, low + width), obs=y)
 
-    found = fit(point.mle, model, y=np.array([-4.7, -3.0, 0.1, 0.5]))
-    assert found.point["low"].item() == pytest.approx(0.3, rel=1e-8)
-    assert found.point["width"].item() == pytest.approx(0.2, rel=1e-8)
+    y = np.array([0.5, 2.0, 7.0, 3.0])
+    found = fit(point.mle, model, y=y)
+    assert found.point["low"].item() == pytest.approx(5.5, rel=1e-8)
+    assert found.point["width"].item() == pytest.approx(1.5, rel=1e-8)
     assert found.findings[0].level == "warn" and "at an edge" in found.findings[0].what
+    # Along low + width = 7 the density is (12 - low)^-4 exp(-low^2 / 2 - (7 - low)^2 / 20000).
+    low = fit(point.map_, model, y=y).point["low"].item()
+    assert 4 / (12 - low) - low + (7 - low) / 1e4 == pytest.approx(0, abs=1e-8)
