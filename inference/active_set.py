@@ -232,14 +232,14 @@ class _Ascent:
         crossing = self._crossing(after)
         if not crossing.any():
             return length, crossing
-        small = 1e-10 * before.abs()
-        for count in range(100):
+        small = 1e-10 * before.abs() + 1e-14 * before.abs().max()
+        for count in range(60):
             share = torch.where(crossing, (before / (before - after)).clamp(0, 1), torch.inf)
             met = crossing & (share <= share.min() + 1e-12)
             # By secants, which are exact where residuals are linear, and by halves in turn.
             length = low + (high - low) * (0.5 if count % 2 else share.min().item())
             here = self._residuals(self.u + length * step)
-            if (here.abs() <= small)[met].all():
+            if (here.abs() <= small)[met].all() or not low < length < high:
                 break
             if self._crossing(here).any():
                 high, after, crossing = length, here, self._crossing(here)

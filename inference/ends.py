@@ -121,7 +121,7 @@ class _Density:
             return [Finding("warn", what, "compare with nuts")]
         if found.on == "edge":
             where = _spot(self.program, found.u, ", ".join(self.program.layout))
-            what = f"the maximum lies at an edge, beyond which the density is zero ({where})"
+            what = f"the maximum lies at an edge, beyond which the density drops ({where})"
             return [Finding("warn", what, _SURE)]
         return []
 
