@@ -138,6 +138,9 @@ class _Ascent:
         """Steps until none is left to take."""
         for _ in range(_MOST_STEPS):
             here = self._local()
+            if not here.gradient.isfinite().all():
+                step, matrix, still = torch.zeros_like(self.u), -torch.eye(len(self.u)), False
+                break
             if self._release(here):
                 continue
             step, direction, matrix = self._step(here)
@@ -180,7 +183,7 @@ class _Ascent:
             value, residuals = self.kinks.piece(u, self.side)
             return value - here.multipliers @ (self.side * residuals)[self.active]
 
-        matrix = hessian(lagrangian, self.u) / self.scale[:, None] / self.scale
+        matrix = hessian(lagrangian, self.u).nan_to_num() / self.scale[:, None] / self.scale
         normal, null = _split(here.across, here.residual)
         reduced = null.T @ matrix @ null
         slope = null.T @ (here.gradient + matrix @ normal)
@@ -285,7 +288,7 @@ class _Ascent:
 
 def _multipliers(across: Tensor, gradient: Tensor, jumps: Tensor) -> Tensor:
     """The multipliers within their bounds that leave least of the gradient, (a,)."""
-    if len(jumps) == 0 or not (jumps < 0).all():
+    if len(jumps) == 0 or not (jumps < 0).all() or not gradient.isfinite().all():
         return torch.zeros_like(jumps)
     lengths = across.norm(dim=1)
     # Of unit gradients, so that residuals of any unit weigh alike.

@@ -3,8 +3,9 @@
 - interior: the gradient vanishes, the Hessian is negative definite, Newton steps shrink to zero;
 - border: a coordinate runs to infinity in the unconstrained space while the density tends to a
   finite limit there, and the support is closed off by a bound (a coin with only heads);
-- none: the density grows without bound, its maximiser is at infinity (separable classes), is not
-  the only one (the median of an even number), or lies where the density drops to zero.
+- edge: the density drops there, because of the data (the top of a uniform distribution);
+- none: the density grows without bound, its maximiser is at infinity (separable classes) or is not
+  the only one (the median of an even number).
 
 Never a number in place of a refusal, and no reason that an evaluation has not confirmed.
 """
@@ -340,6 +341,8 @@ def _flattest(information: Tensor, bounded: Tensor) -> Tensor | None:
 
     A bounded latent (of a mask (d,)) whose value may double without a change counts as well.
     """
+    if not information.isfinite().all():
+        return None
     diagonal = information.diagonal().abs()
     level = (diagonal == 0) | (bounded & (diagonal < _LEVEL))
     if level.any():

@@ -63,7 +63,8 @@ def laplace(
         batch_size: rows in a step; None takes all.
 
     Raises:
-        Refused: no mode in the interior, or a Hessian there that is not negative definite; of a
+        Refused: no mode in the interior, a Hessian there that is not negative definite, or kinks
+            of the density within reach; of a
             network a prior that is not log-concave, or observations of another kind than known.
         BadSetting: settings of networks for another model.
     """

@@ -188,7 +188,10 @@ def _improved(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) ->
     """Newton's steps, halved until they rise, where L-BFGS has left much to gain: wild scales."""
     for _ in range(_MOST_IMPROVED):
         value, gradient = value_and_grad(function, u)
-        step = newton(hessian(function, u), gradient)
+        matrix = hessian(function, u)
+        if not (gradient.isfinite().all() and matrix.isfinite().all()):
+            break
+        step = newton(matrix, gradient)
         lengths = [step * 0.5**k for k in range(10)]
         rising = [s for s in lengths if ((u + s).abs() <= limit).all() and function(u + s) > value]
         if not rising or not gradient @ step > _MUCH:

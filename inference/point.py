@@ -41,7 +41,8 @@ def mle(
         batch_size: rows in a step; None takes all.
 
     Raises:
-        Refused: nothing is observed, the information is singular, or there is no maximiser.
+        Refused: nothing is observed, the likelihood jumps, or its maximiser is not unique or at
+            infinity.
         BadSetting: settings of networks for another model.
     """
     program = Program(problem)
@@ -77,7 +78,7 @@ def map_(
         batch_size: rows in a step; None takes all.
 
     Raises:
-        Refused: the density is unbounded, or its maximiser is at infinity.
+        Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
         BadSetting: settings of networks for another model.
     """
     pace = pace_of(problem, steps, lr, batch_size)
