@@ -64,8 +64,8 @@ def laplace(
 
     Raises:
         Refused: no mode in the interior, a Hessian there that is not negative definite, or kinks
-            of the density within reach; of a
-            network a prior that is not log-concave, or observations of another kind than known.
+            of the density within reach; of a network a prior that is not log-concave, or
+            observations of another kind than known.
         BadSetting: settings of networks for another model.
     """
     pace = pace_of(problem, steps, lr, batch_size)
