@@ -14,11 +14,17 @@ from torch import Tensor
 
 from ._problem import Context, Fit, Problem, Refused, check_memory
 from .chains import DISCRETE, DRAWS, FIT, seeded
+from .ends import refuse_steps
 from .gauss_newton import Structure, network
+from .kinks import Kinks
 from .mode import Mode, limits, maximise
 from .point import pace_of
 from .program import Program, further_draws, over_draws
 from .settings import OF_NETWORKS, BadSetting
+
+# How many sds the Gaussian reaches, and what share of the precision kinks within reach may make.
+_REACH = 4.0
+_MISSED = 0.05
 
 
 def laplace(
@@ -57,8 +63,9 @@ def laplace(
         batch_size: rows in a step; None takes all.
 
     Raises:
-        Refused: no mode in the interior, or a Hessian there that is not negative definite; of a
-            network a prior that is not log-concave, or observations of another kind than known.
+        Refused: no mode in the interior, a Hessian there that is not negative definite, or kinks
+            of the density within reach; of a network a prior that is not log-concave, or
+            observations of another kind than known.
         BadSetting: settings of networks for another model.
     """
     pace = pace_of(problem, steps, lr, batch_size)
@@ -70,17 +77,13 @@ def laplace(
     if not program.size:
         raise Refused("laplace needs a continuous latent, the model has none; use exact")
     check_memory(draws, program.size)
-    kinked = [site.name for site in program.of("latent") if isinstance(site.base, dist.Laplace)]
-    if kinked:
-        raise Refused(
-            f"the Laplace prior of {', '.join(kinked)} has no second derivative at zero, where "
-            "the mode may lie; use map, svi or nuts, or a normal prior"
-        )
+    _refuse_laplace_sites(program)
     with seeded(seed, FIT):
-        mode = maximise(
-            program.log_density, [program.start() for _ in range(starts)], limits(program)
-        )
+        points = [program.start() for _ in range(starts)]
+    refuse_steps(program.log_density, points[0])
+    mode = maximise(program.log_density, points, limits(program))
     root = _root(mode)
+    _refuse_kinks(program, mode, root)
     with seeded(seed, DRAWS):
         values, log_p, log_q = _draw(program, mode, root, draws)
         more = 0 if context.of_many else further_draws(program, program.log_joint, values)
@@ -124,8 +127,62 @@ def _draw(
     return values, log_p, log_q_u - (log_p_u - log_p)
 
 
+def _refuse_laplace_sites(program: Program) -> None:
+    """Refuse Laplace densities, whose kinks the Hessian does not see."""
+    for site in program.of("latent", "observed"):
+        if isinstance(site.base, dist.Laplace | dist.AsymmetricLaplace):
+            what = "prior" if site.role == "latent" else "likelihood"
+            where = "at zero, where the mode may lie"
+            if site.role == "observed":
+                where = "where a residual is zero, which the Hessian does not see"
+            raise Refused(
+                f"the Laplace {what} of {site.name} has no second derivative {where}; use map "
+                "for the mode, svi or nuts for the posterior, or a normal or Student-t one"
+            )
+
+
+def _refuse_kinks(program: Program, mode: Mode, root: Tensor) -> None:
+    """Refuse a Gaussian within whose reach the density has kinks that matter.
+
+    Across a kink the slope jumps by j, a second derivative of j times a delta function. Its mean
+    under the Gaussian, j phi(r / s) / s with s the sd of the residual r, is held against the
+    precision.
+    """
+    kinks = Kinks.of(program.log_density, mode.u)
+    if kinks is None:
+        return
+    residuals = kinks.residuals(mode.u)
+    sides = torch.where(residuals < 0, -1.0, 1.0).to(residuals)
+    every = kinks.gradients(mode.u) @ root  # of the residuals, in sds of the Gaussian
+    spread = every.norm(dim=1).clamp_min(1e-300)
+    near = (residuals.abs() < _REACH * spread).nonzero()[:, 0]
+    missed = torch.zeros_like(root)
+    for i in near:
+        row = every[i]
+        # The kink's most likely point: there the slopes on its two sides are compared.
+        at = mode.u - root @ row * residuals[i] / row.square().sum()
+        one = torch.zeros_like(residuals, dtype=torch.bool)
+        one[i] = True
+        jump = kinks.across(at, sides, one).jumps[0]
+        chance = torch.exp(-0.5 * (residuals[i] / spread[i]) ** 2 - _HALF_LOG_2_PI) / spread[i]
+        missed = missed + jump * chance * torch.outer(row, row)
+    share = torch.linalg.eigvalsh(missed).abs().max().item() if missed.isfinite().all() else 1.0
+    if share > _MISSED:
+        lines = ", ".join(kinks.lines(residuals.abs() < _REACH * spread))
+        raise Refused(
+            f"the density has kinks within reach of the Gaussian ({lines}), which its Hessian "
+            f"does not see: they make {share:.0%} of its precision; use svi or nuts"
+        )
+
+
 def _root(mode: Mode) -> Tensor:
     """Lower-triangular root of the covariance (-H)^-1, (d, d)."""
+    if mode.on is not None:
+        what = {"kink": "a kink", "edge": "an edge"}[mode.on]
+        raise Refused(
+            f"the mode lies on {what} of the density, where it has no second derivative; use map "
+            "for the mode, svi or nuts for the posterior"
+        )
     if mode.escaped.any() or not mode.converged:
         raise Refused(
             "the unconstrained density has no mode that the optimiser can reach (it runs to "

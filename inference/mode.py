@@ -7,23 +7,35 @@ infinity in the unconstrained space, to a bound of the support or without a boun
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Literal
 
 import numpy as np
-import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from scipy import optimize
 from torch import Tensor
+from torch.distributions import biject_to
 
+from .active_set import STEP_TOLERANCE, hessian, newton, settle, size
 from .graph import Function, compiled
+from .kinks import Kinks
 from .program import Program, value_and_grad
 from .supports import elementwise
 
-# Newton steps below this (relative to 1 + |u|) mean the mode is found to double precision.
-_STEP_TOLERANCE = 1e-10
+# Over what share of a typical residual kinks are rounded, one after the other.
+_WIDTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)
+# At so many widths starts join.
+_JOIN = 3
+# What a step on a smoothed density must gain, relative to it.
+_ROUGH = 1e-11
+# Newton's steps on a smoothed density, and what they must promise to gain, nats.
+_MOST_IMPROVED, _MUCH = 20, 1e-3
+# Ends of a smoothed ascent nearer than this, relative to 1 + |u|, are one.
+_ALIKE = 1e-2
 # |u| at which a value is within 1e-11 (relative) of a bound, and floating point still resolves it.
 _FAR = 25.0
 # A slope, nats for a step of one outwards, that far out belongs to no maximum.
@@ -41,6 +53,8 @@ class Mode:
         step: Newton's step from `u`, (d,).
         escaped: the coordinates that run to infinity, (d,) of bool; none in an interior end.
         converged: Newton's step is below tolerance.
+        on: what holds it: a kink, across which there is no second derivative; an edge, beyond
+            which the density is zero; None where it is smooth.
     """
 
     u: Tensor
@@ -49,12 +63,13 @@ class Mode:
     step: Tensor
     escaped: Tensor
     converged: bool
+    on: Literal["kink", "edge"] | None = None
 
 
 def mode(
     program: Program, starts: list[Tensor], *, jacobian: bool = False, prior: bool = True
 ) -> Mode:
-    """The mode of a program's density; where there are Laplace priors, it may lie on their kinks.
+    """The mode of a program's density, which may lie on kinks of it.
 
     Args:
         program: the model and its data.
@@ -63,45 +78,57 @@ def mode(
         prior: with the priors of the continuous latents.
     """
     density = partial(program.log_density, jacobian=jacobian, prior=prior)
-    kinks = _kinks(program) if prior else None
-    if kinks is None:
-        return maximise(density, starts, limits(program))
-    return _maximise_with_kinks(density, starts, limits(program), kinks)
+    return maximise(density, starts, limits(program))
 
 
 def limits(program: Program) -> Tensor:
-    """How far |u| may go, (d,): to where bounded supports are a rounding error from the bound."""
+    """How far |u| may go, (d,): to where bounded supports are a rounding error from the bound.
+
+    There is no limit where the bijection is affine in a coordinate, as in the first entry of an
+    ordered vector or below the diagonal of a Cholesky factor.
+    """
     limit = torch.full((program.size,), torch.inf)
-    for name, (part, _) in program.layout.items():
-        if elementwise(program.sites[name].support) is not constraints.real:
-            limit[part] = _FAR
+    for name, (part, shape) in program.layout.items():
+        support = program.sites[name].support
+        if elementwise(support) is not constraints.real:
+            limit[part] = torch.where(_affine(biject_to(support), shape), torch.inf, _FAR)
     return limit
+
+
+def _affine(transform: Any, shape: tuple[int, ...]) -> Tensor:
+    """In which of its coordinates (d,) a bijection is affine, the others held anywhere."""
+    d = math.prod(shape)
+    if transform.domain.event_dim == 0:  # elementwise, and not the identity
+        return torch.zeros(d, dtype=torch.bool)
+    base = torch.linspace(-1.0, 1.0, d)
+    far = base + 3 * torch.stack([-torch.eye(d), torch.zeros(d, d), torch.eye(d)])  # (3, d, d)
+    low, centre, high = transform(far.reshape(3, d, *shape)).flatten(2)
+    bend = (low + high - 2 * centre).abs()
+    return (bend <= 1e-9 * (1 + low.abs() + high.abs())).all(1)
 
 
 def maximise(function: Callable[[Tensor], Tensor], starts: list[Tensor], limit: Tensor) -> Mode:
     """The best local maximum of a function of `u` over several starting points.
 
-    L-BFGS-B from each start (Byrd et al. 1995), then Newton steps with the exact Hessian.
+    L-BFGS-B from each start (Byrd et al. 1995), then Newton steps with the exact Hessian. Kinks
+    are rounded at first, less and less; in the end they are held or passed exactly.
     """
-    return _polish(function, _climb(function, starts, limit), limit)
-
-
-def _climb(
-    function: Callable[[Tensor], Tensor],
-    starts: list[Tensor],
-    upper: Tensor,
-    lower: Tensor | None = None,
-) -> Tensor:
-    """The best end of L-BFGS-B from several starts, on the function recorded once."""
+    kinks = Kinks.of(function, starts[0])
+    if kinks is not None:
+        return _maximise_on_kinks(kinks, starts, limit)
     recorded = compiled(partial(value_and_grad, function), [(u,) for u in starts])
-    lower = -upper if lower is None else lower
-    ends = [_ascend(recorded, u, list(zip(lower.tolist(), upper.tolist()))) for u in starts]
-    return max(ends, key=lambda end: end[1])[0]
+    u, _ = max((_ascend(recorded, u, limit) for u in starts), key=lambda end: end[1])
+    return _polish(function, u, limit)
 
 
 def _ascend(
-    recorded: Function, u: Tensor, bounds: list[tuple[float, float]]
+    recorded: Function, u: Tensor, limit: Tensor, tolerance: float = 1e-15
 ) -> tuple[Tensor, float]:
+    """The end of L-BFGS-B and its value, of a function that was recorded with its gradient.
+
+    It stops where a step gains less than the tolerance, relative to the value.
+    """
+
     def negative(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = recorded(torch.as_tensor(x, dtype=u.dtype))
         if not (value.isfinite() and gradient.isfinite().all()):
@@ -113,88 +140,74 @@ def _ascend(
         u.numpy().astype(float),
         jac=True,
         method="L-BFGS-B",
-        bounds=bounds,
-        options={"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9},
+        bounds=list(zip((-limit).tolist(), limit.tolist())),
+        options={"maxiter": 5000, "maxfun": 20000, "ftol": tolerance, "gtol": 1e-9},
     )
     return torch.as_tensor(found.x, dtype=u.dtype), -float(found.fun)
 
 
-@dataclass(frozen=True)
-class _Kinks:
-    """Where the density has kinks -rate |u - loc|, one of each per coordinate; rate 0: none."""
+def _maximise_on_kinks(kinks: Kinks, starts: list[Tensor], limit: Tensor) -> Mode:
+    """A maximum that may lie on kinks: L-BFGS-B on the density smoothed, then an active set."""
 
-    loc: Tensor
-    rate: Tensor
+    def smoothed(u: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+        return value_and_grad(lambda v: kinks.smoothed(v, width), u)
 
-    def penalty(self, u: Tensor) -> Tensor:
-        """The kinks' part of the density, (d,) to a scalar."""
-        return -(self.rate * (u - self.loc).abs()).sum()
-
-
-def _kinks(program: Program) -> _Kinks | None:
-    """The Laplace priors, whose modes are sparse; None where there are none."""
-    loc, rate = torch.zeros(program.size), torch.zeros(program.size)
-    for name, (part, _) in program.layout.items():
-        site = program.sites[name]
-        if isinstance(site.base, dist.Laplace):
-            loc[part] = site.base.loc.expand(site.shape).flatten()
-            rate[part] = 1 / site.base.scale.expand(site.shape).flatten()
-    return _Kinks(loc, rate) if rate.any() else None
+    ends, unit = [], kinks.typical(starts)
+    recorded = compiled(smoothed, [(u, unit) for u in starts])
+    for i, share in enumerate(_WIDTHS):
+        # A wide rounding leaves one hill of many: some of the starts join when it is narrower.
+        ends += starts[i::_JOIN] if i < _JOIN else []
+        # Starts may be far off: a typical residual is less when they have come nearer.
+        unit = torch.minimum(unit, torch.maximum(kinks.typical(ends), unit / 10)) if ends else unit
+        width = share * unit
+        climbed = [_ascend(lambda v, w=width: recorded(v, w), u, limit, _ROUGH)[0] for u in ends]
+        smooth = partial(kinks.smoothed, width=width)
+        ends = [_improved(smooth, u, limit) for u in _distinct(climbed)]
+    found = [_on_kinks(kinks, u, limit, 10 * width) for u in ends]
+    return max(found, key=lambda mode: mode.value)
 
 
-def _maximise_with_kinks(
-    function: Callable[[Tensor], Tensor], starts: list[Tensor], limit: Tensor, kinks: _Kinks
-) -> Mode:
-    """A maximum that may lie on kinks: u = loc + p - q with p, q >= 0 makes the penalty linear.
-
-    L-BFGS-B on (u or p, q), then Newton on the coordinates that are off their kinks. Plain L-BFGS
-    on |u| stops far from the solution.
-    """
-    kinked = kinks.rate > 0
-
-    def split(v: Tensor) -> Tensor:
-        """Log density of (u + p, q): q counts where there is a kink."""
-        plus, minus = v.chunk(2)
-        u = torch.where(kinked, kinks.loc + plus - minus, plus)
-        smooth = function(u) - kinks.penalty(u)
-        return smooth - (kinks.rate * (plus + minus))[kinked].sum()
-
-    def ends(u: Tensor) -> Tensor:
-        away = u - kinks.loc
-        plus = torch.where(kinked, away.clamp(min=0), u)
-        return torch.cat([plus, torch.where(kinked, (-away).clamp(min=0), torch.zeros_like(u))])
-
-    lower = torch.cat([torch.where(kinked, 0.0, -limit), torch.zeros_like(limit)])
-    upper = torch.cat([limit, torch.where(kinked, torch.inf, 0.0)])
-    plus, minus = _climb(split, [ends(u) for u in starts], upper, lower).chunk(2)
-    u = torch.where(kinked, kinks.loc + plus - minus, plus)
-    return _polish_off_kinks(function, u, limit, kinks)
+def nearest(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:
+    """The local maximum beside `u` by Newton's steps alone, which may lie on kinks."""
+    kinks = Kinks.of(function, u)
+    if kinks is None:
+        return _polish(function, u, limit)
+    return _on_kinks(kinks, u, limit, 1e-9 * kinks.typical([u]))
 
 
-def _polish_off_kinks(
-    function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor, kinks: _Kinks
-) -> Mode:
-    """Newton on the free coordinates; on a kink the slope must not exceed the penalty's."""
-    free = (kinks.rate == 0) | ((u - kinks.loc).abs() > 1e-6)
-    held = torch.where(free, u, kinks.loc)
-
-    def whole(v: Tensor) -> Tensor:
-        return held.masked_scatter(free, v)
-
-    mode = _polish(lambda v: function(whole(v)), held[free], limit[free])
-    _, slope = value_and_grad(lambda x: function(x) - kinks.penalty(x), whole(mode.u))
-    optimal = bool((slope.abs() <= kinks.rate * (1 + 1e-6))[~free].all())
-    matrix = -torch.eye(len(u), dtype=u.dtype)
-    matrix[free.nonzero(), free.nonzero()[:, 0]] = mode.hessian
-    step, escaped = torch.zeros_like(u), torch.zeros_like(free)
-    step[free], escaped[free] = mode.step, mode.escaped
-    return Mode(whole(mode.u), mode.value, matrix, step, escaped, mode.converged and optimal)
+def _on_kinks(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Mode:
+    """The end of an active-set method from `u`; residuals up to `near` are tried at zero first."""
+    held = settle(kinks, u, limit, near)
+    if not held.kinks.any():
+        return _polish(kinks.density, held.u, limit)
+    ended = "edge" if held.edge else "kink"
+    escaped = held.u.abs() >= limit - 1
+    return Mode(held.u, held.value, held.hessian, held.step, escaped, held.optimal, ended)
 
 
-def hessian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
-    """Exact second derivatives at `u`, (d, d), symmetrised."""
-    matrix = torch.autograd.functional.hessian(function, u)
-    return (matrix + matrix.T) / 2
+def _improved(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Tensor:
+    """Newton's steps, halved until they rise, where L-BFGS has left much to gain: wild scales."""
+    for _ in range(_MOST_IMPROVED):
+        value, gradient = value_and_grad(function, u)
+        matrix = hessian(function, u)
+        if not (gradient.isfinite().all() and matrix.isfinite().all()):
+            break
+        step = newton(matrix, gradient)
+        lengths = [step * 0.5**k for k in range(10)]
+        rising = [s for s in lengths if ((u + s).abs() <= limit).all() and function(u + s) > value]
+        if not rising or not gradient @ step > _MUCH:
+            break
+        u = u + rising[0]
+    return u
+
+
+def _distinct(ends: list[Tensor]) -> list[Tensor]:
+    """Ends that are not alike."""
+    kept: list[Tensor] = []
+    for u in ends:
+        if all(size(u - other, u) > _ALIKE for other in kept):
+            kept.append(u)
+    return kept
 
 
 def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:
@@ -204,33 +217,23 @@ def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> M
     """
     value, gradient = value_and_grad(function, u)
     matrix = hessian(function, u)
-    step = first = _newton(matrix, gradient)
+    step = first = newton(matrix, gradient)
     for _ in range(8):
-        if _size(step, u) < _STEP_TOLERANCE or ((u + step).abs() > limit).any():
+        if size(step, u) < STEP_TOLERANCE or ((u + step).abs() > limit).any():
             break
         new, new_gradient = value_and_grad(function, u + step)
         if not new >= value - 1e-9 * (1 + value.abs()):
             break
         u, value, gradient = u + step, new, new_gradient
         matrix = hessian(function, u)
-        step = _newton(matrix, gradient)
-    converged = _size(step, u) < _STEP_TOLERANCE
-    running = _size(step, u) > 0.3 * _size(first, u) and not converged
+        step = newton(matrix, gradient)
+    # Where there is no curvature, the shortest step is none although the density may rise.
+    left = ((gradient + matrix @ step).abs() * (1 + u.abs())).sum() > 1e-6 * (1 + value.abs())
+    converged = size(step, u) < STEP_TOLERANCE and not left
+    running = size(step, u) > 0.3 * size(first, u) and not converged
     escaped = (u.abs() >= limit - 1) | (running & (step.abs() > 1e-3 * (1 + u.abs())))
     # Near the peak of a funnel curvatures are so far apart that Newton's step means nothing.
     rising = (u.abs() > limit / 2) & (gradient * u.sign() > _RISING)
     if rising.any() and not converged:
         escaped = rising
     return Mode(u, value.item(), matrix, step, escaped, converged)
-
-
-def _newton(matrix: Tensor, gradient: Tensor) -> Tensor:
-    """Newton's step, the shortest one where the information is singular."""
-    scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
-    scaled = matrix / scale[:, None] / scale
-    step = torch.linalg.lstsq(-scaled, (gradient / scale)[:, None], driver="gelsd").solution
-    return step[:, 0] / scale
-
-
-def _size(step: Tensor, u: Tensor) -> float:
-    return (step.abs() / (1 + u.abs())).max().item() if len(u) else 0.0

@@ -391,6 +391,11 @@ _PROTOTYPES: WeakKeyDictionary[Problem, tuple[poutine.Trace, dict, Unseen]] = We
 class Program:
     """The log density of a problem and what can be computed at its draws.
 
+    Args:
+        problem: the model and its data.
+        narrowed: whether latents have the supports that the observations leave them, so that no
+            edge is met; else those of their priors.
+
     Attributes:
         model: the Pyro function, the model's own parameters fitted; linear in its latents where
             the problem says so, but not for what the prior or the latents alone determine.
@@ -405,7 +410,7 @@ class Program:
         has_factor: whether the model has a `pyro.factor`, a likelihood without a distribution.
     """
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: Problem, *, narrowed: bool = True):
         self.problem = problem
         self.model = self._own = _Free(problem.latent_keys)(_Fitted(problem.params)(problem.model))
         if problem.linear_at is not None:
@@ -415,7 +420,8 @@ class Program:
             _PROTOTYPES[problem] = trace, self._moving(trace), self._unseen(trace)
         trace, moving, aside = _PROTOTYPES[problem]
         self.model = aside.without(self.model)
-        self.bounds = self._bounds(trace, moving)  # anew: data may be replaced in place
+        # Anew each time: data may be replaced in place.
+        self.bounds = self._bounds(trace, moving) if narrowed else {}
         self.sites = _sites(trace, moving, self.bounds)
         self.sites |= {k: replace(self.sites[k], role="unseen") for k in aside.later}
         self._masked = under_mask(trace) - aside.whole

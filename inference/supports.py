@@ -193,6 +193,8 @@ class Supported(dist.MaskedDistribution):
 
 def within(fn: Any) -> Any:
     """The distribution with a density of zero outside its support, or its components' supports."""
+    if isinstance(fn, dist.Uniform):
+        return fn  # torch's own is right
     if isinstance(fn, dist.MaskedDistribution):
         return dist.MaskedDistribution(within(fn.base_dist), fn._mask)
     if isinstance(fn, dist.ExpandedDistribution):

@@ -10,8 +10,10 @@ import torch
 from conftest import problem_from
 from pyro.distributions import constraints
 
-from inference.mode import elementwise, hessian, limits, maximise, mode
+from inference.active_set import hessian
+from inference.mode import limits, maximise, mode
 from inference.program import Program
+from inference.supports import elementwise
 
 RNG = np.random.default_rng(0)
 ROOT = torch.as_tensor(RNG.normal(size=(4, 4)) + 2 * np.eye(4))
@@ -101,6 +103,24 @@ def test_bounded_supports_have_limits_and_real_ones_have_none():
     wrapped = dist.Normal(torch.zeros(2, 3), 1.0).to_event(2).support
     assert elementwise(wrapped) is constraints.real
     assert elementwise(constraints.positive) is constraints.positive
+
+
+def test_coordinates_in_which_a_bijection_is_affine_have_no_limits():
+    base = dist.Normal(torch.zeros(3), 1.0).to_event(1)
+    ordered = dist.TransformedDistribution(base, [dist.transforms.OrderedTransform()])
+
+    def model():
+        pyro.sample("loc", ordered)
+        pyro.sample("root", dist.LKJCholesky(3))
+        pyro.sample("p", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("g", 2):
+            pyro.sample("pairs", ordered.expand([2]))
+
+    found = limits(Program(problem_from(model)))
+    free = torch.tensor([True, False, False])
+    assert torch.equal(found[:3].isinf(), free)
+    assert found[3:8].tolist() == [25.0] * 5
+    assert torch.equal(found[8:].isinf(), free.repeat(2))
 
 
 # -- kinks -------------------------------------------------------------------------------------
