@@ -39,6 +39,11 @@ def check(site: Site) -> None:
     Raises:
         Refused: its support is not finite.
     """
+    if not site.fn.has_enumerate_support and site.base.has_enumerate_support:
+        raise Refused(
+            f"the discrete latent {site.name} ~ {type(site.base).__name__} stands under to_event, "
+            "which lists no joint values; write it in a plate instead"
+        )
     if not site.fn.has_enumerate_support:
         raise Refused(
             f"the discrete latent {site.name} ~ {type(site.base).__name__} has no finite list of "

@@ -10,7 +10,7 @@ Neither changes the distribution of anything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +19,6 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from . import discrete
-
-# Changes of a latent by which it is seen whether anything depends on it.
-_CHANGES = 3
 
 
 class Unseen(NamedTuple):
@@ -57,7 +54,7 @@ class _Aside(Messenger):
 
 
 def unseen(
-    trace: poutine.Trace,
+    runs: Sequence[poutine.Trace],
     latents: Mapping[str, Any],
     rerun: Callable[[Mapping[str, Tensor]], poutine.Trace],
     fresh: Callable[[Mapping[str, Any]], Tensor],
@@ -65,27 +62,27 @@ def unseen(
     """The latents of a model that lie under a mask and need another treatment.
 
     Args:
-        trace: a run of the model.
+        runs: of the model; a latent may matter at some values of the others alone.
         latents: its latents by name.
         rerun: a run of the model in which all latents have given values.
         fresh: another value of a latent, given its node.
     """
     later, whole = {}, set()
-    values = {name: trace.nodes[name]["value"] for name in latents}
-    for name in latents:
-        node = trace.nodes[name]
-        if name not in under_mask(trace):
+    for name in latents.keys() & under_mask(runs[0]):
+        nodes = [trace.nodes[name] for trace in runs]
+        changes = [fresh(node) for node in nodes]
+        if not _matters(runs, latents, rerun, name, changes):
+            later[name] = nodes[0]["value"]
             continue
-        mask = torch.as_tensor(node["mask"])
-        masked = ~mask.reshape(mask.shape + (1,) * node["fn"].event_dim)
-        changes = [fresh(node) for _ in range(_CHANGES)]
-        if not any(_matters(trace, rerun, values, name, value) for value in changes):
-            later[name] = node["value"]
-            continue
-        changes = [torch.where(masked, value, node["value"]) for value in changes]
-        if not any(_matters(trace, rerun, values, name, value) for value in changes):
+        changes = [torch.where(_masked(n), new, n["value"]) for n, new in zip(nodes, changes)]
+        if not _matters(runs, latents, rerun, name, changes):
             whole.add(name)
     return Unseen(later, frozenset(whole))
+
+
+def _masked(node: Mapping[str, Any]) -> Tensor:
+    mask = torch.as_tensor(node["mask"])
+    return ~mask.reshape(mask.shape + (1,) * node["fn"].event_dim)
 
 
 def under_mask(trace: poutine.Trace) -> set[str]:
@@ -95,14 +92,19 @@ def under_mask(trace: poutine.Trace) -> set[str]:
 
 
 def _matters(
-    trace: poutine.Trace,
+    runs: Sequence[poutine.Trace],
+    latents: Iterable[str],
     rerun: Callable[[Mapping[str, Tensor]], poutine.Trace],
-    values: Mapping[str, Tensor],
     name: str,
-    value: Tensor,
+    changes: Sequence[Tensor],
 ) -> bool:
-    """Whether another value of a latent changes the density of any other site."""
-    before = discrete.factors(trace)
-    after = discrete.factors(rerun({**values, name: value}))
-    others = before.keys() - {name}
-    return any(not torch.equal(before[k]["log_prob"], after[k]["log_prob"]) for k in others)
+    """Whether another value of a latent changes the density of any other site in a run."""
+    for trace, value in zip(runs, changes):
+        values = {latent: trace.nodes[latent]["value"] for latent in latents}
+        before = discrete.factors(trace)
+        after = discrete.factors(rerun({**values, name: value}))
+        for other in before.keys() - {name}:
+            one, two = before[other]["log_prob"], after[other]["log_prob"]
+            if not torch.equal(one.nan_to_num(), two.nan_to_num()):
+                return True
+    return False
