@@ -16,7 +16,7 @@ than a contraction.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, combinations, cycle, islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -28,7 +28,7 @@ from torch import Tensor
 from . import discrete
 from ._problem import Problem, Refused
 from .discrete import Parallel, Summed, cells_of, values_of
-from .sampling import over_draws
+from .sampling import NOT_VECTORISED, over_draws
 
 if TYPE_CHECKING:
     from .program import Program, Site
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
 MOST_CELLS, _MOST_RUNS = 131_072, 1024
 # Numbers that all these runs may hold at once.
 _MOST_HELD = 500_000_000
-# Labels drawn from the prior and uniformly; all of them where there are few.
-_PRIOR, _UNIFORM, _ALL = 8, 16, 64
-# Values of all labels equal; evaluations of a joint way, and the fewest labels it is tried at.
-_EQUAL, _EVALUATIONS, _FEWEST = 8, 20_000, 4
+# Labels drawn from the prior and uniformly; all of them where there are few, and where one run can
+# take all at once.
+_PRIOR, _UNIFORM, _ALL, _ALL_AT_ONCE = 8, 16, 64, 1024
+# Values of all labels equal; evaluations of a joint way, those of a model that branches on labels,
+# and the fewest labels it is tried at.
+_EQUAL, _EVALUATIONS, _BRANCHED, _FEWEST = 8, 20_000, 250, 4
 # Numbers of one run of the model above which it is proved on some of the rows, and how many.
 _LARGE, _ROWS = 100_000, 64
 # How far from zero the continuous latents are, in turn.
@@ -169,9 +171,19 @@ class Drawn:
                 )
         return {site.name: nodes[site.name]["value"] for site in self.sites}
 
+    def _at_once(self) -> bool:
+        """Whether one run can take several points."""
+        two = {name: value[:2] for name, value in self.labels.items()}
+        try:
+            torch.func.vmap(partial(self.program.log_joint_at, self.u[0]))(two)
+        except NOT_VECTORISED:
+            return False
+        return self.program.elements_of_run * _ALL_AT_ONCE <= _MOST_NUMBERS
+
     def _made(self) -> dict[str, Tensor]:
         """Uniformly drawn labels, and all equal; all there are, where these are few."""
-        if (cells := cells_of(self.sites)) <= _ALL:
+        most = _ALL_AT_ONCE if self._at_once() else _ALL
+        if (cells := cells_of(self.sites)) <= most:
             times = -(-_UNIFORM // cells)
             every = discrete.all_labels(self.sites).items()
             return {name: torch.cat([value] * times) for name, value in every}
@@ -214,7 +226,8 @@ def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
     try:
         if not way.joint:
             return _near(drawn.at_all(restricted), drawn.plain)
-        few = max(_FEWEST, _EVALUATIONS // way.cells)
+        most = _EVALUATIONS if way.vectorised else _BRANCHED
+        few = max(_FEWEST, most // way.cells)
         each = ({k: v[i] for k, v in drawn.labels.items()} for i in range(len(drawn.plain)))
         some = islice(zip(drawn.u, each, drawn.plain), few)
         return all(_near(restricted(u, one), plain) for u, one, plain in some)

@@ -47,7 +47,8 @@ class _Aside(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.unseen.later:
             value = self.unseen.later[msg["name"]]
-            value = value[tuple(slice(n) for n in msg["fn"].shape())]  # of a batch of rows
+            shape = msg["fn"].shape()[-value.ndim :]  # of a batch of rows, beside labels' values
+            value = value[tuple(slice(n) for n in shape)] if value.ndim else value
             msg.update(value=value, is_observed=True, done=True, mask=False)
         elif msg["name"] in self.unseen.whole:
             msg["mask"] = None
