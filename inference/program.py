@@ -47,7 +47,7 @@ from .supports import (
 from .unseen import Unseen, under_mask, unseen
 
 # Further runs that show which latents anything depends on: the labels and the width of each.
-_RUNS = ((0, 1.0), (-1, 1.0), (1, 3.0), (2, 3.0), *[(None, 1.0), (None, 3.0)] * 4)
+_RUNS = ((0, 1.0), (-1, 1.0), (1, 3.0), (2, 3.0), *[(None, 1.0), (None, 3.0)] * 2)
 # How far out a start is looked for where the usual ones have no density, and by how many searches.
 _FURTHER, _SEARCHES = (4.0, 8.0, 16.0), 4
 

@@ -10,7 +10,7 @@ Neither changes the distribution of anything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -49,7 +49,7 @@ class _Aside(Messenger):
             value = self.unseen.later[msg["name"]]
             shape = msg["fn"].shape()[-value.ndim :]  # of a batch of rows, beside labels' values
             value = value[tuple(slice(n) for n in shape)] if value.ndim else value
-            msg.update(value=value, is_observed=True, done=True, mask=False)
+            msg.update(value=value, is_observed=True, mask=False)
         elif msg["name"] in self.unseen.whole:
             msg["mask"] = None
 
@@ -69,14 +69,24 @@ def unseen(
         fresh: another value of a latent, given its node.
     """
     later, whole = {}, set()
-    for name in latents.keys() & under_mask(runs[0]):
+    points = [{name: trace.nodes[name]["value"] for name in latents} for trace in runs]
+    before = [discrete.factors(trace) for trace in runs]
+
+    def matters(name: str, changes: Sequence[Tensor]) -> bool:
+        """Whether another value of a latent changes the density of any other site in a run."""
+        changed = ({**point, name: value} for point, value in zip(points, changes))
+        return any(
+            _differ(one, discrete.factors(rerun(at)), name) for one, at in zip(before, changed)
+        )
+
+    for name in (k for k in latents if k in under_mask(runs[0])):
         nodes = [trace.nodes[name] for trace in runs]
         changes = [fresh(node) for node in nodes]
-        if not _matters(runs, latents, rerun, name, changes):
+        if not matters(name, changes):
             later[name] = nodes[0]["value"]
             continue
         changes = [torch.where(_masked(n), new, n["value"]) for n, new in zip(nodes, changes)]
-        if not _matters(runs, latents, rerun, name, changes):
+        if not matters(name, changes):
             whole.add(name)
     return Unseen(later, frozenset(whole))
 
@@ -92,20 +102,9 @@ def under_mask(trace: poutine.Trace) -> set[str]:
     return {k for k, mask in nodes if mask is not None and not torch.as_tensor(mask).all()}
 
 
-def _matters(
-    runs: Sequence[poutine.Trace],
-    latents: Iterable[str],
-    rerun: Callable[[Mapping[str, Tensor]], poutine.Trace],
-    name: str,
-    changes: Sequence[Tensor],
+def _differ(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], name: str
 ) -> bool:
-    """Whether another value of a latent changes the density of any other site in a run."""
-    for trace, value in zip(runs, changes):
-        values = {latent: trace.nodes[latent]["value"] for latent in latents}
-        before = discrete.factors(trace)
-        after = discrete.factors(rerun({**values, name: value}))
-        for other in before.keys() - {name}:
-            one, two = before[other]["log_prob"], after[other]["log_prob"]
-            if not torch.equal(one.nan_to_num(), two.nan_to_num()):
-                return True
-    return False
+    """Whether the density of a site other than the named one differs between two runs."""
+    pairs = [(before[k]["log_prob"], after[k]["log_prob"]) for k in before.keys() - {name}]
+    return not all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in pairs)
