@@ -29,6 +29,8 @@ from .sampling import base_of
 
 # Rows and batches on which it is seen, at most.
 _MOST_ROWS, _MOST_BATCHES = 256, 16
+# Further values of the latents, how far from zero, where a run of the model has few numbers.
+_WIDTHS, _LARGE = (1.0, 1.0, 1.0, 3.0), 100_000
 # Values of a label that are tried.
 _MOST_VALUES = 16
 
@@ -176,12 +178,22 @@ def _rows_of(value: Tensor, dim: int | None, rows: Tensor) -> Tensor:
 
 
 def _prove_model(seen: _Pass) -> None:
-    """The density of each site at one value of the latents; of all, discrete ones summed out."""
+    """The density at several values of the latents: rows may look at others at some alone."""
     program, values = seen.program, fixed(seen.program)
-    whole = graphless(lambda: program.log_joint(values))
-    if not whole.isfinite():
+    if not graphless(lambda: program.log_joint(values)).isfinite():
         values |= program.constrain(program.start())
-        whole = graphless(lambda: program.log_joint(values))
+    _prove_model_at(seen, values)
+    for width in _WIDTHS if program.elements_of_run <= _LARGE else ():
+        nodes = program.trace_at(program.random_start() * width).nodes
+        values = {name: nodes[name]["value"].detach() for name in values}
+        if graphless(lambda values=values: program.log_joint(values)).isfinite():
+            _prove_model_at(seen, values)
+
+
+def _prove_model_at(seen: _Pass, values: Values) -> None:
+    """The density of each site at one value of the latents; of all, discrete ones summed out."""
+    program = seen.program
+    whole = graphless(lambda: program.log_joint(values))
     sites = seen.at(program.model, seen.whole, values)
     parts = [cut(program, values, seen.whole.plate, rows) for rows in seen.rows]
     _prove_sites(seen, "the density", program.model, sites, parts)

@@ -39,6 +39,11 @@ def check(site: Site) -> None:
     Raises:
         Refused: its support is not finite.
     """
+    if not site.fn.has_enumerate_support and site.base.has_enumerate_support:
+        raise Refused(
+            f"the discrete latent {site.name} ~ {type(site.base).__name__} stands under to_event, "
+            "which lists no joint values; write it in a plate instead"
+        )
     if not site.fn.has_enumerate_support:
         raise Refused(
             f"the discrete latent {site.name} ~ {type(site.base).__name__} has no finite list of "
@@ -52,18 +57,16 @@ class _AllValues(Messenger):
     What Pyro's `enum` handler does, without reading values, which `torch.func.vmap` forbids.
     """
 
-    def __init__(self, axes: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]):
+    def __init__(self, axes: Mapping[str, int]):
         super().__init__()
-        self.axes, self.shapes = axes, shapes
+        self.axes = axes
 
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.axes:
             fn = msg["fn"]
             values = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
             ones = (1,) * (-self.axes[msg["name"]] - 1)
-            values = values.reshape(-1, *ones, *fn.event_shape)
-            shape = self.shapes.get(msg["name"], ())
-            msg["value"] = values.expand(torch.broadcast_shapes(values.shape, shape))
+            msg["value"] = values.reshape(-1, *ones, *fn.event_shape)
             msg["done"] = True
 
 
@@ -90,8 +93,10 @@ class Parallel:
         model: in which the latents stand.
         latents: the discrete sites to sum out.
         max_plate_nesting: number of batch dimensions that plates take.
-        homes: site that looks labels up (`loc[label[group]]`) to the element of the latents'
-            plates that each element of its factor depends on (one at most).
+        homes: where labels are looked up (`loc[label[group]]`), each factor that depends on
+            labels, and of each of its elements the element of the latents' plates that it depends
+            on (one at most). Then the factors at any labels are those of the runs in which the
+            labels of all elements are equal.
     """
 
     def __init__(
@@ -121,12 +126,48 @@ class Parallel:
         for handler in handlers:
             model = handler(model)
         if self.tabular:
-            full = {name: site.shape for name, site in self.latents.items() if self.homes}
-            model = _AllValues(self._axes, full)(model)
+            model = _AllValues(self._axes)(model)
         else:
             model = poutine.enum(model, first_available_dim=-1 - self.nesting)
         with pyro.validation_enabled(False):
             return poutine.trace(model).get_trace(**tensors)
+
+    def _factors(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, dict[str, Any]]:
+        """The factors at all values of the latents, which fit a table."""
+        if not self.homes:
+            return factors(self._trace(tensors, *handlers))
+        nodes: dict[str, dict[str, Any]] = {}
+
+        def given(labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            model = self.model
+            for handler in (poutine.condition(data=dict(labels)), *handlers):
+                model = handler(model)
+            with pyro.validation_enabled(False):
+                nodes.update(factors(poutine.trace(model).get_trace(**tensors)))
+            return {name: node["log_prob"] for name, node in nodes.items()}
+
+        each = torch.func.vmap(given, randomness="different")(self._equal_labels())
+        sizes = [len(values_of(site)) for site in reversed(self.latents.values())]
+        for name, found in each.items():
+            ones = (1,) * (self.nesting - found.ndim + 1)
+            table = found.reshape(*sizes, *ones, *found.shape[1:])
+            nodes[name] |= {"log_prob": table if name in self.homes else found[0]}
+        for name, site in self.latents.items():
+            ones = (1,) * (-self._axes[name] - 1)
+            nodes[name] |= {"value": values_of(site).reshape(-1, *ones, *site.fn.event_shape)}
+        return nodes
+
+    def _equal_labels(self) -> dict[str, Tensor]:
+        """The joint values that all elements of the plates can share, (cells, *shape) each."""
+        sites = list(reversed(self.latents.values()))
+        index = torch.meshgrid(*(torch.arange(len(values_of(s))) for s in sites), indexing="ij")
+        equal = {}
+        for site, which in zip(sites, index):
+            values = values_of(site)[which.flatten()]
+            ones = (1,) * (len(site.shape) - site.event_dim)
+            shape = (len(values), *ones, *site.fn.event_shape)
+            equal[site.name] = values.reshape(shape).expand(-1, *site.shape)
+        return equal
 
     def by_row(self, observed: Sequence[Site]) -> bool:
         """Whether the latents are labels of the rows, so that rows can be scored one by one."""
@@ -151,14 +192,13 @@ class Parallel:
         Raises:
             Refused: a batch of rows, and discrete latents that fit no table.
         """
-        trace = self._trace(tensors, *handlers)
-        nodes = factors(trace)
-        if only is not None:
-            self._restrict(nodes, only)
         if not self.tabular:
             if batch is not None and batch.weight != 1.0:
                 raise Refused("these discrete latents need all rows; leave batch_size out")
-            return self._contract(trace)
+            return self._contract(self._trace(tensors, *handlers), only)
+        nodes = self._factors(tensors, *handlers)
+        if only is not None:
+            self._restrict(nodes, only)
         enumerated, plain = [], torch.zeros(())
         for node in nodes.values():
             if self._is_enumerated(node):
@@ -179,7 +219,10 @@ class Parallel:
             same = same.flatten(same.ndim - site.event_dim).all(-1) if site.event_dim else same
             node["log_prob"] = node["log_prob"].where(same, -math.inf)
 
-    def _contract(self, trace: poutine.Trace) -> Tensor:
+    def _contract(self, trace: poutine.Trace, only: Mapping[str, Tensor] | None) -> Tensor:
+        nodes = factors(trace)
+        if only is not None:
+            self._restrict(nodes, only)
         with pyro.validation_enabled(False):
             if self._evaluator is None:
                 self._evaluator = TraceEinsumEvaluator(trace, True, self.nesting)
@@ -189,28 +232,28 @@ class Parallel:
         return node["log_prob"].ndim > self.nesting
 
     def _table(self, nodes: Sequence[Mapping[str, Any]], batch: Batch | None = None) -> Tensor:
-        """Sum of factors, those of inner plates summed over them: (values..., plates)."""
+        """Sum of factors, those of other dimensions summed over them: (values..., plates)."""
         total = torch.zeros((1,) * self.nesting)
         for node in nodes:
             factor = node["log_prob"] * _weight(batch, node)
             if node["name"] in self.homes:
                 total = total + self._brought_home(factor, self.homes[node["name"]])
                 continue
-            frames = [f for f in node["cond_indep_stack"] if f.vectorized]
-            inner = [frame.dim for frame in frames if frame.name not in self.plates]
+            names = {frame.dim: frame.name for frame in node["cond_indep_stack"]}
+            own = [p.dim for p in self.plates.values() if names.get(p.dim, p.name) == p.name]
+            inner = [dim for dim in range(-min(self.nesting, factor.ndim), 0) if dim not in own]
             total = total + (factor.sum(inner, keepdim=True) if inner else factor)
         return total
 
     def _brought_home(self, factor: Tensor, homes: Tensor) -> Tensor:
         """A factor's elements added up where the labels stand that they depend on."""
         values = factor.shape[: factor.ndim - self.nesting]
-        flat = factor.reshape(*values, -1)
-        flat = flat.expand(*values, len(homes))
+        flat = factor.expand(*values, *homes.shape).reshape(*values, -1)
         shape = [1] * self.nesting
         for plate in self.plates.values():
             shape[plate.dim] = plate.size
         found = torch.zeros(*values, math.prod(shape), dtype=factor.dtype)
-        return found.index_add(-1, homes, flat).reshape(*values, *shape)
+        return found.index_add(-1, homes.flatten(), flat).reshape(*values, *shape)
 
     def _sum_out(self, table: Tensor) -> Tensor:
         axes = tuple(range(table.ndim - self.nesting))
@@ -225,7 +268,7 @@ class Parallel:
         with and without the observed ones. Several observed sites that share labels are scored
         together, under their names joined by `+`.
         """
-        nodes = factors(self._trace(tensors, poutine.condition(data=dict(values))))
+        nodes = self._factors(tensors, poutine.condition(data=dict(values)))
         seen = [nodes[name] for name in observed]
         return {"+".join(observed): self._ratio(nodes, observed, seen)}
 
@@ -233,7 +276,7 @@ class Parallel:
         self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], name: str, labels: Tensor
     ) -> Tensor:
         """The same were the observed site each of the labels (C,), from one run: (C, rows)."""
-        nodes = factors(self._trace(tensors, poutine.condition(data=dict(values))))
+        nodes = self._factors(tensors, poutine.condition(data=dict(values)))
         node = nodes[name]
         found = []
         for label in labels:
@@ -265,8 +308,8 @@ class Parallel:
             model = infer_discrete(model, first_available_dim=-1 - self.nesting, temperature=1)
             trace = poutine.trace(model).get_trace(**tensors)
             return {name: trace.nodes[name]["value"] for name in self.latents}
-        trace = self._trace(tensors, *handlers)
-        table = self._table([n for n in factors(trace).values() if self._is_enumerated(n)])
+        nodes = self._factors(tensors, *handlers).values()
+        table = self._table([node for node in nodes if self._is_enumerated(node)])
         sizes = table.shape[: table.ndim - self.nesting]
         logits = table.reshape(-1, *table.shape[len(sizes) :]).movedim(0, -1)
         cell = torch.distributions.Categorical(logits=logits, validate_args=False).sample()

@@ -15,9 +15,9 @@ than a contraction.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import chain, combinations, islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import chain, combinations, cycle, islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from . import discrete
 from ._problem import Problem, Refused
 from .discrete import Parallel, Summed, cells_of, values_of
-from .sampling import over_draws
+from .sampling import NOT_VECTORISED, over_draws
 
 if TYPE_CHECKING:
     from .program import Program, Site
@@ -38,12 +38,16 @@ if TYPE_CHECKING:
 MOST_CELLS, _MOST_RUNS = 131_072, 1024
 # Numbers that all these runs may hold at once.
 _MOST_HELD = 500_000_000
-# Labels drawn from the prior and uniformly; all of them where there are few.
-_PRIOR, _UNIFORM, _ALL = 8, 16, 64
-# Values of all labels equal; evaluations of a joint way, and the fewest labels it is tried at.
-_EQUAL, _EVALUATIONS, _FEWEST = 8, 20_000, 4
+# Labels drawn from the prior and uniformly; all of them where there are few, and where one run can
+# take all at once.
+_PRIOR, _UNIFORM, _ALL, _ALL_AT_ONCE = 8, 16, 64, 1024
+# Values of all labels equal; evaluations of a joint way, those of a model that branches on labels,
+# and the fewest labels it is tried at.
+_EQUAL, _EVALUATIONS, _BRANCHED, _FEWEST = 8, 20_000, 250, 4
 # Numbers of one run of the model above which it is proved on some of the rows, and how many.
 _LARGE, _ROWS = 100_000, 64
+# How far from zero the continuous latents are, in turn.
+_WIDTHS = (1, 1, 1, 3)
 # Labels of a plate, and numbers, whose dependence is looked at one by one.
 _MOST_FLIPS, _MOST_NUMBERS = 4000, 30_000_000
 # Labels of which each is changed to see what depends on it.
@@ -52,6 +56,8 @@ _BASES = 3
 _CONTRACTED = 64
 # Latents of which all subsets are tried.
 _MOST_LATENTS = 6
+# Where the continuous latents stand among what a point has.
+_U = -1
 
 _FOUND: WeakKeyDictionary[Problem, Summed] = WeakKeyDictionary()
 
@@ -124,33 +130,38 @@ def _subsets(program: Program) -> list[list[str]]:
 
 
 class Drawn:
-    """Labels at which a model is looked at, and its plain log joint there.
+    """Points at which a model is looked at, and its plain log joint there.
+
+    Labels may be looked at together at some values of the continuous latents alone, so each point
+    has its own, as far as the density is finite there.
 
     Attributes:
-        u: the continuous latents, unconstrained (d,).
+        u: the continuous latents of each point, unconstrained (K, d).
         labels: discrete latent to its labels (K, *shape).
     """
 
     def __init__(self, program: Program):
         self.program = program
         self.sites = program.of("discrete")
-        self.u = torch.zeros(program.size)
         for scale in (1, 1, 1, 1, 1, 2, 4, 8, 8, 8):
-            self.u = program.random_start() * scale
-            prior = self._from_prior()
+            u = program.random_start() * scale
+            prior = [self._from_prior(u) for _ in range(_PRIOR)]
             self.labels = {s.name: torch.stack([one[s.name] for one in prior]) for s in self.sites}
+            self.u = u.expand(_PRIOR, -1)
             if self.plain.isfinite().any():
                 break
             del self.plain
         more = self._made()
         self.labels = {k: torch.cat([v, more[k].to(v)]) for k, v in self.labels.items()}
+        count = len(self.labels[self.sites[0].name])
+        widths = islice(cycle(_WIDTHS), count)
+        self.u = torch.stack([program.random_start() * width for width in widths])
+        del self.plain
+        self.u = self.u.where(self.plain.isfinite()[:, None], u)
         del self.plain
 
-    def _from_prior(self) -> list[dict[str, Tensor]]:
-        return [self._one_from_prior() for _ in range(_PRIOR)]
-
-    def _one_from_prior(self) -> dict[str, Tensor]:
-        nodes = self.program.trace_at(self.u).nodes
+    def _from_prior(self, u: Tensor) -> dict[str, Tensor]:
+        nodes = self.program.trace_at(u).nodes
         for site in self.sites:
             values = nodes[site.name]["fn"].enumerate_support(expand=False)
             if values.numel() != values_of(site).numel():
@@ -160,10 +171,22 @@ class Drawn:
                 )
         return {site.name: nodes[site.name]["value"] for site in self.sites}
 
+    def _at_once(self) -> bool:
+        """Whether one run can take several points."""
+        two = {name: value[:2] for name, value in self.labels.items()}
+        try:
+            torch.func.vmap(partial(self.program.log_joint_at, self.u[0]))(two)
+        except NOT_VECTORISED:
+            return False
+        return self.program.elements_of_run * _ALL_AT_ONCE <= _MOST_NUMBERS
+
     def _made(self) -> dict[str, Tensor]:
         """Uniformly drawn labels, and all equal; all there are, where these are few."""
-        if cells_of(self.sites) <= _ALL:
-            return discrete.all_labels(self.sites)
+        most = _ALL_AT_ONCE if self._at_once() else _ALL
+        if (cells := cells_of(self.sites)) <= most:
+            times = -(-_UNIFORM // cells)
+            every = discrete.all_labels(self.sites).items()
+            return {name: torch.cat([value] * times) for name, value in every}
         made = {}
         for site in self.sites:
             values = values_of(site)
@@ -175,27 +198,39 @@ class Drawn:
 
     @cached_property
     def plain(self) -> Tensor:
-        """The log joint of the model at the labels, (K,)."""
-        return self.at_all(lambda labels: self.program.log_joint_at(self.u, labels))
+        """The log joint of the model at the points, (K,)."""
+        return self.at_all(self.program.log_joint_at)
 
-    def at_all(self, function: Any, labels: Mapping[str, Tensor] | None = None) -> Any:
-        """A function of labels at all of these."""
-        return over_draws(function, self.labels if labels is None else labels)
+    def at_all(
+        self,
+        function: Callable[[Tensor, Mapping[str, Tensor]], Any],
+        u: Tensor | None = None,
+        labels: Mapping[str, Tensor] | None = None,
+    ) -> Any:
+        """A function of continuous latents and labels at all of these points."""
+        points = dict(enumerate((self.labels if labels is None else labels).values()))
+        points[_U] = self.u if u is None else u
+
+        def at(point: Mapping[int, Tensor]) -> Any:
+            return function(point[_U], {name: point[i] for i, name in enumerate(self.labels)})
+
+        return over_draws(at, points)
 
 
 def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
     """Whether a way, restricted to drawn labels, gives the plain log joint there."""
 
-    def restricted(one: Mapping[str, Tensor]) -> Tensor:
-        return program.log_joint_at(drawn.u, one, way)
+    def restricted(u: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+        return program.log_joint_at(u, labels, way)
 
     try:
         if not way.joint:
             return _near(drawn.at_all(restricted), drawn.plain)
-        few = max(_FEWEST, _EVALUATIONS // way.cells)
+        most = _EVALUATIONS if way.vectorised else _BRANCHED
+        few = max(_FEWEST, most // way.cells)
         each = ({k: v[i] for k, v in drawn.labels.items()} for i in range(len(drawn.plain)))
-        pairs = islice(zip(each, drawn.plain), few)
-        return all(_near(restricted(one), plain) for one, plain in pairs)
+        some = islice(zip(drawn.u, each, drawn.plain), few)
+        return all(_near(restricted(u, one), plain) for u, one, plain in some)
     except Exception:  # the model cannot take its labels in this way
         if not way.joint or not way.vectorised or way.cells > _MOST_RUNS:
             return False
@@ -220,26 +255,10 @@ def _homes(drawn: Drawn, way: Summed) -> dict[str, Tensor] | None:
     latents = list(way.parallel.latents.values())
     if not latents or not way.parallel.tabular or not latents[0].plates:
         return None
-    found = {}
-    for name, changed in _changes(drawn, latents).items():
-        if (changed.sum(0) > 1).any():
-            return None
-        homes = changed.int().argmax(0)
-        site = drawn.program.sites.get(name)
-        inside = site is not None and set(latents[0].plates) <= set(site.plates)
-        own = _own(latents[0], homes.shape) if inside else None
-        if own is None or not (homes == own)[changed.any(0)].all():
-            found[name] = homes
-    return found or None
-
-
-def _own(latent: Site, shape: Sequence[int]) -> Tensor:
-    """The element of the latent's plates that each element of a factor in them stands at."""
-    sizes = [1] * len(shape)
-    for plate in latent.plates:
-        sizes[plate.dim] = plate.size
-    count = torch.tensor(sizes).prod()
-    return torch.arange(int(count)).reshape(sizes).expand(shape)
+    changes = _changes(drawn, latents)
+    if any((changed.sum(0) > 1).any() for changed in changes.values()):
+        return None
+    return {name: changed.int().argmax(0) for name, changed in changes.items()}
 
 
 def _changes(drawn: Drawn, latents: Sequence[Site]) -> dict[str, Tensor]:
@@ -257,8 +276,8 @@ def _changes(drawn: Drawn, latents: Sequence[Site]) -> dict[str, Tensor]:
         base = {name: value[i] for name, value in drawn.labels.items()}
         flipped = {name: value.expand(count, *value.shape) for name, value in base.items()}
         flipped |= {site.name: _flipped(site, base[site.name], count) for site in latents}
-        before = program.factors_at(drawn.u, base)
-        after = drawn.at_all(lambda one: program.factors_at(drawn.u, one), flipped)
+        before = program.factors_at(drawn.u[i], base)
+        after = drawn.at_all(program.factors_at, drawn.u[i].expand(count, -1), flipped)
         for name, value in before.items():
             near = _tolerance(value)  # in another order of sums the last bits are others
             changed = ~torch.isclose(after[name], value, rtol=near, atol=near, equal_nan=True)
@@ -284,7 +303,8 @@ def _flipped(site: Site, labels: Tensor, count: int) -> Tensor:
 def _reason(program: Program, drawn: Drawn) -> str:
     """Why no way is right."""
     names = ", ".join(site.name for site in drawn.sites)
-    for name, values in drawn.at_all(lambda one: program.values_at(drawn.u, one)).items():
+    u = drawn.u[:1].expand_as(drawn.u)
+    for name, values in drawn.at_all(program.values_at, u).items():
         if not torch.equal(values, values[:1].expand_as(values)):
             return (
                 f"the support of {name} depends on the discrete latents ({names}), which cannot "

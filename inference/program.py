@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -46,6 +46,8 @@ from .supports import (
 )
 from .unseen import Unseen, under_mask, unseen
 
+# Further runs that show which latents anything depends on: the labels and the width of each.
+_RUNS = ((0, 1.0), (-1, 1.0), (1, 3.0), (2, 3.0), *[(None, 1.0), (None, 3.0)] * 2)
 # How far out a start is looked for where the usual ones have no density, and by how many searches.
 _FURTHER, _SEARCHES = (4.0, 8.0, 16.0), 4
 
@@ -235,7 +237,8 @@ class _Start(Messenger):
 
     Args:
         start: gives the value of a continuous latent.
-        label: which of their values discrete latents take, 0 the first, -1 the last; None draws.
+        label: which of their values discrete latents take, 0 the first, -1 the last, others in
+            turn; None draws.
     """
 
     def __init__(self, start: Callable[[Mapping[str, Any]], Tensor], label: int | None = None):
@@ -250,7 +253,8 @@ class _Start(Messenger):
             msg["value"], msg["done"] = self.start(msg), True
         elif self.label is not None and fn.has_enumerate_support:
             values = fn.enumerate_support(expand=False)
-            msg["value"], msg["done"] = values[self.label].expand(fn.shape()), True
+            value = values[self.label % len(values)]
+            msg["value"], msg["done"] = value.expand(fn.shape()), True
 
 
 class Lines(Messenger):
@@ -264,11 +268,16 @@ class Lines(Messenger):
         self.found[msg["name"]] = _source.here()
 
 
-def start_value(site: Mapping[str, Any]) -> Tensor:
-    """A value inside the support of a site, uniform in (-2, 2) unconstrained, as Stan starts."""
+def start_value(site: Mapping[str, Any], width: float = 1.0) -> Tensor:
+    """A value inside the support of a site, uniform in (-2, 2) unconstrained, as Stan starts.
+
+    Args:
+        site: a Pyro message.
+        width: how many times as wide.
+    """
     transform = biject_to(support_of(site["fn"]))
     shape = transform.inverse_shape(site["fn"].shape())
-    return transform(torch.rand(shape) * 4 - 2)
+    return transform((torch.rand(shape) * 4 - 2) * width)
 
 
 def _another(node: Mapping[str, Any]) -> Tensor:
@@ -446,18 +455,24 @@ class Program:
         def rerun(values: Mapping[str, Tensor]) -> poutine.Trace:
             return run(self._own, self.problem.tensors, poutine.condition(data=dict(values)))
 
+        if not latents.keys() & under_mask(trace):
+            return Unseen({}, frozenset())
+        runs = [trace, *(self._prototype(seed + 1, *how) for seed, how in enumerate(_RUNS))]
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            return unseen(trace, latents, rerun, _another)
+            return unseen(runs, latents, rerun, _another)
 
-    def _prototype(self, seed: int = 0, label: int | None = None) -> poutine.Trace:
+    def _prototype(
+        self, seed: int = 0, label: int | None = None, width: float = 1.0
+    ) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""
-        return graphless(lambda: self._run_at_start(seed, label))
+        return graphless(lambda: self._run_at_start(seed, label, width))
 
-    def _run_at_start(self, seed: int, label: int | None) -> poutine.Trace:
+    def _run_at_start(self, seed: int, label: int | None, width: float) -> poutine.Trace:
         with torch.random.fork_rng(devices=[]), poutine.block(), pyro.get_param_store().scope():
             torch.manual_seed(seed)
-            return run(self._own, self.problem.tensors, _Start(self.start_of, label))
+            start = partial(self.start_of, width=width)
+            return run(self._own, self.problem.tensors, _Start(start, label))
 
     def _moving(self, trace: poutine.Trace) -> dict[str, str]:
         """The sites whose support, or observed value, is another at other values of the latents.
@@ -523,8 +538,10 @@ class Program:
 
     @cached_property
     def max_plate_nesting(self) -> int:
-        """Number of batch dimensions taken by plates, to the left of which enumeration begins."""
-        return max((-p.dim for site in self.sites.values() for p in site.plates), default=0)
+        """Number of batch dimensions, of plates or none, left of which enumeration begins."""
+        plates = (-p.dim for site in self.sites.values() for p in site.plates)
+        sites = self.of("latent", "discrete", "observed")
+        return max((*plates, *(len(batch_shape(site)) for site in sites)), default=0)
 
     @cached_property
     def summed(self) -> discrete.Summed | None:
@@ -708,10 +725,10 @@ class Program:
             run(self._own, self.problem.tensors, _Start(self.start_of), lines)
         return lines.found.get(name)
 
-    def start_of(self, site: Mapping[str, Any]) -> Tensor:
+    def start_of(self, site: Mapping[str, Any], width: float = 1.0) -> Tensor:
         """A random value of a latent (a Pyro message) to start from, by the problem's own rule."""
         if self.problem.start is None:
-            return start_value(site)
+            return start_value(site, width)
         return self.problem.start(site["name"], tuple(site["fn"].shape()))
 
     def random_start(self) -> Tensor:

@@ -10,7 +10,7 @@ Neither changes the distribution of anything else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,9 +19,6 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from . import discrete
-
-# Changes of a latent by which it is seen whether anything depends on it.
-_CHANGES = 3
 
 
 class Unseen(NamedTuple):
@@ -50,14 +47,15 @@ class _Aside(Messenger):
     def _pyro_sample(self, msg: dict) -> None:
         if msg["name"] in self.unseen.later:
             value = self.unseen.later[msg["name"]]
-            value = value[tuple(slice(n) for n in msg["fn"].shape())]  # of a batch of rows
-            msg.update(value=value, is_observed=True, done=True, mask=False)
+            shape = msg["fn"].shape()[-value.ndim :]  # of a batch of rows, beside labels' values
+            value = value[tuple(slice(n) for n in shape)] if value.ndim else value
+            msg.update(value=value, is_observed=True, mask=False)
         elif msg["name"] in self.unseen.whole:
             msg["mask"] = None
 
 
 def unseen(
-    trace: poutine.Trace,
+    runs: Sequence[poutine.Trace],
     latents: Mapping[str, Any],
     rerun: Callable[[Mapping[str, Tensor]], poutine.Trace],
     fresh: Callable[[Mapping[str, Any]], Tensor],
@@ -65,27 +63,37 @@ def unseen(
     """The latents of a model that lie under a mask and need another treatment.
 
     Args:
-        trace: a run of the model.
+        runs: of the model; a latent may matter at some values of the others alone.
         latents: its latents by name.
         rerun: a run of the model in which all latents have given values.
         fresh: another value of a latent, given its node.
     """
     later, whole = {}, set()
-    values = {name: trace.nodes[name]["value"] for name in latents}
-    for name in latents:
-        node = trace.nodes[name]
-        if name not in under_mask(trace):
+    points = [{name: trace.nodes[name]["value"] for name in latents} for trace in runs]
+    before = [discrete.factors(trace) for trace in runs]
+
+    def matters(name: str, changes: Sequence[Tensor]) -> bool:
+        """Whether another value of a latent changes the density of any other site in a run."""
+        changed = ({**point, name: value} for point, value in zip(points, changes))
+        return any(
+            _differ(one, discrete.factors(rerun(at)), name) for one, at in zip(before, changed)
+        )
+
+    for name in (k for k in latents if k in under_mask(runs[0])):
+        nodes = [trace.nodes[name] for trace in runs]
+        changes = [fresh(node) for node in nodes]
+        if not matters(name, changes):
+            later[name] = nodes[0]["value"]
             continue
-        mask = torch.as_tensor(node["mask"])
-        masked = ~mask.reshape(mask.shape + (1,) * node["fn"].event_dim)
-        changes = [fresh(node) for _ in range(_CHANGES)]
-        if not any(_matters(trace, rerun, values, name, value) for value in changes):
-            later[name] = node["value"]
-            continue
-        changes = [torch.where(masked, value, node["value"]) for value in changes]
-        if not any(_matters(trace, rerun, values, name, value) for value in changes):
+        changes = [torch.where(_masked(n), new, n["value"]) for n, new in zip(nodes, changes)]
+        if not matters(name, changes):
             whole.add(name)
     return Unseen(later, frozenset(whole))
+
+
+def _masked(node: Mapping[str, Any]) -> Tensor:
+    mask = torch.as_tensor(node["mask"])
+    return ~mask.reshape(mask.shape + (1,) * node["fn"].event_dim)
 
 
 def under_mask(trace: poutine.Trace) -> set[str]:
@@ -94,15 +102,9 @@ def under_mask(trace: poutine.Trace) -> set[str]:
     return {k for k, mask in nodes if mask is not None and not torch.as_tensor(mask).all()}
 
 
-def _matters(
-    trace: poutine.Trace,
-    rerun: Callable[[Mapping[str, Tensor]], poutine.Trace],
-    values: Mapping[str, Tensor],
-    name: str,
-    value: Tensor,
+def _differ(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], name: str
 ) -> bool:
-    """Whether another value of a latent changes the density of any other site."""
-    before = discrete.factors(trace)
-    after = discrete.factors(rerun({**values, name: value}))
-    others = before.keys() - {name}
-    return any(not torch.equal(before[k]["log_prob"], after[k]["log_prob"]) for k in others)
+    """Whether the density of a site other than the named one differs between two runs."""
+    pairs = [(before[k]["log_prob"], after[k]["log_prob"]) for k in before.keys() - {name}]
+    return not all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in pairs)
