@@ -18,6 +18,8 @@ from ._entry import Fault, MissingInput
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
 
+_TRUTHS = {"false": 0.0, "true": 1.0}
+
 
 class Columns(dict[str, Any]):
     """The columns of a file by name; `notes` tell what of it was left out."""
@@ -26,7 +28,7 @@ class Columns(dict[str, Any]):
 
 
 def read_csv(path: Path) -> Columns:
-    """The columns of a file: whole numbers, numbers, or text with None where a cell is missing."""
+    """The columns of a file: truths, whole numbers, numbers, or text, None for a missing cell."""
     cells = read_cells_of(path)
     columns = Columns({name: _typed(column) for name, column in cells.items()})
     columns.notes = cells.notes
@@ -39,6 +41,8 @@ def _typed(values: np.ndarray) -> np.ndarray:
     if None in numbers:
         return cells
     array = np.array(numbers, dtype=float)
+    if len(array) and all(str(cell).lower() in _TRUTHS for cell in cells):
+        return array.astype(bool)
     whole = bool(len(array)) and all(re.fullmatch(r"[+-]?\d+", str(cell)) for cell in cells)
     return array.astype(np.int64) if whole else array
 
@@ -166,7 +170,7 @@ def number(cell: str) -> float | None:
     try:
         return None if "_" in cell else float(cell)
     except ValueError:
-        return {"false": 0.0, "true": 1.0}.get(cell.lower())
+        return _TRUTHS.get(cell.lower())
 
 
 def mend_of(cell: str, otherwise: str) -> str:
