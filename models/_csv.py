@@ -145,14 +145,24 @@ def _reader(text: str, delimiter: str, *, strict: bool) -> Any:
 
 
 def _delimiter(text: str) -> str:
-    """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`."""
-    widths = {}
+    """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`.
+
+    A space if nothing else cuts them, and it cuts numbers off (R's `write.table`).
+    """
+    rows = {
+        mark: list(islice(filter(any, _reader(text, mark, strict=False)), 20)) or [[""]]
+        for mark in "\t;, "
+    }
+    widths = {mark: [len(row) for row in cut] for mark, cut in rows.items()}
     for mark in "\t;,":
-        rows = islice(filter(any, _reader(text, mark, strict=False)), 20)
-        widths[mark] = [len(row) for row in rows] or [1]
         if len(set(widths[mark])) == 1 and widths[mark][0] > 1:
             return mark
-    return max(",;\t", key=lambda mark: widths[mark][0])
+    first, *rest = widths[" "]
+    mark = max(",;\t", key=lambda mark: widths[mark][0])
+    if widths[mark][0] > 1 or len(set(rest)) != 1 or not any(map(_is_number, rows[" "][1])):
+        return mark
+    named = rest[0] == first + 1 and (first > 1 or text.startswith('"'))
+    return " " if named or rest[0] == first > 1 else mark
 
 
 def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
