@@ -220,7 +220,11 @@ class Case:
 
 def _invalid(name: str, fn: Any) -> tuple[str, str, str] | None:
     """Site, the parameter of its distribution, and a value of it that is forbidden."""
-    for parameter, constraint in getattr(fn, "arg_constraints", {}).items():
+    try:
+        ranges = fn.arg_constraints
+    except (NotImplementedError, AttributeError):  # of the user's own, which states none
+        return None
+    for parameter, constraint in ranges.items():
         lazy = parameter not in vars(fn) and f"_{parameter}" not in vars(fn)
         if constraints.is_dependent(constraint) or lazy:
             continue

@@ -204,6 +204,13 @@ def _prototype(problem: Problem) -> dict[str, Site]:
         raise
     except Exception as error:
         message = str(error).partition("\n")[0]
+        if message.startswith("Cannot transform _"):  # `biject_to` of torch
+            kind = message.removeprefix("Cannot transform _").removesuffix(" constraints")
+            raise Refused(
+                f"no method can move in the support of a latent ({kind}), {where(error)}; compute "
+                "it from latents whose support is an interval, or have it done by poutine.reparam "
+                "(ProjectedNormalReparam for a ProjectedNormal)"
+            ) from error
         shapes = ", ".join(
             f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}"
             for k, v in problem.tensors.items()

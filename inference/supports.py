@@ -50,6 +50,51 @@ def _onto_image(image: Image) -> transforms.Transform:
     return transforms.ComposeTransform([biject_to(image.base), *image.parts])
 
 
+class _OntoPositiveDefinite(transforms.Transform):
+    """From a vector to L L^T, whose factor L has the exponential of the vector on its diagonal.
+
+    Volume: 2^d times the product of L[i, i]^(d + 1 - i) over i = 1..d (Muirhead 1982, Aspects of
+    Multivariate Statistical Theory, theorem 2.1.9), and of another L[i, i] by the exponential.
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.positive_definite
+    bijective = True
+
+    def forward_shape(self, shape: torch.Size) -> torch.Size:
+        size = (math.isqrt(8 * shape[-1] + 1) - 1) // 2
+        return torch.Size([*shape[:-1], size, size])
+
+    def inverse_shape(self, shape: torch.Size) -> torch.Size:
+        return torch.Size([*shape[:-2], shape[-1] * (shape[-1] + 1) // 2])
+
+    def _call(self, x: Tensor) -> Tensor:
+        size = self.forward_shape(x.shape)[-1]
+        row, column = torch.tril_indices(size, size)
+        place = torch.full((size, size), len(row))  # of zero, in the upper triangle
+        place[row, column] = torch.arange(len(row))
+        factor = torch.nn.functional.pad(x, (0, 1))[..., place]
+        factor = factor.tril(-1) + factor.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
+        return factor @ factor.mT
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        factor = torch.linalg.cholesky(y)
+        factor = factor.tril(-1) + factor.diagonal(dim1=-2, dim2=-1).log().diag_embed()
+        row, column = torch.tril_indices(y.shape[-1], y.shape[-1])
+        return factor[..., row, column]
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        size = y.shape[-1]
+        ends = torch.arange(1, size + 1).cumsum(0) - 1  # of the rows of the lower triangle
+        powers = torch.arange(size + 1, 1, -1).to(x)
+        return size * math.log(2) + (powers * x[..., ends]).sum(-1)
+
+
+@biject_to.register(type(constraints.positive_definite))
+def _onto_positive_definite(_: Any) -> transforms.Transform:
+    return _OntoPositiveDefinite()
+
+
 class Union(constraints.Constraint):
     """What lies in the support of a mixture's component, or of another.
 

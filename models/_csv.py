@@ -18,6 +18,8 @@ from ._entry import Fault, MissingInput
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
 
+_TRUTHS = {"false": 0.0, "true": 1.0}
+
 
 class Columns(dict[str, Any]):
     """The columns of a file by name; `notes` tell what of it was left out."""
@@ -26,7 +28,7 @@ class Columns(dict[str, Any]):
 
 
 def read_csv(path: Path) -> Columns:
-    """The columns of a file: whole numbers, numbers, or text with None where a cell is missing."""
+    """The columns of a file: truths, whole numbers, numbers, or text, None for a missing cell."""
     cells = read_cells_of(path)
     columns = Columns({name: _typed(column) for name, column in cells.items()})
     columns.notes = cells.notes
@@ -39,6 +41,8 @@ def _typed(values: np.ndarray) -> np.ndarray:
     if None in numbers:
         return cells
     array = np.array(numbers, dtype=float)
+    if len(array) and all(str(cell).lower() in _TRUTHS for cell in cells):
+        return array.astype(bool)
     whole = bool(len(array)) and all(re.fullmatch(r"[+-]?\d+", str(cell)) for cell in cells)
     return array.astype(np.int64) if whole else array
 
@@ -141,14 +145,24 @@ def _reader(text: str, delimiter: str, *, strict: bool) -> Any:
 
 
 def _delimiter(text: str) -> str:
-    """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`."""
-    widths = {}
+    """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`.
+
+    A space if nothing else cuts them, and it cuts numbers off (R's `write.table`).
+    """
+    rows = {
+        mark: list(islice(filter(any, _reader(text, mark, strict=False)), 20)) or [[""]]
+        for mark in "\t;, "
+    }
+    widths = {mark: [len(row) for row in cut] for mark, cut in rows.items()}
     for mark in "\t;,":
-        rows = islice(filter(any, _reader(text, mark, strict=False)), 20)
-        widths[mark] = [len(row) for row in rows] or [1]
         if len(set(widths[mark])) == 1 and widths[mark][0] > 1:
             return mark
-    return max(",;\t", key=lambda mark: widths[mark][0])
+    first, *rest = widths[" "]
+    mark = max(",;\t", key=lambda mark: widths[mark][0])
+    if widths[mark][0] > 1 or len(set(rest)) != 1 or not any(map(_is_number, rows[" "][1])):
+        return mark
+    named = rest[0] == first + 1 and (first > 1 or text.startswith('"'))
+    return " " if named or rest[0] == first > 1 else mark
 
 
 def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
@@ -166,7 +180,7 @@ def number(cell: str) -> float | None:
     try:
         return None if "_" in cell else float(cell)
     except ValueError:
-        return {"false": 0.0, "true": 1.0}.get(cell.lower())
+        return _TRUTHS.get(cell.lower())
 
 
 def mend_of(cell: str, otherwise: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import traceback
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ from ._callable import as_function, signature
 from ._csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, split_names
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys, takes_any
+from ._fingerprint import is_users
 
 
 def load_file(name: str, dtype: str = "float64") -> Entry:
@@ -34,6 +36,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
         Fault: a syntax error or another error on import, with file and line; no `model`.
     """
     path = _existing(name, "model")
+    _forget(sys.modules)
     module = _import(path, dtype)
     if isinstance(getattr(module, "ENTRY", None), Entry):
         return module.ENTRY
@@ -103,16 +106,16 @@ def _as_in_a_run(dtype: str) -> Iterator[None]:
 
 
 def _import(path: Path, dtype: str) -> ModuleType:
-    # The module stays known by a name of its own, so that what it defines can be found again.
-    name = f"zoo_user_{path.stem}_{zlib.crc32(bytes(path)):08x}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None:
-        raise Fault(f"{path} is no Python file; give a file that ends in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    module = None
     try:
-        with _as_in_a_run(dtype):
-            spec.loader.exec_module(module)
+        with _as_in_a_run(dtype), _beside(path):
+            # The module stays known by a name of its own, so that what it defines is found again.
+            name = f"{_package(path)}zoo_user_{path.stem}_{zlib.crc32(bytes(path)):08x}"
+            spec = importlib.util.spec_from_file_location(name, path)
+            if spec is not None:
+                module = importlib.util.module_from_spec(spec)
+                sys.modules[name] = module
+                spec.loader.exec_module(module)
     except SyntaxError as error:
         where = f"{error.filename}, line {error.lineno}"
         raise Fault(f"syntax error ({error.msg}), {where}; correct the file") from None
@@ -123,7 +126,66 @@ def _import(path: Path, dtype: str) -> ModuleType:
         ]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         raise Fault(f"{type(error).__name__} ({first}), {where}; correct the file") from error
+    if module is None:
+        raise Fault(f"{path} is no Python file; give a file that ends in .py")
     return module
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[None]:
+    """Lets a file import what lies beside it, or beside the packages that it is in, first of all.
+
+    What another folder's file has imported so may have the same name, and is imported anew.
+    """
+    folders = list(dict.fromkeys([str(path.parent), str(_root(path))]))
+    _forget(n for n in _HELPERS if n in sys.modules and not _is_within(sys.modules[n], folders))
+    known = set(sys.modules)
+    sys.path[:0] = folders
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        for folder in folders:
+            sys.path.remove(folder)
+        _HELPERS.update(n for n in set(sys.modules) - known if _is_within(sys.modules[n], folders))
+
+
+_HELPERS: set[str] = set()
+
+
+def _forget(names: Iterable[str]) -> None:
+    """Have modules that users' files imported imported anew: they may have changed."""
+    for name in _HELPERS.intersection(names):
+        del sys.modules[name]
+        _HELPERS.remove(name)
+
+
+def _root(path: Path) -> Path:
+    """The folder that holds a file, or the outermost of the packages that it is in."""
+    return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
+
+
+def _package(path: Path) -> str:
+    """The package that a file is in, imported, with a point after it; empty where it is in none.
+
+    Or where another package has that name.
+    """
+    parts = path.parent.relative_to(_root(path)).parts
+    if not parts or not all(part.isidentifier() for part in parts):
+        return ""
+    found = importlib.import_module(".".join(parts))
+    return f"{found.__name__}." if str(path.parent) in getattr(found, "__path__", ()) else ""
+
+
+def _is_within(module: ModuleType, folders: Sequence[str]) -> bool:
+    """Whether a module is the user's own, in one of the folders."""
+    home = Path(getattr(module, "__file__", None) or "/")
+    ours = Path(__file__).parent.parent
+    if "zoo_user_" in module.__name__ or not is_users(module):
+        return False
+    if home.parent in (ours, ours / "models", ours / "inference"):
+        return False
+    return any(home.is_relative_to(folder) for folder in folders)
 
 
 def _reader(model: Callable) -> Callable[..., Data]:

@@ -94,8 +94,14 @@ def _source(what: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
 
 
 def _named(function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
-    """What a function names of its module and encloses."""
-    named = {word: function.__globals__.get(word) for word in _names(code)}
+    """What a function names of its module, of other modules of the user's, and encloses."""
+    words = _names(code)
+    named = {word: function.__globals__.get(word) for word in words}
+    modules = [found for found in named.values() if inspect.ismodule(found)]
+    for module in modules:  # which grows by the modules of packages
+        of = {w: getattr(module, w) for w in words if is_users(module) and hasattr(module, w)}
+        modules += [m for m in of.values() if inspect.ismodule(m) and m not in modules]
+        named |= {f"{module.__name__}.{word}": found for word, found in of.items()}
     cells = function.__closure__ or ()
     return named | {w: c.cell_contents for w, c in zip(code.co_freevars, cells) if _filled(c)}
 
@@ -115,9 +121,15 @@ def _filled(cell: types.CellType) -> bool:
 
 def _is_users(kind: Any) -> bool:
     """Whether a function or class is of code that is no library."""
-    home = getattr(sys.modules.get(kind.__module__), "__file__", None)
-    if home is None:
+    module = sys.modules.get(kind.__module__)
+    if getattr(module, "__file__", None) is None:
         return kind.__module__ not in sys.builtin_module_names
+    return is_users(module)
+
+
+def is_users(module: types.ModuleType) -> bool:
+    """Whether a module has a file that is of no library."""
+    home = getattr(module, "__file__", None) or _LIBRARIES[0]
     return home.startswith(_HERE) or not home.startswith(_LIBRARIES)
 
 

@@ -73,3 +73,19 @@ def test_a_refusal_speaks_for_itself():
 def test_long_lists_of_names_are_cut():
     assert listed(["a", "b", "c"]) == "a, b, c"
     assert listed(list("abcde")) == "a, b, c (and 2 more)"
+
+
+def test_a_distribution_of_the_users_that_states_nothing_is_no_cross():
+    class Kernel(dist.TorchDistribution):
+        def __init__(self, loc):
+            self.loc = loc
+            super().__init__(loc.shape, validate_args=False)
+
+        def log_prob(self, value):
+            return -torch.log1p((value - self.loc) ** 2)
+
+    def model(y):
+        loc = pyro.sample("loc", dist.Normal(0.0, 3.0))
+        pyro.sample("y", Kernel(loc.expand(len(y))).to_event(1), obs=y)
+
+    assert len(case_of(model, y=Y).draws) == DRAWS

@@ -117,3 +117,25 @@ def test_words_that_are_no_exception_are_categories(cells):
 )
 def test_a_comma_is_named_only_in_what_is_a_number(cell, comma):
     assert (_csv.mend_of(cell, "correct it") == "correct it") != comma
+
+
+def test_words_for_true_and_false_are_truths(tmp_path):
+    (tmp_path / "d.csv").write_text("event,some\nTRUE,true\nfalse,\n")
+    found = _csv.read_csv(tmp_path / "d.csv")
+    assert found["event"].dtype == bool and found["event"].tolist() == [True, False]
+    assert found["some"].dtype == float and np.isnan(found["some"][1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"s" "x"\n"1" "a, b" 1\n"2" "c" 2\n', "s x\n1 a 1\n2 b 2\n", "s   x\na 1\n b   2\n"],
+)
+def test_a_space_cuts_what_nothing_else_cuts(tmp_path, text):
+    (tmp_path / "d.txt").write_text(text)
+    assert _csv.read_csv(tmp_path / "d.txt")["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("text", ["my price\n100\n200\n", "name\nHouse 1\nHouse 2\n"])
+def test_a_space_does_not_cut_a_single_column(tmp_path, text):
+    (tmp_path / "d.txt").write_text(text)
+    assert len(_csv.read_csv(tmp_path / "d.txt")) == 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +152,36 @@ def test_an_entry_of_its_own_is_taken_whole(tmp_path):
     path = tmp_path / "mine.py"
     _template.write(str(path))
     assert models.load(str(path)).exact is not None
+
+
+def _written(folder, helper, line):
+    folder.mkdir(exist_ok=True)
+    (folder / "helper.py").write_text(helper)
+    (folder / "model.py").write_text(f"{line}\ndef model(y):\n    return helper.scale()\n")
+    return folder / "model.py"
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_a_file_imports_what_lies_beside_it(tmp_path, package):
+    """Each its own, as it is now; a change of it makes another model."""
+    line = "from . import helper" if package else "import helper"
+    found = []
+    for name, value in [("one", 1), ("two", 2), ("two", 3)]:
+        path = _written(tmp_path / name, f"def scale():\n    return {value}\n", line)
+        if package:
+            (path.parent / "__init__.py").touch()
+        os.utime(path.parent / "helper.py", (value, value))
+        before = list(sys.path)
+        model = _file.load_file(str(path)).model
+        found.append((model(None), models.fingerprint(model)))
+        assert sys.path == before
+    assert [value for value, _ in found] == [1, 2, 3]
+    assert len({name for _, name in found}) == 3
+
+
+def test_a_guide_shares_what_lies_beside_its_model(tmp_path):
+    helper = "class Net:\n    pass\n\ndef scale():\n    return Net\n"
+    path = _written(tmp_path, helper, "import helper")
+    model = _file.load_file(str(path)).model
+    (tmp_path / "guide.py").write_text("import helper\ndef guide(y):\n    return helper.Net\n")
+    assert _file.load_guide(str(tmp_path / "guide.py"), ["y"])(None) is model(None)

@@ -117,3 +117,12 @@ def test_the_violation_grows_with_the_distance():
     near, far = (violation(fn, VALUES + more) for more in (0.0, 2.0))
     assert 0 < near < far
     assert violation(dist.Uniform(0.0, 30.0).expand([3]), VALUES) == 0
+
+
+def test_positive_definite_matrices_are_as_many_numbers_as_a_triangle():
+    onto, u = biject_to(constraints.positive_definite), torch.randn(6)
+    matrix, (row, column) = onto(u), torch.tril_indices(3, 3)
+    assert onto.inverse_shape(matrix.shape) == u.shape and onto.forward_shape(u.shape) == (3, 3)
+    torch.testing.assert_close(onto.inv(matrix), u)
+    slopes = torch.autograd.functional.jacobian(lambda u: onto(u)[row, column], u)
+    torch.testing.assert_close(onto.log_abs_det_jacobian(u, matrix), slopes.slogdet()[1])
