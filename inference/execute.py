@@ -29,7 +29,7 @@ from . import (
     svi,
 )
 from ._problem import Context, Finding, Problem, Refused
-from ._source import of_function
+from ._source import of_error, of_function
 from .chains import FIT, PREDICTIVE, seeded
 from .plan import Learned, Plan
 from .prepare import observed_keys, problem_of
@@ -73,6 +73,26 @@ def _must_be_fitted(method: str, problem: Problem) -> None:
             f"the model has parameters of its own ({_some(unfitted)}), which {method} cannot fit; "
             "use --method svi (and then --init RUN), or give them priors"
         )
+
+
+def _must_have_densities(problem: Problem) -> None:
+    """Refuse a distribution whose log density fails, naming its site.
+
+    Not for a value that it forbids (ValueError): another start may be inside.
+    """
+    program = Program(problem)
+    for site in program.of("latent", "observed"):
+        try:
+            with torch.no_grad():
+                site.fn.log_prob(site.value)
+        except (NotImplementedError, AttributeError, LookupError, NameError, TypeError) as error:
+            first = str(error).partition("\n")[0]
+            why = f"{type(error).__name__}: {first}" if first else type(error).__name__
+            line = of_error(error) or program.line(site.name)
+            raise Refused(
+                f"{type(site.base).__name__} of {site.name} has no density ({why}), {line}; "
+                "correct its log_prob, or use transforms with a log_abs_det_jacobian"
+            ) from error
 
 
 def _must_bear_gaps(problem: Problem) -> None:
@@ -154,6 +174,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         if plan.method != "svi":
             _must_be_fitted(plan.method, problem)
         if plan.method != "prior":
+            _must_have_densities(problem)
             _must_bear_gaps(problem)
         if plan.method not in ("prior", "exact"):
             proofs.prove(problem)

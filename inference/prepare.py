@@ -208,8 +208,7 @@ def _prototype(problem: Problem) -> dict[str, Site]:
             kind = message.removeprefix("Cannot transform _").removesuffix(" constraints")
             raise Refused(
                 f"no method can move in the support of a latent ({kind}), {where(error)}; compute "
-                "it from latents whose support is an interval, or have it done by poutine.reparam "
-                "(ProjectedNormalReparam for a ProjectedNormal)"
+                "it from latents on the line (a direction: z / z.norm() of a Normal z)"
             ) from error
         shapes = ", ".join(
             f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}"

@@ -41,3 +41,25 @@ def test_a_prediction_needs_what_it_does_not_predict():
 def test_new_rows_as_many_as_are_asked_for():
     run = zoo.run(regression, method="laplace", data={"y": Y}, draws=50)
     assert len(run.predict(rows=4)) == 4
+
+
+def test_a_distribution_whose_density_fails_is_named_with_its_line():
+    class Slip(dist.TorchDistribution):
+        arg_constraints = {}  # noqa: RUF012
+
+        def log_prob(self, value):
+            return -((value - self.mu) ** 2)
+
+    def folded(y):
+        scale = pyro.sample("scale", dist.HalfNormal(1.0))
+        folds = [torch.distributions.transforms.AbsTransform()]
+        pyro.sample("y", dist.TransformedDistribution(dist.Normal(0.0, scale), folds), obs=y)
+
+    def slipped(y):
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+        pyro.sample("y", Slip(), obs=y)
+
+    with pytest.raises(Refused, match=r"of y has no density \(NotImpl.*\), test_execute.py, line"):
+        zoo.run(folded, data={"y": 1.0})
+    with pytest.raises(Refused, match=r"Slip of y has no density \(Attr.*'mu'\), test_execute.py"):
+        zoo.run(slipped, data={"y": 1.0})
