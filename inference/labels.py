@@ -227,10 +227,12 @@ def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
         if not way.joint:
             return _near(drawn.at_all(restricted), drawn.plain)
         most = _EVALUATIONS if way.vectorised else _BRANCHED
-        few = max(_FEWEST, most // way.cells)
-        each = ({k: v[i] for k, v in drawn.labels.items()} for i in range(len(drawn.plain)))
-        some = islice(zip(drawn.u, each, drawn.plain), few)
-        return all(_near(restricted(u, one), plain) for u, one, plain in some)
+        few = min(_PRIOR + _UNIFORM + _EQUAL, max(_FEWEST, most // way.cells))
+        for i in range(0, len(drawn.plain), -(-len(drawn.plain) // few)):
+            one = {name: value[i] for name, value in drawn.labels.items()}
+            if not _near(restricted(drawn.u[i], one), drawn.plain[i]):
+                return False
+        return True
     except Exception:  # the model cannot take its labels in this way
         if not way.joint or not way.vectorised or way.cells > _MOST_RUNS:
             return False

@@ -217,7 +217,7 @@ def test_a_support_that_depends_on_a_label_is_refused():
         mu = pyro.sample("mu", dist.Uniform(0.0, 1.0 + z))
         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
 
-    with pytest.raises(Refused, match="the support of mu depends on the discrete latents"):
+    with pytest.raises(Refused, match="the support of mu depends on a discrete latent"):
         density(model, np.array(0.8))
 
 
@@ -229,6 +229,105 @@ def test_values_that_depend_on_another_label_are_refused():
         pyro.sample("y", dist.Normal(mu + k, 1.0), obs=y)
 
     with pytest.raises(Refused, match=r"k ~ Binomial can take depend"):
+        density(model, np.array(0.8))
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_labels_that_are_looked_at_together_at_some_values_alone(sign):
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("item", len(y)):
+            z = pyro.sample("z", dist.Bernoulli(0.4))
+            shared = torch.relu(sign * mu) * z.sum(-1, keepdim=True)
+            pyro.sample("y", dist.Normal(z + shared, 1.0), obs=y)
+
+    y = np.array([0.3, 1.8, -0.4])
+    program = Program(problem_from(model, {"y": torch.as_tensor(y)}))
+    for mu in (-0.7, 0.7):
+        parts = [
+            stats.bernoulli.logpmf(z, 0.4).sum()
+            + stats.norm.logpdf(y, np.array(z) + max(sign * mu, 0) * sum(z)).sum()
+            for z in itertools.product((0, 1), repeat=3)
+        ]
+        found = program.log_joint({"mu": torch.tensor(mu)}).item()
+        assert found == pytest.approx(stats.norm.logpdf(mu) + special.logsumexp(parts), rel=1e-10)
+
+
+def test_a_pattern_of_labels_that_is_one_among_256_is_seen():
+    y, pattern = np.linspace(-1, 2, 8), np.array([1, 0, 1, 0, 1, 1, 0, 1])
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        with pyro.plate("item", 8):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            hit = (z == torch.as_tensor(pattern)).all(-1, keepdim=True)
+            pyro.sample("y", dist.Normal(mu + z + 5 * hit, 1.0), obs=y)
+
+    parts = [
+        stats.norm.logpdf(y, MU + np.array(z) + 5 * (z == pattern).all()).sum()
+        for z in itertools.product((0, 1), repeat=8)
+    ]
+    expected = stats.norm.logpdf(MU) + special.logsumexp(parts) - 8 * np.log(2)
+    assert density(model, y) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("dim", [-1, -2])
+@pytest.mark.parametrize("leading", [True, False])
+def test_labels_of_items_looked_up_by_annotations(dim, leading):
+    """Dawid and Skene (1979): 50 items, 200 annotations; the index written either way."""
+    rng = np.random.default_rng(5)
+    item, who, said = (rng.integers(0, n, 200) for n in (50, 5, 3))
+
+    def model(said, item, who):
+        share = pyro.sample("share", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("annotator", 5, dim=dim):
+            table = pyro.sample("table", dist.Dirichlet(torch.ones(3, 3)).to_event(1))
+        with pyro.plate("items", 50, dim=-1):
+            z = pyro.sample("z", dist.Categorical(share))
+        looked_up = z[item] if leading else z[..., item]
+        with pyro.plate("row", len(said)):
+            chances = table.reshape(5, 3, 3)[who, looked_up]
+            pyro.sample("said", dist.Categorical(chances), obs=said)
+
+    data = {"said": said, "item": item, "who": who}
+    program = Program(problem_from(model, {k: torch.as_tensor(v) for k, v in data.items()}))
+    values = {k: v.detach() for k, v in program.constrain(program.random_start()).items()}
+    share, table = values["share"].numpy(), values["table"].numpy().reshape(5, 3, 3)
+    logs = np.tile(np.log(share), (50, 1))
+    np.add.at(logs, item, np.log(table[who, :, said]))
+    expected = special.logsumexp(logs, 1).sum() + 16 * math.lgamma(3)
+    assert program.log_joint(values).item() == pytest.approx(expected, rel=1e-10)
+    torch.manual_seed(0)
+    draws = program.complete({k: v.expand(4000, *v.shape) for k, v in values.items()})["z"]
+    chance = special.softmax(logs, 1)[:, 2]
+    error = 5 * np.sqrt(chance * (1 - chance) / 4000) + 1e-3
+    assert (np.abs((draws == 2).double().mean(0).numpy() - chance) < error).all()
+
+
+def test_dimensions_without_a_plate_are_no_labels():
+    x = np.arange(12.0).reshape(4, 3) / 10
+
+    def model(y):
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+        on = pyro.sample("on", dist.Bernoulli(torch.tensor([0.2, 0.5, 0.7])))
+        pyro.sample("y", dist.Normal(torch.as_tensor(x) @ on, 1.0).to_event(1), obs=y)
+
+    y = np.array([0.3, 1.8, -0.4, 1.0])
+    parts = [
+        stats.bernoulli.logpmf(z, [0.2, 0.5, 0.7]).sum() + stats.norm.logpdf(y, x @ z).sum()
+        for z in itertools.product((0, 1), repeat=3)
+    ]
+    expected = stats.norm.logpdf(MU) + special.logsumexp(parts)
+    assert density(model, y) == pytest.approx(expected, rel=1e-10)
+
+
+def test_labels_under_to_event_are_refused_with_the_reason():
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        on = pyro.sample("on", dist.Bernoulli(0.5 * torch.ones(3)).to_event(1))
+        pyro.sample("y", dist.Normal(mu + on.sum(-1), 1.0), obs=y)
+
+    with pytest.raises(Refused, match=r"on ~ Bernoulli stands under to_event.* in a plate"):
         density(model, np.array(0.8))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import check_mean, run_case
 from conftest import problem_from
+from pyro import poutine
 from scipy import stats
 
 import zoo
@@ -102,3 +103,59 @@ def test_flat_priors_by_a_mask_stay_flat():
 def test_case_obs_mask():
     check_mean(run_case("obs_mask"), "mu", 2.1197, 0.4994)
     assert run_case("obs_mask", "map").summary()["mean"]["mu"] == pytest.approx(2.1197, abs=1e-3)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_covariate_that_matters_at_some_slopes_alone_is_a_latent(sign):
+    def model(x, y, seen):
+        slope = pyro.sample("slope", dist.Normal(0.0, 2.0))
+        with pyro.plate("n", len(y)):
+            x = pyro.sample("x", dist.Normal(0.0, 1.0), obs=x, obs_mask=seen)
+            pyro.sample("y", dist.Normal(torch.relu(sign * slope - 1.5) * x, 1.0), obs=y)
+
+    program = Program(problem_from(model, {"x": Y, "y": Y, "seen": SEEN}))
+    assert "x_unobserved" in program.layout
+
+
+def test_a_covariate_that_a_rare_label_switches_on_is_a_latent():
+    def model(x, y, seen):
+        on = pyro.sample("on", dist.Bernoulli(0.01))
+        with pyro.plate("n", len(y)):
+            x = pyro.sample("x", dist.Normal(0.0, 1.0), obs=x, obs_mask=seen)
+            pyro.sample("y", dist.Normal(on * x, 1.0), obs=y)
+
+    program = Program(problem_from(model, {"x": Y, "y": Y, "seen": SEEN}))
+    x = torch.linspace(-1, 1, 6, dtype=torch.float64)
+    full = np.where(SEEN, Y, x)
+    priors = stats.norm.logpdf(Y[SEEN]).sum() + stats.norm.logpdf(x).sum()
+    parts = [
+        np.log(p) + stats.norm.logpdf(Y, on * full).sum() for on, p in enumerate((0.99, 0.01))
+    ]
+    found = program.log_joint({"x_unobserved": x}).item()
+    assert found == pytest.approx(priors + np.logaddexp(*parts), rel=1e-10)
+
+
+def test_a_chain_of_labels_that_ends_before_the_data_do():
+    """Sequences of several lengths; labels after the end of all of them are drawn afterwards."""
+    steps, lengths = np.array([[0.8, 0.2], [0.3, 0.7]]), torch.tensor([2, 13, 9, 5, 5, 7, 1])
+    y = torch.linspace(-1, 3, 105, dtype=torch.float64).reshape(7, 15)
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        z = torch.tensor(0)
+        with pyro.plate("n", len(y)):
+            for t in pyro.markov(range(15)):
+                with poutine.mask(mask=t < lengths):
+                    z = pyro.sample(f"z_{t}", dist.Categorical(torch.as_tensor(steps)[z]))
+                    pyro.sample(f"y_{t}", dist.Normal(mu + z, 1.0), obs=y[:, t])
+
+    program = Program(problem_from(model, {"y": y}))
+    expected = stats.norm.logpdf(0.5)
+    for row, length in zip(y.numpy(), lengths):
+        chance = np.array([1.0, 0.0])
+        for value in row[:length]:
+            chance = chance @ steps * stats.norm.pdf(value, [0.5, 1.5])
+        expected += np.log(chance.sum())
+    assert not program.summed.joint and not program.summed.parallel.tabular
+    found = program.log_joint({"mu": torch.tensor(0.5)}).item()
+    assert found == pytest.approx(expected, rel=1e-10)
