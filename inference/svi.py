@@ -269,6 +269,7 @@ def trained(
     program: Program, chosen: Guide, pace: Pace, seed: int, context: Context
 ) -> dict[str, Any]:
     """Climb the guide's objective: what a `Fit` says of it; the parameters are in the store."""
+    _ = program.summed  # proved now: while a step is recorded, the proof's draws would be too
     problem, size = program.problem, pace.batch_size
     if size is not None and problem.n is not None and size >= problem.n:
         size = None

@@ -80,7 +80,7 @@ def z_scores(run):
 
 
 def test_nuts_with_known_noise():
-    run = zoo.run("linear", method="nuts", noise=NOISE, draws=500)
+    run = zoo.run("linear", method="nuts", noise=NOISE)
     assert run.verdict.status == "pass", run.verdict.reasons
     assert z_scores(run).max() < 5
     assert run.metrics["elpd_loo"] == pytest.approx(closed_form_loo(), abs=0.5)
