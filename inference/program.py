@@ -642,6 +642,8 @@ class Program:
             Refused: an observation is outside of its support at every point that was tried.
             Fault: no point had a finite log density, for another reason.
         """
+        if not self.size:
+            return torch.zeros(0)
         for u in self._starts(tries):
             value, gradient = self.density_and_gradient(u)
             if value.isfinite() and gradient.isfinite().all():

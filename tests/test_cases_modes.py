@@ -51,7 +51,10 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("method", MODES)
+_SLOWLY = [pytest.param(m, marks=pytest.mark.slow if m == "laplace" else ()) for m in MODES]
+
+
+@pytest.mark.parametrize("method", _SLOWLY)
 def test_ordered_heights(method):
     run = run_case("ordered_heights", method)
     assert run.verdict.status == "pass"
@@ -110,6 +113,7 @@ def test_a_latent_scale_is_the_mean_absolute_deviation_from_the_median():
     assert found["mu"].item() == np.median(rounded)
 
 
+@pytest.mark.slow
 def test_wild_scales_of_a_regression():
     x = np.column_stack([np.ones(60), 1e5 * RNG.normal(size=60), 1e-4 * RNG.normal(size=60)])
     y = x @ [3e3, 0.02, 1e7] + 500 * RNG.laplace(size=60)

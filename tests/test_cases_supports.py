@@ -99,6 +99,7 @@ def waited(y):
         pyro.sample("y", dist.Exponential(rate), obs=y - shift)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [onset, waited])
 def test_a_shift_stays_below_the_first_observation(model):
     """Torch's exponential grows below zero, where it has no density."""
@@ -180,6 +181,7 @@ def test_steps_over_an_edge_are_no_divergences():
 # -- priors that move --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_prior_whose_end_is_a_latent_is_followed_far_from_the_start():
     done = cases.run_case("dependent_support_far", draws=2000)
     cases.check_mean(done, "mu", 9.124, 0.577)

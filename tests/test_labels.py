@@ -135,7 +135,10 @@ def density(model: Callable, y: np.ndarray) -> float:
     return program.log_joint({"mu": torch.tensor(MU)}).item()
 
 
-@pytest.mark.parametrize("part", range(8))
+_PARTS = [pytest.param(part, marks=pytest.mark.slow if part > 3 else ()) for part in range(8)]
+
+
+@pytest.mark.parametrize("part", _PARTS)
 def test_random_models_equal_brute_force_or_are_refused(part):
     """Of 200 models none of a table of 100,000 cells or fewer is refused."""
     refused = 0
@@ -432,7 +435,9 @@ def test_labels_are_drawn_so_that_rare_ones_are_seen():
 # -- cases -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", ["sum_of_labels", "sum_keepdim"])
+@pytest.mark.parametrize(
+    "case", ["sum_of_labels", pytest.param("sum_keepdim", marks=pytest.mark.slow)]
+)
 def test_case_sum_of_labels(case):
     run = run_case(case)
     check_mean(run, "p", 0.6083, 0.1713)
@@ -441,6 +446,7 @@ def test_case_sum_of_labels(case):
     assert run.verdict.status == "pass"
 
 
+@pytest.mark.slow
 def test_case_group_label_indexed():
     run = run_case("group_label_indexed")
     check_mean(run, "p", 0.4909, 0.198)
@@ -467,6 +473,7 @@ SPIKES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SPIKES)
 def test_case_spike_and_slab(case):
     on, weights, shares = SPIKES[case]

@@ -134,6 +134,11 @@ def test_the_likelihood_is_held_against_the_joint_with_labels_of_rows_and_of_cha
             x = pyro.sample(f"x_{i}", dist.Categorical(p[x]))
             pyro.sample(f"y_{i}", dist.Normal(x.to(y.dtype), 1.0), obs=y[i])
 
+    def labels_alone(y):
+        label = pyro.sample("label", dist.Bernoulli(0.3))
+        pyro.sample("y", dist.Normal(label, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+    assert found(_numbers.likelihood, labels_alone, y=Y) == []
     assert found(_numbers.likelihood, mixture, y=Y) == []
     assert found(_numbers.likelihood, chain, y=Y) == []
     assert found(_numbers.traced, chain, y=Y) == []
