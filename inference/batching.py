@@ -21,7 +21,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from . import _source
+from . import _source, labels
 from ._problem import Fault, Guide, Refused
 from .program import Batch, Program, Site, Weighted, graphless, run
 from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored, tolerance
@@ -29,8 +29,9 @@ from .sampling import base_of
 
 # Rows and batches on which it is seen, at most.
 _MOST_ROWS, _MOST_BATCHES = 256, 16
-# Further values of the latents, how far from zero, where a run of the model has few numbers.
-_WIDTHS, _LARGE = (1.0, 1.0, 1.0, 3.0), 100_000
+# Further values of the latents, how far from zero, where a run of the model is quick: it has few
+# numbers, and (as a network) few products of latents and rows.
+_WIDTHS, _LARGE, _PRODUCTS = (1.0, 1.0, 1.0, 3.0), 100_000, 1_000_000
 # Values of a label that are tried.
 _MOST_VALUES = 16
 
@@ -167,7 +168,9 @@ def _pass(program: Program, size: int) -> _Pass:
     rows = list(torch.randperm(len(some)).split(size))
     parts = [{key: _rows_of(value, 0, at) for key, value in tensors.items()} for at in rows]
     whole, *batches = (Batch.of(problem, {**problem.tensors, **part}) for part in ({}, *parts))
-    return _Pass(Program(problem), whole, rows, batches)
+    seen = Program(problem)
+    labels.share(program, seen)
+    return _Pass(seen, whole, rows, batches)
 
 
 def _rows_of(value: Tensor, dim: int | None, rows: Tensor) -> Tensor:
@@ -183,7 +186,9 @@ def _prove_model(seen: _Pass) -> None:
     if not graphless(lambda: program.log_joint(values)).isfinite():
         values |= program.constrain(program.start())
     _prove_model_at(seen, values)
-    for width in _WIDTHS if program.elements_of_run <= _LARGE else ():
+    products = program.size * (program.problem.n or 1)
+    quick = program.elements_of_run <= _LARGE and products <= _PRODUCTS
+    for width in _WIDTHS if quick else ():
         nodes = program.trace_at(program.random_start() * width).nodes
         values = {name: nodes[name]["value"].detach() for name in values}
         if graphless(lambda values=values: program.log_joint(values)).isfinite():

@@ -44,8 +44,9 @@ _PRIOR, _UNIFORM, _ALL, _ALL_AT_ONCE = 8, 16, 64, 1024
 # Values of all labels equal; evaluations of a joint way, those of a model that branches on labels,
 # and the fewest labels it is tried at.
 _EQUAL, _EVALUATIONS, _BRANCHED, _FEWEST = 8, 20_000, 250, 4
-# Numbers of one run of the model above which it is proved on some of the rows, and how many.
-_LARGE, _ROWS = 100_000, 64
+# Numbers of one run of the model, and products of latents and rows (of a network), above which it
+# is proved on some of the rows, and how many.
+_LARGE, _PRODUCTS, _ROWS = 100_000, 1_000_000, 32
 # How far from zero the continuous latents are, in turn.
 _WIDTHS = (1, 1, 1, 3)
 # Labels of a plate, and numbers, whose dependence is looked at one by one.
@@ -78,8 +79,17 @@ def summed(program: Program) -> Summed | None:
     return _FOUND[program.problem]
 
 
+def share(program: Program, some: Program) -> None:
+    """Sum the labels out in a program of some of the rows as in that of all, without a proof."""
+    way = program.summed
+    if way is not None and not way.parallel.homes:
+        _FOUND[some.problem] = _way(some, list(way.joint))
+
+
 def _chosen(program: Program) -> Summed:
-    if program.elements_of_run > _LARGE and (program.problem.n or 0) > _ROWS:
+    n = program.problem.n or 0
+    large = program.elements_of_run > _LARGE or program.size * n > _PRODUCTS
+    if large and n > _ROWS:
         some = type(program)(program.problem.first(_ROWS))
         if (way := _proved(some, Drawn(some))) is not None and not way.parallel.homes:
             return _way(program, list(way.joint))

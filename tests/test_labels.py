@@ -135,7 +135,7 @@ def density(model: Callable, y: np.ndarray) -> float:
     return program.log_joint({"mu": torch.tensor(MU)}).item()
 
 
-_PARTS = [pytest.param(part, marks=pytest.mark.slow if part > 3 else ()) for part in range(8)]
+_PARTS = [pytest.param(part, marks=pytest.mark.slow if part > 1 else ()) for part in range(8)]
 
 
 @pytest.mark.parametrize("part", _PARTS)
