@@ -93,16 +93,15 @@ def listed(names: Sequence[str]) -> str:
 # -- the model as it is looked at --------------------------------------------------------------
 
 
-class Watch(Messenger):
+class Watch(_source.Lines):
     """Notes where each site is written, and the first parameter that its distribution forbids."""
 
     def __init__(self):
         super().__init__()
-        self.lines: dict[str, str | None] = {}
         self.invalid: tuple[str, str, str] | None = None
 
     def _pyro_sample(self, msg: dict) -> None:
-        self.lines[msg["name"]] = _source.here()
+        super()._pyro_sample(msg)
         if self.invalid is None and not isinstance(msg["fn"], _Subsample | dist.Unit):
             self.invalid = _invalid(msg["name"], base_of(msg["fn"]))
 

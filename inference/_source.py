@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyro
 import torch
+from pyro.poutine.messenger import Messenger
 
 _OURS = str(Path(__file__).parent)
 _LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (torch, pyro))
@@ -34,6 +35,22 @@ def here() -> str | None:
             return _said(name, frame.f_lineno)
         frame = frame.f_back
     return None
+
+
+class Lines(Messenger):
+    """Notes where in the user's file each site and plate is written."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines: dict[str, str | None] = {}
+
+    def _pyro_sample(self, msg: dict) -> None:
+        self.lines[msg["name"]] = here()
+
+    def of(self, name: str) -> str:
+        """A site's line, as it is added to a sentence."""
+        line = self.lines.get(name)
+        return f", {line}" if line else ""
 
 
 def of_error(error: BaseException) -> str | None:

@@ -18,13 +18,13 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from . import _source, labels
 from ._problem import Fault, Guide, Refused
+from .machine import tolerance
 from .program import Batch, Program, Site, Weighted, graphless, run
-from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored, tolerance
+from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored
 from .sampling import base_of
 
 # Rows and batches on which it is seen, at most.
@@ -83,22 +83,6 @@ def _runs_on_some(what: str) -> Iterator[None]:
         ) from error
 
 
-class _Lines(Messenger):
-    """Notes where each site and plate is written."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines: dict[str, str | None] = {}
-
-    def _pyro_sample(self, msg: dict) -> None:
-        self.lines[msg["name"]] = _source.here()
-
-    def of(self, name: str) -> str:
-        """A site's line, as it is added to a sentence."""
-        line = self.lines.get(name)
-        return f", {line}" if line else ""
-
-
 @dataclass(frozen=True)
 class _Pass:
     """Some rows of a problem, as if they were all, and the batches of one pass over them.
@@ -115,7 +99,7 @@ class _Pass:
     whole: Batch
     rows: list[Tensor]
     batches: list[Batch]
-    lines: _Lines = field(default_factory=_Lines)
+    lines: _source.Lines = field(default_factory=_source.Lines)
 
     def at(self, function: Callable, batch: Batch, values: Values) -> Factors:
         """The sites of a model or guide at given values, weighed as the batch is.

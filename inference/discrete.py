@@ -97,6 +97,9 @@ class Parallel:
             labels, and of each of its elements the element of the latents' plates that it depends
             on (one at most). Then the factors at any labels are those of the runs in which the
             labels of all elements are equal.
+
+    Attributes:
+        tabular: whether all latents stand in the same plates and their joint values fit a table.
     """
 
     def __init__(
@@ -118,7 +121,6 @@ class Parallel:
         self._axes = {name: -1 - self.nesting - i for i, name in enumerate(self.latents)}
         cells = math.prod(len(values_of(site)) for site in latents)
         alike = len({site.plates for site in latents}) <= 1
-        #: Whether all latents stand in the same plates and their joint values fit a table.
         self.tabular = alike and cells <= _MAX_CELLS
 
     def _trace(self, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
@@ -329,6 +331,7 @@ class Summed:
         joint: the sites whose labels are summed out all together, by name.
         parallel: the others, given the labels of the joint ones.
         cells: number of joint values of the labels in `joint`.
+        vectorised: whether one run of the model takes all of them; else there is a run for each.
     """
 
     def __init__(self, parallel: Parallel, joint: Sequence[Site] = ()):

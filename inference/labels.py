@@ -28,6 +28,7 @@ from torch import Tensor
 from . import discrete
 from ._problem import Problem, Refused
 from .discrete import Parallel, Summed, cells_of, values_of
+from .machine import tolerance
 from .sampling import NOT_VECTORISED, over_draws
 
 if TYPE_CHECKING:
@@ -251,12 +252,8 @@ def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
 
 
 def _near(found: Tensor, plain: Tensor) -> bool:
-    same = (found - plain).abs() <= _tolerance(plain) * (1 + plain.abs())
+    same = (found - plain).abs() <= tolerance(plain.dtype) * (1 + plain.abs())
     return bool((same | ~(plain.isfinite() | found.isfinite())).all())
-
-
-def _tolerance(value: Tensor) -> float:
-    return 1e-8 if value.dtype == torch.float64 else 1e-4
 
 
 # -- dependence --------------------------------------------------------------------------------
@@ -291,7 +288,7 @@ def _changes(drawn: Drawn, latents: Sequence[Site]) -> dict[str, Tensor]:
         before = program.factors_at(drawn.u[i], base)
         after = drawn.at_all(program.factors_at, drawn.u[i].expand(count, -1), flipped)
         for name, value in before.items():
-            near = _tolerance(value)  # in another order of sums the last bits are others
+            near = tolerance(value.dtype)  # in another order of sums the last bits are others
             changed = ~torch.isclose(after[name], value, rtol=near, atol=near, equal_nan=True)
             if changed.any():
                 changes[name] = changes.get(name, torch.tensor(False)) | changed

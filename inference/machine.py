@@ -30,6 +30,11 @@ def numbers(dtype: str = "float64") -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def tolerance(dtype: torch.dtype) -> float:
+    """The relative difference that rounding explains."""
+    return 1e-8 if dtype == torch.float64 else 1e-4
+
+
 def device(name: str, method: str) -> str:
     """The device of that name, `auto` for the GPU where there is one that the method can use.
 

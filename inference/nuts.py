@@ -351,7 +351,7 @@ class _NutpieChain(_Chain):
             sampler.abort()
             raise Fault(
                 f"the sampler's steps vanish ({size[-1]:.1g}): the density is not smooth, or its "
-                "gradient is not its own; see what `zoo.py check` says"
+                "gradient is wrong; see what `zoo.py check` says"
             )
 
     def _native(self, chain: int, monitor: Monitor) -> Any:

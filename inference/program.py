@@ -257,17 +257,6 @@ class _Start(Messenger):
             msg["value"], msg["done"] = value.expand(fn.shape()), True
 
 
-class Lines(Messenger):
-    """Notes where in the user's file each site is written."""
-
-    def __init__(self):
-        super().__init__()
-        self.found: dict[str, str | None] = {}
-
-    def _pyro_sample(self, msg: dict) -> None:
-        self.found[msg["name"]] = _source.here()
-
-
 def start_value(site: Mapping[str, Any], width: float = 1.0) -> Tensor:
     """A value inside the support of a site, uniform in (-2, 2) unconstrained, as Stan starts.
 
@@ -722,10 +711,10 @@ class Program:
 
     def line(self, name: str) -> str | None:
         """Where in the user's file a site is written."""
-        lines = Lines()
+        lines = _source.Lines()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             run(self._own, self.problem.tensors, _Start(self.start_of), lines)
-        return lines.found.get(name)
+        return lines.lines.get(name)
 
     def start_of(self, site: Mapping[str, Any], width: float = 1.0) -> Tensor:
         """A random value of a latent (a Pyro message) to start from, by the problem's own rule."""

@@ -37,7 +37,12 @@ def prove(problem: Problem) -> None:
         u = program.start()
         first = program.log_density(u).detach()
         if not torch.isclose(program.log_density(u).detach(), first, rtol=1e-10, atol=1e-10):
-            raise Refused(_told(problem, "the log density is another each time"))
+            raise Refused(
+                _told(
+                    problem,
+                    "the log density is another each time at the same values of the latents",
+                )
+            )
         if not _slopes(program, u):
             raise Refused(_told(problem, "the gradient of the log density is wrong"))
 
@@ -67,4 +72,4 @@ def _told(problem: Problem, otherwise: str) -> str:
     crosses = [c for c in check(problem).crosses if c.name in ("plates", "density", "gradient")]
     if crosses:
         return str(crosses[0])
-    return f"{otherwise}, at the same values of the latents; see what `zoo.py check` says"
+    return f"{otherwise}; see what `zoo.py check` says"

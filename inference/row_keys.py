@@ -23,6 +23,7 @@ from torch import Tensor
 
 from . import discrete
 from .chains import FIT, seeded
+from .machine import tolerance
 from .program import Plate, Program, graphless, run
 
 # A row plate and the data keys that are cut with it.
@@ -97,11 +98,6 @@ def dim_of(node: Mapping[str, Any], plate: str) -> int | None:
     """The dimension that a plate has in a site's density; None outside of the plate."""
     frames = [f for f in node["cond_indep_stack"] if f.name == plate and f.vectorized]
     return frames[0].dim if frames else None
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """The relative difference that rounding explains."""
-    return 1e-8 if dtype == torch.float64 else 1e-4
 
 
 def differs(one: Tensor, other: Tensor) -> Tensor:

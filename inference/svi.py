@@ -32,7 +32,6 @@ from .prepare import clash, where
 from .program import (
     NOT_VECTORISED,
     Batch,
-    Lines,
     Program,
     Weighted,
     further_draws,
@@ -364,9 +363,9 @@ def _check_edges(program: Program, chosen: Guide, seed: int) -> None:
 
 
 def _line(program: Program, guide: Callable, name: str) -> str:
-    lines = Lines()
+    lines = _source.Lines()
     run(guide, program.problem.tensors, lines)
-    return lines.found.get(name) or _source.of_function(guide) or "in the guide"
+    return lines.lines.get(name) or _source.of_function(guide) or "in the guide"
 
 
 def _sample(
