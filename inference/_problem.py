@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .graph import Graphs
 
     Level = Literal["note", "warn", "fail"]
+    Purpose = Literal["parameters", "predictions", "evidence", "loo"]
 
 
 class Fault(RuntimeError):
@@ -184,13 +185,27 @@ class Guide:
     packed: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] | None = None
 
 
+# What a result may be used for: see `diagnostics.Verdict`.
+PURPOSES: tuple[Purpose, ...] = ("parameters", "predictions", "evidence", "loo")
+
+
 @dataclass(frozen=True)
 class Finding:
-    """Something a user should know of a result, and what to do about it."""
+    """Something a user should know of a result, and what to do about it.
+
+    Attributes:
+        level: how grave it is; `fail` says that the computation did not come to its end.
+        what: what was found.
+        mend: what to do about it.
+        spoils: the purposes that the result may not be used for because of it; of a `fail` all.
+        opens: the purposes of which it leaves unknown whether the result may be used for them.
+    """
 
     level: Level
     what: str
     mend: str = ""
+    spoils: tuple[Purpose, ...] = ()
+    opens: tuple[Purpose, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.what}; {self.mend}" if self.mend else self.what

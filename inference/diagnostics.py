@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import arviz as az
 import numpy as np
 
-from ._problem import Finding, Fit
+from ._problem import PURPOSES, Finding, Fit
 from .results import KHAT_MAX, in_halves, judged
+
+if TYPE_CHECKING:
+    from ._problem import Purpose
 
 _RANK = {"note": 0, "warn": 1, "fail": 2}
 
@@ -23,12 +26,37 @@ _RICH = ("mvn", "maf", "nsf")
 R_HAT_MAX, ESS_MIN, BFMI_MIN, DIVERGENT_MAX = 1.01, 400, 0.3, 0.001
 
 
+class Answer(NamedTuple):
+    """Whether a result may be used for a purpose: `yes`, `no` or `not known`, and why not."""
+
+    answer: Literal["yes", "no", "not known"]
+    because: str = ""
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """`pass`, `warn` or `fail`, with the findings that led to it and what to do about each."""
+    """`pass`, `warn` or `fail`, with the findings that led to it and what to do about each.
+
+    Two questions: whether the computation came to its end (`fail` where it did not), and what its
+    result may be used for (`trust`).
+    """
 
     status: Literal["pass", "warn", "fail"]
     findings: tuple[Finding, ...] = ()
+
+    @property
+    def trust(self) -> dict[Purpose, Answer]:
+        """Purpose to answer."""
+        return {purpose: self._answer(purpose) for purpose in PURPOSES}
+
+    def _answer(self, purpose: Purpose) -> Answer:
+        """No where a finding spoils it or the computation failed, else what findings leave open."""
+        ordered = sorted(self.findings, key=lambda f: -_RANK[f.level])
+        for finding in ordered:
+            if finding.level == "fail" or purpose in finding.spoils:
+                return Answer("no", str(finding))
+        opened = [str(f) for f in ordered if purpose in f.opens]
+        return Answer("not known", opened[0]) if opened else Answer("yes")
 
     @property
     def reasons(self) -> list[str]:

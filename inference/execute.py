@@ -205,7 +205,8 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
     found |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
-    found |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons}}
+    trust = {purpose: answer.answer for purpose, answer in verdict.trust.items()}
+    found |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons, "trust": trust}}
     found["findings"] = [vars(finding) for finding in verdict.findings]
     return Result({**record, **found}, idata, verdict, fit.params)
 
