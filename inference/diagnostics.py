@@ -56,7 +56,7 @@ class Verdict:
         return {purpose: self._answer(purpose) for purpose in PURPOSES}
 
     def _answer(self, purpose: Purpose) -> Answer:
-        """No where a finding spoils it or the computation failed, else what findings leave open."""
+        """No where a finding spoils it or the computation failed, else what they leave open."""
         ordered = sorted(self.findings, key=lambda f: -_RANK[f.level])
         for finding in ordered:
             if finding.level == "fail" or purpose in finding.spoils:

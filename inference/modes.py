@@ -24,18 +24,21 @@ _POINTS, _STEPS = 48, 60
 # Points along a line to the nearest draw, the depth of a valley (nats) and the mass of a mode
 # that is told of, as its log share of the mode that the sample is in.
 _ALONG, _VALLEY, _SHARE = 9, 3.0, -4.0
+# Ends so many nats lower than the sample's mode, and more than so many modes, are not looked at.
+_LOWEST, _MODES = 40.0, 5
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
-def findings(program: Program, density: Density, u: Tensor) -> list[Finding]:
+def findings(program: Program, density: Density, u: Tensor, value: Tensor) -> list[Finding]:
     """A warning where the sample has missed a mode.
 
     Args:
         program: the model.
         density: its unconstrained log density and gradient.
         u: draws of the sample in the unconstrained space (S, d).
+        value: the log density there (S,).
     """
-    share = missed(density, u, _points(program, u))
+    share = missed(density, u, value, _points(program, u))
     if share is None:
         return []
     what = f"the density has a mode that the draws have missed ({_chance(share)} of theirs)"
@@ -57,33 +60,33 @@ def _points(program: Program, u: Tensor) -> Tensor:
     return torch.cat([part.to(u) for part in points])
 
 
-def missed(density: Density, u: Tensor, points: Tensor) -> float | None:
-    """The largest log share of mass of a mode missed, relative to the sample's; None: none.
+def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> float | None:
+    """The log share of mass of a mode missed, relative to the sample's; None: none was found.
 
     Args:
         density: log density and gradient at points (m, d).
         u: the sample (S, d).
+        value: the log density there (S,).
         points: where climbs begin (m, d).
     """
     scale = u.std(0).clamp_min(1e-12)
-    value, _ = density(u)
     best, u = u[value.argmax()], u[value >= value.median()]  # not what lies in a valley itself
     tops, heights = _climbed(density, torch.cat([best[None], points]), scale)
-    home, own = _mass(density, tops[0], scale), []
-    for top, height in zip(tops[1:], heights[1:]):
-        if not height > heights[0] - 40 or any(_near(top, other, scale) for other in own):
-            continue
-        own.append(top)
-        if not _valley(density, top, u, scale):
-            continue
-        share = _mass(density, top, scale) - home
-        if share > _SHARE:
-            return share
-    return None
+    apart = _apart(tops, scale)
+    apart &= (heights > heights[0] - _LOWEST) & _valleys(density, tops, u, scale)
+    if not apart.any():
+        return None
+    home = _mass(density, tops[0], scale)
+    shares = [_mass(density, top, scale) - home for top in tops[apart][:_MODES]]
+    return max(shares) if max(shares) > _SHARE else None
 
 
-def _near(top: Tensor, other: Tensor, scale: Tensor) -> bool:
-    return bool(((top - other) / scale).norm() < 0.1 * math.sqrt(len(top)))
+def _apart(tops: Tensor, scale: Tensor) -> Tensor:
+    """Of several ends at one place the first, (m,); not the first of all, nor its like."""
+    away = torch.cdist(tops / scale, tops / scale) > 0.1 * math.sqrt(tops.shape[1])
+    return torch.stack([row[:i].all() & row[:1].all() for i, row in enumerate(away)]) & (
+        torch.arange(len(tops)) > 0
+    )
 
 
 def _climbed(density: Density, u: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,13 +106,13 @@ def _climbed(density: Density, u: Tensor, scale: Tensor) -> tuple[Tensor, Tensor
     return u, value
 
 
-def _valley(density: Density, top: Tensor, u: Tensor, scale: Tensor) -> bool:
-    """Whether the straight way from a mode to the nearest draw crosses a valley."""
-    nearest = u[((u - top) / scale).norm(dim=1).argmin()]
-    share = torch.linspace(0, 1, _ALONG, dtype=u.dtype)[:, None]
-    values, _ = density(top + share * (nearest - top))
-    ends = torch.minimum(values[0], values[-1])
-    return bool(values.nan_to_num(-math.inf).min() < ends - _VALLEY)
+def _valleys(density: Density, tops: Tensor, u: Tensor, scale: Tensor) -> Tensor:
+    """Whether the straight way from each end (m, d) to the nearest draw crosses a valley, (m,)."""
+    nearest = u[torch.cdist(tops / scale, u / scale).argmin(1)]
+    share = torch.linspace(0, 1, _ALONG, dtype=u.dtype)[:, None, None]
+    values, _ = density((tops + share * (nearest - tops)).flatten(0, 1))
+    values = values.nan_to_num(-math.inf).unflatten(0, (_ALONG, -1))
+    return values.min(0).values < torch.minimum(values[0], values[-1]) - _VALLEY
 
 
 def _mass(density: Density, top: Tensor, scale: Tensor) -> float:

@@ -26,7 +26,7 @@ CHAINS, OF_SMALL = 256, 1024
 # Points whose density is computed at once: what they need stays in the processor's cache.
 _AT_ONCE = 64
 # Iterations, the first of which learn step size and mass matrix.
-_ITERATIONS, _LEARNING = 24, 8
+_ITERATIONS, _LEARNING = 16, 7
 # Leapfrog steps of an iteration at most, and the length of a trajectory in posterior sds.
 _MOST_STEPS, _LENGTH = 6, 1.5
 _ACCEPTANCE = 0.8
@@ -45,12 +45,14 @@ class Sample(NamedTuple):
     Attributes:
         start: where they began, (chains, d).
         u: where they were in the second part of their iterations, (iterations, chains, d).
-        acceptance: of proposals there, its mean.
+        value: log density where they are in the end (chains,).
+        slope: its gradient there (chains, d).
     """
 
     start: Tensor
     u: Tensor
-    acceptance: float
+    value: Tensor
+    slope: Tensor
 
 
 def density_of(program: Program, like: Tensor) -> Density:
@@ -128,7 +130,7 @@ def moved(density: Density, start: Tensor) -> Sample:
     fine = value.isfinite() & slope.isfinite().all(1)
     u, value, slope = start[fine], value[fine], slope[fine]
     begun, root, step = u, _from_slopes(u, slope), 1.0 / u.shape[1] ** 0.25
-    kept, rates = [], []
+    kept = []
     for iteration in range(_ITERATIONS):
         u, value, slope, rate = _iteration(density, u, value, slope, root, step)
         if iteration < _LEARNING:
@@ -137,8 +139,7 @@ def moved(density: Density, start: Tensor) -> Sample:
                 root = _from_points(u, root)
         else:
             kept.append(u)
-            rates.append(rate)
-    return Sample(begun, torch.stack(kept), sum(rates) / len(rates))
+    return Sample(begun, torch.stack(kept), value, slope)
 
 
 def _iteration(

@@ -105,12 +105,12 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding]:
     start = _start(program, ours, short_chains.OF_SMALL if small else short_chains.CHAINS)
     density = short_chains.density_of(program, start)
     if fit.kind == "chains":
-        return modes.findings(program, density, start)
+        return modes.findings(program, density, start, density(start)[0])
     if fit.kind == "point":
         start = short_chains.around(density, start)
     sample = short_chains.moved(density, start)
     theirs = _constrained(program, sample.u.flatten(0, 1))
-    found = modes.findings(program, density, sample.u[-1])
+    found = modes.findings(program, density, sample.u[-1], sample.value)
     if program.of("observed"):
         found += _of_predictions(program, ours, theirs)
     if fit.kind == "point":
