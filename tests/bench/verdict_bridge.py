@@ -55,6 +55,7 @@ def _density(model: Callable, data: Mapping[str, Any]) -> tuple[Callable, Mappin
     """Minus log density at named values of the unconstrained space, and the way there."""
     import torch
     from pyro.infer.mcmc.util import initialize_model
+    from pyro.poutine.subsample_messenger import _Subsample
     from torch.distributions import biject_to
 
     torch.set_default_dtype(torch.float64)
@@ -63,7 +64,7 @@ def _density(model: Callable, data: Mapping[str, Any]) -> tuple[Callable, Mappin
     ways = {
         name: transforms.get(name, biject_to(node["fn"].support).inv)
         for name, node in trace.iter_stochastic_nodes()
-        if not node["fn"].has_enumerate_support
+        if not isinstance(node["fn"], _Subsample) and not node["fn"].has_enumerate_support
     }
     return lambda named: float(potential(named)), ways
 

@@ -39,7 +39,7 @@ class Case:
         priors: site to its prior, or a list of priors for the elements of a vector: frozen
             distributions of SciPy. The product of these and of the rows' densities is the joint.
         log_joint: log joint at draws, (S,), where it is no such product.
-        supports: `real`, `positive` or `unit` of each site, where priors do not tell.
+        supports: site to the ends of its support, where SciPy's prior has others.
         exact: gives the truth in closed form: see `verdict_truth.Known`.
         twin: another writing of the model, better for long chains, and its draws to those here.
         heavy: sites without a variance (or whose sample variance has none): median and width
@@ -50,7 +50,11 @@ class Case:
         methods: method, or `svi:guide`, fitted with the default settings.
         proper: whether there is an evidence.
         settings: method settings that every fit of this case needs.
+        long: settings of the long runs that this case needs, in place of the usual.
+        group: the group of draws that are judged; of networks, whose weights are not identified,
+            `predictions`.
         batches: whether rows come in batches (none has latents of its own).
+        loo: whether `rows` are all that is observed, so that leave-one-out is of them.
     """
 
     name: str
@@ -63,7 +67,7 @@ class Case:
     observed: np.ndarray | None = None
     priors: Mapping[str, Any] | None = None
     log_joint: Callable[[Draws], np.ndarray] | None = None
-    supports: Mapping[str, str] = field(default_factory=dict)
+    supports: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     exact: Callable[[], Any] | None = None
     twin: tuple[Callable, Callable[[Draws], Draws]] | None = None
     heavy: tuple[str, ...] = ()
@@ -71,7 +75,10 @@ class Case:
     methods: tuple[str, ...] = ("nuts", "laplace", "svi:normal", "svi:mvn", "map", "mle")
     proper: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
+    long: Mapping[str, Any] = field(default_factory=dict)
+    group: str = "posterior"
     batches: bool = True
+    loo: bool = True
 
     @cached_property
     def half(self) -> str:
@@ -132,6 +139,11 @@ class Classes:
         return np.take_along_axis(self.log_probabilities, at[None, :, None], axis=2)[..., 0]
 
 
+def yes_or_no(log_odds: np.ndarray) -> Classes:
+    """Zero or one in each row, by the log odds of one (S, n)."""
+    return Classes(np.stack([-np.logaddexp(0, log_odds), -np.logaddexp(0, -log_odds)], -1))
+
+
 def is_discrete(rows: Any) -> bool:
     """Whether the values of rows are whole numbers, not classes."""
     return rows.discrete if isinstance(rows, Mixture) else hasattr(rows.dist, "pmf")
@@ -142,6 +154,11 @@ def log_density(rows: Any, values: np.ndarray) -> np.ndarray:
     if isinstance(rows, Mixture | Classes):
         return rows.log_density(values)
     return rows.logpmf(values) if hasattr(rows.dist, "pmf") else rows.logpdf(values)
+
+
+def draws_of(case: Case, run: Any) -> dict[str, np.ndarray]:
+    """The judged draws of a run, site to (chain, draw, *shape)."""
+    return {str(k): v.values for k, v in run.idata[case.group].data_vars.items()}
 
 
 def log_prior(case: Case, draws: Draws) -> np.ndarray:

@@ -11,12 +11,17 @@ from scipy.special import expit, logsumexp
 from verdict_case import Case, Draws, log_joint
 
 # Points along each axis, by the number of axes.
-_POINTS = {1: 20_001, 2: 301, 3: 81}
+_POINTS = {1: 20_001, 2: 301, 3: 121}
 _COARSE = {1: 20_001, 2: 301, 3: 61}
 
 # The box is drawn in, time after time, around the points that are not so many nats below the best.
 # The first grids miss a narrow peak, and what lies near it seems far below.
-_BELOW = (1e4, 1e3, 200.0, 60.0, 45.0, 40.0)
+_BELOW = (1e4, 1e3, 200.0, 60.0, 45.0)
+# In the end, by the number of axes: what is farther below does not count.
+_KEPT = {1: 40.0, 2: 40.0, 3: 25.0}
+
+# A grid whose log evidence differs by more from that of every other point is too coarse.
+_COARSEST = 0.02
 
 _AT_ONCE = 50_000
 
@@ -65,11 +70,12 @@ class Nodes(NamedTuple):
 
 
 def axes(case: Case) -> dict[str, list[Axis]]:
-    """The coordinates of each site, from its priors' supports."""
+    """The coordinates of each site, from its priors' supports where the case states none."""
     found = {}
     for name, prior in case.priors.items():
         several = prior if isinstance(prior, list) else [prior]
-        found[name] = [Axis(*map(float, one.support())) for one in several]
+        supports = [case.supports.get(name, one.support()) for one in several]
+        found[name] = [Axis(*map(float, support)) for support in supports]
     return found
 
 
@@ -84,10 +90,14 @@ def on_grid(joint: Callable[[Draws], np.ndarray], of: Mapping[str, list[Axis]]) 
     Args:
         joint: log density (S,) at points (S,) or (S, k) of each site.
         of: site to its coordinates.
+
+    Raises:
+        ArithmeticError: the grid is too coarse.
     """
     flat = list(itertools.chain.from_iterable(of.values()))
     boxes = [axis.box() for axis in flat]
-    for below in _BELOW:
+    kept_above = _KEPT[len(flat)]
+    for below in (*_BELOW, kept_above):
         lines = [np.linspace(*box, _COARSE[len(flat)]) for box in boxes]
         boxes = _around(_values(joint, of, lines), lines, below)
     lines = [np.linspace(*box, _POINTS[len(flat)]) for box in boxes]
@@ -96,7 +106,9 @@ def on_grid(joint: Callable[[Draws], np.ndarray], of: Mapping[str, list[Axis]]) 
     whole = logsumexp(values) + volume
     every_other = values[tuple(slice(None, None, 2) for _ in lines)]
     error = abs(logsumexp(every_other) + volume + len(flat) * np.log(2) - whole)
-    kept = values.ravel() > values.max() - _BELOW[-1]
+    if error > _COARSEST:
+        raise ArithmeticError(f"the grid is too coarse: log evidence differs by {error:.2g}")
+    kept = values.ravel() > values.max() - kept_above
     mesh = np.meshgrid(*lines, indexing="ij")
     draws = _sites(of, [m.ravel()[kept] for m in mesh])
     return Nodes(draws, values.ravel()[kept] + volume - whole, float(whole), float(error))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from verdict_case import Case
+from verdict_case import Case, draws_of
 from verdict_truth import Truth, agrees, predictive_sums, total_variation
 
 PURPOSES = ("parameters", "predictions", "evidence", "loo")
@@ -48,7 +48,9 @@ def judged(case: Case, truth: Truth, run: Any) -> dict[str, dict[str, Any]]:
         truth: its truth.
         run: a `zoo.Run`.
     """
-    found = {"parameters": of_parameters(case, truth, run)}
+    found = {}
+    if truth.names:
+        found["parameters"] = of_parameters(case, truth, run)
     if truth.table is not None:
         found["predictions"] = of_predictions(case, truth, run)
     if truth.log_evidence is not None and "log_evidence" in run.metrics:
@@ -58,14 +60,9 @@ def judged(case: Case, truth: Truth, run: Any) -> dict[str, dict[str, Any]]:
     return {purpose: one for purpose, one in found.items() if agrees(truth, purpose)}
 
 
-def posterior(run: Any) -> dict[str, np.ndarray]:
-    """Site to draws (chain, draw, *shape)."""
-    return {str(k): v.values for k, v in run.idata["posterior"].data_vars.items()}
-
-
 def of_parameters(case: Case, truth: Truth, run: Any) -> dict[str, Any]:
     """The worst errors over the scalars, and the class that the worst of them has."""
-    draws = _columns(posterior(run))
+    draws = _columns(draws_of(case, run))
     independent = "diverging" not in run.idata["sample_stats"] if _has_stats(run) else True
     scores = {}
     for i, name in enumerate(truth.names):
@@ -182,7 +179,7 @@ def _has_stats(run: Any) -> bool:
 
 def of_predictions(case: Case, truth: Truth, run: Any) -> dict[str, Any]:
     """Total variation of the rows' predictive distributions, less twice its noise."""
-    sums = _block_sums(case, truth, posterior(run))
+    sums = _block_sums(case, truth, draws_of(case, run))
     whole = total_variation(sums.mean(0), np.array(truth.table))
     noise = _split_noise(sums) + truth.table_noise
     found = class_of("predictions", max(0.0, whole - 2 * noise))

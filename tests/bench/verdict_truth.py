@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
-from verdict_case import Case, Classes, Draws, is_discrete, log_density
+from verdict_case import Case, Classes, Draws, draws_of, is_discrete, log_density
 from verdict_grid import Nodes, quadrature, resampled
+from verdict_known import Known
 
 CELLS = 40
 _TABLE_DRAWS, _EDGE_DRAWS, _AT_ONCE = 20_000, 500, 500
@@ -25,19 +26,6 @@ _TABLE_DRAWS, _EDGE_DRAWS, _AT_ONCE = 20_000, 500, 500
 _AGREE = {"mean": 0.25 / 4, "sd": 0.25 / 4, "predictions": 0.02 / 4, "evidence": 0.5 / 4}
 _LONG = {"draws": 5000, "warmup": 1500, "chains": 4, "target_accept": 0.95}
 _KHAT_LOO = 0.5
-
-
-class Known(NamedTuple):
-    """A posterior in closed form.
-
-    Attributes:
-        draws: independent draws, site to (S, *shape).
-        log_evidence, elpd_loo: exact; None where not known.
-    """
-
-    draws: Draws
-    log_evidence: float | None = None
-    elpd_loo: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +91,7 @@ def _of_nodes(case: Case, nodes: Nodes) -> Truth:
     flat = scalars(case, nodes.draws)
     moments = moments_of(list(flat.values()), weights / weights.sum())
     evidence = nodes.log_evidence if case.proper else None
-    loo = None if case.rows is None else _loo_of_nodes(case, nodes)
+    loo = _loo_of_nodes(case, nodes) if case.rows is not None and case.loo else None
     draws = resampled(nodes, _TABLE_DRAWS)
     return Truth(
         "grid", list(flat), moments, evidence, nodes.error, loo, **_predictive(case, draws)
@@ -121,8 +109,8 @@ def _loo_of_nodes(case: Case, nodes: Nodes) -> float:
 
 def _of_known(case: Case, known: Known) -> Truth:
     flat = scalars(case, known.draws)
-    size = len(next(iter(flat.values())))
-    moments = moments_of(list(flat.values()), np.full(size, 1 / size))
+    size = _count(known.draws)
+    moments = moments_of(list(flat.values()), _even(known.draws))
     moments["mean_se"] = [size**-0.5] * len(flat)
     moments["sd_se"] = [(2 * size) ** -0.5] * len(flat)
     table = _predictive(case, {name: value[:_TABLE_DRAWS] for name, value in known.draws.items()})
@@ -142,9 +130,13 @@ def _of_long(case: Case, run: Callable) -> Truth:
     flats = [scalars(case, one.draws) for one in runs]
     names = list(flats[0])
     both = [np.concatenate([flat[name] for flat in flats]) for name in names]
-    each = [moments_of(list(f.values()), _even(f)) for f in flats]
-    moments = moments_of(both, np.full(len(both[0]), 1 / len(both[0])))
-    between = _between(each, moments, [name.partition("[")[0] in case.heavy for name in names])
+    each = [moments_of(list(f.values()), _even(r.draws)) for f, r in zip(flats, runs)]
+    moments = moments_of(both, np.tile(_even(runs[0].draws), 2) / 2)
+    between = (
+        {}
+        if not names
+        else _between(each, moments, [name.partition("[")[0] in case.heavy for name in names])
+    )
     draws = {k: np.concatenate([one.draws[k] for one in runs]) for k in runs[0].draws}
     found = _predictive(case, _thinned(draws, _TABLE_DRAWS))
     if found:
@@ -159,8 +151,8 @@ def _of_long(case: Case, run: Callable) -> Truth:
     loo, loo_se = _joined(loos)
     if evidence is not None:
         between["evidence"] = 2 * evidence_se
-    moments["mean_se"] = [between["mean"] / 2] * len(names)
-    moments["sd_se"] = [between["sd"] / 2] * len(names)
+    moments["mean_se"] = [between.get("mean", 0.0) / 2] * len(names)
+    moments["sd_se"] = [between.get("sd", 0.0) / 2] * len(names)
     return Truth(
         "long runs",
         names,
@@ -185,10 +177,10 @@ def _long(case: Case, run: Callable, seed: int) -> _Long:
     from verdict_bridge import log_evidence
 
     model, back = case.twin if case.twin is not None else (case.model, lambda draws: draws)
-    settings = _LONG | {"workers": 1} | dict(case.options if model is case.model else {})
+    settings = {**_LONG, **case.long, "workers": 1}
+    settings |= case.options if model is case.model else {}
     result = run(model, method="nuts", data=case.data, seed=seed, progress=False, **settings)
-    posterior = result.idata["posterior"]
-    own = {str(k): v.values.reshape(-1, *v.shape[2:]) for k, v in posterior.data_vars.items()}
+    own = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws_of(case, result).items()}
     draws = back(own)
     evidence = None
     if case.proper and callable(model):
@@ -200,7 +192,7 @@ def _loo_of_draws(case: Case, draws: Draws) -> float | None:
     """By PSIS (Vehtari et al. 2017); None where the weights are not well behaved."""
     import arviz as az
 
-    if case.rows is None:
+    if case.rows is None or not case.loo:
         return None
     parts = [log_density(case.rows(part), case.observed) for part, _ in _parts(draws)]
     likelihood = np.concatenate(parts)
@@ -274,19 +266,22 @@ def moments_of(columns: list[np.ndarray], weights: np.ndarray) -> dict[str, list
     return found | {"mean_se": [0.0] * len(columns), "sd_se": [0.0] * len(columns)}
 
 
-def _even(flat: Mapping[str, np.ndarray]) -> np.ndarray:
-    size = len(next(iter(flat.values())))
-    return np.full(size, 1 / size)
+def _even(draws: Draws) -> np.ndarray:
+    return np.full(_count(draws), 1 / _count(draws))
+
+
+def _count(draws: Draws) -> int:
+    return len(next(iter(draws.values())))
 
 
 def _thinned(draws: Draws, most: int) -> Draws:
-    every = max(1, len(next(iter(draws.values()))) // most)
+    every = max(1, _count(draws) // most)
     return {name: value[::every] for name, value in draws.items()}
 
 
 def _parts(draws: Draws) -> Any:
     """The draws, some at a time, and where they are."""
-    size = len(next(iter(draws.values())))
+    size = _count(draws)
     for at in range(0, size, _AT_ONCE):
         part = slice(at, at + _AT_ONCE)
         yield {name: value[part] for name, value in draws.items()}, part
@@ -322,7 +317,7 @@ def _quantile(rows: Any, q: float, n: int) -> np.ndarray:
 
 
 def _table(case: Case, draws: Draws, edges: Any) -> np.ndarray:
-    return predictive_sums(case, draws, edges) / len(next(iter(draws.values())))
+    return predictive_sums(case, draws, edges) / _count(draws)
 
 
 def predictive_sums(case: Case, draws: Draws, edges: Any) -> np.ndarray:
@@ -334,7 +329,7 @@ def predictive_sums(case: Case, draws: Draws, edges: Any) -> np.ndarray:
             total = total + np.exp(rows.log_probabilities).sum(0)
             continue
         columns = [rows.cdf(column).sum(0) for column in np.asarray(edges).T]
-        size = len(next(iter(part.values())))
+        size = _count(part)
         whole = np.stack([np.zeros_like(columns[0]), *columns, np.full_like(columns[0], size)], 1)
         total = total + np.diff(whole, axis=1)
     return total
