@@ -75,6 +75,10 @@ class Verdict:
         by = {answer: [] for answer in ("yes", "no", "not known")}
         for purpose, answer in self.trust.items():
             by[answer.answer].append(_PURPOSES[purpose])
+        spoiling = [f for f in self.findings if "parameters" in f.spoils]
+        if spoiling and all(f.of_intervals for f in spoiling):
+            by["yes"].insert(0, "means")
+            by["no"] = ["intervals" if word == "parameters" else word for word in by["no"]]
         said = ["Converged."]
         said += [f"Trust its {_listed(by['yes'])}."] if by["yes"] else []
         said += [f"Do not trust its {_listed(by['no'])}."] if by["no"] else []

@@ -55,12 +55,15 @@ class Sample(NamedTuple):
     slope: Tensor
 
 
-def density_of(program: Program, like: Tensor) -> Density:
+def density_of(program: Program, like: Tensor) -> Density | None:
     """The unconstrained log density and its gradient at many points together.
 
     Args:
         program: the model.
         like: points (m, d) as they will be given.
+
+    Returns:
+        None of a model that neither takes several points nor can be recorded: it would be slow.
     """
 
     def together(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,7 +78,7 @@ def density_of(program: Program, like: Tensor) -> Density:
         try:
             run = graph.faster(together, [(part,), (0.5 * part,)])
         except NOT_VECTORISED:
-            return _one_by_one(program, like)
+            return _one_by_one(program, like[0])
 
     def in_parts(u: Tensor) -> tuple[Tensor, Tensor]:
         values, slopes = zip(*(_padded(run, points) for points in u.split(_AT_ONCE)))
@@ -93,8 +96,11 @@ def _padded(run: Density, points: Tensor) -> tuple[Tensor, Tensor]:
     return values[:count].clone(), slopes[:count].clone()
 
 
-def _one_by_one(program: Program, like: Tensor) -> Density:
-    single = graph.compiled(program.density_and_gradient, [(like[0],), (0.5 * like[0],)])
+def _one_by_one(program: Program, point: Tensor) -> Density | None:
+    try:
+        single = graph.faster(program.density_and_gradient, [(point,), (0.5 * point,)])
+    except NOT_VECTORISED:
+        return None
 
     def each(u: Tensor) -> tuple[Tensor, Tensor]:
         found = [tuple(part.clone() for part in single(point)) for point in u]

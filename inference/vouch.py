@@ -55,10 +55,14 @@ class Moments(NamedTuple):
     memory: Tensor
 
     @property
+    def shifted(self) -> bool:
+        """Whether a mean is off."""
+        return bool(self.shift.abs().max() > _SHIFT)
+
+    @property
     def wrong(self) -> bool:
         """Whether a mean or an sd is off."""
-        narrow, wide = self.ratio.min() < _NARROW, self.ratio.max() > _WIDE
-        return bool(self.shift.abs().max() > _SHIFT or narrow or wide)
+        return self.shifted or bool(self.ratio.min() < _NARROW or self.ratio.max() > _WIDE)
 
     @property
     def known(self) -> bool:
@@ -85,10 +89,11 @@ def findings(
         return []
     if not problem.identified:
         return None
-    if not _can_be_checked(program):
-        return None if fit.kind in ("chains", "point") else _by_weights(program, fit)
     with seeded(seed, VOUCH):
-        return _of_evidence(fit, metrics) + _by_chains(program, fit)
+        found = _by_chains(program, fit) if _can_be_checked(program) else None
+    if found is not None:
+        return _of_evidence(fit, metrics) + found
+    return None if fit.kind in ("chains", "point") else _by_weights(program, fit)
 
 
 def _can_be_checked(program: Program) -> bool:
@@ -98,12 +103,17 @@ def _can_be_checked(program: Program) -> bool:
     return program.elements * program.size * short_chains.CHAINS < _MOST
 
 
-def _by_chains(program: Program, fit: Fit) -> list[Finding]:
-    """What short chains say of the fit; of what is chains itself, whether it missed a mode."""
+def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
+    """What short chains say of the fit; of what is chains itself, whether it missed a mode.
+
+    None where the density is slow.
+    """
     ours = {name: fit.draws[name].flatten(0, 1) for name in program.layout}
     small = program.elements * program.size < _SMALL
     start = _start(program, ours, short_chains.OF_SMALL if small else short_chains.CHAINS)
     density = short_chains.density_of(program, start)
+    if density is None:
+        return None
     if fit.kind == "chains":
         return modes.findings(program, density, start, density(start)[0])
     if fit.kind == "point":
@@ -184,8 +194,7 @@ def _slope(before: Tensor, after: Tensor) -> Tensor:
 
 def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding]:
     if moments.wrong:
-        what = f"{_said(program, moments)}, by short chains of HMC from its draws"
-        return [Finding("warn", what, "use nuts", spoils=("parameters",))]
+        return [_wrong(program, moments, "short chains of HMC from its draws")]
     if moments.known:
         return []
     by_weights = _weighted(program, fit)
@@ -193,6 +202,12 @@ def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding
         what = "short chains of HMC from its draws mix too slowly to tell whether it is right"
         return [Finding("note", what, "compare with nuts", opens=("parameters",))]
     return _of_weights(program, by_weights)
+
+
+def _wrong(program: Program, moments: Moments, by: str) -> Finding:
+    what = f"{_said(program, moments)}, by {by}"
+    alone = not moments.shifted
+    return Finding("warn", what, "use nuts", spoils=("parameters",), of_intervals=alone)
 
 
 def _said(program: Program, moments: Moments) -> str:
@@ -249,10 +264,7 @@ def _by_weights(program: Program, fit: Fit) -> list[Finding]:
 
 
 def _of_weights(program: Program, moments: Moments) -> list[Finding]:
-    if not moments.wrong:
-        return []
-    what = f"{_said(program, moments)}, by its importance weights"
-    return [Finding("warn", what, "use nuts", spoils=("parameters",))]
+    return [_wrong(program, moments, "its importance weights")] if moments.wrong else []
 
 
 def _weighted(program: Program, fit: Fit) -> Moments | None:
