@@ -29,8 +29,8 @@ _DECAY, _PHASES, _MOST_PHASES = 0.3, 5, 20
 # number of windows that it is cut into.
 _FALL, _WINDOWS = 0.5, 50
 # What as many steps again would still bring: nats a row, and a share of an objective that is of
-# rows alone, without a prior of weights. More is a warning, still more a failure. Of networks that
-# gained 0.02 to 0.03 nats a row by twice the steps the score of held-out rows rose by 0.01 at most;
+# rows alone, without a prior of weights. More is a warning, still more a failure. Networks that
+# gained 0.02 to 0.03 nats a row by twice the steps scored held-out rows higher by 0.01 at most;
 # a decoder gains for as long as anyone has trained it, half a percent by twice the steps.
 _WARNED, _FAILED = (0.05, 0.02), (0.25, 0.1)
 # Less than this is no gain at all, nats: the evidence is not told more closely.

@@ -10,6 +10,9 @@ a further one. `linear` is a ridge regression of numbers or a softmax regression
 standardised features, penalty 1 (half the squared coefficients; of numbers in units of the
 noise), its row left out by one Newton step (Rahnama Rad and Maleki 2020, arXiv:1801.10243), which
 is exact for numbers.
+
+A density may be good where the means are not, if it knows how wrong they are: of networks that
+predict numbers the errors of the means are compared as well.
 """
 
 from __future__ import annotations
@@ -30,9 +33,15 @@ if TYPE_CHECKING:
 
     Kind = Literal["classes", "counts", "numbers"]
 
-# A fit is below a baseline where the difference by row is, at this level of a one-sided t test,
-# and where it sums up to so many nats: a prior other than the baseline's costs a few at most.
-_LEVEL, _NATS = 0.005, 2.0
+# A fit falls short where its rows sum up to so many nats less than a baseline's, and to so many a
+# row, and by more than this part of the difference's standard error. If the data are as the model
+# says, the first happens by exp(-4) at most: p(rows) exceeds the predictive density of the true
+# model exp(4) times with no greater probability, whatever density p is (Markov's inequality).
+_NATS, _OF_ROW, _ERRORS = 4.0, 0.01, 0.67
+# It is sure to fall short at this level of a one-sided t test.
+_LEVEL = 0.005
+# By so much the errors of its means are larger, where they are.
+_WORSE = 0.05
 # Rows that are left out whose importance weights may fail, before their scores tell nothing.
 _FAILED, _KHAT = 0.05, 0.7
 # Rows without which no error of a difference can be told.
@@ -42,9 +51,9 @@ _FEWEST = 10
 _CELLS, _COLUMNS, _COEFFICIENTS = 1_000_000, 1000, 400
 _STEPS = 100
 _OF_TARGET = {
-    "classes": "the shares of the classes",
-    "counts": "the mean count",
-    "numbers": "mean and sd of the target",
+    "classes": "the shares of the classes alone",
+    "counts": "the mean count alone",
+    "numbers": "mean and sd of the target alone",
 }
 
 
@@ -64,6 +73,7 @@ class Table(NamedTuple):
         train: rows to fit to.
         test: rows to score; None leaves the training rows out in turn.
         elpd: log predictive density of the scored rows by the fit, nats in the user's units.
+        error: target minus the fit's mean of the scored rows, in the user's units, if known.
         log_unit: log(user's unit / model's unit) of the target.
     """
 
@@ -72,7 +82,20 @@ class Table(NamedTuple):
     train: Rows
     test: Rows | None
     elpd: np.ndarray
+    error: np.ndarray | None = None
     log_unit: float = 0.0
+
+
+class Prediction(NamedTuple):
+    """Of each scored row log density (m,), in the model's units, and error of the mean (m,)."""
+
+    elpd: np.ndarray
+    error: np.ndarray | None = None
+
+    def in_units(self, log_unit: float) -> Prediction:
+        """The same in the user's units."""
+        error = None if self.error is None else self.error * np.exp(log_unit)
+        return Prediction(self.elpd - log_unit, error)
 
 
 def compared(problem: Problem, idata: az.InferenceData) -> tuple[dict[str, float], list[Finding]]:
@@ -85,33 +108,91 @@ def compared(problem: Problem, idata: az.InferenceData) -> tuple[dict[str, float
     table = table_of(problem, idata)
     if table is None:
         return {}, []
-    scores = {"constant": constant(table), "linear": linear(table)}
-    scores = {name: each - table.log_unit for name, each in scores.items() if each is not None}
-    metrics = {f"baseline_{name}": float(each.sum()) for name, each in scores.items()}
-    return metrics, _shortfall(table, scores)
+    found = {"constant": constant(table), "linear": linear(table)}
+    found = {k: one.in_units(table.log_unit) for k, one in found.items() if one is not None}
+    metrics = {f"baseline_{name}": float(one.elpd.sum()) for name, one in found.items()}
+    return metrics, _by_density(table, found) or _by_error(table, found)
 
 
-def below(elpd: np.ndarray, baseline: np.ndarray) -> bool:
-    """Whether a fit predicts rows worse than a baseline does, beyond chance and a prior's cost."""
-    gap, n = elpd - baseline, len(elpd)
-    bound = stats.t.ppf(_LEVEL, n - 1) * gap.std(ddof=1) / np.sqrt(n)
-    return bool(gap.mean() < bound and gap.sum() < -_NATS)
+class Gap(NamedTuple):
+    """By how much a fit predicts rows better than a baseline does, nats.
+
+    Attributes:
+        mean: by row.
+        error: the standard error of it, of differences row by row.
+        rows: their number.
+    """
+
+    mean: float
+    error: float
+    rows: int
+
+    @classmethod
+    def of(cls, elpd: np.ndarray, baseline: np.ndarray) -> Gap:
+        """From the log densities of the rows by both."""
+        each = elpd - baseline
+        return cls(float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))), len(each))
+
+    @property
+    def short(self) -> bool:
+        """Whether the fit falls short, as a good one will once in a hundred times at most."""
+        some = self.mean * self.rows < -_NATS and self.mean < -_OF_ROW
+        return some and self.mean < -_ERRORS * self.error
+
+    @property
+    def sure(self) -> bool:
+        """Whether chance is ruled out, whatever the model."""
+        return self.mean < stats.t.ppf(_LEVEL, self.rows - 1) * self.error
 
 
-def _shortfall(table: Table, scores: dict[str, np.ndarray]) -> list[Finding]:
-    """A warning that names the better baseline of those that the fit is below."""
-    above = {name: each for name, each in scores.items() if below(table.elpd, each)}
-    if not above:
+def farther(error: np.ndarray, baseline: np.ndarray) -> bool:
+    """Whether the means of a fit are farther from the rows than a baseline's, beyond chance."""
+    return Gap.of(baseline**2, error**2).sure and _rmse(error) > (1 + _WORSE) * _rmse(baseline)
+
+
+def _rmse(error: np.ndarray) -> float:
+    return float(np.sqrt((error**2).mean()))
+
+
+def _by_density(table: Table, found: dict[str, Prediction]) -> list[Finding]:
+    """A warning that names the best baseline of those that the fit falls short of."""
+    gaps = {name: Gap.of(table.elpd, one.elpd) for name, one in found.items()}
+    gaps = {name: gap for name, gap in gaps.items() if gap.short}
+    if not gaps:
         return []
-    name = max(above, key=lambda name: above[name].sum())
-    what = _OF_TARGET[table.kind] if name == "constant" else "a linear model of the same columns"
+    name = min(gaps, key=lambda name: gaps[name].mean)
+    gap, scores = gaps[name], (table.elpd.mean(), found[name].elpd.mean())
     rows = "rows left out in turn" if table.test is None else "the rows held out"
-    said = (
-        f"it predicts {rows} worse than {what} {'do' if name == 'constant' else 'does'} "
-        f"({table.elpd.mean():.3g} against {above[name].mean():.3g} nats a row)"
-    )
-    mend = "do not use its predictions; use a simpler model or a stronger prior, or train longer"
-    return [Finding("warn", said, mend, spoils=("predictions",))]
+    said = "{:.3g} against {:.3g} nats a row".format(*scores)
+    said += f", the difference has a standard error of {gap.error:.2g}"
+    return [_worse(f"it predicts {rows} worse than {_named(name, table)} ({said})", gap.sure)]
+
+
+def _by_error(table: Table, found: dict[str, Prediction]) -> list[Finding]:
+    """The same of the errors of the means."""
+    if table.error is None:
+        return []
+    near = {k: one.error for k, one in found.items() if one.error is not None}
+    near = {k: error for k, error in near.items() if farther(table.error, error)}
+    if not near:
+        return []
+    name = min(near, key=lambda name: _rmse(near[name]))
+    said = f"rmse {_rmse(table.error):.3g} against {_rmse(near[name]):.3g}"
+    what = f"its means are farther from the rows held out than those of {_named(name, table)}"
+    return [_worse(f"{what} ({said})", True)]
+
+
+def _named(name: str, table: Table) -> str:
+    return _OF_TARGET[table.kind] if name == "constant" else "a linear model of the same columns"
+
+
+def _worse(what: str, sure: bool) -> Finding:
+    """Predictions are denied, or left open where a few rows may have made the difference."""
+    if sure:
+        mend = "do not use its predictions; use a simpler model or a stronger prior"
+        return Finding("warn", what, mend, spoils=("predictions",))
+    mend = "hold out more rows to tell; else use a simpler model or a stronger prior"
+    return Finding("warn", what, mend, opens=("predictions",))
 
 
 # -- the table --------------------------------------------------------------------------------
@@ -141,7 +222,7 @@ def table_of(problem: Problem, idata: az.InferenceData) -> Table | None:
     test = Rows(y_scored, x_scored) if held_out else None
     count = 0 if labels is None else len(labels)
     unit = problem.log_units.get(site.name, 0.0)
-    return Table(kind, count, Rows(y, x), test, elpd, unit)
+    return Table(kind, count, Rows(y, x), test, elpd, _error(idata), unit)
 
 
 def _elpd(idata: az.InferenceData) -> np.ndarray | None:
@@ -151,6 +232,13 @@ def _elpd(idata: az.InferenceData) -> np.ndarray | None:
     if "loo" not in idata.groups() or (idata["loo"]["khat"] > _KHAT).mean() > _FAILED:
         return None
     return idata["loo"]["elpd"].values
+
+
+def _error(idata: az.InferenceData) -> np.ndarray | None:
+    """The errors of the fit's means of the rows held out, of a network that predicts numbers."""
+    if "held_out_numbers" not in idata.groups():
+        return None
+    return idata["held_out_numbers"]["error"].values
 
 
 def _kind(program: Program) -> Kind | None:
@@ -193,22 +281,22 @@ def _features(
 # -- predictions that look at the target alone ------------------------------------------------
 
 
-def constant(table: Table) -> np.ndarray:
-    """Log predictive density of each scored row (m,), in the model's units."""
+def constant(table: Table) -> Prediction:
+    """The target's own distribution, of the training rows."""
     y = table.train.y
     at, without = (y, 1) if table.test is None else (table.test.y, 0)
     n = len(y) - without
     if table.kind == "classes":
         counts = np.bincount(y, minlength=table.classes)
-        return np.log((counts[at] - without + 0.5) / (n + table.classes / 2))
+        return Prediction(np.log((counts[at] - without + 0.5) / (n + table.classes / 2)))
     if table.kind == "counts":
-        return stats.poisson.logpmf(at, (y.sum() - without * at + 0.5) / n)
+        return Prediction(stats.poisson.logpmf(at, (y.sum() - without * at + 0.5) / n))
     loc = y.mean()
     y, at = y - loc, at - loc
     mean = (y.sum() - without * at) / n
     squares = (y**2).sum() - without * at**2 - n * mean**2
     scale = np.sqrt(np.maximum(squares, _least(y)) / (n - 1) * (1 + 1 / n))
-    return stats.t.logpdf(at, n - 1, mean, scale)
+    return Prediction(stats.t.logpdf(at, n - 1, mean, scale), at - mean)
 
 
 def _least(y: np.ndarray) -> float:
@@ -219,8 +307,8 @@ def _least(y: np.ndarray) -> float:
 # -- a linear model ---------------------------------------------------------------------------
 
 
-def linear(table: Table) -> np.ndarray | None:
-    """The same of a linear model; None without features, or where it would take too long."""
+def linear(table: Table) -> Prediction | None:
+    """A linear model of all columns; None without features, or where it would take too long."""
     train = table.train
     if train.x is None or table.kind == "counts":
         return None
@@ -238,7 +326,7 @@ def linear(table: Table) -> np.ndarray | None:
         return _ridge(Rows(train.y, x), test)
     if test is None and x.shape[1] * table.classes > _COEFFICIENTS:
         return None
-    return _softmax(Rows(train.y, x), test, table.classes)
+    return Prediction(_softmax(Rows(train.y, x), test, table.classes))
 
 
 def _penalty(columns: int) -> np.ndarray:
@@ -246,8 +334,8 @@ def _penalty(columns: int) -> np.ndarray:
     return np.append(np.ones(columns - 1), 1e-6)
 
 
-def _ridge(train: Rows, test: Rows | None) -> np.ndarray:
-    """Log density of rows by a ridge regression, its sd that of the rows left out in turn."""
+def _ridge(train: Rows, test: Rows | None) -> Prediction:
+    """A ridge regression, its sd that of the training rows left out in turn."""
     x, y = train.x, train.y
     inverse = np.linalg.inv(x.T @ x + np.diag(_penalty(x.shape[1])))
     coefficients = inverse @ (x.T @ y)
@@ -256,9 +344,9 @@ def _ridge(train: Rows, test: Rows | None) -> np.ndarray:
     squares = max((left_out**2).sum(), _least(y))
     if test is None:
         rest = np.maximum(squares - left_out**2, _least(y)) / (len(y) - 1)
-        return stats.norm.logpdf(left_out, scale=np.sqrt(rest))
+        return Prediction(stats.norm.logpdf(left_out, scale=np.sqrt(rest)), left_out)
     away = test.y - test.x @ coefficients
-    return stats.norm.logpdf(away, scale=np.sqrt(squares / len(y)))
+    return Prediction(stats.norm.logpdf(away, scale=np.sqrt(squares / len(y))), away)
 
 
 def _softmax(train: Rows, test: Rows | None, classes: int) -> np.ndarray:

@@ -183,9 +183,9 @@ def scored(problem: Problem, fit: Fit) -> Scored:
     `held_out`: `probability` (row_test, class), `label` (row_test). Of a network also what is
     lost by a single draw, and by the mean weights, in place of all draws; entropy and mutual
     information; on rows of another kind how well they tell them apart (AUROC). Of a network that
-    predicts numbers coverage_90, aleatoric and epistemic (variances, in the data's units), their
-    rows in the group `held_out_numbers`, and along a line in the group `line`. Of all the group
-    `elpd_test`: `elpd` (row_test), the log predictive density of each row, nats.
+    predicts numbers coverage_90, rmse, aleatoric and epistemic (variances), in the data's units,
+    their rows in the group `held_out_numbers`, and along a line in the group `line`. Of all the
+    group `elpd_test`: `elpd` (row_test), the log predictive density of each row, nats.
     """
     if problem.test is None or fit.kind == "prior":
         return Scored({}, {})
@@ -252,9 +252,11 @@ def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
         "aleatoric": unit * variance.mean(0).numpy(),
         "epistemic": unit * loc.var(0, correction=0).numpy(),
         "cdf": below.mean(0).numpy(),
+        "error": np.sqrt(unit) * (site.value.numpy() - loc.mean(0).numpy()),
     }
     inside = np.abs(rows["cdf"] - 0.5) <= _CENTRAL / 2
     metrics = {f"coverage_{100 * _CENTRAL:.0f}": float(inside.mean())}
+    metrics["rmse"] = float(np.sqrt((rows["error"] ** 2).mean()))
     metrics["aleatoric"] = float(rows["aleatoric"].mean())
     if len(loc) > 1:
         metrics["epistemic"] = float(rows["epistemic"].mean())
