@@ -37,7 +37,7 @@ _WARNED, _FAILED = (0.05, 0.02), (0.25, 0.1)
 _NOTHING = 1.0
 # Standard errors that a rise has to be above zero, and parts of a tenth of the steps by whose
 # means they are told: successive steps are not independent.
-_SURE, _PARTS = 2.5, 20
+_SURE, _PARTS = 3.0, 10
 # Doublings from a quarter and a half of the steps to all and twice as many, counted at the full
 # rate; by how much the last is more than the last two tenths of the steps, whose rates are low.
 _DOUBLINGS, _LATE = math.log2(3), 6.0
@@ -417,9 +417,14 @@ class Outlook(NamedTuple):
         if self.ahead < _NOTHING:
             return "the objective was level at the end"
         return (
-            f"the objective still rose, by {self.rise:.2g} nats in the last tenth of the steps: "
-            f"as many steps again may bring some {self.ahead:.2g} nats"
+            f"the objective still rose, by {_short(self.rise)} nats in the last tenth of the "
+            f"steps: as many steps again may bring some {_short(self.ahead)} nats"
         )
+
+
+def _short(value: float) -> str:
+    """Two digits, without an exponent."""
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def outlook(trace: Tensor, live: bool = False) -> Outlook:
@@ -429,8 +434,9 @@ def outlook(trace: Tensor, live: bool = False) -> Outlook:
     the steps from a quarter to a half of them brought `last`, the doubling before `first`, and
     each further one the ratio of both times as much. All steps count as three quarters at the full
     rate, so that the next doubling comes log2(3) doublings later. It brings no more than the last
-    two tenths of the steps promise, at the rates they had: then the objective was level before the
-    rate was down. A rise that began only with the fall of the rate goes on at most as it ended.
+    two tenths of the steps may promise, at the rates they had: where they rose little the
+    objective was level before the rate was down. A rise that came only as the rate fell is taken
+    to bring twice what it brought in the last tenth.
 
     Args:
         trace: objective of each step, at least a hundred.
@@ -445,8 +451,8 @@ def outlook(trace: Tensor, live: bool = False) -> Outlook:
     eighth, quarter, half = (_Mean.of(trace[round(0.8 * n / k) : n // k]) for k in (8, 4, 2))
     last, first = half.above(quarter), quarter.above(eighth)
     ratio = 1.0 if live or first.value <= 0 else min(max(last.value / first.value, 0.0), 1.0)
-    ahead = min(last.value * ratio**_DOUBLINGS, _LATE * max(late.value, 0.0))
-    return Outlook(rise.value, ahead if last.sure and late.sure else 0.0, False)
+    ahead = min(last.value * ratio**_DOUBLINGS, _LATE * (late.value + late.error))
+    return Outlook(rise.value, max(ahead, 0.0) if last.sure else 0.0, False)
 
 
 class _Mean(NamedTuple):
@@ -490,11 +496,11 @@ def _unfinished(
     bounds = [max(row * rows, share * size * of_rows) for row, share in (_WARNED, _FAILED)]
     level = ("note", "warn", "fail")[sum(found.ahead > bound for bound in bounds)]
     spoils = ("evidence",) if level == "note" else ("evidence", "parameters")
-    said = f"{found} ({found.ahead / rows:.2g} a row)"
+    said = f"{found} ({_short(found.ahead / rows)} a row)"
     if not found.by_rate or level == "note":
         return [Finding(level, said, more, spoils=spoils)]
     what = (
-        f"the objective rose by {found.rise / rows:.2g} nats a row in the last tenth of "
+        f"the objective rose by {_short(found.rise / rows)} nats a row in the last tenth of "
         f"{len(trace)} steps, only as the learning rate fell"
     )
     if level == "warn":

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 # A fit falls short where its rows sum up to so many nats less than a baseline's, and to so many a
 # row, and by more than this part of the difference's standard error. If the data are as the model
-# says, the first happens by exp(-4) at most: p(rows) exceeds the predictive density of the true
-# model exp(4) times with no greater probability, whatever density p is (Markov's inequality).
-_NATS, _OF_ROW, _ERRORS = 4.0, 0.01, 0.67
+# says, the first happens about once in exp(4.6) = 100 times at most: no density exceeds that of the
+# true model's predictions t times with a probability above 1 / t (Markov's inequality).
+_NATS, _OF_ROW, _ERRORS = 4.6, 0.02, 0.67
 # It is sure to fall short at this level of a one-sided t test.
 _LEVEL = 0.005
 # By so much the errors of its means are larger, where they are.

@@ -118,7 +118,8 @@ def _mixing(idata: az.InferenceData) -> list[Finding]:
         bound = R_HAT_OF_MANY if many else R_HAT_MAX
         found = f"R-hat {r_hat[worst]:.3f} in {worst}, bound {bound}"
         if many and r_hat[worst] <= bound:
-            found = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hat)} quantities, bound {_SHARE:.0%}"
+            found = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hat)} quantities"
+            found += f", bound {_SHARE:.0%}"
         if r_hat[worst] > bound or (many and over > _SHARE):
             mend = "run longer (--set warmup=... draws=...)"
             findings.append(Finding("fail", f"the chains disagree ({found})", mend))
