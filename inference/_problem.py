@@ -228,6 +228,7 @@ class Fit:
             few thousand draws misses one bad guide in four (true k 0.85, bound 0.7).
         params: learned parameters.
         trace: the objective per step of an optimiser, nats.
+        outlook: what the trace tells of further steps, a sentence.
         metrics: numbers that only the method knows (`log_evidence`).
         point: site to the value that the method stands on: the mode of `map` and `laplace`.
         linear_at: latent to value, where the draws are of a model that is linear in the latents
@@ -248,6 +249,7 @@ class Fit:
     log_ratios: Tensor | None = None
     params: dict[str, Tensor] = field(default_factory=dict)
     trace: Tensor | None = None
+    outlook: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     point: dict[str, Tensor] = field(default_factory=dict)
     linear_at: dict[str, Tensor] | None = None

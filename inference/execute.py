@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from . import (
+    baselines,
     by_row,
     circular,
     diagnostics,
@@ -236,7 +237,8 @@ def _judge(
         more = results.wanted(entry.doubts, idata, fit.params) | dict(plan.options)
         doubts = [Finding("warn", *doubt) for doubt in entry.doubts(metrics, **more)]
         verdict = verdict.with_findings(doubts)
-    return verdict, metrics
+    beside, findings = baselines.compared(problem, idata)
+    return verdict.with_findings(findings), metrics | beside
 
 
 def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:

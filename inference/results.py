@@ -87,7 +87,8 @@ def to_inference_data(
     if not problem.identified and fit.kind != "prior" and program.of("observed"):
         _add_group(idata, "predictions", xr.Dataset(predictions(problem, fit)))
     if fit.trace is not None:
-        _add_group(idata, "objective", xr.Dataset({"value": ("step", fit.trace.numpy())}))
+        steps = {"value": ("step", fit.trace.numpy())}
+        _add_group(idata, "objective", xr.Dataset(steps, attrs={"outlook": fit.outlook}))
     return idata
 
 
