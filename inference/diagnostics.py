@@ -76,6 +76,8 @@ class Verdict:
         failed = next((f for f in self.findings if f.level == "fail"), None)
         if failed is not None:
             return f"Do not use it: {failed.what}."
+        if len(self.given) == len(PURPOSES) and len(set(self.given.values())) == 1:
+            return f"{self.given['parameters'].because.capitalize()}."
         by = {answer: [] for answer in ("yes", "no", "not known")}
         for purpose, answer in self.trust.items():
             by[answer.answer].append(_PURPOSES[purpose])
@@ -164,6 +166,8 @@ def _given(
     fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]
 ) -> dict[Purpose, Answer]:
     """What a result of this kind cannot be used for, whatever was found."""
+    if fit.kind == "prior":
+        return dict.fromkeys(PURPOSES, Answer("no", "these are draws of the prior"))
     groups, answers = idata.groups(), {}
     if fit.kind == "point":
         answers["parameters"] = Answer("no", "a point estimate has no intervals")

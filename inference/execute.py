@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from . import (
+    _form,
     baselines,
     by_row,
     circular,
@@ -114,6 +115,12 @@ def _must_bear_gaps(problem: Problem) -> None:
         )
 
 
+def _unplated(program: Program) -> list[Finding]:
+    """A note on observations that lie in no plate, as `check` has it."""
+    found = (_form.outside_plates(site) for site in program.of("observed"))
+    return [Finding("note", *one) for one in found if one is not None]
+
+
 def _some(names: Sequence[str]) -> str:
     """The first few of many names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -194,6 +201,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         if undrawn := Program(problem).undrawn:
             what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
             fit.findings.append(Finding("note", what))
+        fit.findings += _unplated(Program(problem))
         problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
         whole, problem = problem, problem if fit.rows is None else problem.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
