@@ -12,10 +12,11 @@ from .prepare import observed_keys
 from .program import Program, over_draws
 from .scores import class_probabilities, is_classes, of_rows
 
-# Rows that are looked at, and draws of each sample.
-_ROWS, _DRAWS = 200, 1000
-# Observations that are drawn, of all rows together, and draws at which their densities are taken.
-_VALUES, _AT = 400, 512
+# Rows that are looked at, and the fewest and most draws of each sample, of rows that are together
+# so many numbers.
+_ROWS, _FEWEST, _MOST, _NUMBERS = 200, 512, 8192, 200_000
+# Observations that are drawn, of all rows together.
+_VALUES = 400
 
 
 def total_variation(
@@ -35,7 +36,9 @@ def total_variation(
         0 to 1; None where observations cannot be drawn, or are no data that were given.
     """
     program = _of_some_rows(program)
-    ours, theirs = (_some(part, _DRAWS) for part in (ours, theirs))
+    numbers = sum(site.value.numel() for site in program.of("observed"))
+    most = max(_FEWEST, min(_MOST, _NUMBERS // max(numbers, 1)))
+    ours, theirs = (_some(part, most) for part in (ours, theirs))
     if is_classes(program):
         return _of_classes(program, ours, theirs)
     keys = observed_keys(program.sites, program.problem.tensors)
@@ -88,7 +91,6 @@ def _of_values(
 ) -> float:
     elements = max(1, sum(site.value.numel() for site in program.of("observed")))
     count = max(2, min(40, -(-_VALUES // elements)))
-    ours, theirs = (_some(part, _AT) for part in (ours, theirs))
     gaps, noises = [], []
     for part in (ours, theirs):
         for values in _predicted(program, part, count):

@@ -21,10 +21,11 @@ from torch import Tensor
 from . import graph
 from .program import NOT_VECTORISED, Program
 
-# Chains, and how many of a small model, which are as quick.
-CHAINS, OF_SMALL = 256, 1024
-# Points whose density is computed at once: what they need stays in the processor's cache.
-_AT_ONCE = 64
+# The fewest and the most chains, and products (elements, dimensions) that they share.
+_FEWEST, _MOST, _PRODUCTS = 256, 4096, 2_000_000
+# Elements that are computed at once, so that they stay in the processor's cache, and the fewest
+# and the most points.
+_ELEMENTS, _LEAST, _LARGEST = 40_000, 64, 4096
 # Iterations, the first of which learn step size and mass matrix.
 _ITERATIONS, _LEARNING = 16, 7
 # Leapfrog steps of an iteration at most, and the length of a trajectory in posterior sds.
@@ -55,6 +56,11 @@ class Sample(NamedTuple):
     slope: Tensor
 
 
+def count(program: Program) -> int:
+    """How many chains a model is given: more of a small one, which is as quick."""
+    return max(_FEWEST, min(_MOST, _PRODUCTS // (program.elements * program.size)))
+
+
 def density_of(program: Program, like: Tensor) -> Density | None:
     """The unconstrained log density and its gradient at many points together.
 
@@ -72,7 +78,8 @@ def density_of(program: Program, like: Tensor) -> Density | None:
         (slopes,) = torch.autograd.grad(values.sum(), leaf)
         return values.detach(), slopes
 
-    part = like[torch.arange(_AT_ONCE) % len(like)]
+    at_once = max(_LEAST, min(_LARGEST, _ELEMENTS // program.elements))
+    part = like[torch.arange(at_once) % len(like)]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         try:
@@ -81,17 +88,17 @@ def density_of(program: Program, like: Tensor) -> Density | None:
             return _one_by_one(program, like[0])
 
     def in_parts(u: Tensor) -> tuple[Tensor, Tensor]:
-        values, slopes = zip(*(_padded(run, points) for points in u.split(_AT_ONCE)))
+        values, slopes = zip(*(_padded(run, points, at_once) for points in u.split(at_once)))
         return torch.cat(values), torch.cat(slopes)
 
     return in_parts
 
 
-def _padded(run: Density, points: Tensor) -> tuple[Tensor, Tensor]:
+def _padded(run: Density, points: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
     """A recorded graph takes just as many points as it was recorded for."""
     count = len(points)
-    if count < _AT_ONCE:
-        points = torch.cat([points, points[:1].expand(_AT_ONCE - count, -1)])
+    if count < at_once:
+        points = torch.cat([points, points[:1].expand(at_once - count, -1)])
     values, slopes = run(points)
     return values[:count].clone(), slopes[:count].clone()
 
@@ -110,7 +117,7 @@ def _one_by_one(program: Program, point: Tensor) -> Density | None:
     return each
 
 
-def around(density: Density, point: Tensor, count: int = CHAINS) -> Tensor:
+def around(density: Density, point: Tensor, count: int) -> Tensor:
     """Draws (count, d) of the Gaussian that the curvature at a point (1, d) gives."""
     step = 1e-4 * (1 + point.abs())
     moves = torch.diag(step[0])

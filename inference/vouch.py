@@ -24,17 +24,16 @@ from .program import Program, over_draws
 from .results import cell_names, log_evidence, psis
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
-# the posterior's. Somewhat inside of what users are promised (0.25 sd, 25 %), as the chains err.
-_SHIFT, _NARROW, _WIDE = 0.22, 0.78, 1.27
+# the posterior's.
+_SHIFT, _NARROW, _WIDE = 0.24, 0.76, 1.25
 # Beyond this error of a ratio of sds, tails are too heavy for them: quantiles are compared.
 _HEAVY = 0.06
 # Memory of the start beyond which the chains tell nothing.
 _FORGETS = 0.6
 # Total variation of predictions, mean over rows, that is no difference to a user.
-_PREDICTS = 0.018
-# Products of elements, dimensions and chains up to which chains take a second or two; and those of
-# a small model.
-_MOST, _SMALL = 3e7, 2000
+_PREDICTS = 0.02
+# Products of elements, dimensions and chains up to which chains take a second or two.
+_MOST = 3e7
 # Effective draws by importance weights that tell moments well enough, and their k-hat.
 _FEWEST, _KHAT = 400, 0.5
 # Nats by which an evidence may be off.
@@ -100,7 +99,7 @@ def _can_be_checked(program: Program) -> bool:
     """Whether short chains of the model take no more than a second or two."""
     if not program.size or is_of_rows(program):
         return False
-    return program.elements * program.size * short_chains.CHAINS < _MOST
+    return program.elements * program.size * short_chains.count(program) < _MOST
 
 
 def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
@@ -109,15 +108,15 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     None where the density is slow.
     """
     ours = {name: fit.draws[name].flatten(0, 1) for name in program.layout}
-    small = program.elements * program.size < _SMALL
-    start = _start(program, ours, short_chains.OF_SMALL if small else short_chains.CHAINS)
+    count = short_chains.count(program)
+    start = _start(program, ours, count)
     density = short_chains.density_of(program, start)
     if density is None:
         return None
     if fit.kind == "chains":
         return modes.findings(program, density, start, density(start)[0])
     if fit.kind == "point":
-        start = short_chains.around(density, start)
+        start = short_chains.around(density, start, count)
     sample = short_chains.moved(density, start)
     theirs = _constrained(program, sample.u.flatten(0, 1))
     found = modes.findings(program, density, sample.u[-1], sample.value)
