@@ -199,6 +199,7 @@ class Finding:
         mend: what to do about it.
         spoils: the purposes that the result may not be used for because of it; of a `fail` all.
         opens: the purposes of which it leaves unknown whether the result may be used for them.
+        of_intervals: whether it spoils the parameters' intervals alone, and leaves their means.
     """
 
     level: Level
@@ -206,6 +207,7 @@ class Finding:
     mend: str = ""
     spoils: tuple[Purpose, ...] = ()
     opens: tuple[Purpose, ...] = ()
+    of_intervals: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}; {self.mend}" if self.mend else self.what

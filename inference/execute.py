@@ -28,6 +28,7 @@ from . import (
     scores,
     settings,
     svi,
+    vouch,
 )
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_error, of_function
@@ -206,9 +207,9 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
     found |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
-    trust = {purpose: answer.answer for purpose, answer in verdict.trust.items()}
-    found |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons, "trust": trust}}
+    found |= {"verdict": verdict.to_json_object()}
     found["findings"] = [vars(finding) for finding in verdict.findings]
+    found["given"] = verdict.given
     return Result({**record, **found}, idata, verdict, fit.params)
 
 
@@ -221,10 +222,14 @@ def _judge(
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata) | dict(codes)
+    improper = bool(Program(problem).improper())
+    metrics = (
+        results.metrics(fit, idata, improper) | results.held_out(problem, fit, idata) | dict(codes)
+    )
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
-    verdict = diagnostics.verdict(fit, idata, metrics)
+    checked = vouch.findings(problem, fit, metrics, plan.seed)
+    verdict = diagnostics.verdict(fit, idata, metrics, checked)
     if entry.metrics is not None and fit.kind != "prior":
         more = results.wanted(entry.metrics, idata, fit.params) | dict(plan.options)
         metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **more)

@@ -377,8 +377,22 @@ def hdi(draws: np.ndarray, prob: float = HDI_PROB) -> tuple[np.ndarray, np.ndarr
 _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
 
 
-def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
+def log_evidence(log_ratios: Tensor) -> float | None:
+    """Log of the mean of importance weights p / q, Pareto-smoothed; None where these fail."""
+    ratios = log_ratios.numpy().astype(float)
+    if np.ptp(ratios) <= 1e-6:  # weights that are equal up to rounding have no tail
+        return float(ratios.mean())
+    with np.errstate(all="ignore"):
+        smoothed, khat = az.psislw(ratios, normalize=False)
+    if not khat < KHAT_MAX:
+        return None
+    return float(np.logaddexp.reduce(smoothed) - np.log(len(ratios)))
+
+
+def metrics(fit: Fit, idata: az.InferenceData, improper: bool = False) -> dict[str, float]:
     """The metrics that apply to a fit: log_evidence, elbo, khat, elpd_loo and its kin.
+
+    A guide's log evidence is by importance weights, where their k-hat allows.
 
     What stands behind them is kept in `idata`, to be drawn: `khat` as an attribute, leave-one-out
     of each row as a group `loo`, variables `elpd` (nats) and `khat`.
@@ -398,6 +412,9 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         # Weights that are equal up to rounding have no tail, whatever is fitted to their noise.
         if "khat" not in found:
             found["khat"] = float(psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
+            estimate = None if improper else log_evidence(fit.log_ratios)
+            if estimate is not None and found["khat"] < KHAT_MAX:
+                found.setdefault("log_evidence", estimate)
         idata.attrs["khat"] = found["khat"]
     approximate = fit.kind == "independent" and "predictions" in idata.groups()
     sampled = fit.kind in ("chains", "independent") and not approximate
