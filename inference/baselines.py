@@ -28,15 +28,17 @@ from .scores import is_classes
 from .supports import support_of
 
 if TYPE_CHECKING:
-    import arviz as az
+    from collections.abc import Mapping
+
     import torch
+    import xarray as xr
 
     Kind = Literal["classes", "counts", "numbers"]
 
 # A fit falls short where its rows sum up to so many nats less than a baseline's, and to so many a
 # row, and by more than this part of the difference's standard error. If the data are as the model
-# says, the first happens about once in exp(4.6) = 100 times at most: no density exceeds that of the
-# true model's predictions t times with a probability above 1 / t (Markov's inequality).
+# says, the first happens about once in exp(4.6) = 100 times at most: no density exceeds that of
+# the true model's predictions t times with a probability above 1 / t (Markov's inequality).
 _NATS, _OF_ROW, _ERRORS = 4.6, 0.02, 0.67
 # It is sure to fall short at this level of a one-sided t test.
 _LEVEL = 0.005
@@ -98,7 +100,9 @@ class Prediction(NamedTuple):
         return Prediction(self.elpd - log_unit, error)
 
 
-def compared(problem: Problem, idata: az.InferenceData) -> tuple[dict[str, float], list[Finding]]:
+def compared(
+    problem: Problem, idata: Mapping[str, xr.Dataset]
+) -> tuple[dict[str, float], list[Finding]]:
     """How the baselines predict the rows on which a fit is scored, and whether it falls short.
 
     Returns:
@@ -198,7 +202,7 @@ def _worse(what: str, sure: bool) -> Finding:
 # -- the table --------------------------------------------------------------------------------
 
 
-def table_of(problem: Problem, idata: az.InferenceData) -> Table | None:
+def table_of(problem: Problem, idata: Mapping[str, xr.Dataset]) -> Table | None:
     """The table of a problem with one observation a row; None where nothing can be compared."""
     elpd = _elpd(idata)
     if elpd is None or len(elpd) < _FEWEST or problem.n is None or problem.rows is None:
@@ -208,7 +212,7 @@ def table_of(problem: Problem, idata: az.InferenceData) -> Table | None:
     if len(observed) != 1 or observed[0].event_dim or observed[0].name not in problem.rows[1]:
         return None
     (site,) = observed
-    held_out = "elpd_test" in idata.groups()
+    held_out = "elpd_test" in idata
     given = problem.test if held_out else problem.tensors
     targets = [tensors[site.name] for tensors in (problem.tensors, given)]
     if any(y.ndim != 1 or not y.isfinite().all() for y in targets) or len(targets[1]) != len(elpd):
@@ -225,18 +229,18 @@ def table_of(problem: Problem, idata: az.InferenceData) -> Table | None:
     return Table(kind, count, Rows(y, x), test, elpd, _error(idata), unit)
 
 
-def _elpd(idata: az.InferenceData) -> np.ndarray | None:
+def _elpd(idata: Mapping[str, xr.Dataset]) -> np.ndarray | None:
     """The fit's log predictive density of each row held out or left out, if it can be trusted."""
-    if "elpd_test" in idata.groups():
+    if "elpd_test" in idata:
         return idata["elpd_test"]["elpd"].values
-    if "loo" not in idata.groups() or (idata["loo"]["khat"] > _KHAT).mean() > _FAILED:
+    if "loo" not in idata or (idata["loo"]["khat"] > _KHAT).mean() > _FAILED:
         return None
     return idata["loo"]["elpd"].values
 
 
-def _error(idata: az.InferenceData) -> np.ndarray | None:
+def _error(idata: Mapping[str, xr.Dataset]) -> np.ndarray | None:
     """The errors of the fit's means of the rows held out, of a network that predicts numbers."""
-    if "held_out_numbers" not in idata.groups():
+    if "held_out_numbers" not in idata:
         return None
     return idata["held_out_numbers"]["error"].values
 
