@@ -70,23 +70,23 @@ def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> float 
         points: where climbs begin (m, d).
     """
     scale = u.std(0).clamp_min(1e-12)
-    best, u = u[value.argmax()], u[value >= value.median()]  # not what lies in a valley itself
-    tops, heights = _climbed(density, torch.cat([best[None], points]), scale)
-    apart = _apart(tops, scale)
-    apart &= (heights > heights[0] - _LOWEST) & _valleys(density, tops, u, scale)
-    if not apart.any():
+    begin = torch.cat([u[value.argmax()][None], points])
+    tops, heights = _climbed(density, begin, scale)
+    several = _several(tops, scale) & (heights > heights[0] - _LOWEST)
+    tops = tops[several]
+    missed = _valleys(density, tops, _nearby(tops, u, value, scale))
+    missed[0] = False
+    if not missed.any():
         return None
     home = _mass(density, tops[0], scale)
-    shares = [_mass(density, top, scale) - home for top in tops[apart][:_MODES]]
-    return max(shares) if max(shares) > _SHARE else None
+    share = max(_mass(density, top, scale) - home for top in tops[missed][:_MODES])
+    return share if share > _SHARE else None
 
 
-def _apart(tops: Tensor, scale: Tensor) -> Tensor:
-    """Of several ends at one place the first, (m,); not the first of all, nor its like."""
+def _several(tops: Tensor, scale: Tensor) -> Tensor:
+    """Of several ends (m, d) at one place the first, (m,)."""
     away = torch.cdist(tops / scale, tops / scale) > 0.1 * math.sqrt(tops.shape[1])
-    return torch.stack([row[:i].all() & row[:1].all() for i, row in enumerate(away)]) & (
-        torch.arange(len(tops)) > 0
-    )
+    return torch.stack([row[:i].all() for i, row in enumerate(away)])
 
 
 def _climbed(density: Density, u: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,11 +106,23 @@ def _climbed(density: Density, u: Tensor, scale: Tensor) -> tuple[Tensor, Tensor
     return u, value
 
 
-def _valleys(density: Density, tops: Tensor, u: Tensor, scale: Tensor) -> Tensor:
-    """Whether the straight way from each end (m, d) to the nearest draw crosses a valley, (m,)."""
-    nearest = u[torch.cdist(tops / scale, u / scale).argmin(1)]
-    share = torch.linspace(0, 1, _ALONG, dtype=u.dtype)[:, None, None]
-    values, _ = density((tops + share * (nearest - tops)).flatten(0, 1))
+def _nearby(tops: Tensor, u: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+    """The draw by which the sample may know each end (m, d): the best of those nearest to it.
+
+    Where none is, the nearest of the better half, as one of the others may lie in a valley itself.
+    """
+    away = torch.cdist(tops / scale, u / scale)
+    mine = torch.zeros_like(away, dtype=torch.bool)
+    mine[away.argmin(0), torch.arange(len(u))] = True
+    best = torch.where(mine, value, -math.inf).argmax(1)
+    nearest = torch.where(value >= value.median(), away, math.inf).argmin(1)
+    return u[torch.where(mine.any(1), best, nearest)]
+
+
+def _valleys(density: Density, tops: Tensor, nearby: Tensor) -> Tensor:
+    """Whether the straight way from each end (m, d) to a draw (m, d) crosses a valley, (m,)."""
+    share = torch.linspace(0, 1, _ALONG, dtype=tops.dtype)[:, None, None]
+    values, _ = density((tops + share * (nearby - tops)).flatten(0, 1))
     values = values.nan_to_num(-math.inf).unflatten(0, (_ALONG, -1))
     return values.min(0).values < torch.minimum(values[0], values[-1]) - _VALLEY
 
