@@ -19,6 +19,7 @@ from . import (
     circular,
     diagnostics,
     encoded,
+    loo,
     machine,
     method,
     prepare,
@@ -220,7 +221,10 @@ def _judge(
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata) | dict(codes)
+    metrics = results.metrics(fit, idata)
+    left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
+    fit.findings += findings
+    metrics |= left_out | results.held_out(problem, fit, idata) | dict(codes)
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
     verdict = diagnostics.verdict(fit, idata, metrics)
@@ -287,7 +291,7 @@ def simulated(plan: Plan) -> Simulated:
         reason = entry.refuses(plan.method, options, simulated_data)
         if reason:
             raise Refused(reason)
-        known = partial(entry.exact, simulated_data, **options) if entry.exact else None
+        known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
         return replace(problem, exact=known)
 
     with machine.numbers(data.dtype):

@@ -373,7 +373,7 @@ def khat(idata: az.InferenceData, exact: Any = None) -> Figure:
     """
     groups = idata.groups()
     there = {
-        _row_khat: "loo" in groups,
+        _row_khat: "loo" in groups and "khat" in idata["loo"],
         _own_khat: "rows" in groups,
         _weights: "rows" not in groups and _has_ratios(idata),
     }
