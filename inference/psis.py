@@ -132,4 +132,4 @@ def _lower_quartile(excess: Tensor, mass: Tensor, n: Tensor) -> Tensor:
     from_below = 1 - mass.cumsum(1) + mass
     reached = from_below >= (n / 4 + 0.5 + 1e-9).floor().clamp(min=1) / n - 1e-9
     # The last of the descending draws up to which so much lies below.
-    return excess.gather(1, reached.sum(1, keepdim=True) - 1)
+    return excess.gather(1, (reached.sum(1, keepdim=True) - 1).clamp(min=0))
