@@ -92,7 +92,7 @@ def judged(
         return {}, [Finding("note", *reason, spoils=("loo",))]
     rows = pointwise(idata)  # (n, draws)
     bound = khat_bound(rows.shape[1])
-    found = weighted(rows, _log_ratios(fit, idata), bound)
+    found = weighted(rows, _log_ratios(fit, idata), bound, khat)
     error, bad = found.mcse(_chains(fit, idata)), np.flatnonzero(found.khat > bound)
     findings = _on_rows(len(rows))
     known = None if fit.exact is None else closed_form(problem, fit.exact, idata)
@@ -156,26 +156,32 @@ def _chains(fit: Fit, idata: az.InferenceData) -> int | None:
 # -- by weighted draws -------------------------------------------------------------------------
 
 
-def weighted(rows: np.ndarray, log_ratios: np.ndarray | None, bound: float) -> Weighted:
+def weighted(
+    rows: np.ndarray, log_ratios: np.ndarray | None, bound: float, khat: float | None = None
+) -> Weighted:
     """Leave-one-out by draws of the posterior or of an approximation.
 
     p / q / p(y_i) is smoothed as one. Where its k-hat is too high, which may be by chance, p / q
-    and 1 / p(y_i) are smoothed one after the other: the tail index of a product is the sum of
-    theirs at most.
+    and 1 / p(y_i) are smoothed one after the other, and the larger k-hat of these two counts: the
+    tail of a product of independent weights is the heavier one of theirs. (Errors are within four
+    of what is told either way, on regressions whose truth is known and guides too narrow, too
+    wide or without correlations; of too narrow ones four in ten more have an answer.)
 
     Args:
         rows: log likelihood, (n, draws).
         log_ratios: log p - log q, (draws,); None of draws of the posterior.
         bound: what k-hat may be.
+        khat: of p / q, from as many draws as there are; None: from these.
     """
     if log_ratios is None:
         found = _estimate(rows, *psis(-rows), _log_mean(rows))
         return _counted(found, bound)
-    base, khat = psis(log_ratios)
+    base, of_these = psis(log_ratios)
     found = _estimate(rows, *psis(log_ratios - rows), _log_mean(rows, base))
     found = _counted(found, bound)
     bad = np.flatnonzero(found.khat > bound)
-    return _in_turn(found, rows, bad, base, float(khat)) if len(bad) else found
+    khat = float(of_these) if khat is None else khat
+    return _in_turn(found, rows, bad, base, khat) if len(bad) else found
 
 
 def _estimate(
@@ -205,7 +211,7 @@ def _in_turn(
         base_khat: its k-hat.
     """
     then, khat = psis(-rows[bad], np.exp(base - base.max()))
-    other = _estimate(rows[bad], base + then, max(base_khat, 0) + khat, found.of_all[bad])
+    other = _estimate(rows[bad], base + then, np.maximum(base_khat, khat), found.of_all[bad])
     lower = other.khat < found.khat[bad]
     changed, elpd, khat = bad[lower], found.elpd.copy(), found.khat.copy()
     elpd[changed], khat[changed] = other.elpd[lower], other.khat[lower]

@@ -168,9 +168,7 @@ def exact(data: Data, *, noise: float | None, prior_scale: float) -> Exact:
         sample=lambda n, rng: _sample(posterior, sigma, noise, n, rng),
         marginals=_marginals(posterior, grid, density, sigma, data.coords["feature"]),
         log_evidence=float(peak + np.log(mass) - len(y) * np.log(data.units["y"][1])),
-        leave_one_out=lambda: (
-            _leave_one_out(posterior, x, y, noise) - np.log(data.units["y"][1])
-        ),
+        leave_one_out=lambda: _leave_one_out(posterior, x, y, noise) - np.log(data.units["y"][1]),
     )
 
 

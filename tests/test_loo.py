@@ -244,13 +244,13 @@ def test_rows_that_every_draw_predicts_count_in_loo():
 
 def test_certain_rows_are_no_reason_for_doubt():
     """ArviZ finds no number at all where a row's likelihood is one up to rounding."""
-    x = np.concatenate([np.linspace(-3, 3, 30), [400.0, 500.0, 600.0, 700.0]])
+    x = np.concatenate([np.linspace(-3, 3, 30), [60.0, 70.0, 80.0, 90.0]])
     y = (np.random.default_rng(2).random(34) < special.expit(x)).astype(float)
-    run = zoo.run(logistic, data={"x": x, "y": y}, draws=500)
+    run = zoo.run(logistic, data={"x": x, "y": y}, draws=1000, target_accept=0.95)
     assert run.verdict.trust["loo"].answer == "yes", run.verdict.reasons
     found = run.loo()
     assert np.isfinite(found.elpd_loo) and not found.warning
-    np.testing.assert_allclose(found.loo_i[-4:], 0, atol=1e-6)
+    np.testing.assert_allclose(found.loo_i[-4:], 0, atol=1e-4)
 
 
 def test_a_row_the_draws_cannot_do_without_spoils_the_sum():
