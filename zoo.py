@@ -279,6 +279,27 @@ class Run:
             return codes.table(problem, guide, some, draws=draws, seed=seed)
 
     @ours_alone()
+    def loo(self) -> Any:
+        """Leave-one-out as ArviZ's `ELPDData`, for `az.compare({"a": a.loo(), "b": b.loo()})`.
+
+        `az.loo(run.idata)` weights the draws of an approximation as those of the posterior, and
+        is NaN where a row is certain (all its log likelihoods are zero up to rounding).
+
+        Returns:
+            `elpd_loo`, `se` (over rows), `mcse` (of the draws; NaN where it is not known),
+            `p_loo`, `loo_i` by row, `pareto_k` by row unless it is in closed form, `good_k`,
+            `n_samples`, `n_data_points`, `scale`, `warning`.
+
+        Raises:
+            Refused: the run has none; says why.
+        """
+        from inference import loo
+
+        if "loo" not in self.idata.groups():
+            raise Refused(self.verdict.trust["loo"].because or "the run has no elpd_loo")
+        return loo.elpd_data(self.idata, self.metrics)
+
+    @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from inference import store

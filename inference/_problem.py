@@ -73,7 +73,8 @@ class Problem:
         rows: name of the row plate and the keys indexed by it; None without rows.
         guides: name to Pyro function of the model's own guides, options bound.
         objectives: own guide to its objective, where that is not the ELBO (see `Guide`).
-        exact: gives the `Exact` truth, or None; None where the model states none.
+        exact: `exact()` gives the `Exact` truth, or None, and `exact(tensors)` that of other rows;
+            None where the model states none.
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
         earlier: what an earlier run learned; a guide's parameters of the same name and shape begin
             there.
@@ -100,7 +101,7 @@ class Problem:
     rows: tuple[str, tuple[str, ...]] | None = None
     guides: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     objectives: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
-    exact: Callable[[], Any] | None = None
+    exact: Callable[..., Any] | None = None
     params: Mapping[str, Tensor] = field(default_factory=dict)
     earlier: Mapping[str, Any] = field(default_factory=dict)
     redrawn: tuple[Mapping[str, Tensor], Callable[[Mapping], Mapping]] | None = None

@@ -233,9 +233,12 @@ def _elpd(idata: Mapping[str, xr.Dataset]) -> np.ndarray | None:
     """The fit's log predictive density of each row held out or left out, if it can be trusted."""
     if "elpd_test" in idata:
         return idata["elpd_test"]["elpd"].values
-    if "loo" not in idata or (idata["loo"]["khat"] > _KHAT).mean() > _FAILED:
+    if "loo" not in idata:
         return None
-    return idata["loo"]["elpd"].values
+    group = idata["loo"]
+    if "khat" in group and (group["khat"] > _KHAT).mean() > _FAILED:
+        return None
+    return group["elpd"].values
 
 
 def _error(idata: Mapping[str, xr.Dataset]) -> np.ndarray | None:

@@ -157,8 +157,6 @@ def verdict(
         findings += _khat_of_rows(metrics["khat_high"])
     elif "khat" in metrics:
         findings += _khat(metrics["khat"], len(fit.log_ratios), idata, checked is not None)
-    if "loo_khat_max" in metrics:
-        findings += _khat_of_loo(metrics["loo_khat_max"], metrics["loo_khat_high"])
     return _of(findings, _given(fit, idata, metrics))
 
 
@@ -263,17 +261,6 @@ def _khat(khat: float, draws: int, idata: az.InferenceData, checked: bool) -> li
     rich = idata.attrs.get("guide", "") in _RICH
     mend = f"do not trust the parameter intervals; try {'' if rich else '--guide mvn, or '}nuts"
     return [Finding("warn", what, mend, ("parameters", "evidence", "loo"), ("predictions",))]
-
-
-def _khat_of_loo(highest: float, share: float) -> list[Finding]:
-    """Of the rows that are left out in turn, some that the weights cannot do without."""
-    if highest <= KHAT_MAX:
-        return []
-    if share <= _FEW_ROWS:
-        what = f"PSIS-LOO leans on single rows (k-hat up to {highest:.2f})"
-        return [Finding("note", what, "read elpd_loo with care")]
-    what = f"PSIS-LOO fails for {share:.0%} of the rows (k-hat up to {highest:.2f})"
-    return [Finding("note", what, "do not use elpd_loo; score rows that are held out")]
 
 
 def _khat_of_rows(share: float) -> list[Finding]:

@@ -21,6 +21,7 @@ from . import (
     circular,
     diagnostics,
     encoded,
+    loo,
     machine,
     method,
     prepare,
@@ -231,9 +232,10 @@ def _judge(
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
     improper = bool(Program(problem).improper())
-    metrics = (
-        results.metrics(fit, idata, improper) | results.held_out(problem, fit, idata) | dict(codes)
-    )
+    metrics = results.metrics(fit, idata, improper)
+    left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
+    fit.findings += findings
+    metrics |= left_out | results.held_out(problem, fit, idata) | dict(codes)
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
     checked = vouch.findings(problem, fit, metrics, plan.seed)
@@ -302,7 +304,7 @@ def simulated(plan: Plan) -> Simulated:
         reason = entry.refuses(plan.method, options, simulated_data)
         if reason:
             raise Refused(reason)
-        known = partial(entry.exact, simulated_data, **options) if entry.exact else None
+        known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
         return replace(problem, exact=known)
 
     with machine.numbers(data.dtype):

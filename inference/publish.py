@@ -43,6 +43,8 @@ def trust(
         line: its line of the table.
         each: its scalars beside the reference's; without columns of errors where there is none.
     """
+    if record["verdict"]["status"] == "fail":
+        return dict.fromkeys(PURPOSES, "no")
     told = record["verdict"].get("trust", {})
     answers = {purpose: told.get(purpose, "not known") for purpose in PURPOSES}
     if line["reading"] == "the reference":

@@ -21,7 +21,8 @@ from ._problem import Finding, Fit, Problem
 from .by_row import is_of_rows
 from .chains import VOUCH, seeded
 from .program import Program, over_draws
-from .results import cell_names, log_evidence, psis
+from .psis import psis
+from .results import cell_names, log_evidence
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
 # the posterior's.
