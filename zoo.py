@@ -654,18 +654,22 @@ def load(folder: str | Path, *, model: Callable | models.Entry | None = None) ->
         Fault: no run there, or one that is damaged or not done.
     """
     from inference import results, store
-    from inference.diagnostics import Verdict
+    from inference.diagnostics import Answer, Verdict
 
     folder = Path(folder)
     record = store.record(folder)
-    findings = [Finding(**finding) for finding in record["findings"]]
+    findings = [
+        Finding(**{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()})
+        for finding in record["findings"]
+    ]
+    given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
     entry = None if model is None else _entry(model, {})[0]
     if entry is not None:
         _must_be_same("model", models.fingerprint(entry.model), record["model_sha256"])
     return Run(
         record=record,
         idata=results.read(folder / "idata.nc"),
-        verdict=Verdict(record["verdict"]["status"], tuple(findings)),
+        verdict=Verdict(record["verdict"]["status"], tuple(findings), given),
         params=store.read_params(folder),
         _entry=entry,
     )

@@ -200,6 +200,7 @@ class Finding:
         mend: what to do about it.
         spoils: the purposes that the result may not be used for because of it; of a `fail` all.
         opens: the purposes of which it leaves unknown whether the result may be used for them.
+        of_intervals: whether it spoils the parameters' intervals alone, and leaves their means.
     """
 
     level: Level
@@ -207,6 +208,7 @@ class Finding:
     mend: str = ""
     spoils: tuple[Purpose, ...] = ()
     opens: tuple[Purpose, ...] = ()
+    of_intervals: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}; {self.mend}" if self.mend else self.what
@@ -227,6 +229,7 @@ class Fit:
             few thousand draws misses one bad guide in four (true k 0.85, bound 0.7).
         params: learned parameters.
         trace: the objective per step of an optimiser, nats.
+        outlook: what the trace tells of further steps, a sentence.
         metrics: numbers that only the method knows (`log_evidence`).
         point: site to the value that the method stands on: the mode of `map` and `laplace`.
         linear_at: latent to value, where the draws are of a model that is linear in the latents
@@ -247,6 +250,7 @@ class Fit:
     log_ratios: Tensor | None = None
     params: dict[str, Tensor] = field(default_factory=dict)
     trace: Tensor | None = None
+    outlook: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     point: dict[str, Tensor] = field(default_factory=dict)
     linear_at: dict[str, Tensor] | None = None

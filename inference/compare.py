@@ -13,7 +13,7 @@ import arviz as az
 import numpy as np
 import pandas as pd
 
-from . import report, results
+from . import publish, report, results
 from ._problem import Refused
 from .chains import DRAWS, spawn
 from .distance import Yardstick, noise_of_predictions, of_predictions
@@ -175,9 +175,10 @@ class Comparison(Table):
         references: posterior key to the name of what its runs were held against, or why not.
         parameters: a row per run and scalar: mean, sd, hdi_low, hdi_high, the reference's, and
             the differences.
+        trust: label to purpose to `yes`, `no` or `not known`, the reference having the last word.
     """
 
-    _metadata = (*Table._metadata, "references", "parameters")
+    _metadata = (*Table._metadata, "references", "parameters", "trust")
 
     def to_json_object(self) -> dict[str, Any]:
         """Rows, parameters by run, references and notes as plain values."""
@@ -185,7 +186,7 @@ class Comparison(Table):
             label: _plain(part.droplevel("run"))
             for label, part in self.parameters.groupby(level="run", sort=False)
         }
-        shown = {"references": self.references, "parameters": parameters}
+        shown = {"references": self.references, "parameters": parameters, "trust": self.trust}
         return {**super().to_json_object(), **shown}
 
     def _repr_html_(self) -> str:
@@ -242,7 +243,7 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
         for key, r in references.items()
         if r is not None and r.draws and r.predictions is None
     }
-    parameters, lines = [], {}
+    parameters, lines, answers = [], {}, {}
     for row in rows:
         line: dict[str, Any] = {"verdict": row.status, "reason": "", "reading": row.reason}
         if row.record is not None:
@@ -250,9 +251,16 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
             each = _against(row.summary, reference)
             parameters.append(each.assign(run=row.label, parameter=each.index))
             line = _line(row, each, reference, yardsticks.get(row.posterior))
+            found = answers[row.label] = publish.trust(row.record, line, each)
+            own = row.record["verdict"].get("trust", {})
+            line = publish.shown(publish.capped(line, found, own), found)
         lines[row.label] = line
     _add_bayes_factors(lines, done)
-    return _table(lines, parameters, references)
+    table = _table(lines, parameters, references)
+    table.trust = answers
+    records = {label: row.record for label, row in done.items()}
+    table.notes = [*publish.hidden(records, answers), publish.last_line(answers)]
+    return table
 
 
 def _table(

@@ -480,9 +480,9 @@ def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
         high = max(high, evidence + 0.1 * (high - low))
     name = "ELBO" if bound else "objective"
     ax.set(xlabel="step", ylabel=f"{name} (nats)", ylim=(low, high))
-    caption = (
-        f"The {name} by step: a running mean that still climbs at the end asks for more steps. "
-    )
+    told = idata["objective"].attrs.get("outlook")
+    caption = f"The {name} by step: a good one is level at the end. "
+    caption += f"{told[0].upper()}{told[1:]}. " if told else ""
     if not bound:
         caption += "It may hold a log prior density at a point: its level alone says nothing."
     if evidence is not None:

@@ -86,7 +86,8 @@ def to_inference_data(
     if not problem.identified and fit.kind != "prior" and program.of("observed"):
         _add_group(idata, "predictions", xr.Dataset(predictions(problem, fit)))
     if fit.trace is not None:
-        _add_group(idata, "objective", xr.Dataset({"value": ("step", fit.trace.numpy())}))
+        steps = {"value": ("step", fit.trace.numpy())}
+        _add_group(idata, "objective", xr.Dataset(steps, attrs={"outlook": fit.outlook}))
     return idata
 
 
@@ -375,8 +376,21 @@ def hdi(draws: np.ndarray, prob: float = HDI_PROB) -> tuple[np.ndarray, np.ndarr
 _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
 
 
-def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
+def log_evidence(log_ratios: Tensor) -> float | None:
+    """Log of the mean of importance weights p / q, Pareto-smoothed; None where these fail."""
+    ratios = log_ratios.numpy().astype(float)
+    if np.ptp(ratios) <= 1e-6:  # weights that are equal up to rounding have no tail
+        return float(ratios.mean())
+    smoothed, khat = psis(ratios)
+    if not khat < KHAT_MAX:
+        return None
+    return float(np.logaddexp.reduce(smoothed) - np.log(len(ratios)))
+
+
+def metrics(fit: Fit, idata: az.InferenceData, improper: bool = False) -> dict[str, float]:
     """The metrics that apply to a fit: log_evidence, elbo, khat; leave-one-out is in `loo.py`.
+
+    A guide's log evidence is by importance weights, where their k-hat allows.
 
     What stands behind them is kept in `idata`, to be drawn: `khat` as an attribute.
     """
@@ -395,6 +409,9 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         # Weights that are equal up to rounding have no tail, whatever is fitted to their noise.
         if "khat" not in found:
             found["khat"] = float(psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
+            estimate = None if improper else log_evidence(fit.log_ratios)
+            if estimate is not None and found["khat"] < KHAT_MAX:
+                found.setdefault("log_evidence", estimate)
         idata.attrs["khat"] = found["khat"]
     return found
 

@@ -278,7 +278,8 @@ def _cell(row: pd.Series, names: Sequence[str]) -> str:
 def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
     """Print `PASS`, `WARN` or `FAIL` and the reasons, one a line."""
     status = verdict["status"]
-    out.print(Text(status.upper(), style=_COLOURS[status]))
+    head = Text(status.upper(), style=_COLOURS[status])
+    out.print(head + Text(f"  {verdict['headline']}" if "headline" in verdict else ""))
     for reason in verdict["reasons"]:
         out.print(Text(f"  - {reason}"), soft_wrap=True)
 

@@ -1,0 +1,191 @@
+"""The benchmark of the verdict: its truths against closed forms, its arithmetic, a run of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import arviz as az
+import numpy as np
+import pytest
+from scipy import stats
+
+BENCH = Path(__file__).resolve().parent / "bench"
+sys.path.insert(0, str(BENCH))
+
+from verdict_case import half_of  # noqa: E402
+from verdict_models import CASES, jobs  # noqa: E402
+from verdict_score import class_of, class_of_moments, judged  # noqa: E402
+from verdict_table import by_resampling, clopper_pearson, withheld, wrong_yeses  # noqa: E402
+from verdict_truth import Truth, computed, total_variation  # noqa: E402
+from verdicts import answers, lines, todo  # noqa: E402
+
+MEAN = CASES["normal mean n=5"]
+
+
+@pytest.fixture(scope="module")
+def truth() -> Truth:
+    return computed(MEAN, None)
+
+
+def closed_form() -> tuple[float, float]:
+    """Posterior mean and sd of a normal mean, prior N(0, 2), noise 1."""
+    y = MEAN.observed
+    precision = len(y) + 1 / 4
+    return y.sum() / precision, precision**-0.5
+
+
+def run_of(draws: np.ndarray, status: str = "pass", **metrics: float) -> SimpleNamespace:
+    """What is judged of a run whose draws of `mu` are these, (chain, draw)."""
+    idata = az.from_dict(posterior={"mu": draws})
+    return SimpleNamespace(idata=idata, metrics=metrics, verdict=SimpleNamespace(status=status))
+
+
+def test_a_grid_gives_the_closed_form(truth):
+    y, (mean, sd) = MEAN.observed, closed_form()
+    assert truth.moments["mean"][0] == pytest.approx(mean, abs=1e-6)
+    assert truth.moments["sd"][0] == pytest.approx(sd, rel=1e-6)
+    assert truth.moments["q95"][0] == pytest.approx(mean + 1.644854 * sd, abs=1e-3)
+    covariance = np.eye(len(y)) + 4.0
+    joint = stats.multivariate_normal(np.zeros(len(y)), covariance)
+    assert truth.log_evidence == pytest.approx(joint.logpdf(y), abs=1e-8)
+    without = [stats.multivariate_normal(np.zeros(len(y) - 1), covariance[1:, 1:])] * len(y)
+    loo = sum(joint.logpdf(y) - one.logpdf(np.delete(y, i)) for i, one in enumerate(without))
+    assert truth.elpd_loo == pytest.approx(loo, abs=1e-6)
+    edges = np.array(truth.edges)
+    cdf = stats.norm(mean, np.hypot(1, sd)).cdf(edges)
+    whole = np.concatenate([np.zeros((len(y), 1)), cdf, np.ones((len(y), 1))], axis=1)
+    assert total_variation(np.diff(whole, axis=1), np.array(truth.table)) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("shift", "scale", "expected"),
+    [
+        (0, 1, "right"),
+        (0.15, 1.1, "right"),
+        (0.4, 1, "wrong"),
+        (0, 0.6, "wrong"),
+        (0, 1.5, "wrong"),
+    ],
+)
+def test_draws_that_are_off_are_wrong(truth, shift, scale, expected):
+    mean, sd = closed_form()
+    z = np.random.default_rng(0).standard_normal((1, 4000))
+    found = judged(MEAN, truth, run_of(mean + sd * (shift + scale * z)))
+    assert found["parameters"]["class"] == expected
+
+
+def test_predictions_are_judged_by_total_variation(truth):
+    mean, sd = closed_form()
+    z = np.random.default_rng(1).standard_normal((1, 4000))
+    right = judged(MEAN, truth, run_of(mean + sd * z))["predictions"]
+    off = judged(MEAN, truth, run_of(mean + 0.3 + sd * z))["predictions"]
+    scale = np.hypot(1, sd)
+    exact = 2 * stats.norm.cdf(0.3 / scale / 2) - 1
+    assert right["class"] == "right" and right["total_variation"] < 0.01
+    assert off["class"] == "wrong" and off["total_variation"] == pytest.approx(exact, abs=0.01)
+
+
+def test_what_is_right_by_luck_is_at_the_border(truth):
+    mean, sd = closed_form()
+    few = np.array([[-1.2, -0.4, 0.0, 0.4, 1.2, -0.8, 0.8, 0.0]]) * sd * 1.3 + mean
+    assert judged(MEAN, truth, run_of(few))["parameters"]["class"] == "border"
+
+
+def test_numbers_are_judged_where_there_are_any(truth):
+    run = run_of(np.zeros((1, 4000)), log_evidence=truth.log_evidence + 0.7)
+    assert judged(MEAN, truth, run)["evidence"]["class"] == "wrong"
+    run.metrics |= {"elpd_loo": truth.elpd_loo + 0.1, "elpd_loo_mcse": 0.1}
+    assert judged(MEAN, truth, run)["loo"]["class"] == "right"
+    run.metrics["elpd_loo"] = truth.elpd_loo + 0.5
+    assert judged(MEAN, truth, run)["loo"]["class"] == "wrong"
+
+
+def test_a_truth_on_which_long_runs_differ_judges_nothing(truth):
+    far = replace(truth, differences={"mean": 0.2, "sd": 0.0, "predictions": 0.001})
+    found = judged(MEAN, far, run_of(np.zeros((1, 4000))))
+    assert "parameters" not in found and "predictions" in found
+
+
+def test_classes_have_borders():
+    assert [class_of_moments(m, 1, 1) for m in (0.1, 0.25, 0.31)] == ["right", "border", "wrong"]
+    ratios = (0.69, 0.75, 0.9, 1.25, 1.31)
+    found = [class_of_moments(0, min(r, 1), max(r, 1)) for r in ratios]
+    assert found == ["wrong", "border", "right", "border", "wrong"]
+    assert [class_of("evidence", e) for e in (0.3, 0.5, 0.7)] == ["right", "border", "wrong"]
+    assert class_of_moments(float("nan"), 1, 1) == "wrong"
+
+
+def test_a_verdict_without_trust_says_yes_where_it_passes():
+    assert answers(run_of(np.zeros((1, 2)))) == {
+        "parameters": "yes",
+        "predictions": "yes",
+        "evidence": "no",
+        "loo": "no",
+    }
+    assert answers(run_of(np.zeros((1, 2)), log_evidence=1.0))["evidence"] == "yes"
+    assert set(answers(run_of(np.zeros((1, 2)), "warn", elpd_loo=1.0)).values()) == {"no"}
+
+
+def test_intervals_of_shares_have_known_values():
+    assert clopper_pearson(0, 20) == pytest.approx((0, 1 - 0.025 ** (1 / 20)))
+    assert clopper_pearson(5, 10) == pytest.approx((0.187086, 0.812914), abs=1e-6)
+    low, high = by_resampling([("a", True)] * 5 + [("b", False)] * 5)
+    assert (low, high) == (0.0, 1.0)  # two models: either may be drawn twice
+
+
+def line(case: str, says: str, found: str, sort: str = "default") -> dict:
+    return {
+        "case": case,
+        "sort": sort,
+        "says": {"parameters": says},
+        "is": {"parameters": {"class": found}},
+    }
+
+
+def test_the_table_counts_wrong_yeses_and_right_results_without_one():
+    found = [
+        line("a", "yes", "wrong"),
+        line("a", "yes", "right"),
+        line("b", "yes", "border"),
+        line("b", "no", "right"),
+        line("b", "not known", "right", "bad"),
+        {"case": "c", "sort": "default", "refused": "no mode"},
+    ]
+    wrong = wrong_yeses(found, "parameters")
+    assert (wrong.bad, wrong.of) == (1, 2)
+    none = withheld(found, "parameters")
+    assert (none.bad, none.of) == (1, 2)
+
+
+def test_families_stay_in_one_half_and_the_halves_are_alike():
+    halves = {case.family: case.half for case in CASES.values()}
+    assert all(case.half == halves[case.family] for case in CASES.values())
+    assert half_of("coin") == half_of("coin")
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    file = tmp_path / "results.jsonl"
+    every = list(jobs(MEAN))
+    first = {"label": "one", "key": every[0].key()}
+    file.write_text(json.dumps(first) + '\n{"label": "one", "key"')
+    assert list(lines(file)) == [first]
+    assert len(todo([MEAN.name], file, "one")) == len(every) - 1
+    assert len(todo([MEAN.name], file, "another")) == len(every)
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_goes_on_where_it_was_ended(tmp_path):
+    command = [sys.executable, str(BENCH / "verdicts.py"), "--out", str(tmp_path), "--jobs", "2"]
+    command += ["--models", "normal mean n=5,square equal", "--label", "test"]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = list(lines(tmp_path / "results.jsonl"))
+    assert len(done) == sum(len(list(jobs(CASES[n]))) for n in {d["case"] for d in done}) > 50
+    assert "[square equal modes]" in first.stdout  # a single mode of two is caught, or listed
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout == first.stdout
+    assert len(list(lines(tmp_path / "results.jsonl"))) == len(done)
