@@ -658,7 +658,10 @@ def load(folder: str | Path, *, model: Callable | models.Entry | None = None) ->
 
     folder = Path(folder)
     record = store.record(folder)
-    findings = [Finding(**finding) for finding in record["findings"]]
+    findings = [
+        Finding(**{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()})
+        for finding in record["findings"]
+    ]
     given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
     entry = None if model is None else _entry(model, {})[0]
     if entry is not None:

@@ -179,7 +179,8 @@ def _given(
     if "log_evidence" not in metrics:
         answers["evidence"] = Answer("not known", "it was not computed: use exact or laplace")
     if "elpd_loo" not in metrics:
-        answers["loo"] = Answer("not known", "it was not computed")
+        why = next((str(f) for f in fit.findings if "loo" in f.opens), "it was not computed")
+        answers["loo"] = Answer("not known", why)
     return answers
 
 

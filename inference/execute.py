@@ -231,8 +231,7 @@ def _judge(
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    improper = bool(Program(problem).improper())
-    metrics = results.metrics(fit, idata, improper)
+    metrics = results.metrics(fit, idata, bool(Program(problem).improper()))
     left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
     fit.findings += findings
     metrics |= left_out | results.held_out(problem, fit, idata) | dict(codes)

@@ -87,9 +87,11 @@ def judged(
         of parameters; of weights `loo_khat_max`, the largest k-hat of a row that counts, and
         `loo_khat_high`, the share of rows where it is too high. And findings.
     """
+    if fit.kind == "prior":
+        return {}, []
     reason = _why_none(fit, idata, khat)
     if reason is not None:
-        return {}, [Finding("note", *reason, spoils=("loo",))]
+        return {}, [Finding("note", *reason, opens=("loo",))]
     rows = pointwise(idata)  # (n, draws)
     bound = khat_bound(rows.shape[1])
     found = weighted(rows, _log_ratios(fit, idata), bound, khat)
@@ -102,7 +104,7 @@ def judged(
         findings += [Finding("note", *_CONTRADICTION, opens=("evidence", "loo"))]
     if not len(bad) and found.apart > _APART * error:
         what = f"no elpd_loo: two ways of weighting the draws are {found.apart:.2g} nats apart"
-        return {}, [Finding("note", what, "use nuts", spoils=("loo",))]
+        return {}, [Finding("note", what, "use nuts", opens=("loo",))]
     metrics = _kept(idata, found.of_all, found.elpd, found.khat)
     if len(bad):
         return metrics, [_on_khat(idata, bad, found.khat), *findings]
@@ -120,8 +122,6 @@ def _why_none(
 ) -> tuple[str, str] | tuple[str] | None:
     """Why leave-one-out has no answer, and what to do about it; None where it has one."""
     held_out = "score rows that are held out (--set split=0.2)"
-    if fit.kind == "prior":
-        return ("the prior has no leave-one-out",)
     if "predictions" in idata.groups():
         return "a network has no leave-one-out here", held_out
     if fit.kind == "point":

@@ -280,7 +280,7 @@ def test_a_row_the_draws_cannot_do_without_spoils_the_sum():
 def test_no_number_where_there_is_no_answer(name, asked, words):
     run = zoo.run(name, **asked)
     assert "elpd_loo" not in run.metrics and "loo" not in run.idata.groups()
-    assert run.verdict.trust["loo"].answer == "no"
+    assert run.verdict.trust["loo"].answer != "yes"
     assert words in " ".join(run.verdict.reasons)
     with pytest.raises(zoo.Refused):
         run.loo()
