@@ -167,10 +167,14 @@ def _given(
     if fit.kind == "prior":
         return dict.fromkeys(PURPOSES, Answer("no", "these are draws of the prior"))
     groups, answers = idata.groups(), {}
+    if "elpd_loo" not in metrics:
+        answers["loo"] = Answer("not known", "it was not computed")
     if fit.kind == "point":
         answers["parameters"] = Answer("no", "a point estimate has no intervals")
+        answers["loo"] = Answer("no", "a point estimate has no leave-one-out")
     if "predictions" in groups:
         answers["parameters"] = Answer("no", "the weights of a network are not identified")
+        answers["loo"] = Answer("no", "a network has none here; score rows that are held out")
         if fit.kind != "chains":
             why = "nothing measured how far its predictions are from the posterior's: try nuts"
             answers["predictions"] = Answer("not known", why)

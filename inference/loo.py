@@ -82,12 +82,14 @@ def judged(
         khat: of the weights log p - log q of the fit; None where it has none.
 
     Returns:
-        Metrics: `elpd_loo`; `elpd_loo_se`, its standard error over rows, of ten rows or more;
+        Nothing of priors, points and networks. Metrics: `elpd_loo`; `elpd_loo_se`, its standard error over rows, of ten rows or more;
         `elpd_loo_mcse`, its Monte Carlo error, where k-hat allows; `p_loo`, the effective number
         of parameters; of weights `loo_khat_max`, the largest k-hat of a row that counts, and
         `loo_khat_high`, the share of rows where it is too high. And findings.
     """
     if fit.kind == "prior":
+        return {}, []
+    if fit.kind in ("prior", "point") or "predictions" in idata.groups():
         return {}, []
     reason = _why_none(fit, idata, khat)
     if reason is not None:

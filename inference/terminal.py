@@ -234,6 +234,7 @@ _CELLS: tuple[dict[str, tuple[str, ...]], ...] = (
         "gap": ("gap",),
         "log Bayes factor": ("log_bayes_factor",),
         "elpd_loo": ("elpd_loo", "elpd_loo_se"),
+        "less best": ("elpd_diff", "elpd_diff_se"),
         "elpd_test": ("elpd_test",),
         "accuracy": ("accuracy",),
         "log_score": ("log_score",),
