@@ -28,6 +28,7 @@ from . import (
     proofs,
     results,
     scores,
+    separable,
     settings,
     svi,
     vouch,
@@ -233,7 +234,7 @@ def _judge(
     entry, data = plan.entry, plan.data
     metrics = results.metrics(fit, idata, bool(Program(problem).improper()))
     left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
-    fit.findings += findings
+    fit.findings += findings + separable.findings(problem, idata)
     metrics |= left_out | results.held_out(problem, fit, idata) | dict(codes)
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))

@@ -82,9 +82,10 @@ def judged(
         khat: of the weights log p - log q of the fit; None where it has none.
 
     Returns:
-        Nothing of priors, points and networks. Metrics: `elpd_loo`; `elpd_loo_se`, its standard error over rows, of ten rows or more;
-        `elpd_loo_mcse`, its Monte Carlo error, where k-hat allows; `p_loo`, the effective number
-        of parameters; of weights `loo_khat_max`, the largest k-hat of a row that counts, and
+        Nothing of priors, points and networks. Metrics: `elpd_loo`; `elpd_loo_se`, its standard
+        error over rows, of ten rows or more; `elpd_loo_mcse`, its Monte Carlo error, where k-hat
+        allows; `p_loo`, the effective number of parameters; of weights `loo_khat_max`, the largest
+        k-hat of a row that counts, and
         `loo_khat_high`, the share of rows where it is too high. And findings.
     """
     if fit.kind == "prior":
