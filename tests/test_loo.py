@@ -1,4 +1,4 @@
-"""Leave-one-out beside closed forms and refits row by row; its Monte Carlo error; its words."""
+"""Leave-one-out: closed forms, refits row by row, its Monte Carlo error, and what is said."""
 
 from __future__ import annotations
 
