@@ -168,7 +168,8 @@ def _given(
         return dict.fromkeys(PURPOSES, Answer("no", "these are draws of the prior"))
     groups, answers = idata.groups(), {}
     if "elpd_loo" not in metrics:
-        answers["loo"] = Answer("not known", "it was not computed")
+        why = next((str(f) for f in fit.findings if "loo" in f.opens), "it was not computed")
+        answers["loo"] = Answer("not known", why)
     if fit.kind == "point":
         answers["parameters"] = Answer("no", "a point estimate has no intervals")
         answers["loo"] = Answer("no", "a point estimate has no leave-one-out")
@@ -182,9 +183,6 @@ def _given(
         answers["predictions"] = Answer("not known", "nothing is predicted")
     if "log_evidence" not in metrics:
         answers["evidence"] = Answer("not known", "it was not computed: use exact or laplace")
-    if "elpd_loo" not in metrics:
-        why = next((str(f) for f in fit.findings if "loo" in f.opens), "it was not computed")
-        answers["loo"] = Answer("not known", why)
     return answers
 
 

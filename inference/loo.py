@@ -85,11 +85,9 @@ def judged(
         Nothing of priors, points and networks. Metrics: `elpd_loo`; `elpd_loo_se`, its standard
         error over rows, of ten rows or more; `elpd_loo_mcse`, its Monte Carlo error, where k-hat
         allows; `p_loo`, the effective number of parameters; of weights `loo_khat_max`, the largest
-        k-hat of a row that counts, and
-        `loo_khat_high`, the share of rows where it is too high. And findings.
+        k-hat of a row that counts, and `loo_khat_high`, the share of rows where it is too high.
+        And findings.
     """
-    if fit.kind == "prior":
-        return {}, []
     if fit.kind in ("prior", "point") or "predictions" in idata.groups():
         return {}, []
     reason = _why_none(fit, idata, khat)
@@ -125,10 +123,6 @@ def _why_none(
 ) -> tuple[str, str] | tuple[str] | None:
     """Why leave-one-out has no answer, and what to do about it; None where it has one."""
     held_out = "score rows that are held out (--set split=0.2)"
-    if "predictions" in idata.groups():
-        return "a network has no leave-one-out here", held_out
-    if fit.kind == "point":
-        return ("a point estimate has no leave-one-out",)
     if "observed_data" not in idata.groups():
         return ("no row is observed, so none can be left out",)
     if "log_likelihood" not in idata.groups():

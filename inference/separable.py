@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +13,13 @@ from .program import Program
 from .scores import is_classes
 
 if TYPE_CHECKING:
-    import arviz as az
+    import xarray as xr
 
 # Share of the draws that must classify every row rightly.
 _MANY = 0.1
 
 
-def findings(problem: Problem, idata: az.InferenceData) -> list[Finding]:
+def findings(problem: Problem, idata: Mapping[str, xr.Dataset]) -> list[Finding]:
     """A note where many draws classify every row rightly.
 
     Scaling what separates the classes then raises the likelihood for ever (Albert and Anderson
@@ -29,7 +30,7 @@ def findings(problem: Problem, idata: az.InferenceData) -> list[Finding]:
         problem: what was inferred; networks, whose weights nobody reads, are left out.
         idata: its result, with the log likelihood of each row at each draw.
     """
-    if not problem.identified or problem.rows is None or "log_likelihood" not in idata.groups():
+    if not problem.identified or problem.rows is None or "log_likelihood" not in idata:
         return []
     features = [key for key in problem.rows[1] if problem.tensors[key].is_floating_point()]
     program = Program(problem)
