@@ -9,18 +9,22 @@ import torch
 from torch import Tensor
 
 from .prepare import observed_keys
-from .program import Program, over_draws
+from .program import Program, batch_shape, over_draws
 from .scores import class_probabilities, is_classes, of_rows
 
-# Rows that are looked at, and the fewest and most draws of each sample, of rows that are together
-# so many numbers.
-_ROWS, _FEWEST, _MOST, _NUMBERS = 200, 512, 8192, 200_000
-# Observations that are drawn, of all rows together.
-_VALUES = 400
+# Rows that are looked at, and the fewest and most draws of each sample, whose densities are so many
+# numbers in all; draws where each is computed apart.
+_ROWS, _FEWEST, _MOST, _NUMBERS, _APART = 200, 256, 8192, 250_000, 128
+# Observations that are drawn, of all rows together, at so many draws at least.
+_VALUES, _REPLICATES = 400, 32
 
 
 def total_variation(
-    program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    program: Program,
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+    *,
+    few: bool = False,
 ) -> float | None:
     """Mean over rows of the total variation of two predictive distributions, less its noise.
 
@@ -31,21 +35,24 @@ def total_variation(
     Args:
         program: the model and its rows, of which at most 200 are looked at.
         ours, theirs: latents (S, *shape), the continuous ones.
+        few: whether draws are computed one by one, so that few of them must do.
 
     Returns:
         0 to 1; None where observations cannot be drawn, or are no data that were given.
     """
     program = _of_some_rows(program)
-    numbers = sum(site.value.numel() for site in program.of("observed"))
-    most = max(_FEWEST, min(_MOST, _NUMBERS // max(numbers, 1)))
+    numbers = max(1, sum(site.value.numel() for site in program.of("observed")))
+    classes = is_classes(program)
+    values = 1 if classes or few else max(2, min(40, -(-_VALUES // numbers)))
+    most = _APART if few else max(_FEWEST, min(_MOST, _NUMBERS // (numbers * values)))
     ours, theirs = (_some(part, most) for part in (ours, theirs))
-    if is_classes(program):
+    if classes:
         return _of_classes(program, ours, theirs)
     keys = observed_keys(program.sites, program.problem.tensors)
     observed = program.of("observed")
     if program.undrawn or set(keys) != {site.name for site in observed}:
         return None
-    return _of_values(program, keys, ours, theirs)
+    return _of_values(program, keys, ours, theirs, values)
 
 
 def _of_some_rows(program: Program) -> Program:
@@ -88,9 +95,8 @@ def _of_values(
     keys: Mapping[str, str],
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
+    count: int,
 ) -> float:
-    elements = max(1, sum(site.value.numel() for site in program.of("observed")))
-    count = max(2, min(40, -(-_VALUES // elements)))
     gaps, noises = [], []
     for part in (ours, theirs):
         for values in _predicted(program, part, count):
@@ -112,11 +118,22 @@ def _apart(log_p: Tensor, log_q: Tensor) -> Tensor:
 def _predicted(
     program: Program, draws: Mapping[str, Tensor], count: int
 ) -> list[dict[str, Tensor]]:
-    """So many replicated data sets, each at another draw."""
-    few = _some(draws, count)
-    many = {name: value.expand(count, *value.shape[1:]) for name, value in few.items()}
-    found = over_draws(program.predictive, many if len(next(iter(few.values()))) == 1 else few)
-    return [{name: value[i] for name, value in found.items()} for i in range(count)]
+    """So many replicated data sets, each row at another draw."""
+    replicates = max(count, _REPLICATES)
+    some = _some(draws, replicates)
+    if len(next(iter(some.values()))) < replicates:  # a point
+        some = {k: v[:1].expand(replicates, *v.shape[1:]) for k, v in some.items()}
+    found = over_draws(program.predictive, some, program.elements)
+    rows = {site.name: len(batch_shape(site)) for site in program.of("observed")}
+    return [{k: _mixed(v, i, rows[k] > 0) for k, v in found.items()} for i in range(count)]
+
+
+def _mixed(values: Tensor, first: int, rows: bool) -> Tensor:
+    """Of values (replicates, *shape) one for each row of the first dimension, if it is of rows."""
+    if not rows:
+        return values[first]
+    pick = (torch.arange(values.shape[1]) + first) % len(values)
+    return values[pick, torch.arange(values.shape[1])]
 
 
 def _log_density(program: Program, draws: Mapping[str, Tensor], tensors: Mapping) -> Tensor:

@@ -21,11 +21,13 @@ from torch import Tensor
 from . import graph
 from .program import NOT_VECTORISED, Program
 
-# The fewest and the most chains, and products (elements, dimensions) that they share.
-_FEWEST, _MOST, _PRODUCTS = 256, 4096, 2_000_000
+# The fewest and the most chains, and elements, and products of elements and dimensions, that they
+# share; and how many there are where each is computed apart.
+_FEWEST, _MOST, _ALL_ELEMENTS, _PRODUCTS = 256, 4096, 20_000, 2_000_000
+APART = 64
 # Elements that are computed at once, so that they stay in the processor's cache, and the fewest
 # and the most points.
-_ELEMENTS, _LEAST, _LARGEST = 40_000, 64, 4096
+_ELEMENTS, _LEAST, _LARGEST = 40_000, 64, 512
 # Iterations, the first of which learn step size and mass matrix.
 _ITERATIONS, _LEARNING = 16, 7
 # Leapfrog steps of an iteration at most, and the length of a trajectory in posterior sds.
@@ -56,9 +58,22 @@ class Sample(NamedTuple):
     slope: Tensor
 
 
+def together(program: Program, points: Tensor) -> bool:
+    """Whether the density of several points (m, d) can be computed together."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        try:
+            torch.func.vmap(program.log_density)(points)
+        except NOT_VECTORISED:
+            return False
+    return True
+
+
 def count(program: Program) -> int:
     """How many chains a model is given: more of a small one, which is as quick."""
-    return max(_FEWEST, min(_MOST, _PRODUCTS // (program.elements * program.size)))
+    elements = program.elements
+    most = min(_MOST, _ALL_ELEMENTS // elements, _PRODUCTS // (elements * program.size))
+    return max(_FEWEST, most)
 
 
 def density_of(program: Program, like: Tensor) -> Density | None:

@@ -35,6 +35,8 @@ _FORGETS = 0.6
 _PREDICTS = 0.02
 # Products of elements, dimensions and chains up to which chains take a second or two.
 _MOST = 3e7
+# Iterations whose draws stand for the posterior where each is computed apart.
+_ITERATIONS_OF_FEW = 4
 # Effective draws by importance weights that tell moments well enough, and their k-hat.
 _FEWEST, _KHAT = 400, 0.5
 # Nats by which an evidence may be off.
@@ -109,7 +111,8 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     None where the density is slow.
     """
     ours = {name: fit.draws[name].flatten(0, 1) for name in program.layout}
-    count = short_chains.count(program)
+    few = not short_chains.together(program, _start(program, ours, 2))
+    count = short_chains.APART if few else short_chains.count(program)
     start = _start(program, ours, count)
     density = short_chains.density_of(program, start)
     if density is None:
@@ -119,10 +122,11 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     if fit.kind == "point":
         start = short_chains.around(density, start, count)
     sample = short_chains.moved(density, start)
-    theirs = _constrained(program, sample.u.flatten(0, 1))
+    u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
+    theirs = _constrained(program, u.flatten(0, 1))
     found = modes.findings(program, density, sample.u[-1], sample.value)
     if program.of("observed"):
-        found += _of_predictions(program, ours, theirs)
+        found += _of_predictions(program, ours, theirs, few)
     if fit.kind == "point":
         return found
     begun = _constrained(program, sample.start)
@@ -226,9 +230,9 @@ def _said(program: Program, moments: Moments) -> str:
 
 
 def _of_predictions(
-    program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+    program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], few: bool
 ) -> list[Finding]:
-    apart = agreement.total_variation(program, ours, theirs)
+    apart = agreement.total_variation(program, ours, theirs, few=few)
     if apart is None:
         what = "what it predicts could not be compared with short chains of HMC"
         return [Finding("note", what, "compare with nuts", opens=("predictions",))]
