@@ -12,7 +12,7 @@ from .prepare import observed_keys
 from .program import Program, batch_shape, over_draws
 from .scores import class_probabilities, is_classes, of_rows
 
-# Rows that are looked at, and the fewest and most draws of each sample, whose densities are so many
+# Rows that are looked at; the fewest and most draws of each sample, whose densities are so many
 # numbers in all; draws where each is computed apart.
 _ROWS, _FEWEST, _MOST, _NUMBERS, _APART = 200, 256, 8192, 250_000, 128
 # Observations that are drawn, of all rows together, at so many draws at least.
