@@ -163,9 +163,13 @@ def test_the_table_counts_wrong_yeses_and_right_results_without_one():
 
 
 def test_families_stay_in_one_half_and_the_halves_are_alike():
-    halves = {case.family: case.half for case in CASES.values()}
-    assert all(case.half == halves[case.family] for case in CASES.values())
-    assert half_of("coin") == half_of("coin")
+    families = {case.family: case for case in CASES.values()}
+    assert all(case.half == half_of(case.family) for case in CASES.values())
+    for kind in {case.kind for case in families.values()}:
+        halves = [case.half for case in families.values() if case.kind == kind]
+        assert abs(halves.count("tuned") - halves.count("reported")) <= 2
+    sizes = [sum(case.half == half for case in CASES.values()) for half in ("tuned", "reported")]
+    assert abs(sizes[0] - sizes[1]) <= 0.1 * len(CASES)
 
 
 def test_what_is_done_is_not_done_again(tmp_path):

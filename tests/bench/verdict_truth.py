@@ -24,7 +24,7 @@ _TABLE_DRAWS, _EDGE_DRAWS, _AT_ONCE = 20_000, 500, 500
 
 # A quarter of what counts as wrong: two long runs that differ by more are no truth.
 _AGREE = {"mean": 0.25 / 4, "sd": 0.25 / 4, "predictions": 0.02 / 4, "evidence": 0.5 / 4}
-_LONG = {"draws": 5000, "warmup": 1500, "chains": 4, "target_accept": 0.95}
+_LONG = {"draws": 3000, "warmup": 1000, "chains": 4, "target_accept": 0.95}
 _KHAT_LOO = 0.5
 
 
