@@ -79,6 +79,13 @@ def test_draws_that_are_off_are_wrong(truth, shift, scale, expected):
     assert found["parameters"]["class"] == expected
 
 
+def test_draws_that_are_not_finite_are_wrong(truth):
+    draws = np.zeros((1, 4000))
+    draws[0, 7] = np.nan
+    found = judged(MEAN, truth, run_of(draws))
+    assert {one["class"] for one in found.values()} == {"wrong"}
+
+
 def test_predictions_are_judged_by_total_variation(truth):
     mean, sd = closed_form()
     z = np.random.default_rng(1).standard_normal((1, 4000))
