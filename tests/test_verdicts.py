@@ -12,12 +12,19 @@ from types import SimpleNamespace
 import arviz as az
 import numpy as np
 import pytest
+import torch
+from pyro import poutine
 from scipy import stats
+
+import models
+from inference import prepare, settings
+from inference.program import Program
 
 BENCH = Path(__file__).resolve().parent / "bench"
 sys.path.insert(0, str(BENCH))
 
-from verdict_case import half_of  # noqa: E402
+from verdict_case import half_of, log_density, log_joint  # noqa: E402
+from verdict_location import uniform_bound  # noqa: E402
 from verdict_models import CASES, jobs  # noqa: E402
 from verdict_score import class_of, class_of_moments, judged  # noqa: E402
 from verdict_table import by_resampling, clopper_pearson, withheld, wrong_yeses  # noqa: E402
@@ -167,6 +174,63 @@ def test_the_table_counts_wrong_yeses_and_right_results_without_one():
     assert (wrong.bad, wrong.of) == (1, 2)
     none = withheld(found, "parameters")
     assert (none.bad, none.of) == (1, 2)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.priors])
+def test_a_model_is_the_same_in_pyro_and_in_numpy(name):
+    case, rng = CASES[name], np.random.default_rng(0)
+    problem = prepare.problem_of(*_entry_of(case))
+    draws = {}
+    for site, prior in case.priors.items():
+        several = prior if isinstance(prior, list) else [prior]
+        columns = [one.rvs(size=3, random_state=rng) for one in several]
+        draws[site] = columns[0] if len(columns) == 1 else np.stack(columns, -1)
+    if case.model in (uniform_bound,):
+        draws["theta"] = draws["theta"] + 4.0
+    expected = log_joint(case, draws)
+    program = Program(problem)
+    shapes = {site.name: site.value.shape for site in program.of("latent")}
+    found = [
+        program.log_joint({k: torch.tensor(v[i]).reshape(shapes[k]) for k, v in draws.items()})
+        for i in range(3)
+    ]
+    assert torch.stack(found).tolist() == pytest.approx(expected.tolist(), rel=1e-8)
+
+
+LONG = [name for name, case in CASES.items() if case.is_long and case.group == "posterior"]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_rows_are_the_same_in_pyro_and_in_numpy(name):
+    case = CASES[name]
+    model = case.model if callable(case.model) else case.twin[0]
+    tensors = {key: torch.as_tensor(value) for key, value in case.data.items()}
+    nodes = poutine.trace(model).get_trace(**tensors)
+    nodes.compute_log_prob()
+    draws = {k: v["value"].numpy()[None] for k, v in nodes.nodes.items() if k in _drawn(nodes)}
+    rows = nodes.nodes["y"]["log_prob"].sum()
+    found = log_density(case.rows(draws), case.observed)
+    assert found.sum() == pytest.approx(rows.item(), rel=1e-8)
+
+
+def _drawn(trace):
+    """The latents of a trace, and what is made of them."""
+    sites = {**trace.nodes}
+    return [k for k, v in sites.items() if v["type"] == "sample" and _is_of_draws(v)]
+
+
+def _is_of_draws(site) -> bool:
+    return not site["is_observed"] or site["infer"].get("_deterministic", False)
+
+
+def _entry_of(case):
+    """What `prepare.problem_of` takes: the entry, its options and the data of a case."""
+    entry = models.load(case.model) if isinstance(case.model, str) else models.wrap(case.model)
+    known = settings.declared(entry.data)
+    data = {k: v for k, v in case.options.items() if k in known}
+    options = {k: s.default for k, s in settings.declared(entry.model).items()}
+    options |= {k: v for k, v in case.options.items() if k not in known}
+    return entry, options, entry.data(models.given(entry.model, case.data), **data)
 
 
 def test_families_stay_in_one_half_and_the_halves_are_alike():
