@@ -177,7 +177,7 @@ def _long(case: Case, run: Callable, seed: int) -> _Long:
     from verdict_bridge import log_evidence
 
     model, back = case.twin if case.twin is not None else (case.model, lambda draws: draws)
-    settings = {**_LONG, **case.long, "workers": 1}
+    settings = {**_LONG, **case.long}
     settings |= case.options if model is case.model else {}
     result = run(model, method="nuts", data=case.data, seed=seed, progress=False, **settings)
     own = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws_of(case, result).items()}

@@ -68,8 +68,6 @@ def fitted(zoo: Any, job: Job, truths: Path) -> dict[str, Any]:
     case = CASES[job.case]
     began = time.perf_counter()
     settings = {**case.options, **case.settings, **job.settings}
-    if job.method == "nuts":
-        settings["workers"] = 1
     try:
         run = zoo.run(
             case.model,
