@@ -287,6 +287,7 @@ CASES = [
         {"x": _SPARSE, "y": _SPARSE_Y},
         lambda d: stats.norm(d["w"] @ _SPARSE.T, 1.0),
         heavy=("tau", "scale"),
+        long={"draws": 8000},
         methods=("nuts", "laplace", "svi:normal", "svi:mvn", "svi:maf", "map"),
     ),
     with_rows(
