@@ -26,7 +26,7 @@ sys.path.insert(0, str(BENCH))
 from verdict_case import half_of, log_density, log_joint  # noqa: E402
 from verdict_location import uniform_bound  # noqa: E402
 from verdict_models import CASES, jobs  # noqa: E402
-from verdict_score import class_of, class_of_moments, judged  # noqa: E402
+from verdict_score import class_of, class_of_moments, judged, loo_error  # noqa: E402
 from verdict_table import by_resampling, clopper_pearson, withheld, wrong_yeses  # noqa: E402
 from verdict_truth import Truth, computed, total_variation  # noqa: E402
 from verdicts import answers, lines, todo  # noqa: E402
@@ -117,6 +117,19 @@ def test_numbers_are_judged_where_there_are_any(truth):
     assert judged(MEAN, truth, run)["loo"]["class"] == "right"
     run.metrics["elpd_loo"] = truth.elpd_loo + 0.5
     assert judged(MEAN, truth, run)["loo"]["class"] == "wrong"
+
+
+def test_the_error_of_loo_is_that_of_its_estimate(truth):
+    (mean, sd), y = closed_form(), MEAN.observed
+    estimates, errors = [], []
+    for seed in range(200):
+        z = np.random.default_rng(seed).standard_normal((1, 1000))
+        likelihood = stats.norm(mean + sd * z[..., None], 1).logpdf(y)
+        run = SimpleNamespace(idata=az.from_dict(log_likelihood={"y": likelihood}))
+        errors.append(loo_error(run))
+        estimates.append(-np.log(np.exp(-likelihood).mean((0, 1))).sum())
+    assert np.mean(estimates) == pytest.approx(truth.elpd_loo, abs=0.02)
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.2)
 
 
 def test_a_truth_on_which_long_runs_differ_judges_nothing(truth):

@@ -255,7 +255,7 @@ def loo_error(run: Any) -> float:
     shape = parts[0].shape[:2]
     likelihood = np.concatenate([p.reshape(shape[0] * shape[1], -1) for p in parts], axis=1)
     weights = np.zeros(len(likelihood))
-    stats = run.idata["sample_stats"]
+    stats = run.idata["sample_stats"] if _has_stats(run) else {}
     if "log_q" in stats and stats["log_q"].shape == shape:
         weights = (stats["log_p"].values - stats["log_q"].values).ravel()
     terms = weights[:, None] - likelihood
