@@ -231,7 +231,7 @@ def _measured() -> Known:
     Chains can be stuck in a mode of hardly any mass, b = -5.6, where x shrinks to zero.
     """
     real = Axis(-np.inf, np.inf)
-    nodes = on_grid(_marginal, {"a": [real], "b": [real]})
+    nodes = on_grid(_marginal, {"a": real, "b": real})
     draws = resampled(nodes, 40_000)
     a, b = draws["a"][:, None], draws["b"][:, None]
     precision = 1 + 4 + 4 * b**2
