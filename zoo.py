@@ -279,6 +279,27 @@ class Run:
             return codes.table(problem, guide, some, draws=draws, seed=seed)
 
     @ours_alone()
+    def loo(self) -> Any:
+        """Leave-one-out as ArviZ's `ELPDData`, for `az.compare({"a": a.loo(), "b": b.loo()})`.
+
+        `az.loo(run.idata)` weights the draws of an approximation as those of the posterior, and
+        is NaN where a row is certain (all its log likelihoods are zero up to rounding).
+
+        Returns:
+            `elpd_loo`, `se` (over rows), `mcse` (of the draws; NaN where it is not known),
+            `p_loo`, `loo_i` by row, `pareto_k` by row unless it is in closed form, `good_k`,
+            `n_samples`, `n_data_points`, `scale`, `warning`.
+
+        Raises:
+            Refused: the run has none; says why.
+        """
+        from inference import loo
+
+        if "loo" not in self.idata.groups():
+            raise Refused(self.verdict.trust["loo"].because or "the run has no elpd_loo")
+        return loo.elpd_data(self.idata, self.metrics)
+
+    @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from inference import store
@@ -633,18 +654,22 @@ def load(folder: str | Path, *, model: Callable | models.Entry | None = None) ->
         Fault: no run there, or one that is damaged or not done.
     """
     from inference import results, store
-    from inference.diagnostics import Verdict
+    from inference.diagnostics import Answer, Verdict
 
     folder = Path(folder)
     record = store.record(folder)
-    findings = [Finding(**finding) for finding in record["findings"]]
+    findings = [
+        Finding(**{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()})
+        for finding in record["findings"]
+    ]
+    given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
     entry = None if model is None else _entry(model, {})[0]
     if entry is not None:
         _must_be_same("model", models.fingerprint(entry.model), record["model_sha256"])
     return Run(
         record=record,
         idata=results.read(folder / "idata.nc"),
-        verdict=Verdict(record["verdict"]["status"], tuple(findings)),
+        verdict=Verdict(record["verdict"]["status"], tuple(findings), given),
         params=store.read_params(folder),
         _entry=entry,
     )

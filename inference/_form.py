@@ -160,19 +160,27 @@ def _subsampled(case: Case) -> dict[str, _Subsample]:
 
 
 def _outside_plates(case: Case, site: Site) -> Iterator[Check]:
+    found = outside_plates(site)
+    if found is not None:
+        yield cross(found[0], case.line(site.name), found[1])
+
+
+def outside_plates(site: Site) -> tuple[str, str] | None:
+    """What lies in no plate, and what to do; None where all does."""
     whole = _broadcast(site.shape, expected_shape(site))
     batch = whole[: len(whole) - site.event_dim]
     dims = {plate.dim for plate in site.plates}
     sizes = [n for i, n in enumerate(reversed(batch), 1) if n > 1 and -i not in dims]
-    if sizes:
-        n = sizes[0]
-        what = f"the {n} values of {site.name} lie in no plate"
-        if site.plates:
-            what = f"{site.name} has {n} values side by side that lie in no plate"
-        mend = f'write it inside `with pyro.plate("row", {n}):`'
-        event = n in site.fn.batch_shape
-        mend += ", or add .to_event(1) if these are one value of several numbers" if event else ""
-        yield cross(what, case.line(site.name), mend)
+    if not sizes:
+        return None
+    n = sizes[0]
+    what = f"the {n} values of {site.name} lie in no plate"
+    if site.plates:
+        what = f"{site.name} has {n} values side by side that lie in no plate"
+    mend = f'write it inside `with pyro.plate("row", {n}):`'
+    event = n in site.fn.batch_shape
+    mend += ", or add .to_event(1) if these are one value of several numbers" if event else ""
+    return what, mend
 
 
 def once(case: Case) -> Iterator[Check]:

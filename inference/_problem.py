@@ -73,7 +73,8 @@ class Problem:
         rows: name of the row plate and the keys indexed by it; None without rows.
         guides: name to Pyro function of the model's own guides, options bound.
         objectives: own guide to its objective, where that is not the ELBO (see `Guide`).
-        exact: gives the `Exact` truth, or None; None where the model states none.
+        exact: `exact()` gives the `Exact` truth, or None, and `exact(tensors)` that of other rows;
+            None where the model states none.
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
         earlier: what an earlier run learned; a guide's parameters of the same name and shape begin
             there.
@@ -100,7 +101,7 @@ class Problem:
     rows: tuple[str, tuple[str, ...]] | None = None
     guides: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     objectives: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
-    exact: Callable[[], Any] | None = None
+    exact: Callable[..., Any] | None = None
     params: Mapping[str, Tensor] = field(default_factory=dict)
     earlier: Mapping[str, Any] = field(default_factory=dict)
     redrawn: tuple[Mapping[str, Tensor], Callable[[Mapping], Mapping]] | None = None
@@ -199,6 +200,7 @@ class Finding:
         mend: what to do about it.
         spoils: the purposes that the result may not be used for because of it; of a `fail` all.
         opens: the purposes of which it leaves unknown whether the result may be used for them.
+        of_intervals: whether it spoils the parameters' intervals alone, and leaves their means.
     """
 
     level: Level
@@ -206,6 +208,7 @@ class Finding:
     mend: str = ""
     spoils: tuple[Purpose, ...] = ()
     opens: tuple[Purpose, ...] = ()
+    of_intervals: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}; {self.mend}" if self.mend else self.what
@@ -226,6 +229,7 @@ class Fit:
             few thousand draws misses one bad guide in four (true k 0.85, bound 0.7).
         params: learned parameters.
         trace: the objective per step of an optimiser, nats.
+        outlook: what the trace tells of further steps, a sentence.
         metrics: numbers that only the method knows (`log_evidence`).
         point: site to the value that the method stands on: the mode of `map` and `laplace`.
         linear_at: latent to value, where the draws are of a model that is linear in the latents
@@ -246,6 +250,7 @@ class Fit:
     log_ratios: Tensor | None = None
     params: dict[str, Tensor] = field(default_factory=dict)
     trace: Tensor | None = None
+    outlook: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     point: dict[str, Tensor] = field(default_factory=dict)
     linear_at: dict[str, Tensor] | None = None

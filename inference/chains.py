@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 from ._problem import Fault
 
 # Streams of random numbers of a run; each is independent of the others and of how many are used.
-CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE, SIMULATED = range(7)
+CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE, SIMULATED, VOUCH = range(8)
 
 
 def spawn(seed: int, *key: int) -> np.random.SeedSequence:

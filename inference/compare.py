@@ -13,7 +13,7 @@ import arviz as az
 import numpy as np
 import pandas as pd
 
-from . import report, results
+from . import loo, publish, report, results
 from ._problem import Refused
 from .chains import DRAWS, spawn
 from .distance import Yardstick, noise_of_predictions, of_predictions
@@ -167,7 +167,8 @@ class Comparison(Table):
     mean_error_se and the parameter (worst); sd_low and sd_high (range of sd ratios) and sd_se;
     distance of the joint draws (of networks: of the predictions) and its noise floor
     (`distance.py`); elbo, log_evidence and gap
-    (exact log evidence - ELBO), nats; khat; PSIS-LOO; held-out scores; smallest bulk ess and
+    (exact log evidence - ELBO), nats; khat; leave-one-out, and its difference from the best run's
+    with the standard error over rows; held-out scores; smallest bulk ess and
     ess_per_s; log_bayes_factor against the largest evidence that the same method found (laplace's
     only where its k-hat allows); reading, in words.
 
@@ -175,9 +176,10 @@ class Comparison(Table):
         references: posterior key to the name of what its runs were held against, or why not.
         parameters: a row per run and scalar: mean, sd, hdi_low, hdi_high, the reference's, and
             the differences.
+        trust: label to purpose to `yes`, `no` or `not known`, the reference having the last word.
     """
 
-    _metadata = (*Table._metadata, "references", "parameters")
+    _metadata = (*Table._metadata, "references", "parameters", "trust")
 
     def to_json_object(self) -> dict[str, Any]:
         """Rows, parameters by run, references and notes as plain values."""
@@ -185,7 +187,7 @@ class Comparison(Table):
             label: _plain(part.droplevel("run"))
             for label, part in self.parameters.groupby(level="run", sort=False)
         }
-        shown = {"references": self.references, "parameters": parameters}
+        shown = {"references": self.references, "parameters": parameters, "trust": self.trust}
         return {**super().to_json_object(), **shown}
 
     def _repr_html_(self) -> str:
@@ -242,7 +244,7 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
         for key, r in references.items()
         if r is not None and r.draws and r.predictions is None
     }
-    parameters, lines = [], {}
+    parameters, lines, answers = [], {}, {}
     for row in rows:
         line: dict[str, Any] = {"verdict": row.status, "reason": "", "reading": row.reason}
         if row.record is not None:
@@ -250,9 +252,17 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
             each = _against(row.summary, reference)
             parameters.append(each.assign(run=row.label, parameter=each.index))
             line = _line(row, each, reference, yardsticks.get(row.posterior))
+            found = answers[row.label] = publish.trust(row.record, line, each)
+            own = row.record["verdict"].get("trust", {})
+            line = publish.shown(publish.capped(line, found, own), found)
         lines[row.label] = line
     _add_bayes_factors(lines, done)
-    return _table(lines, parameters, references)
+    _add_differences(lines, done)
+    table = _table(lines, parameters, references)
+    table.trust = answers
+    records = {label: row.record for label, row in done.items()}
+    table.notes = [*publish.hidden(records, answers), publish.last_line(answers)]
+    return table
 
 
 def _table(
@@ -277,7 +287,8 @@ _WORDS = ("verdict", "reason", "worst", "reading")
 _COLUMNS = [
     "verdict", "reason", "time_s", "mean_error", "mean_error_se", "worst", "sd_low", "sd_high",
     "sd_se", "distance", "distance_floor", "elbo", "elbo_se", "log_evidence", "gap",
-    "log_bayes_factor", "khat", "elpd_loo", "elpd_loo_se", "elpd_test", *_SCORES, "ess",
+    "log_bayes_factor", "khat", "elpd_loo", "elpd_loo_se", "elpd_diff",
+    "elpd_diff_se", "elpd_test", *_SCORES, "ess",
     "ess_per_s", "reading",
 ]  # fmt: skip
 
@@ -472,6 +483,22 @@ def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, R
         best = max(lines[label]["log_evidence"] for label in known)
         for label in known:
             lines[label]["log_bayes_factor"] = lines[label]["log_evidence"] - best
+
+
+def _add_differences(lines: Mapping[str, dict[str, Any]], done: Mapping[str, Row]) -> None:
+    """elpd_loo less the largest one that is shown, of the same rows, with its standard error."""
+    known = {k: done[k].idata["loo"]["elpd"].values for k in done if _is_shown(lines[k])}
+    if len(known) < 2:
+        return
+    best = max(known, key=lambda label: lines[label]["elpd_loo"])
+    for label, each in known.items():
+        if label != best and len(each) == len(known[best]):
+            found = loo.difference(each, known[best])
+            lines[label]["elpd_diff"], lines[label]["elpd_diff_se"] = found
+
+
+def _is_shown(line: Mapping[str, Any]) -> bool:
+    return bool(np.isfinite(line.get("elpd_loo", np.nan)))
 
 
 # -- names ------------------------------------------------------------------------------------

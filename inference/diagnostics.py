@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import arviz as az
 import numpy as np
@@ -23,6 +23,10 @@ _FEW_ROWS, _MANY_ROWS = 0.05, 0.5
 # Guides beyond which there is nuts alone.
 _RICH = ("mvn", "maf", "nsf")
 
+# Above so many quantities R-hat may be larger by chance: the bound of the largest, and the share
+# of the quantities that may be above the usual one.
+_MANY, R_HAT_OF_MANY, _SHARE = 30, 1.02, 0.05
+
 R_HAT_MAX, ESS_MIN, BFMI_MIN, DIVERGENT_MAX = 1.01, 400, 0.3, 0.001
 
 
@@ -39,10 +43,16 @@ class Verdict:
 
     Two questions: whether the computation came to its end (`fail` where it did not), and what its
     result may be used for (`trust`).
+
+    Attributes:
+        status: the gravest finding's level.
+        findings: what was found.
+        given: what the kind of the result answers by itself: a point has no intervals.
     """
 
     status: Literal["pass", "warn", "fail"]
     findings: tuple[Finding, ...] = ()
+    given: Mapping[Purpose, Answer] = field(default_factory=dict)
 
     @property
     def trust(self) -> dict[Purpose, Answer]:
@@ -50,13 +60,47 @@ class Verdict:
         return {purpose: self._answer(purpose) for purpose in PURPOSES}
 
     def _answer(self, purpose: Purpose) -> Answer:
-        """No where a finding spoils it or the computation failed, else what findings leave open."""
+        """No where a finding spoils it or the computation failed, else what they leave open."""
         ordered = sorted(self.findings, key=lambda f: -_RANK[f.level])
         for finding in ordered:
             if finding.level == "fail" or purpose in finding.spoils:
                 return Answer("no", str(finding))
+        if purpose in self.given:
+            return self.given[purpose]
         opened = [str(f) for f in ordered if purpose in f.opens]
         return Answer("not known", opened[0]) if opened else Answer("yes")
+
+    @property
+    def headline(self) -> str:
+        """In a sentence or two, what a person reads first."""
+        failed = next((f for f in self.findings if f.level == "fail"), None)
+        if failed is not None:
+            return f"Do not use it: {failed.what}."
+        if len(self.given) == len(PURPOSES) and len(set(self.given.values())) == 1:
+            return f"{self.given['parameters'].because.capitalize()}."
+        by = {answer: [] for answer in ("yes", "no", "not known")}
+        for purpose, answer in self.trust.items():
+            by[answer.answer].append(_PURPOSES[purpose])
+        spoiling = [f for f in self.findings if "parameters" in f.spoils]
+        if spoiling and all(f.of_intervals for f in spoiling):
+            by["yes"].insert(0, "means")
+            by["no"] = ["intervals" if word == "parameters" else word for word in by["no"]]
+        said = ["Converged."]
+        said += [f"Trust its {_listed(by['yes'])}."] if by["yes"] else []
+        said += [f"Do not trust its {_listed(by['no'])}."] if by["no"] else []
+        said += [f"Not known: {_listed(by['not known'])}."] if by["not known"] else []
+        return " ".join(said)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Status, the sentence, reasons, and purpose to answer and to why it is not yes."""
+        trust = self.trust
+        return {
+            "status": self.status,
+            "headline": self.headline,
+            "reasons": self.reasons,
+            "trust": {purpose: found.answer for purpose, found in trust.items()},
+            "because": {k: found.because for k, found in trust.items() if found.because},
+        }
 
     @property
     def reasons(self) -> list[str]:
@@ -68,30 +112,80 @@ class Verdict:
 
     def with_findings(self, more: Sequence[Finding]) -> Verdict:
         """The verdict that further findings lead to."""
-        return _of([*self.findings, *more])
+        return _of([*self.findings, *more], self.given)
 
 
-def _of(findings: Sequence[Finding]) -> Verdict:
+_PURPOSES = {
+    "parameters": "parameters",
+    "predictions": "predictions",
+    "evidence": "evidence",
+    "loo": "leave-one-out score",
+}
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer]) -> Verdict:
     worst = max((_RANK[f.level] for f in findings), default=0)
-    return Verdict(("pass", "warn", "fail")[worst], tuple(findings))
+    return Verdict(("pass", "warn", "fail")[worst], tuple(findings), given)
 
 
-def verdict(fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]) -> Verdict:
+def verdict(
+    fit: Fit,
+    idata: az.InferenceData,
+    metrics: Mapping[str, float],
+    checked: Sequence[Finding] | None = None,
+) -> Verdict:
     """Judge a result by the rules of its kind.
 
     Chains: R-hat (Vehtari et al. 2021), bulk and tail ESS, E-BFMI (Betancourt 2016), divergences.
     Approximations with a density: Pareto k-hat (Yao et al. 2018). All: finite, converged.
+
+    Args:
+        fit: what a method returned.
+        idata: its InferenceData.
+        metrics: its metrics.
+        checked: what a comparison with short chains found (`vouch`); None where there was none,
+            so that k-hat alone judges an approximation.
     """
-    findings = [*fit.findings, *_finite(fit)]
+    findings = [*fit.findings, *_finite(fit), *(checked or [])]
     if fit.kind == "chains" and not any(f.level == "fail" for f in findings):
         findings += _mixing(idata) + _divergences(idata) + _energy(idata)
     if "khat_high" in metrics:
         findings += _khat_of_rows(metrics["khat_high"])
     elif "khat" in metrics:
-        findings += _khat(metrics["khat"], len(fit.log_ratios), idata)
-    if "loo_khat_max" in metrics:
-        findings += _khat_of_loo(metrics["loo_khat_max"], metrics["loo_khat_high"])
-    return _of(findings)
+        findings += _khat(metrics["khat"], len(fit.log_ratios), idata, checked is not None)
+    return _of(findings, _given(fit, idata, metrics))
+
+
+def _given(
+    fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]
+) -> dict[Purpose, Answer]:
+    """What a result of this kind cannot be used for, whatever was found."""
+    if fit.kind == "prior":
+        return dict.fromkeys(PURPOSES, Answer("no", "these are draws of the prior"))
+    groups, answers = idata.groups(), {}
+    if "elpd_loo" not in metrics:
+        answers["loo"] = Answer("not known", "it was not computed")
+    if fit.kind == "point":
+        answers["parameters"] = Answer("no", "a point estimate has no intervals")
+        answers["loo"] = Answer("no", "a point estimate has no leave-one-out")
+    if "predictions" in groups:
+        answers["parameters"] = Answer("no", "the weights of a network are not identified")
+        answers["loo"] = Answer("no", "a network has none here; score rows that are held out")
+        if fit.kind != "chains":
+            why = "nothing measured how far its predictions are from the posterior's: try nuts"
+            answers["predictions"] = Answer("not known", why)
+    if not {"posterior_predictive", "predictions"} & set(groups):
+        answers["predictions"] = Answer("not known", "nothing is predicted")
+    if "log_evidence" not in metrics:
+        answers["evidence"] = Answer("not known", "it was not computed: use exact or laplace")
+    if "elpd_loo" not in metrics:
+        why = next((str(f) for f in fit.findings if "loo" in f.opens), "it was not computed")
+        answers["loo"] = Answer("not known", why)
+    return answers
 
 
 def _finite(fit: Fit) -> list[Finding]:
@@ -110,10 +204,15 @@ def _mixing(idata: az.InferenceData) -> list[Finding]:
     if r_hat:
         worst = max(r_hat, key=r_hat.get)
         over = np.mean([value > R_HAT_MAX for value in r_hat.values()])
-        many = len(r_hat) > 30
-        if r_hat[worst] > (0.02 + 1 if many else R_HAT_MAX) or (many and over > 0.05):
-            what = f"the chains disagree (R-hat {r_hat[worst]:.3f} in {worst}, bound {R_HAT_MAX})"
-            findings.append(Finding("fail", what, "run longer (--set warmup=... draws=...)"))
+        many = len(r_hat) > _MANY
+        bound = R_HAT_OF_MANY if many else R_HAT_MAX
+        found = f"R-hat {r_hat[worst]:.3f} in {worst}, bound {bound}"
+        if many and r_hat[worst] <= bound:
+            found = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hat)} quantities"
+            found += f", bound {_SHARE:.0%}"
+        if r_hat[worst] > bound or (many and over > _SHARE):
+            mend = "run longer (--set warmup=... draws=...)"
+            findings.append(Finding("fail", f"the chains disagree ({found})", mend))
     for method in ("bulk", "tail"):
         ess = _by_name(az.ess(moving, method=method))
         worst = min(ess, key=ess.get, default=None)
@@ -153,7 +252,7 @@ def _energy(idata: az.InferenceData) -> list[Finding]:
     return [Finding("fail", what, "reparameterise heavy tails or funnels")]
 
 
-def _khat(khat: float, draws: int, idata: az.InferenceData) -> list[Finding]:
+def _khat(khat: float, draws: int, idata: az.InferenceData, checked: bool) -> list[Finding]:
     bound = min(KHAT_MAX, 1 - 1 / np.log10(draws))
     if khat < bound:
         return []
@@ -161,20 +260,12 @@ def _khat(khat: float, draws: int, idata: az.InferenceData) -> list[Finding]:
     if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
         mend = "its weights tell nothing one by one, it is judged on what it predicts"
         return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
+    if checked:
+        what = f"its importance weights are too uneven (k-hat {khat:.2f}, bound {bound:.2f})"
+        return [Finding("note", what, opens=("evidence", "loo"))]
     rich = idata.attrs.get("guide", "") in _RICH
     mend = f"do not trust the parameter intervals; try {'' if rich else '--guide mvn, or '}nuts"
-    return [Finding("warn", what, mend)]
-
-
-def _khat_of_loo(highest: float, share: float) -> list[Finding]:
-    """Of the rows that are left out in turn, some that the weights cannot do without."""
-    if highest <= KHAT_MAX:
-        return []
-    if share <= _FEW_ROWS:
-        what = f"PSIS-LOO leans on single rows (k-hat up to {highest:.2f})"
-        return [Finding("note", what, "read elpd_loo with care")]
-    what = f"PSIS-LOO fails for {share:.0%} of the rows (k-hat up to {highest:.2f})"
-    return [Finding("note", what, "do not use elpd_loo; score rows that are held out")]
+    return [Finding("warn", what, mend, ("parameters", "evidence", "loo"), ("predictions",))]
 
 
 def _khat_of_rows(share: float) -> list[Finding]:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import chains, results
+from . import chains
 from ._problem import Fault
 from .by_row import weighted
 from .chains import PREDICTIVE, Monitor, cores, seeded
 from .graph import compiled
 from .program import Batch, Program, over_draws
+from .psis import psis
 from .scores import Scored, auroc
 
 # Draws for each row, rows of the test set and beside it, and rows for training that are encoded.
@@ -182,7 +183,7 @@ def _summed_up(parts: Sequence[tuple[Tensor, ...]], draws: int) -> list[np.ndarr
     error = (relative.clamp(min=0) / draws).sqrt()
     tails = torch.full_like(log_p, math.nan)
     if draws >= _FOR_TAILS:
-        tails = torch.as_tensor(results.psis(weights.T.cpu().numpy())[1])
+        tails = torch.as_tensor(psis(weights.T.cpu().numpy())[1])
     found = [log_p, error, weights.mean(0), tails, *(torch.stack(m).mean(0) for m in means)]
     return [value.double().cpu().numpy() for value in found]
 

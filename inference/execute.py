@@ -15,18 +15,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from . import (
+    _form,
+    baselines,
     by_row,
     circular,
     diagnostics,
     encoded,
+    loo,
     machine,
     method,
     prepare,
     proofs,
     results,
     scores,
+    separable,
     settings,
     svi,
+    vouch,
 )
 from ._problem import Context, Finding, Problem, Refused
 from ._source import of_error, of_function
@@ -112,6 +117,12 @@ def _must_bear_gaps(problem: Problem) -> None:
         )
 
 
+def _unplated(program: Program) -> list[Finding]:
+    """A note on observations that lie in no plate, as `check` has it."""
+    found = (_form.outside_plates(site) for site in program.of("observed"))
+    return [Finding("note", *one) for one in found if one is not None]
+
+
 def _some(names: Sequence[str]) -> str:
     """The first few of many names."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
@@ -192,6 +203,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         if undrawn := Program(problem).undrawn:
             what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
             fit.findings.append(Finding("note", what))
+        fit.findings += _unplated(Program(problem))
         problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
         whole, problem = problem, problem if fit.rows is None else problem.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
@@ -205,9 +217,9 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
     found |= {"metrics": metrics, "exact": results.truth_of(fit.exact), "timing": timing}
-    trust = {purpose: answer.answer for purpose, answer in verdict.trust.items()}
-    found |= {"verdict": {"status": verdict.status, "reasons": verdict.reasons, "trust": trust}}
+    found |= {"verdict": verdict.to_json_object()}
     found["findings"] = [vars(finding) for finding in verdict.findings]
+    found["given"] = verdict.given
     return Result({**record, **found}, idata, verdict, fit.params)
 
 
@@ -220,10 +232,14 @@ def _judge(
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    metrics = results.metrics(fit, idata) | results.held_out(problem, fit, idata) | dict(codes)
+    metrics = results.metrics(fit, idata, bool(Program(problem).improper()))
+    left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
+    fit.findings += findings + separable.findings(problem, idata)
+    metrics |= left_out | results.held_out(problem, fit, idata) | dict(codes)
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
-    verdict = diagnostics.verdict(fit, idata, metrics)
+    checked = vouch.findings(problem, fit, metrics, plan.seed)
+    verdict = diagnostics.verdict(fit, idata, metrics, checked)
     if entry.metrics is not None and fit.kind != "prior":
         more = results.wanted(entry.metrics, idata, fit.params) | dict(plan.options)
         metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **more)
@@ -231,7 +247,8 @@ def _judge(
         more = results.wanted(entry.doubts, idata, fit.params) | dict(plan.options)
         doubts = [Finding("warn", *doubt) for doubt in entry.doubts(metrics, **more)]
         verdict = verdict.with_findings(doubts)
-    return verdict, metrics
+    beside, findings = baselines.compared(problem, idata)
+    return verdict.with_findings(findings), metrics | beside
 
 
 def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
@@ -287,7 +304,7 @@ def simulated(plan: Plan) -> Simulated:
         reason = entry.refuses(plan.method, options, simulated_data)
         if reason:
             raise Refused(reason)
-        known = partial(entry.exact, simulated_data, **options) if entry.exact else None
+        known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
         return replace(problem, exact=known)
 
     with machine.numbers(data.dtype):

@@ -373,7 +373,7 @@ def khat(idata: az.InferenceData, exact: Any = None) -> Figure:
     """
     groups = idata.groups()
     there = {
-        _row_khat: "loo" in groups,
+        _row_khat: _has_row_khat(idata),
         _own_khat: "rows" in groups,
         _weights: "rows" not in groups and _has_ratios(idata),
     }
@@ -381,6 +381,11 @@ def khat(idata: az.InferenceData, exact: Any = None) -> Figure:
     figure, axes = grid(len(draw), columns=2, height=2.5, gap=0.75)
     captions = [panel(ax, idata) for panel, ax in zip(draw, axes)]
     return captioned(figure, " ".join(captions), idata)
+
+
+def _has_row_khat(idata: az.InferenceData) -> bool:
+    """Whether rows were left out by weights, not in closed form."""
+    return "loo" in idata.groups() and "khat" in idata["loo"]
 
 
 def _row_khat(ax: Axes, idata: az.InferenceData) -> str:
@@ -475,9 +480,9 @@ def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
         high = max(high, evidence + 0.1 * (high - low))
     name = "ELBO" if bound else "objective"
     ax.set(xlabel="step", ylabel=f"{name} (nats)", ylim=(low, high))
-    caption = (
-        f"The {name} by step: a running mean that still climbs at the end asks for more steps. "
-    )
+    told = idata["objective"].attrs.get("outlook")
+    caption = f"The {name} by step: a good one is level at the end. "
+    caption += f"{told[0].upper()}{told[1:]}. " if told else ""
     if not bound:
         caption += "It may hold a log prior density at a point: its level alone says nothing."
     if evidence is not None:
@@ -548,6 +553,7 @@ def _fits(idata: az.InferenceData) -> Mapping[str, bool]:
         "marginals": filled and not network,
         "pair": filled and bool(values) and len(_moving(idata)) > 1,
         "prior_posterior": filled and bool(before.keys() & values.keys()),
-        "khat": bool({"loo", "rows"} & set(groups))
+        "khat": _has_row_khat(idata)
+        or "rows" in groups
         or (filled and not network and {"log_p", "log_q"} <= sampled),
     }

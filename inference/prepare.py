@@ -105,7 +105,7 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
         guides={name: _own(guide, data, options) for name, guide in entry.guides.items()},
         objectives={name: _own(aim, data, options) for name, aim in entry.objectives.items()},
-        exact=partial(entry.exact, data, **options) if entry.exact else None,
+        exact=partial(truth, entry, data, options) if entry.exact else None,
         redrawn=data.redrawn,
         test=data.test,
         beside=data.beside,
@@ -116,6 +116,15 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         dims=data.dims,
         coords=data.coords,
     )
+
+
+def truth(
+    entry: Any, data: Any, options: Mapping[str, Any], tensors: Mapping[str, Any] | None = None
+) -> Any:
+    """What the model states of the truth of its data; of `tensors` in their place, where given."""
+    if tensors:
+        data = replace(data, tensors={**data.tensors, **tensors}, test=None)
+    return entry.exact(data, **options)
 
 
 def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable:

@@ -612,6 +612,11 @@ class Program:
         trace = run(self.model, self.problem.tensors, self.assign(self.parts(u)))
         return {name: trace.nodes[name]["value"] for name in self.layout}
 
+    def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Values of the continuous latents to the unconstrained vector (d,)."""
+        given = poutine.condition(data=self.continuous(values))
+        return self._unconstrained(run(self.model, self.problem.tensors, given))
+
     def assign(self, parts: Mapping[str, Tensor]) -> Messenger:
         """The handler that gives latents the values of their unconstrained parts."""
         return _Assign(parts, self.bounds)
@@ -657,7 +662,7 @@ class Program:
         for _ in range(tries):
             yield self.random_start()
         for _ in range(0 if self.improper() else tries // 4):
-            yield self._unconstrained(run(self._own, self.problem.tensors))
+            yield self.drawn_start()
         for scale in _FURTHER:
             for _ in range(tries // 4):
                 yield (torch.rand(self.size) * 2 - 1) * scale
@@ -734,6 +739,10 @@ class Program:
 
     # -- at labels of the discrete latents ----------------------------------------------------
 
+    def drawn_start(self) -> Tensor:
+        """The unconstrained vector (d,) of a draw from the prior."""
+        return self._unconstrained(run(self._own, self.problem.tensors))
+
     def trace_at(self, u: Tensor, given: Mapping[str, Tensor] | None = None) -> poutine.Trace:
         """A run at `u` (d,) and these labels; others are drawn from their priors."""
         handlers = [poutine.condition(data=dict(given or {})), self.assign(self.parts(u))]
@@ -796,19 +805,26 @@ class Program:
         sites = self.of("deterministic", "unseen")
         return {site.name: trace.nodes[site.name]["value"] for site in sites}
 
-    def log_likelihood(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def log_likelihood(
+        self, values: Mapping[str, Tensor], tensors: Mapping[str, Any] | None = None
+    ) -> dict[str, Tensor]:
         """Log likelihood of each observation, observed site to tensor (plates), nats.
 
         Discrete latents of the rows are summed out, others are taken at their drawn values.
+
+        Args:
+            values: latents, the discrete ones too where they are not summed out.
+            tensors: other data in the place of the problem's.
         """
+        tensors = self.problem.tensors if tensors is None else tensors
         if self.sums_rows:
             observed = [site.name for site in self.of("observed")]
             scores = self.summed.parallel.log_likelihood(
-                self.problem.tensors, self.continuous(values), observed
+                tensors, self.continuous(values), observed
             )
             units = sum(self.problem.log_units.get(name, 0.0) for name in observed)
             return {name: score - units for name, score in scores.items()}
-        trace = run(self.model, self.problem.tensors, poutine.condition(data=dict(values)))
+        trace = run(self.model, tensors, poutine.condition(data=dict(values)))
         scored = discrete.factors(trace)
         return {
             site.name: scored[site.name]["log_prob"].expand(batch_shape(site))

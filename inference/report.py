@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import publish
 from ._problem import Fault
 from .terminal import layout, number
 
@@ -113,12 +114,15 @@ def report(runs: Mapping[str, Any], tables: Sequence[Comparison]) -> str:
         runs: label to run (`zoo.Run`), of any models and data.
         tables: comparisons of those that saw the same data.
     """
-    ordered = sorted(runs, key=lambda label: _GRAVEST.index(runs[label].verdict.status))
-    readings = {str(k): row["reading"] for table in tables for k, row in table.iterrows()}
-    parts = [_opening(runs), "<h2>Verdicts, the gravest first</h2>", _trusted(runs, readings)]
-    parts += ["<ul class='runs'>"]
-    parts += [_verdict(label, runs[label], readings.get(label, "")) for label in ordered]
-    parts += ["</ul>"]
+    rows = {str(k): row for table in tables for k, row in table.iterrows()}
+    statuses = {label: run.verdict.status for label, run in runs.items()}
+    statuses |= {label: row["verdict"] for label, row in rows.items() if label in runs}
+    ordered = sorted(runs, key=lambda label: _GRAVEST.index(statuses[label]))
+    parts = [_opening(runs), "<h2>Verdicts, the gravest first</h2>", "<ul class='runs'>"]
+    for label in ordered:
+        reading = rows[label]["reading"] if label in rows else ""
+        parts.append(_verdict(label, runs[label], statuses[label], reading))
+    parts += ["</ul>", f"<p><b>{escape(publish.last_line(_answers(runs, tables)))}</b></p>"]
     for table in tables:
         parts += ["<h2>Side by side</h2>", _against(table), _LEGEND, numbers_html(table)]
         parts += [_image(table.figure(kind), kind) for kind in table.figures()]
@@ -158,44 +162,22 @@ def _opening(runs: Mapping[str, Any]) -> str:
     return f"<h1>Bayes Zoo report</h1><p>{count} of {'; '.join(said)}</p>"
 
 
-def _trusted(runs: Mapping[str, Any], readings: Mapping[str, str]) -> str:
-    """Which runs to believe, in one sentence."""
-    passing = [k for k, run in runs.items() if run.verdict.status == "pass"]
-    points = [k for k in passing if runs[k].record["method"] in ("map", "mle")]
-    priors = [k for k in passing if runs[k].record["method"] == "prior"]
-    rest = [k for k in passing if k not in (*points, *priors)]
-    off = [k for k in rest if _is_off(readings.get(k, ""))]
-    sound = [k for k in rest if k not in off]
-    partly = [k for k in sound if runs[k].verdict.reasons]
-    wholly = [k for k in sound if k not in partly]
-    none = f"none of them{' without reserve' if partly else ''}"
-    said = [f"<b>Trust: {escape(', '.join(wholly)) or none}.</b>"]
-    if partly:
-        said.append(f"Passed, with reserves told below: {escape(', '.join(partly))}.")
-    if off:
-        said.append(f"Passed their own checks, yet differ: {escape(', '.join(off))}.")
-    if points:
-        said.append(f"Points without an interval: {escape(', '.join(points))}.")
-    if priors:
-        said.append(f"The prior, no posterior: {escape(', '.join(priors))}.")
-    bad = [k for k in runs if k not in passing]
-    if bad:
-        said.append(f"Do not trust: {escape(', '.join(bad))}.")
-    return f"<p>{' '.join(said)}</p>"
+def _answers(
+    runs: Mapping[str, Any], tables: Sequence[Comparison]
+) -> dict[str, Mapping[str, str]]:
+    """Label to purpose to answer: the run's own, or what a comparison left of it."""
+    own = {k: {p: one.answer for p, one in r.verdict.trust.items()} for k, r in runs.items()}
+    return own | {label: found for table in tables for label, found in table.trust.items()}
 
 
-def _is_off(reading: str) -> bool:
-    return any(word in reading for word in ("narrower", "wider", "shifted", "does not"))
-
-
-def _verdict(label: str, run: Any, reading: str) -> str:
-    reasons = list(run.verdict.reasons)
+def _verdict(label: str, run: Any, status: str, reading: str) -> str:
+    reasons = [run.verdict.headline, *run.verdict.reasons]
     if reading:
         reasons.append(
             f"Against the reference: {reading}" if reading != "the reference" else reading
         )
     listed = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
-    return f"<li>{_badge(run.verdict.status)} <b>{escape(label)}</b><ul>{listed}</ul></li>"
+    return f"<li>{_badge(status)} <b>{escape(label)}</b><ul>{listed}</ul></li>"
 
 
 def _section(label: str, run: Any) -> str:

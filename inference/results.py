@@ -26,17 +26,16 @@ from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
 from .prior import sample as prior_sample
 from .program import Program, Site, batch_shape, over_draws
+from .psis import KHAT_MAX, psis
 from .scores import Scored, log_predictive, predictions, scored
 
 HDI_PROB = 0.94
-# Above it importance weights cannot be trusted: Vehtari et al. (2024), arXiv:1507.02646.
-KHAT_MAX = 0.7
 # Replicated data sets that stand behind a point estimate's predictive distribution.
 _PLUG_IN_DRAWS = 1000
 # Elements of a group of predictive draws; more rows than that get fewer draws.
 _GROUP_ELEMENTS = 4_000_000
 # The same for the pointwise log likelihood, from which leave-one-out is computed.
-_LIKELIHOOD_ELEMENTS = 10_000_000
+LIKELIHOOD_ELEMENTS = 10_000_000
 # Draws below which no error of an average is told.
 _FEWEST_DRAWS = 8
 # Rows whose predictions a summary shows.
@@ -87,7 +86,8 @@ def to_inference_data(
     if not problem.identified and fit.kind != "prior" and program.of("observed"):
         _add_group(idata, "predictions", xr.Dataset(predictions(problem, fit)))
     if fit.trace is not None:
-        _add_group(idata, "objective", xr.Dataset({"value": ("step", fit.trace.numpy())}))
+        steps = {"value": ("step", fit.trace.numpy())}
+        _add_group(idata, "objective", xr.Dataset(steps, attrs={"outlook": fit.outlook}))
     return idata
 
 
@@ -138,7 +138,7 @@ def _row_groups(program: Program, fit: Fit, seed: int) -> dict[str, Any]:
         elements = sum(site.value.numel() for site in program.of("observed"))
         # Given a row's own latents its density is no prediction: nothing for leave-one-out.
         if not is_of_rows(program):
-            some, kept = _thinned(draws, shape, elements, _LIKELIHOOD_ELEMENTS)
+            some, kept = _thinned(draws, shape, elements, LIKELIHOOD_ELEMENTS)
             likelihood = over_draws(program.log_likelihood, some, elements)
             groups["log_likelihood"] = _arrays(_unflatten(likelihood, kept))
         if len(program.undrawn) < len(program.of("observed")):
@@ -152,8 +152,8 @@ def _draw_groups(program: Program, fit: Fit) -> dict[str, Any]:
         if getattr(fit, name) is not None:
             stats[name] = getattr(fit, name)
     whole = {site.name for site in program.of("discrete")}
-    every = 1 if program.problem.identified else _every_kept(fit)
-    kept = {k: v[:, ::every] for k, v in fit.draws.items()}
+    step = 1 if program.problem.identified else _every_kept(fit)
+    kept = {k: v[:, ::step] for k, v in fit.draws.items()}
     posterior = {k: v.long() if k in whole else v for k, v in kept.items()}
     return {"posterior": _arrays(posterior), "sample_stats": _arrays(stats)}
 
@@ -193,12 +193,12 @@ def _thinned(
     draws: Mapping[str, Tensor], shape: tuple[int, int], elements: int, most: int
 ) -> tuple[dict[str, Tensor], tuple[int, int]]:
     """Every so many draws, that `elements` of each add up to at most `most`; their shape."""
-    every = _every(shape[0] * shape[1], elements, most)
-    some = {k: v.unflatten(0, shape)[:, ::every].flatten(0, 1) for k, v in draws.items()}
-    return some, (shape[0], -(-shape[1] // every))
+    step = every(shape[0] * shape[1], elements, most)
+    some = {k: v.unflatten(0, shape)[:, ::step].flatten(0, 1) for k, v in draws.items()}
+    return some, (shape[0], -(-shape[1] // step))
 
 
-def _every(draws: int, elements: int, most: int) -> int:
+def every(draws: int, elements: int, most: int) -> int:
     """Of how many draws one is kept, that `elements` of each add up to at most `most`."""
     return max(1, -(-draws * elements // most))
 
@@ -376,11 +376,22 @@ def hdi(draws: np.ndarray, prob: float = HDI_PROB) -> tuple[np.ndarray, np.ndarr
 _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
 
 
-def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
-    """The metrics that apply to a fit: log_evidence, elbo, khat, elpd_loo and its kin.
+def log_evidence(log_ratios: Tensor) -> float | None:
+    """Log of the mean of importance weights p / q, Pareto-smoothed; None where these fail."""
+    ratios = log_ratios.numpy()
+    if np.ptp(ratios) <= 1e-6:  # weights that are equal up to rounding have no tail
+        return float(ratios.mean())
+    smoothed, khat = psis(ratios)
+    if not khat < KHAT_MAX:
+        return None
+    return float(np.logaddexp.reduce(smoothed) - np.log(len(ratios)))
 
-    What stands behind them is kept in `idata`, to be drawn: `khat` as an attribute, leave-one-out
-    of each row as a group `loo`, variables `elpd` (nats) and `khat`.
+
+def metrics(fit: Fit, idata: az.InferenceData, improper: bool = False) -> dict[str, float]:
+    """The metrics that apply to a fit: log_evidence, elbo, khat; leave-one-out is in `loo.py`.
+
+    A guide's log evidence is by importance weights, where their k-hat allows. What stands behind
+    them is kept in `idata`, to be drawn: `khat` as an attribute.
     """
     found = dict(fit.metrics)
     if fit.log_ratios is not None:
@@ -397,56 +408,11 @@ def metrics(fit: Fit, idata: az.InferenceData) -> dict[str, float]:
         # Weights that are equal up to rounding have no tail, whatever is fitted to their noise.
         if "khat" not in found:
             found["khat"] = float(psis(ratios)[1]) if np.ptp(ratios) > 1e-6 else 0.0
+            estimate = None if improper else log_evidence(fit.log_ratios)
+            if estimate is not None and found["khat"] < KHAT_MAX:
+                found.setdefault("log_evidence", estimate)
         idata.attrs["khat"] = found["khat"]
-    approximate = fit.kind == "independent" and "predictions" in idata.groups()
-    sampled = fit.kind in ("chains", "independent") and not approximate
-    if sampled and "log_likelihood" in idata.groups():
-        found |= _loo(fit, idata, found.get("khat"))
     return found
-
-
-def _loo(fit: Fit, idata: az.InferenceData, khat: float | None) -> dict[str, float]:
-    """PSIS-LOO (Vehtari, Gelman and Gabry 2017); a guide's draws carry log p - log q too."""
-    rows = pointwise(idata)  # (rows, draws)
-    if len(rows) < 2 or (khat is not None and not khat < KHAT_MAX):
-        return {}
-    weights = -rows
-    if fit.log_q is not None:
-        every = _every(fit.log_p.numel(), len(rows), _LIKELIHOOD_ELEMENTS)
-        weights = weights + (fit.log_p - fit.log_q)[:, ::every].flatten().numpy()
-    smoothed, tails = psis(weights)
-    # Rows that every draw predicts alike have no tail to fit, and need none: ArviZ says inf, nan.
-    level = np.ptp(weights, axis=1) < 1e-2
-    tails = np.where(level, 0.0, tails)
-    smoothed = np.where(level[:, None], weights, smoothed)
-    each = _log_mean_weighted(rows, smoothed)
-    full = _log_mean_weighted(rows, None if fit.log_q is None else weights + rows)
-    _add_group(idata, "loo", xr.Dataset({"elpd": ("row", each), "khat": ("row", tails)}))
-    return {
-        "elpd_loo": float(each.sum()),
-        "elpd_loo_se": float(np.sqrt(len(each) * each.var())),
-        "p_loo": float((full - each).sum()),
-        "loo_khat_max": float(np.max(tails)),
-        "loo_khat_high": float((tails > KHAT_MAX).mean()),
-    }
-
-
-def psis(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto-smoothed log weights and k-hat; ArviZ 0.x takes log weights, not minus them."""
-    with np.errstate(all="ignore"):  # the fit of a wild tail overflows on its way to a large k
-        return az.psislw(log_weights)
-
-
-def _log_mean_weighted(rows: np.ndarray, log_weights: np.ndarray | None) -> np.ndarray:
-    """log of the weighted mean likelihood of each row; equal weights when None."""
-    if log_weights is None:
-        return _log_sum_exp(rows) - np.log(rows.shape[1])
-    return _log_sum_exp(rows + log_weights) - _log_sum_exp(log_weights)
-
-
-def _log_sum_exp(values: np.ndarray) -> np.ndarray:
-    """By torch, which is ten times as fast as SciPy here."""
-    return torch.as_tensor(values).logsumexp(1).numpy()
 
 
 def held_out(problem: Problem, fit: Fit, idata: az.InferenceData) -> dict[str, float]:
@@ -464,29 +430,6 @@ def kept(found: Scored, idata: az.InferenceData) -> dict[str, float]:
 def judged(idata: az.InferenceData) -> xr.Dataset:
     """The quantities that a result is judged by: the posterior's, a network's predictions."""
     return idata["predictions" if "predictions" in idata.groups() else "posterior"]
-
-
-def pointwise(idata: az.InferenceData) -> np.ndarray:
-    """Log likelihood by observation, (rows, draws); sites of the same plates summed by row.
-
-    Rows that a mask takes out of the density are no observations.
-    """
-    sites = idata["log_likelihood"].data_vars
-    parts = [
-        np.moveaxis(v.values.reshape(v.shape[0] * v.shape[1], -1), 0, 1) for v in sites.values()
-    ]
-    seen = [_is_seen(idata, name, value.ndim - 2) for name, value in sites.items()]
-    if len({v.dims[2:] for v in sites.values()}) == 1:
-        return sum(parts)[np.any(seen, axis=0)]
-    return np.concatenate(parts)[np.concatenate(seen)]
-
-
-def _is_seen(idata: az.InferenceData, name: str, plates: int) -> np.ndarray:
-    """Whether an observation, of the first so many dimensions, is there: not all of it NaN."""
-    if "observed_data" not in idata.groups():
-        return np.ones(idata["log_likelihood"][name].shape[2:], bool).ravel()
-    value = idata["observed_data"][name]
-    return value.notnull().any(value.dims[plates:]).values.ravel()
 
 
 def next_row(

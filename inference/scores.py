@@ -183,8 +183,9 @@ def scored(problem: Problem, fit: Fit) -> Scored:
     `held_out`: `probability` (row_test, class), `label` (row_test). Of a network also what is
     lost by a single draw, and by the mean weights, in place of all draws; entropy and mutual
     information; on rows of another kind how well they tell them apart (AUROC). Of a network that
-    predicts numbers coverage_90, aleatoric and epistemic (variances, in the data's units), their
-    rows in the group `held_out_numbers`, and along a line in the group `line`.
+    predicts numbers coverage_90, rmse, aleatoric and epistemic (variances), in the data's units,
+    their rows in the group `held_out_numbers`, and along a line in the group `line`. Of all the
+    group `elpd_test`: `elpd` (row_test), the log predictive density of each row, nats.
     """
     if problem.test is None or fit.kind == "prior":
         return Scored({}, {})
@@ -203,6 +204,7 @@ def _scored(program: Program, draws: Mapping[str, Tensor]) -> Scored:
         found = _of_numbers(program, draws)
         if problem.plane is not None and found.groups:
             found.groups["line"] = _along(problem, draws)
+        found.groups["elpd_test"] = _by_row(each)
         return Scored({"elpd_test": float(each.sum())} | found.metrics, found.groups)
     found = classes(program, draws)
     labels = _labels(program)
@@ -210,7 +212,7 @@ def _scored(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     metrics = _of_classes(found.probability, truth)
     kept = {"probability": (("row_test", "class"), found.probability)}
     kept["label"] = ("row_test", truth)
-    groups = {"held_out": kept}
+    groups = {"held_out": kept, "elpd_test": _by_row(log_scores(found.probability, truth))}
     if not problem.identified:
         metrics |= _of_draws(program, found, draws, truth)
         kept["mutual_information"] = ("row_test", found.mutual_information)
@@ -220,6 +222,11 @@ def _scored(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     if problem.plane is not None:
         groups["plane"] = _drawn(problem, draws)
     return Scored(metrics, groups)
+
+
+def _by_row(each: np.ndarray) -> dict[str, Any]:
+    """The group of each row's log predictive density, nats (rows,)."""
+    return {"elpd": ("row_test", each)}
 
 
 def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
@@ -245,9 +252,11 @@ def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
         "aleatoric": unit * variance.mean(0).numpy(),
         "epistemic": unit * loc.var(0, correction=0).numpy(),
         "cdf": below.mean(0).numpy(),
+        "error": np.sqrt(unit) * (site.value.numpy() - loc.mean(0).numpy()),
     }
     inside = np.abs(rows["cdf"] - 0.5) <= _CENTRAL / 2
     metrics = {f"coverage_{100 * _CENTRAL:.0f}": float(inside.mean())}
+    metrics["rmse"] = float(np.sqrt((rows["error"] ** 2).mean()))
     metrics["aleatoric"] = float(rows["aleatoric"].mean())
     if len(loc) > 1:
         metrics["epistemic"] = float(rows["epistemic"].mean())

@@ -289,7 +289,7 @@ def begin(
 
 
 # What a record has once there is a result.
-_FOUND = ("verdict", "findings", "metrics", "files")
+_FOUND = ("verdict", "findings", "given", "metrics", "files")
 
 
 def _put_begun(

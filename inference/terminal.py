@@ -234,6 +234,7 @@ _CELLS: tuple[dict[str, tuple[str, ...]], ...] = (
         "gap": ("gap",),
         "log Bayes factor": ("log_bayes_factor",),
         "elpd_loo": ("elpd_loo", "elpd_loo_se"),
+        "less best": ("elpd_diff", "elpd_diff_se"),
         "elpd_test": ("elpd_test",),
         "accuracy": ("accuracy",),
         "log_score": ("log_score",),
@@ -278,7 +279,8 @@ def _cell(row: pd.Series, names: Sequence[str]) -> str:
 def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
     """Print `PASS`, `WARN` or `FAIL` and the reasons, one a line."""
     status = verdict["status"]
-    out.print(Text(status.upper(), style=_COLOURS[status]))
+    head = Text(status.upper(), style=_COLOURS[status])
+    out.print(head + Text(f"  {verdict['headline']}" if "headline" in verdict else ""))
     for reason in verdict["reasons"]:
         out.print(Text(f"  - {reason}"), soft_wrap=True)
 

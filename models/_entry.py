@@ -136,12 +136,15 @@ class Exact:
         marginals: scalar name as in the summary (`pi`, `w[bmi]`) to a frozen scipy distribution.
         log_evidence: log p(data), nats; None where nothing is observed makes it meaningless.
         predictive: observed site to a frozen scipy distribution of one new observation.
+        leave_one_out: gives log p(y_i | the other rows) of each row, (n,), nats, in the user's
+            units; None leaves it to the evidence of the data without each row.
     """
 
     sample: Callable[[int, np.random.Generator], Mapping[str, np.ndarray]]
     marginals: Mapping[str, Any] = field(default_factory=dict)
     log_evidence: float | None = None
     predictive: Mapping[str, Any] = field(default_factory=dict)
+    leave_one_out: Callable[[], np.ndarray] | None = None
 
 
 def _never(method: str, options: Mapping[str, Any], data: Data) -> None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pyro
 import pyro.distributions as dist
-from scipy import stats
+from scipy import special, stats
 
 from ._entry import Data, Entry, Exact
 from ._exact import Gridded, NormalMixture
@@ -168,7 +168,59 @@ def exact(data: Data, *, noise: float | None, prior_scale: float) -> Exact:
         sample=lambda n, rng: _sample(posterior, sigma, noise, n, rng),
         marginals=_marginals(posterior, grid, density, sigma, data.coords["feature"]),
         log_evidence=float(peak + np.log(mass) - len(y) * np.log(data.units["y"][1])),
+        leave_one_out=lambda: _leave_one_out(posterior, x, y, noise) - np.log(data.units["y"][1]),
     )
+
+
+def _leave_one_out(
+    posterior: _Posterior, x: np.ndarray, y: np.ndarray, noise: float | None
+) -> np.ndarray:
+    """log p(y_i | the other rows), (n,); for unknown noise by quadrature over log sigma.
+
+    Args:
+        posterior: of all rows.
+        x: features, (n, k).
+        y: target, (n,).
+        noise: sigma, if it is known.
+    """
+    along = np.column_stack([x, np.ones(len(x))]) @ posterior.vectors  # (n, k + 1)
+    if noise is not None:
+        return _without_row(posterior, along, y, np.array([noise]))[:, 0]
+
+    def log_joint(sigma: np.ndarray) -> np.ndarray:
+        """log p(sigma, y), and for each row that of the others, (n + 1, m)."""
+        of_all = posterior.log_evidence(sigma) + stats.halfnorm.logpdf(sigma) + np.log(sigma)
+        return np.vstack([of_all, of_all - _without_row(posterior, along, y, sigma)])
+
+    # Without an outlier the noise may be far less: a range that holds the mass of all.
+    wide = np.geomspace(1e-4, 1e2, 201)
+    values = log_joint(wide)
+    inside = np.flatnonzero((values > values.max(1, keepdims=True) - 40).any(0))
+    ends = wide[[max(inside[0] - 1, 0), min(inside[-1] + 1, len(wide) - 1)]]
+    of_all, *others = special.logsumexp(log_joint(np.geomspace(*ends, 501)), axis=1)
+    return of_all - np.array(others)
+
+
+def _without_row(
+    posterior: _Posterior, along: np.ndarray, y: np.ndarray, sigma: np.ndarray
+) -> np.ndarray:
+    """log p(y_i | the other rows, sigma), (n, m), by a row's residual and its leverage h_i.
+
+    It is Normal with mean y_i - e_i / (1 - h_i) and variance sigma^2 / (1 - h_i) (Rasmussen and
+    Williams 2006, eq. 5.12, where K^-1 has the diagonal (1 - h_i) / sigma^2).
+
+    Args:
+        posterior: of all rows.
+        along: the rows' features along its eigenvectors, (n, k + 1).
+        y: target, (n,).
+        sigma: noise, (m,).
+    """
+    precision = posterior.precision(sigma)
+    kept = 1 - along**2 @ (1 / precision).T / sigma**2  # 1 - h_i, (n, m)
+    shift = posterior.projected / sigma[:, None] ** 2 / precision  # (m, k + 1)
+    residual = (y[:, None] - along @ shift.T) / kept
+    variance = sigma**2 / kept
+    return -0.5 * (np.log(2 * np.pi * variance) + residual**2 / variance)
 
 
 def _sigma_grid(posterior: _Posterior) -> np.ndarray:

@@ -58,17 +58,6 @@ def test_the_evidence_is_that_of_a_multivariate_normal_in_the_users_units():
     assert found == pytest.approx(expected, abs=1e-8)
 
 
-def closed_form_loo():
-    """log p(y_i | the other rows), by taking each row out of the Gaussian posterior."""
-    precision, shift = np.linalg.inv(COVARIANCE), DESIGN.T @ Y / NOISE**2
-    total = 0.0
-    for row, y in zip(DESIGN, Y):
-        left = np.linalg.inv(precision - np.outer(row, row) / NOISE**2)
-        mean = left @ (shift - row * y / NOISE**2)
-        total += stats.norm.logpdf(y, row @ mean, np.sqrt(NOISE**2 + row @ left @ row))
-    return total - len(Y) * np.log(Y_SCALE)
-
-
 def z_scores(run):
     """z of every mean and sd against the exact marginals, gated on ESS."""
     table, truth = run.summary(), run.exact.marginals
@@ -83,7 +72,6 @@ def test_nuts_with_known_noise():
     run = zoo.run("linear", method="nuts", noise=NOISE)
     assert run.verdict.status == "pass", run.verdict.reasons
     assert z_scores(run).max() < 5
-    assert run.metrics["elpd_loo"] == pytest.approx(closed_form_loo(), abs=0.5)
 
 
 def test_nuts_with_unknown_noise_against_the_quadrature():

@@ -42,7 +42,7 @@ BOTH = {"predictive", "updating"}
 KINDS = {
     "nuts": CHAINS | DRAWS | BOTH,
     "svi": {"objective"} | DRAWS | BOTH,
-    "exact": DRAWS | BOTH,
+    "exact": (DRAWS | BOTH) - {"khat"},  # leave-one-out in closed form has no weights
     "map": BOTH,
     "prior": {"updating"},
 }

@@ -1,4 +1,4 @@
-"""InferenceData of every method: groups, labels, log densities, leave-one-out."""
+"""InferenceData of every method: groups, labels, log densities."""
 
 from __future__ import annotations
 
@@ -68,25 +68,6 @@ def test_predictions_follow_the_posterior(runs):
     )
 
 
-def test_leave_one_out_equals_arviz_and_the_closed_form(runs):
-    run = runs["nuts"]
-    loo = az.loo(run.idata)
-    assert run.metrics["elpd_loo"] == pytest.approx(loo.elpd_loo, abs=0.02)
-    heads, tails = 2, 1
-    exact = heads * np.log(heads / (heads + tails + 1)) + np.log(1 / 4)
-    for method in ("exact", "svi", "nuts"):
-        assert runs[method].metrics["elpd_loo"] == pytest.approx(exact, abs=0.25), method
-    assert "elpd_loo" not in runs["map"].metrics
-
-
-def test_leave_one_out_is_kept_by_row(runs):
-    for method in ("nuts", "svi", "exact"):
-        rows, metrics = runs[method].idata["loo"], runs[method].metrics
-        assert rows["elpd"].values.sum() == pytest.approx(metrics["elpd_loo"], rel=1e-12)
-        assert rows["khat"].values.max() == metrics["loo_khat_max"]
-        assert rows["elpd"].dims == ("row",) and rows.sizes["row"] == 3
-
-
 def test_held_out_probabilities_are_kept_and_survive_a_file(tmp_path):
     run = zoo.run("logistic", method="map", split=0.2, features="mean radius")
     (tmp_path / "idata.nc").write_bytes(results.netcdf(run.idata))
@@ -133,15 +114,6 @@ def test_files_keep_every_bit_and_labels(runs, tmp_path):
         results.read(path)
 
 
-def test_rows_of_several_sites_are_summed_where_they_match():
-    groups = {"a": np.ones((1, 2, 3)), "b": 2 * np.ones((1, 2, 3))}
-    same = {"a": ["row"], "b": ["row"]}
-    idata = az.from_dict(log_likelihood=groups, dims=same)
-    np.testing.assert_array_equal(results.pointwise(idata), np.full((3, 2), 3.0))
-    idata = az.from_dict(log_likelihood=groups, dims={"a": ["row"], "b": ["other"]})
-    assert results.pointwise(idata).shape == (6, 2)
-
-
 @pytest.mark.parametrize(("k", "trusted"), [(0.3, True), (0.5, True), (0.9, False), (1.2, False)])
 def test_khat_finds_the_known_tail_of_the_weights(k, trusted):
     # exp(k E) with E standard exponential is Pareto, and its tail index is k.
@@ -173,15 +145,3 @@ def test_the_scalars_of_a_site_are_named_as_in_a_summary():
     names = results.cell_names(Program(problem), "w")
     assert names[:2] == ["w[age]", "w[sex]"] and len(names) == 10
     assert results.cell_names(Program(problem), "b") == ["b"]
-
-
-def test_rows_that_every_draw_predicts_count_in_loo():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(-1, 0.1, (4, 250, 20))
-    # So level that no tail can be fitted, or a wild one.
-    rows[..., 3] = -1e-30 * rng.exponential(size=(4, 250))
-    rows[..., 4] = -1e-14 * rng.exponential(size=(4, 250)) ** 8
-    idata = az.from_dict(log_likelihood={"y": rows})
-    found = results._loo(Fit(draws={}, kind="chains"), idata, None)
-    assert found["elpd_loo"] == pytest.approx(-18, abs=0.5) and found["p_loo"] > 0
-    assert found["loo_khat_high"] == 0

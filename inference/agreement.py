@@ -1,0 +1,125 @@
+"""How far two samples of the posterior are apart in what they predict of the rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .prepare import observed_keys
+from .program import Program, over_draws
+from .scores import class_probabilities, is_classes, of_rows
+
+# Rows that are looked at, and the fewest and most draws of each sample, of rows that are together
+# so many numbers.
+_ROWS, _FEWEST, _MOST, _NUMBERS = 200, 512, 8192, 200_000
+# Observations that are drawn, of all rows together.
+_VALUES = 400
+
+
+def total_variation(
+    program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+) -> float | None:
+    """Mean over rows of the total variation of two predictive distributions, less its noise.
+
+    Of classes half the sum of the differences of their probabilities. Of other observations the
+    mean of |p - q| / (p + q) over values drawn from both, p and q the densities of the mixtures
+    over draws.
+
+    Args:
+        program: the model and its rows, of which at most 200 are looked at.
+        ours, theirs: latents (S, *shape), the continuous ones.
+
+    Returns:
+        0 to 1; None where observations cannot be drawn, or are no data that were given.
+    """
+    program = _of_some_rows(program)
+    numbers = sum(site.value.numel() for site in program.of("observed"))
+    most = max(_FEWEST, min(_MOST, _NUMBERS // max(numbers, 1)))
+    ours, theirs = (_some(part, most) for part in (ours, theirs))
+    if is_classes(program):
+        return _of_classes(program, ours, theirs)
+    keys = observed_keys(program.sites, program.problem.tensors)
+    observed = program.of("observed")
+    if program.undrawn or set(keys) != {site.name for site in observed}:
+        return None
+    return _of_values(program, keys, ours, theirs)
+
+
+def _of_some_rows(program: Program) -> Program:
+    """The program of evenly chosen rows, where rows stand for themselves."""
+    problem = program.problem
+    if problem.rows is None or problem.n <= _ROWS or any(s.plates for s in program.of("latent")):
+        return program
+    every = -(-problem.n // _ROWS)
+    return of_rows(problem, {key: problem.tensors[key][::every] for key in problem.rows[1]})
+
+
+def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
+    count = len(next(iter(draws.values())))
+    pick = torch.linspace(0, count - 1, min(count, most)).round().long()
+    return {name: value[pick].to(torch.get_default_dtype()) for name, value in draws.items()}
+
+
+def _of_classes(
+    program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+) -> float:
+    one, other = (
+        over_draws(lambda v: class_probabilities(program, v), part, program.elements)
+        for part in (ours, theirs)
+    )
+    noise = 0.5 * (other[::2].mean(0) - other[1::2].mean(0)).abs().sum(-1).mean()
+    gap = 0.5 * (one.mean(0) - other.mean(0)).abs().sum(-1).mean()
+    return float(gap - noise * _share_of_noise(one))
+
+
+def _share_of_noise(ours: Tensor) -> float:
+    """How much two samples differ by chance, as a share of how much the halves of one do.
+
+    A half has twice the variance of a whole, and there are two halves; a point has none.
+    """
+    return math.sqrt(0.5) if len(ours) > 1 else 0.5
+
+
+def _of_values(
+    program: Program,
+    keys: Mapping[str, str],
+    ours: Mapping[str, Tensor],
+    theirs: Mapping[str, Tensor],
+) -> float:
+    elements = max(1, sum(site.value.numel() for site in program.of("observed")))
+    count = max(2, min(40, -(-_VALUES // elements)))
+    gaps, noises = [], []
+    for part in (ours, theirs):
+        for values in _predicted(program, part, count):
+            tensors = {**program.problem.tensors, **{keys[k]: v for k, v in values.items()}}
+            p, q = (_log_density(program, sample, tensors) for sample in (ours, theirs))
+            gaps.append(
+                _apart(p.logsumexp(0) - math.log(len(p)), q.logsumexp(0) - math.log(len(q)))
+            )
+            noises.append(_apart(q[::2].logsumexp(0), q[1::2].logsumexp(0)))
+    noise = torch.stack(noises).mean() * _share_of_noise(p)
+    return float(torch.stack(gaps).mean() - noise)
+
+
+def _apart(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """|p - q| / (p + q), mean over rows."""
+    return (0.5 * (log_p - log_q)).tanh().abs().nan_to_num(0.0).mean()
+
+
+def _predicted(
+    program: Program, draws: Mapping[str, Tensor], count: int
+) -> list[dict[str, Tensor]]:
+    """So many replicated data sets, each at another draw."""
+    few = _some(draws, count)
+    many = {name: value.expand(count, *value.shape[1:]) for name, value in few.items()}
+    found = over_draws(program.predictive, many if len(next(iter(few.values()))) == 1 else few)
+    return [{name: value[i] for name, value in found.items()} for i in range(count)]
+
+
+def _log_density(program: Program, draws: Mapping[str, Tensor], tensors: Mapping) -> Tensor:
+    """Log density of each observation at each draw (S, observations)."""
+    found = over_draws(lambda v: program.log_likelihood(v, tensors), draws, program.elements)
+    return torch.cat([part.reshape(len(part), -1) for part in found.values()], 1)

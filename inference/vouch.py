@@ -1,0 +1,282 @@
+"""Is an approximation's result that of the posterior? Held against short chains from its draws.
+
+Short chains of Hamiltonian Monte Carlo (`short_chains.py`) start at draws of the fit and go where
+the posterior has them. Where means and standard deviations of its latents, or what it predicts,
+are other than theirs, the fit is wrong, whatever its objective or its k-hat says; where the chains
+have forgotten their start and are still where the fit is, it is right. Where no such chains can be
+had, importance-weighted moments of its own draws stand in for them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import agreement, modes, short_chains
+from ._problem import Finding, Fit, Problem
+from .by_row import is_of_rows
+from .chains import VOUCH, seeded
+from .program import Program, over_draws
+from .psis import psis
+from .results import cell_names, log_evidence
+
+# A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
+# the posterior's.
+_SHIFT, _NARROW, _WIDE = 0.24, 0.76, 1.25
+# Beyond this error of a ratio of sds, tails are too heavy for them: quantiles are compared.
+_HEAVY = 0.06
+# Memory of the start beyond which the chains tell nothing.
+_FORGETS = 0.6
+# Total variation of predictions, mean over rows, that is no difference to a user.
+_PREDICTS = 0.02
+# Products of elements, dimensions and chains up to which chains take a second or two.
+_MOST = 3e7
+# Effective draws by importance weights that tell moments well enough, and their k-hat.
+_FEWEST, _KHAT = 400, 0.5
+# Nats by which an evidence may be off.
+_NATS = 0.4
+
+
+class Moments(NamedTuple):
+    """The fit's moments beside those of a reference, scalar by scalar, (d,) each.
+
+    Attributes:
+        shift: mean of the fit less the reference's, in sds of the reference.
+        ratio: sd of the fit over the reference's.
+        memory: the share of the fit's own error that the reference may still have; 0 is none.
+    """
+
+    shift: Tensor
+    ratio: Tensor
+    memory: Tensor
+
+    @property
+    def shifted(self) -> bool:
+        """Whether a mean is off."""
+        return bool(self.shift.abs().max() > _SHIFT)
+
+    @property
+    def wrong(self) -> bool:
+        """Whether a mean or an sd is off."""
+        return self.shifted or bool(self.ratio.min() < _NARROW or self.ratio.max() > _WIDE)
+
+    @property
+    def known(self) -> bool:
+        """Whether the reference has forgotten where it began."""
+        return bool(self.memory.max() < _FORGETS)
+
+
+def findings(
+    problem: Problem, fit: Fit, metrics: Mapping[str, float], seed: int
+) -> list[Finding] | None:
+    """What a fit may be used for, as far as that was measured.
+
+    Args:
+        problem: what was inferred, on the processor.
+        fit: what a method returned.
+        metrics: its metrics; of interest is the evidence.
+        seed: seed of the chains.
+
+    Returns:
+        None where there is nothing to measure by: k-hat alone then judges an approximation.
+    """
+    program = Program(problem)
+    if fit.kind == "prior" or fit.exact is not None or fit.status == "failed":
+        return []
+    if not problem.identified:
+        return None
+    with seeded(seed, VOUCH):
+        found = _by_chains(program, fit) if _can_be_checked(program) else None
+    if found is not None:
+        return _of_evidence(fit, metrics) + found
+    return None if fit.kind in ("chains", "point") else _by_weights(program, fit)
+
+
+def _can_be_checked(program: Program) -> bool:
+    """Whether short chains of the model take no more than a second or two."""
+    if not program.size or is_of_rows(program):
+        return False
+    return program.elements * program.size * short_chains.count(program) < _MOST
+
+
+def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
+    """What short chains say of the fit; of what is chains itself, whether it missed a mode.
+
+    None where the density is slow.
+    """
+    ours = {name: fit.draws[name].flatten(0, 1) for name in program.layout}
+    count = short_chains.count(program)
+    start = _start(program, ours, count)
+    density = short_chains.density_of(program, start)
+    if density is None:
+        return None
+    if fit.kind == "chains":
+        return modes.findings(program, density, start, density(start)[0])
+    if fit.kind == "point":
+        start = short_chains.around(density, start, count)
+    sample = short_chains.moved(density, start)
+    theirs = _constrained(program, sample.u.flatten(0, 1))
+    found = modes.findings(program, density, sample.u[-1], sample.value)
+    if program.of("observed"):
+        found += _of_predictions(program, ours, theirs)
+    if fit.kind == "point":
+        return found
+    begun = _constrained(program, sample.start)
+    moments = _moments(_flat(program, ours), _flat(program, theirs), _flat(program, begun))
+    return found + _of_parameters(program, moments, fit)
+
+
+def _start(program: Program, ours: Mapping[str, Tensor], count: int) -> Tensor:
+    """Draws of the fit, evenly chosen, in the unconstrained space (count, d)."""
+    draws = len(next(iter(ours.values())))
+    pick = torch.linspace(0, draws - 1, count).round().long()
+    if draws == 1:
+        pick = torch.zeros(1, dtype=torch.long)
+    some = {name: value[pick].to(torch.get_default_dtype()) for name, value in ours.items()}
+    return over_draws(program.unconstrain, some, program.elements)
+
+
+def _constrained(program: Program, u: Tensor) -> dict[str, Tensor]:
+    return over_draws(lambda one: program.constrain(one["u"]), {"u": u}, program.elements)
+
+
+def _flat(program: Program, values: Mapping[str, Tensor]) -> Tensor:
+    """All scalars of the continuous latents (S, cells)."""
+    return torch.cat([values[k].reshape(len(values[k]), -1) for k in program.layout], 1)
+
+
+def _moments(ours: Tensor, theirs: Tensor, begun: Tensor) -> Moments:
+    """The fit's moments beside the chains'.
+
+    Args:
+        ours: scalars of the fit's draws (S, cells).
+        theirs: of the chains (iterations x chains, cells).
+        begun: of the chains' starts (chains, cells).
+    """
+    each = theirs.unflatten(0, (-1, len(begun)))
+    sd = theirs.std(0).clamp_min(1e-300)
+    away = each - theirs.mean(0)
+    square = away.square().mean(0)
+    heavy = 0.5 * square.std(0) / sd**2 / math.sqrt(len(begun)) > _HEAVY
+    shift = torch.where(heavy, _median_shift(ours, theirs), (ours.mean(0) - theirs.mean(0)) / sd)
+    ratio = torch.where(heavy, _widths(ours) / _widths(theirs), ours.std(0) / sd)
+    from_start = begun - begun.mean(0)
+    memory = torch.maximum(_slope(from_start, away.mean(0)), _slope(from_start.square(), square))
+    return Moments(shift, ratio, memory)
+
+
+def _median_shift(ours: Tensor, theirs: Tensor) -> Tensor:
+    """The difference of medians, in sds of a normal as wide as theirs."""
+    return (ours.median(0).values - theirs.median(0).values) / (_widths(theirs) / 3.29)
+
+
+def _widths(values: Tensor) -> Tensor:
+    """From the 5 % to the 95 % quantile of each column."""
+    low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype), dim=0)
+    return (high - low).clamp_min(1e-300)
+
+
+def _slope(before: Tensor, after: Tensor) -> Tensor:
+    """Slopes of regressions of columns on columns; 0 where they cannot be told from it."""
+    before, after = before - before.mean(0), after - after.mean(0)
+    spread = before.square().mean(0).clamp_min(1e-300)
+    slope = (before * after).mean(0) / spread
+    error = (after.square().mean(0) / spread / len(before)).sqrt()
+    return torch.where(slope.abs() > 2 * error, slope, 0.0)
+
+
+# -- what is said -------------------------------------------------------------------------------
+
+
+def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding]:
+    if moments.wrong:
+        return [_wrong(program, moments, "short chains of HMC from its draws")]
+    if moments.known:
+        return []
+    by_weights = _weighted(program, fit)
+    if by_weights is None:
+        what = "short chains of HMC from its draws mix too slowly to tell whether it is right"
+        return [Finding("note", what, "compare with nuts", opens=("parameters",))]
+    return _of_weights(program, by_weights)
+
+
+def _wrong(program: Program, moments: Moments, by: str) -> Finding:
+    what = f"{_said(program, moments)}, by {by}"
+    alone = not moments.shifted
+    return Finding("warn", what, "use nuts", spoils=("parameters",), of_intervals=alone)
+
+
+def _said(program: Program, moments: Moments) -> str:
+    """The worst of the moments, in words."""
+    names = [cell for name in program.layout for cell in cell_names(program, name)]
+    said, shift = [], moments.shift.abs()
+    if moments.ratio.min() < _NARROW:
+        name = names[int(moments.ratio.argmin())]
+        said.append(f"its intervals are too narrow ({name}: {moments.ratio.min():.2f} of the sd)")
+    if moments.ratio.max() > _WIDE:
+        name = names[int(moments.ratio.argmax())]
+        said.append(f"its intervals are too wide ({name}: {moments.ratio.max():.2f} times the sd)")
+    if shift.max() > _SHIFT:
+        said.append(f"its mean of {names[int(shift.argmax())]} is off by {shift.max():.2f} sd")
+    return " and ".join(said)
+
+
+def _of_predictions(
+    program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
+) -> list[Finding]:
+    apart = agreement.total_variation(program, ours, theirs)
+    if apart is None:
+        what = "what it predicts could not be compared with short chains of HMC"
+        return [Finding("note", what, "compare with nuts", opens=("predictions",))]
+    if apart < _PREDICTS:
+        return []
+    what = f"what it predicts is off by {apart:.2g} (total variation, mean over rows)"
+    return [Finding("note", what, "use nuts", spoils=("predictions",))]
+
+
+def _of_evidence(fit: Fit, metrics: Mapping[str, float]) -> list[Finding]:
+    """Laplace's evidence beside that by importance weights, where these are even enough."""
+    if "log_evidence" not in metrics or fit.log_ratios is None or fit.log_ratios.ndim > 1:
+        return []
+    estimate = log_evidence(fit.log_ratios)
+    if estimate is None or abs(metrics["log_evidence"] - estimate) < _NATS:
+        return []
+    what = (
+        f"its log evidence is {metrics['log_evidence']:.2f}, by importance weights {estimate:.2f}"
+    )
+    return [Finding("note", what, "take the latter", spoils=("evidence",))]
+
+
+# -- by importance weights ----------------------------------------------------------------------
+
+
+def _by_weights(program: Program, fit: Fit) -> list[Finding]:
+    """What the fit's own weights say, where there are no chains."""
+    moments = _weighted(program, fit)
+    if moments is not None:
+        return _of_weights(program, moments)
+    what = "nothing measured whether it is right: the model is too large for short chains"
+    return [Finding("note", what, "compare with nuts", opens=("parameters", "predictions"))]
+
+
+def _of_weights(program: Program, moments: Moments) -> list[Finding]:
+    return [_wrong(program, moments, "its importance weights")] if moments.wrong else []
+
+
+def _weighted(program: Program, fit: Fit) -> Moments | None:
+    """The fit's moments beside those by its weights p / q; None where these are too uneven."""
+    if fit.log_p is None or fit.log_q is None or not program.layout:
+        return None
+    ratios = (fit.log_p - fit.log_q).flatten()
+    smoothed, khat = psis(ratios.numpy())
+    weights = torch.as_tensor(smoothed).softmax(0).to(ratios)
+    if not khat < _KHAT or 1 / weights.square().sum() < _FEWEST:
+        return None
+    ours = _flat(program, {name: fit.draws[name].flatten(0, 1) for name in program.layout})
+    mean = weights @ ours
+    sd = (weights @ (ours - mean).square()).sqrt().clamp_min(1e-300)
+    return Moments((ours.mean(0) - mean) / sd, ours.std(0) / sd, torch.zeros_like(sd))
