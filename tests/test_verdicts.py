@@ -12,14 +12,21 @@ from types import SimpleNamespace
 import arviz as az
 import numpy as np
 import pytest
+import torch
+from pyro import poutine
 from scipy import stats
+
+import models
+from inference import prepare, settings
+from inference.program import Program
 
 BENCH = Path(__file__).resolve().parent / "bench"
 sys.path.insert(0, str(BENCH))
 
-from verdict_case import half_of  # noqa: E402
+from verdict_case import half_of, log_density, log_joint  # noqa: E402
+from verdict_location import uniform_bound  # noqa: E402
 from verdict_models import CASES, jobs  # noqa: E402
-from verdict_score import class_of, class_of_moments, judged  # noqa: E402
+from verdict_score import class_of, class_of_moments, judged, loo_error  # noqa: E402
 from verdict_table import by_resampling, clopper_pearson, withheld, wrong_yeses  # noqa: E402
 from verdict_truth import Truth, computed, total_variation  # noqa: E402
 from verdicts import answers, lines, todo  # noqa: E402
@@ -79,6 +86,13 @@ def test_draws_that_are_off_are_wrong(truth, shift, scale, expected):
     assert found["parameters"]["class"] == expected
 
 
+def test_draws_that_are_not_finite_are_wrong(truth):
+    draws = np.zeros((1, 4000))
+    draws[0, 7] = np.nan
+    found = judged(MEAN, truth, run_of(draws))
+    assert {one["class"] for one in found.values()} == {"wrong"}
+
+
 def test_predictions_are_judged_by_total_variation(truth):
     mean, sd = closed_form()
     z = np.random.default_rng(1).standard_normal((1, 4000))
@@ -103,6 +117,19 @@ def test_numbers_are_judged_where_there_are_any(truth):
     assert judged(MEAN, truth, run)["loo"]["class"] == "right"
     run.metrics["elpd_loo"] = truth.elpd_loo + 0.5
     assert judged(MEAN, truth, run)["loo"]["class"] == "wrong"
+
+
+def test_the_error_of_loo_is_that_of_its_estimate(truth):
+    (mean, sd), y = closed_form(), MEAN.observed
+    estimates, errors = [], []
+    for seed in range(200):
+        z = np.random.default_rng(seed).standard_normal((1, 1000))
+        likelihood = stats.norm(mean + sd * z[..., None], 1).logpdf(y)
+        run = SimpleNamespace(idata=az.from_dict(log_likelihood={"y": likelihood}))
+        errors.append(loo_error(run))
+        estimates.append(-np.log(np.exp(-likelihood).mean((0, 1))).sum())
+    assert np.mean(estimates) == pytest.approx(truth.elpd_loo, abs=0.02)
+    assert np.mean(errors) == pytest.approx(np.std(estimates), rel=0.2)
 
 
 def test_a_truth_on_which_long_runs_differ_judges_nothing(truth):
@@ -162,10 +189,71 @@ def test_the_table_counts_wrong_yeses_and_right_results_without_one():
     assert (none.bad, none.of) == (1, 2)
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.priors])
+def test_a_model_is_the_same_in_pyro_and_in_numpy(name):
+    case, rng = CASES[name], np.random.default_rng(0)
+    problem = prepare.problem_of(*_entry_of(case))
+    draws = {}
+    for site, prior in case.priors.items():
+        several = prior if isinstance(prior, list) else [prior]
+        columns = [one.rvs(size=3, random_state=rng) for one in several]
+        draws[site] = columns[0] if len(columns) == 1 else np.stack(columns, -1)
+    if case.model in (uniform_bound,):
+        draws["theta"] = draws["theta"] + 4.0
+    expected = log_joint(case, draws)
+    program = Program(problem)
+    shapes = {site.name: site.value.shape for site in program.of("latent")}
+    found = [
+        program.log_joint({k: torch.tensor(v[i]).reshape(shapes[k]) for k, v in draws.items()})
+        for i in range(3)
+    ]
+    assert torch.stack(found).tolist() == pytest.approx(expected.tolist(), rel=1e-8)
+
+
+LONG = [name for name, case in CASES.items() if case.is_long and case.group == "posterior"]
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_rows_are_the_same_in_pyro_and_in_numpy(name):
+    case = CASES[name]
+    model = case.model if callable(case.model) else case.twin[0]
+    tensors = {key: torch.as_tensor(value) for key, value in case.data.items()}
+    nodes = poutine.trace(model).get_trace(**tensors)
+    nodes.compute_log_prob()
+    draws = {k: v["value"].numpy()[None] for k, v in nodes.nodes.items() if k in _drawn(nodes)}
+    rows = nodes.nodes["y"]["log_prob"].sum()
+    found = log_density(case.rows(draws), case.observed)
+    assert found.sum() == pytest.approx(rows.item(), rel=1e-8)
+
+
+def _drawn(trace):
+    """The latents of a trace, and what is made of them."""
+    sites = {**trace.nodes}
+    return [k for k, v in sites.items() if v["type"] == "sample" and _is_of_draws(v)]
+
+
+def _is_of_draws(site) -> bool:
+    return not site["is_observed"] or site["infer"].get("_deterministic", False)
+
+
+def _entry_of(case):
+    """What `prepare.problem_of` takes: the entry, its options and the data of a case."""
+    entry = models.load(case.model) if isinstance(case.model, str) else models.wrap(case.model)
+    known = settings.declared(entry.data)
+    data = {k: v for k, v in case.options.items() if k in known}
+    options = {k: s.default for k, s in settings.declared(entry.model).items()}
+    options |= {k: v for k, v in case.options.items() if k not in known}
+    return entry, options, entry.data(models.given(entry.model, case.data), **data)
+
+
 def test_families_stay_in_one_half_and_the_halves_are_alike():
-    halves = {case.family: case.half for case in CASES.values()}
-    assert all(case.half == halves[case.family] for case in CASES.values())
-    assert half_of("coin") == half_of("coin")
+    families = {case.family: case for case in CASES.values()}
+    assert all(case.half == half_of(case.family) for case in CASES.values())
+    for kind in {case.kind for case in families.values()}:
+        halves = [case.half for case in families.values() if case.kind == kind]
+        assert abs(halves.count("tuned") - halves.count("reported")) <= 2
+    sizes = [sum(case.half == half for case in CASES.values()) for half in ("tuned", "reported")]
+    assert abs(sizes[0] - sizes[1]) <= 0.1 * len(CASES)
 
 
 def test_what_is_done_is_not_done_again(tmp_path):
@@ -181,11 +269,15 @@ def test_what_is_done_is_not_done_again(tmp_path):
 @pytest.mark.slow
 def test_the_benchmark_runs_and_goes_on_where_it_was_ended(tmp_path):
     command = [sys.executable, str(BENCH / "verdicts.py"), "--out", str(tmp_path), "--jobs", "2"]
-    command += ["--models", "normal mean n=5,square equal", "--label", "test"]
+    command += ["--models", "normal mean n=5,square equal", "--label", "test"]  # 2 minutes
     first = subprocess.run(command, capture_output=True, text=True, check=True)
     done = list(lines(tmp_path / "results.jsonl"))
-    assert len(done) == sum(len(list(jobs(CASES[n]))) for n in {d["case"] for d in done}) > 50
-    assert "[square equal modes]" in first.stdout  # a single mode of two is caught, or listed
+    asked = ("normal mean n=5", "square equal")
+    assert {d["key"] for d in done} == {job.key() for name in asked for job in jobs(CASES[name])}
+    judged_ones = [d for d in done if "is" in d]
+    assert any(d["is"]["parameters"]["class"] == "right" for d in judged_ones)
+    assert any(d["is"]["parameters"]["class"] == "wrong" for d in judged_ones)
+    assert f"{len(done)} fits of 2 models" in first.stdout
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout == first.stdout
     assert len(list(lines(tmp_path / "results.jsonl"))) == len(done)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import logsumexp
 
-_DRAWS, _ROUNDS = 2000, 200
+_DRAWS, _ROUNDS = 1000, 200
 
 
 def log_evidence(

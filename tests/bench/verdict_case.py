@@ -19,7 +19,7 @@ Draws = Mapping[str, np.ndarray]  # site to draws (S, *shape)
 Kind = Literal["zoo", "location", "regression", "hierarchy", "several modes", "series", "tails"]
 
 # Chosen such that the two halves are alike in number and in kinds.
-_SALT = "0"
+_SALT = "3266"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

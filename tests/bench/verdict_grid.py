@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logsumexp
@@ -69,14 +69,19 @@ class Nodes(NamedTuple):
     error: float
 
 
-def axes(case: Case) -> dict[str, list[Axis]]:
+Axes = Mapping[str, "Axis | list[Axis]"]  # site to its coordinate, or those of a vector
+
+
+def axes(case: Case) -> Axes:
     """The coordinates of each site, from its priors' supports where the case states none."""
-    found = {}
-    for name, prior in case.priors.items():
-        several = prior if isinstance(prior, list) else [prior]
-        supports = [case.supports.get(name, one.support()) for one in several]
-        found[name] = [Axis(*map(float, support)) for support in supports]
-    return found
+
+    def axis(name: str, prior: Any) -> Axis:
+        return Axis(*map(float, case.supports.get(name, prior.support())))
+
+    return {
+        name: [axis(name, one) for one in prior] if isinstance(prior, list) else axis(name, prior)
+        for name, prior in case.priors.items()
+    }
 
 
 def quadrature(case: Case) -> Nodes:
@@ -84,17 +89,17 @@ def quadrature(case: Case) -> Nodes:
     return on_grid(lambda draws: log_joint(case, draws), axes(case))
 
 
-def on_grid(joint: Callable[[Draws], np.ndarray], of: Mapping[str, list[Axis]]) -> Nodes:
+def on_grid(joint: Callable[[Draws], np.ndarray], of: Axes) -> Nodes:
     """A density on a grid, whose box is found by itself.
 
     Args:
         joint: log density (S,) at points (S,) or (S, k) of each site.
-        of: site to its coordinates.
+        of: site to its coordinate, or those of a vector.
 
     Raises:
         ArithmeticError: the grid is too coarse.
     """
-    flat = list(itertools.chain.from_iterable(of.values()))
+    flat = _flat(of)
     boxes = [axis.box() for axis in flat]
     kept_above = _KEPT[len(flat)]
     for below in (*_BELOW, kept_above):
@@ -125,11 +130,11 @@ def _around(values: np.ndarray, lines: list[np.ndarray], below: float) -> list:
     return boxes
 
 
-def _values(joint: Callable, of: Mapping[str, list[Axis]], lines: list[np.ndarray]) -> np.ndarray:
+def _values(joint: Callable, of: Axes, lines: list[np.ndarray]) -> np.ndarray:
     """Log density with respect to u at all points of a grid; minus infinity where it has none."""
     shape = tuple(map(len, lines))
     mesh = [m.ravel() for m in np.meshgrid(*lines, indexing="ij")]
-    flat = list(itertools.chain.from_iterable(of.values()))
+    flat = _flat(of)
     slopes = sum(axis.log_slope(u) for axis, u in zip(flat, mesh))
     found = np.empty(len(mesh[0]))
     for at in range(0, len(found), _AT_ONCE):
@@ -139,13 +144,21 @@ def _values(joint: Callable, of: Mapping[str, list[Axis]], lines: list[np.ndarra
     return np.where(np.isfinite(found), found, -np.inf).reshape(shape)
 
 
-def _sites(of: Mapping[str, list[Axis]], us: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Coordinates as sites: (S,) of one coordinate, (S, k) of several."""
+def _sites(of: Axes, us: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Coordinates as sites: (S,) of scalars, (S, k) of vectors."""
     left, found = iter(us), {}
-    for name, several in of.items():
-        values = [axis.value(next(left)) for axis in several]
-        found[name] = values[0] if len(values) == 1 else np.stack(values, -1)
+    for name, one in of.items():
+        if isinstance(one, list):
+            found[name] = np.stack([axis.value(next(left)) for axis in one], -1)
+        else:
+            found[name] = one.value(next(left))
     return found
+
+
+def _flat(of: Axes) -> list[Axis]:
+    """All coordinates, in order."""
+    each = (one if isinstance(one, list) else [one] for one in of.values())
+    return list(itertools.chain.from_iterable(each))
 
 
 def resampled(nodes: Nodes, size: int) -> dict[str, np.ndarray]:

@@ -81,7 +81,8 @@ def weibull(y, left):
 
 def binomial(y):
     pi = pyro.sample("pi", dist.Beta(1.0, 1.0))
-    pyro.sample("y", dist.Binomial(5.0, pi), obs=y)
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Binomial(5.0, pi), obs=y)
 
 
 def poisson(y):

@@ -19,7 +19,8 @@ class _Worker:
 
     def __init__(self, begin: Callable[[], Callable[[Any], Any]]):
         self.pipe, theirs = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(target=_serve, args=(begin, theirs))
+        # A daemon: chains then run in it, one after another, and end with it.
+        self.process = _CONTEXT.Process(target=_serve, args=(begin, theirs), daemon=True)
         self.process.start()
         theirs.close()
         self.task: Any = None

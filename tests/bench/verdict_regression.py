@@ -12,6 +12,7 @@ import torch
 from scipy import stats
 from scipy.special import expit, log_softmax
 from verdict_case import Case, Classes, Draws, yes_or_no
+from verdict_grid import Axis, on_grid, resampled
 from verdict_known import Known, gaussian
 
 RICH = ("nuts", "laplace", "svi:normal", "svi:mvn", "svi:lowrank", "map", "mle")
@@ -214,6 +215,34 @@ _BLURRED = np.random.default_rng(14).normal(_TRUE, 0.5)
 _ON_TRUE = np.random.default_rng(15).normal(0.5 + 1.2 * _TRUE, 0.5)
 
 
+def _marginal(draws: Draws) -> np.ndarray:
+    """Log joint of a, b and the data of `measurement`, the latent of each row integrated out."""
+    a, b = draws["a"][:, None], draws["b"][:, None]
+    first = stats.norm(0, np.sqrt(1.25)).logpdf(_BLURRED)
+    slope, spread = b / 1.25, np.sqrt(b**2 + 0.25 - b**2 / 1.25)
+    second = stats.norm(a + slope * _BLURRED, spread).logpdf(_ON_TRUE)
+    prior = stats.norm(0, 2).logpdf(draws["a"]) + stats.norm(0, 2).logpdf(draws["b"])
+    return prior + (first + second).sum(1)
+
+
+def _measured() -> Known:
+    """A grid over a and b, and x given them.
+
+    Chains can be stuck in a mode of hardly any mass, b = -5.6, where x shrinks to zero.
+    """
+    real = Axis(-np.inf, np.inf)
+    nodes = on_grid(_marginal, {"a": real, "b": real})
+    draws = resampled(nodes, 40_000)
+    a, b = draws["a"][:, None], draws["b"][:, None]
+    precision = 1 + 4 + 4 * b**2
+    mean = 4 * (_BLURRED + b * (_ON_TRUE - a)) / precision
+    x = mean + np.random.default_rng(0).standard_normal(mean.shape) / np.sqrt(precision)
+    order = np.random.default_rng(1).permutation(len(x))  # the grid's own has the first a alone
+    return Known(
+        {"a": draws["a"][order], "b": draws["b"][order], "x": x[order]}, nodes.log_evidence
+    )
+
+
 def _known_noise(n: int, k: int, rho: float, noise: float) -> Case:
     """The zoo's own linear model with its noise given."""
     x = correlated(n, n, k, rho)
@@ -287,6 +316,7 @@ CASES = [
         {"x": _SPARSE, "y": _SPARSE_Y},
         lambda d: stats.norm(d["w"] @ _SPARSE.T, 1.0),
         heavy=("tau", "scale"),
+        long={"draws": 8000},
         methods=("nuts", "laplace", "svi:normal", "svi:mvn", "svi:maf", "map"),
     ),
     with_rows(
@@ -304,6 +334,7 @@ CASES = [
         measurement,
         {"seen": _BLURRED, "y": _ON_TRUE},
         lambda d: stats.norm(d["a"][:, None] + d["b"][:, None] * d["x"], 0.5),
+        exact=_measured,
         loo=False,
         batches=False,
         methods=("nuts", "laplace", "svi:normal", "svi:mvn", "svi:structured", "map"),

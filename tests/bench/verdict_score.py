@@ -63,6 +63,8 @@ def judged(case: Case, truth: Truth, run: Any) -> dict[str, dict[str, Any]]:
 def of_parameters(case: Case, truth: Truth, run: Any) -> dict[str, Any]:
     """The worst errors over the scalars, and the class that the worst of them has."""
     draws = _columns(draws_of(case, run))
+    if not all(np.isfinite(draws[name]).all() for name in truth.names):
+        return {"class": "wrong", "not_finite": True}
     independent = "diverging" not in run.idata["sample_stats"] if _has_stats(run) else True
     scores = {}
     for i, name in enumerate(truth.names):
@@ -150,7 +152,7 @@ def _effective(draws: np.ndarray, independent: bool, method: str) -> float:
 
 
 def _beyond(error: float, se: float) -> float:
-    return max(0.0, float(error) - min(2 * float(se), _MOST_EXCUSED))
+    return float(np.maximum(0.0, error - min(2 * float(se), _MOST_EXCUSED)))
 
 
 def _ratio_beyond(ratio: float, se: float) -> float:
@@ -158,7 +160,7 @@ def _ratio_beyond(ratio: float, se: float) -> float:
     excused = min(2 * float(se), _MOST_EXCUSED)
     if ratio < 1:
         return min(1.0, float(ratio) * (1 + excused))
-    return max(1.0, float(ratio) * (1 - excused))
+    return float(np.maximum(1.0, ratio * (1 - excused)))
 
 
 def _columns(draws: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -181,6 +183,8 @@ def of_predictions(case: Case, truth: Truth, run: Any) -> dict[str, Any]:
     """Total variation of the rows' predictive distributions, less twice its noise."""
     sums = _block_sums(case, truth, draws_of(case, run))
     whole = total_variation(sums.mean(0), np.array(truth.table))
+    if not np.isfinite(whole):
+        return {"class": "wrong", "not_finite": True}
     noise = _split_noise(sums) + truth.table_noise
     found = class_of("predictions", max(0.0, whole - 2 * noise))
     return {
@@ -228,7 +232,7 @@ def of_loo(truth: Truth, run: Any) -> dict[str, Any]:
     """Error of elpd_loo in its standard errors."""
     value = run.metrics["elpd_loo"]
     own = run.metrics.get("elpd_loo_mcse")
-    own = loo_error(run) if own is None else own
+    own = loo_error(run) if own is None or not np.isfinite(own) else own
     se = max(_LOO_FLOOR, float(np.hypot(own, truth.loo_se)))
     error = value - truth.elpd_loo
     return {
@@ -251,7 +255,7 @@ def loo_error(run: Any) -> float:
     shape = parts[0].shape[:2]
     likelihood = np.concatenate([p.reshape(shape[0] * shape[1], -1) for p in parts], axis=1)
     weights = np.zeros(len(likelihood))
-    stats = run.idata["sample_stats"]
+    stats = run.idata["sample_stats"] if _has_stats(run) else {}
     if "log_q" in stats and stats["log_q"].shape == shape:
         weights = (stats["log_p"].values - stats["log_q"].values).ravel()
     terms = weights[:, None] - likelihood

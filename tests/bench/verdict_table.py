@@ -90,20 +90,26 @@ def rights(lines: Iterable[Line], purpose: str) -> list[Line]:
     ]
 
 
-def wrong_yeses(lines: Iterable[Line], purpose: str) -> Rate:
+def wrong_yeses(lines: Iterable[Line], *purposes: str) -> Rate:
     """Of the results to which the verdict says yes, how many are wrong."""
-    return rate([(r["case"], class_of(r, purpose) == "wrong") for r in yeses(lines, purpose)])
+    lines = list(lines)
+    return rate(
+        [(r["case"], class_of(r, p) == "wrong") for p in purposes for r in yeses(lines, p)]
+    )
 
 
-def withheld(lines: Iterable[Line], purpose: str) -> Rate:
+def withheld(lines: Iterable[Line], *purposes: str) -> Rate:
     """Of the right results at default settings, how many get no yes."""
-    return rate([(r["case"], r["says"][purpose] != "yes") for r in rights(lines, purpose)])
+    lines = list(lines)
+    return rate([(r["case"], r["says"][p] != "yes") for p in purposes for r in rights(lines, p)])
 
 
 def table(lines: Sequence[Line]) -> str:
     """The rates by purpose and method, then each wrong yes and each right result without a yes."""
-    told = [_counts(lines), *_rates("wrong among yes", wrong_yeses, lines)]
-    told += _rates("right at default settings, but no yes", withheld, lines)
+    told = [_counts(lines), "", "Of the yeses, wrong (those at the border are in neither):"]
+    told += _rates(wrong_yeses, lines)
+    told += ["", "Of the right results at default settings, without a yes:"]
+    told += _rates(withheld, lines)
     told += ["", "Wrong, and yes:"]
     for purpose in PURPOSES:
         found = [r for r in yeses(lines, purpose) if class_of(r, purpose) == "wrong"]
@@ -118,23 +124,24 @@ def table(lines: Sequence[Line]) -> str:
 def _counts(lines: Sequence[Line]) -> str:
     refused = [line for line in lines if "refused" in line]
     late = sum("late" in line for line in refused)
-    seconds = sum(line.get("seconds", 0) for line in lines)
+    fit, judge = (sum(line.get(key, 0) for line in lines) for key in ("fit_s", "judge_s"))
+    border = {p: _at_border(lines, p) for p in PURPOSES}
     models = len({line["case"] for line in lines})
     return (
-        f"{len(lines)} fits of {models} models, {seconds:.0f} s; {len(refused)} refused or "
-        f"failed, {late} of them too late"
+        f"{len(lines)} fits of {models} models: {fit:.0f} s of fitting, {judge:.0f} s of judging; "
+        f"{len(refused)} refused or failed, {late} of them too late\n"
+        f"yes, and at the border: {', '.join(f'{p} {n}' for p, n in border.items())}"
     )
 
 
-def _rates(title: str, of: Callable, lines: Sequence[Line]) -> list[str]:
-    """A line for each purpose, and one for each method or guide below it."""
-    told = ["", title]
+def _rates(of: Callable[..., Rate], lines: Sequence[Line]) -> list[str]:
+    """A line for all, for each purpose, and below it for each method and guide."""
+    told = [f"  all: {of(lines, *PURPOSES)}"]
+    labels = sorted({_label(line) for line in lines})
     for purpose in PURPOSES:
-        border = _at_border(lines, purpose)
-        told.append(f"  {purpose}: {of(lines, purpose)}; {border} at the border")
-        for label in sorted({_label(line) for line in lines}):
-            some = [line for line in lines if _label(line) == label]
-            found = of(some, purpose)
+        told.append(f"  {purpose}: {of(lines, purpose)}")
+        for label in labels:
+            found = of([line for line in lines if _label(line) == label], purpose)
             told += [f"    {label}: {found}"] if found.of else []
     return told
 

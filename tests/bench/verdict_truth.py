@@ -24,7 +24,7 @@ _TABLE_DRAWS, _EDGE_DRAWS, _AT_ONCE = 20_000, 500, 500
 
 # A quarter of what counts as wrong: two long runs that differ by more are no truth.
 _AGREE = {"mean": 0.25 / 4, "sd": 0.25 / 4, "predictions": 0.02 / 4, "evidence": 0.5 / 4}
-_LONG = {"draws": 5000, "warmup": 1500, "chains": 4, "target_accept": 0.95}
+_LONG = {"draws": 3000, "warmup": 1000, "chains": 4, "target_accept": 0.95}
 _KHAT_LOO = 0.5
 
 
@@ -177,7 +177,7 @@ def _long(case: Case, run: Callable, seed: int) -> _Long:
     from verdict_bridge import log_evidence
 
     model, back = case.twin if case.twin is not None else (case.model, lambda draws: draws)
-    settings = {**_LONG, **case.long, "workers": 1}
+    settings = {**_LONG, **case.long}
     settings |= case.options if model is case.model else {}
     result = run(model, method="nuts", data=case.data, seed=seed, progress=False, **settings)
     own = {k: v.reshape(-1, *v.shape[2:]) for k, v in draws_of(case, result).items()}

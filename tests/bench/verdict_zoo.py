@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -107,25 +105,22 @@ def _of_classes(draws: Draws) -> Classes:
     return Classes(np.log(np.clip(whole, 1e-12, 1.0)))
 
 
-def _network(name: str, methods: tuple[str, ...], **options: Any) -> Case:
-    """A network on two moons, judged on the probabilities that it predicts."""
-    return Case(
-        name=name,
-        family="network",
-        kind="zoo",
-        model="bnn",
-        data="moons",
-        options=options,
-        group="predictions",
-        judged=(),
-        observed=np.zeros(0),
-        rows=_of_classes,
-        loo=False,
-        proper=False,
-        long={"draws": 2000, "warmup": 1000},
-        methods=methods,
-    )
-
+NETWORK = Case(
+    name="network",
+    family="network",
+    kind="zoo",
+    model="bnn",
+    data="moons",
+    options={"hidden": "3", "n": 40, "prior_scale": 1.0},
+    group="predictions",
+    judged=(),
+    observed=np.zeros(200),
+    rows=_of_classes,
+    loo=False,
+    proper=False,
+    long={"draws": 1500, "warmup": 500},
+    methods=("nuts", "laplace", "svi:local", "svi:dropout", "map"),
+)
 
 CASES = [
     _pair("gaussian y=1.5", 0.9, 1.5, ("nuts", "laplace", "svi:normal", "map", "exact")),
@@ -133,4 +128,5 @@ CASES = [
     _pair("gaussian rho=0.99", 0.99, None, ("nuts", "laplace", "svi:normal", "svi:mvn", "map")),
     _diabetes(),
     _cancer(),
+    NETWORK,
 ]

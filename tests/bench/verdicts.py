@@ -36,7 +36,7 @@ from verdict_score import PURPOSES, judged  # noqa: E402
 from verdict_table import table  # noqa: E402
 from verdict_truth import truth_of  # noqa: E402
 
-_LONGEST, _LONGEST_TRUTH = 60.0, 1800.0
+_LONGEST, _LONGEST_TRUTH = 120.0, 3600.0
 _NUMBERS = {"evidence": "log_evidence", "loo": "elpd_loo"}
 
 
@@ -68,8 +68,6 @@ def fitted(zoo: Any, job: Job, truths: Path) -> dict[str, Any]:
     case = CASES[job.case]
     began = time.perf_counter()
     settings = {**case.options, **case.settings, **job.settings}
-    if job.method == "nuts":
-        settings["workers"] = 1
     try:
         run = zoo.run(
             case.model,
