@@ -6,7 +6,6 @@ with the code under test: truths and predictive distributions are computed from 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,8 +17,13 @@ from scipy.special import logsumexp
 Draws = Mapping[str, np.ndarray]  # site to draws (S, *shape)
 Kind = Literal["zoo", "location", "regression", "hierarchy", "several modes", "series", "tails"]
 
-# Chosen such that the two halves are alike in number and in kinds.
-_SALT = "3266"
+# Families whose fits were looked at while the rules of the verdict were made.
+_TUNED = {
+    *("linear", "network", "normal", "beta", "zero of five", "poisson rate", "two normals"),
+    *("zero-inflated poisson", "uniform bound", "small scale", "scale of one", "t in conflict"),
+    *("banana", "regression", "ordinal", "softmax", "horseshoe", "sinusoid", "Cauchy pair"),
+    *("square", "schools", "funnel", "autoregression", "level"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,8 +102,7 @@ class Case:
 
 def half_of(family: str) -> str:
     """The half in which all cases of a family are: rules are tuned on one of the two alone."""
-    digest = hashlib.sha256((_SALT + family).encode()).digest()
-    return ("tuned", "reported")[digest[0] % 2]
+    return "tuned" if family in _TUNED else "reported"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from verdict_grid import Nodes, quadrature, resampled
 from verdict_known import Known
 
 CELLS = 40
+# Lengths of the middle half of a row, beyond which its tails are heavy.
+_HEAVY = 30.0
 _TABLE_DRAWS, _EDGE_DRAWS, _AT_ONCE = 20_000, 500, 500
 
 # A quarter of what counts as wrong: two long runs that differ by more are no truth.
@@ -297,9 +299,16 @@ def _predictive(case: Case, draws: Draws) -> dict[str, Any]:
 
 
 def _edges(rows: Any, n: int) -> np.ndarray:
-    """Where cells end, (n, cells - 1): even steps between the 0.1 and 99.9 % points of a row."""
+    """Where cells end, (n, cells - 1): even steps between the 0.1 and 99.9 % points of a row.
+
+    Of heavy tails these steps are coarse, and cells of one probability each are taken.
+    """
     low, high = (_quantile(rows, q, n) for q in (0.001, 0.999))
     if not is_discrete(rows):
+        middle = _quantile(rows, 0.75, n) - _quantile(rows, 0.25, n)
+        if (high - low > _HEAVY * middle).any():
+            shares = np.linspace(0.001, 0.999, CELLS - 1)
+            return np.stack([_quantile(rows, q, n) for q in shares], axis=1)
         return np.linspace(low, high, CELLS - 1, axis=1)
     span = np.maximum(np.ceil(high) - np.floor(low), CELLS - 2)
     steps = np.linspace(0, 1, CELLS - 1)
