@@ -2,18 +2,18 @@
 
 Points from the prior and elsewhere climb the density, a step of each growing while it gains. Where
 one ends in a mode of comparable mass (density and width, as Laplace's approximation has them),
-from which a straight line to the nearest draw crosses a valley, the sample does not know it.
+from which a straight line to the nearest of the sample's draws crosses a valley, the sample does
+not know it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._problem import Finding
 from .program import Program, over_draws
 
 if TYPE_CHECKING:
@@ -29,28 +29,25 @@ _LOWEST, _MODES = 40.0, 5
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
-def findings(program: Program, density: Density, u: Tensor, value: Tensor) -> list[Finding]:
-    """A warning where the sample has missed a mode.
+class Missed(NamedTuple):
+    """A mode that a sample has missed.
 
-    Args:
-        program: the model.
-        density: its unconstrained log density and gradient.
-        u: draws of the sample in the unconstrained space (S, d).
-        value: the log density there (S,).
+    Attributes:
+        top: where it is, in the unconstrained space (d,).
+        log_share: log of its mass, relative to the mode that the sample is in.
     """
-    share = missed(density, u, value, _points(program, u))
-    if share is None:
-        return []
-    what = f"the density has a mode that the draws have missed ({_chance(share)} of theirs)"
-    spoils = ("parameters", "evidence")
-    return [Finding("warn", what, "use nuts with more chains", spoils, ("predictions", "loo"))]
+
+    top: Tensor
+    log_share: float
+
+    def __str__(self) -> str:
+        times = math.exp(min(self.log_share, 5.0))
+        return (
+            f"the density has a mode that the draws have missed, of {times:.2g} times their mass"
+        )
 
 
-def _chance(log_share: float) -> str:
-    return f"of about {math.exp(min(log_share, 5.0)):.2g} times the mass"
-
-
-def _points(program: Program, u: Tensor) -> Tensor:
+def points(program: Program, u: Tensor) -> Tensor:
     """Where climbs begin: draws from the prior, the sample mirrored at the origin, and wide."""
     third = _POINTS // 3
     points = [-u[torch.linspace(0, len(u) - 1, third).long()], 4 * torch.randn(third, u.shape[1])]
@@ -60,8 +57,8 @@ def _points(program: Program, u: Tensor) -> Tensor:
     return torch.cat([part.to(u) for part in points])
 
 
-def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> float | None:
-    """The log share of mass of a mode missed, relative to the sample's; None: none was found.
+def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> Missed | None:
+    """The mode of largest mass that a sample has missed; None: none was found.
 
     Args:
         density: log density and gradient at points (m, d).
@@ -73,14 +70,15 @@ def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> float 
     begin = torch.cat([u[value.argmax()][None], points])
     tops, heights = _climbed(density, begin, scale)
     several = _several(tops, scale) & (heights > heights[0] - _LOWEST)
-    tops = tops[several]
-    missed = _valleys(density, tops, _nearby(tops, u, value, scale))
-    missed[0] = False
-    if not missed.any():
+    tops, heights = tops[several], heights[several]
+    unknown = _valleys(density, tops, u[_nearby(tops, heights, u, value, scale)])
+    unknown[0] = False
+    if not unknown.any():
         return None
     home = _mass(density, tops[0], scale)
-    share = max(_mass(density, top, scale) - home for top in tops[missed][:_MODES])
-    return share if share > _SHARE else None
+    found = [Missed(top, _mass(density, top, scale) - home) for top in tops[unknown][:_MODES]]
+    largest = max(found, key=lambda one: one.log_share)
+    return largest if largest.log_share > _SHARE else None
 
 
 def _several(tops: Tensor, scale: Tensor) -> Tensor:
@@ -106,23 +104,27 @@ def _climbed(density: Density, u: Tensor, scale: Tensor) -> tuple[Tensor, Tensor
     return u, value
 
 
-def _nearby(tops: Tensor, u: Tensor, value: Tensor, scale: Tensor) -> Tensor:
-    """The draw by which the sample may know each end (m, d): the best of those nearest to it.
+def _nearby(tops: Tensor, heights: Tensor, u: Tensor, value: Tensor, scale: Tensor) -> Tensor:
+    """The number of the draw by which the sample may know each end (m, d), (m,).
 
-    Where none is, the nearest of the better half, as one of the others may lie in a valley itself.
+    That is the best of those that are nearer to it than to other ends, if it is about as high as
+    draws of a Gaussian there are. Else the nearest of the sample's better half: a draw of the
+    other half may lie in a valley itself.
     """
     away = torch.cdist(tops / scale, u / scale)
     mine = torch.zeros_like(away, dtype=torch.bool)
     mine[away.argmin(0), torch.arange(len(u))] = True
-    best = torch.where(mine, value, -math.inf).argmax(1)
+    own, best = torch.where(mine, value, -math.inf).max(1)
+    half = u.shape[1] / 2  # a Gaussian's draws lie so many nats lower than its top, give or take
+    near = own > heights - (half + 2 * math.sqrt(half) + 1)
     nearest = torch.where(value >= value.median(), away, math.inf).argmin(1)
-    return u[torch.where(mine.any(1), best, nearest)]
+    return torch.where(near, best, nearest)
 
 
-def _valleys(density: Density, tops: Tensor, nearby: Tensor) -> Tensor:
+def _valleys(density: Density, tops: Tensor, draws: Tensor) -> Tensor:
     """Whether the straight way from each end (m, d) to a draw (m, d) crosses a valley, (m,)."""
     share = torch.linspace(0, 1, _ALONG, dtype=tops.dtype)[:, None, None]
-    values, _ = density((tops + share * (nearby - tops)).flatten(0, 1))
+    values, _ = density((tops + share * (draws - tops)).flatten(0, 1))
     values = values.nan_to_num(-math.inf).unflatten(0, (_ALONG, -1))
     return values.min(0).values < torch.minimum(values[0], values[-1]) - _VALLEY
 

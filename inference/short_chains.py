@@ -48,7 +48,7 @@ class Sample(NamedTuple):
     Attributes:
         start: where they began, (chains, d).
         u: where they were in the second part of their iterations, (iterations, chains, d).
-        value: log density where they are in the end (chains,).
+        value: log density where they began (chains,).
         slope: its gradient there (chains, d).
     """
 
@@ -149,15 +149,21 @@ def _root_of(precision: Tensor) -> Tensor:
     return vectors * torch.where(values > _WIDEST**-2, values, 1.0).rsqrt()
 
 
+def still(density: Density, points: Tensor) -> Sample:
+    """Points (chains, d) as they are, those of no finite density left out."""
+    value, slope = density(points)
+    fine = value.isfinite() & slope.isfinite().all(1)
+    return Sample(points[fine], points[fine][None], value[fine], slope[fine])
+
+
 def moved(density: Density, start: Tensor) -> Sample:
     """Hamiltonian Monte Carlo from points (chains, d), by torch's current random state.
 
     Points of no finite density are left out.
     """
-    value, slope = density(start)
-    fine = value.isfinite() & slope.isfinite().all(1)
-    u, value, slope = start[fine], value[fine], slope[fine]
-    begun, root, step = u, _from_slopes(u, slope), 1.0 / u.shape[1] ** 0.25
+    begun = still(density, start)
+    u, value, slope = begun.start, begun.value, begun.slope
+    root, step = _from_slopes(u, slope), 1.0 / u.shape[1] ** 0.25
     kept = []
     for iteration in range(_ITERATIONS):
         u, value, slope, rate = _iteration(density, u, value, slope, root, step)
@@ -167,7 +173,7 @@ def moved(density: Density, start: Tensor) -> Sample:
                 root = _from_points(u, root)
         else:
             kept.append(u)
-    return Sample(begun, torch.stack(kept), value, slope)
+    return begun._replace(u=torch.stack(kept))
 
 
 def _iteration(

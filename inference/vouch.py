@@ -23,6 +23,7 @@ from .chains import VOUCH, seeded
 from .program import Program, over_draws
 from .psis import psis
 from .results import cell_names, log_evidence
+from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
 # the posterior's.
@@ -41,6 +42,10 @@ _ITERATIONS_OF_FEW = 4
 _FEWEST, _KHAT = 400, 0.5
 # Nats by which an evidence may be off.
 _NATS = 0.4
+
+
+# Latent to draws (S, *shape).
+Tensors = Mapping[str, Tensor]
 
 
 class Moments(NamedTuple):
@@ -118,20 +123,41 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     if density is None:
         return None
     if fit.kind == "chains":
-        return modes.findings(program, density, start, density(start)[0])
-    if fit.kind == "point":
-        start = short_chains.around(density, start, count)
-    sample = short_chains.moved(density, start)
+        sample = short_chains.still(density, start)
+    else:
+        begin = short_chains.around(density, start, count) if fit.kind == "point" else start
+        sample = short_chains.moved(density, begin)
     u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
     theirs = _constrained(program, u.flatten(0, 1))
-    found = modes.findings(program, density, sample.u[-1], sample.value)
-    if program.of("observed"):
+    found = []
+    if fit.kind == "independent":
+        begun = _constrained(program, sample.start)
+        moments = _moments(_flat(program, ours), _flat(program, theirs), _flat(program, begun))
+        found += _of_parameters(program, moments, fit)
+    points = modes.points(program, sample.start)
+    other = modes.missed(density, sample.start, sample.value, points)
+    if other is not None:
+        found.append(Finding("warn", str(other), _MEND, ("parameters", "evidence"), ("loo",)))
+        theirs = _with_other(program, density, theirs, other, len(sample.start))
+    if program.of("observed") and (fit.kind != "chains" or other is not None):
         found += _of_predictions(program, ours, theirs, few)
-    if fit.kind == "point":
-        return found
-    begun = _constrained(program, sample.start)
-    moments = _moments(_flat(program, ours), _flat(program, theirs), _flat(program, begun))
-    return found + _of_parameters(program, moments, fit)
+    return found
+
+
+_MEND = "use nuts with more chains"
+
+
+def _with_other(
+    program: Program, density: Density, theirs: Tensors, other: modes.Missed, count: int
+) -> dict[str, Tensor]:
+    """Draws of which those of a mode that was missed have their share."""
+    begin = short_chains.around(density, other.top[None], count)
+    there = _constrained(program, short_chains.moved(density, begin).u.flatten(0, 1))
+    size = len(next(iter(theirs.values())))
+    mine = round(size / (1 + math.exp(other.log_share)))
+    here = torch.linspace(0, size - 1, mine).round().long()
+    pick = torch.randint(len(next(iter(there.values()))), (size - mine,))
+    return {name: torch.cat([theirs[name][here], there[name][pick]]) for name in theirs}
 
 
 def _start(program: Program, ours: Mapping[str, Tensor], count: int) -> Tensor:
