@@ -198,7 +198,8 @@ class Finding:
         level: how grave it is; `fail` says that the computation did not come to its end.
         what: what was found.
         mend: what to do about it.
-        spoils: the purposes that the result may not be used for because of it; of a `fail` all.
+        spoils: the purposes that the result may not be used for because of it; of a `fail` that
+            names none, all.
         opens: the purposes of which it leaves unknown whether the result may be used for them.
         of_intervals: whether it spoils the parameters' intervals alone, and leaves their means.
     """

@@ -25,8 +25,9 @@ def total_variation(
     theirs: Mapping[str, Tensor],
     *,
     few: bool = False,
+    less_noise: bool = True,
 ) -> float | None:
-    """Mean over rows of the total variation of two predictive distributions, less its noise.
+    """Mean over rows of the total variation of two predictive distributions.
 
     Of classes half the sum of the differences of their probabilities. Of other observations the
     mean of |p - q| / (p + q) over values drawn from both, p and q the densities of the mixtures
@@ -36,6 +37,7 @@ def total_variation(
         program: the model and its rows, of which at most 200 are looked at.
         ours, theirs: latents (S, *shape), the continuous ones.
         few: whether draws are computed one by one, so that few of them must do.
+        less_noise: whether what Monte Carlo noise adds is taken off.
 
     Returns:
         0 to 1; None where observations cannot be drawn, or are no data that were given.
@@ -47,12 +49,14 @@ def total_variation(
     most = _APART if few else max(_FEWEST, min(_MOST, _NUMBERS // (numbers * values)))
     ours, theirs = (_some(part, most) for part in (ours, theirs))
     if classes:
-        return _of_classes(program, ours, theirs)
+        gap, noise = _of_classes(program, ours, theirs)
+        return gap - noise * less_noise
     keys = observed_keys(program.sites, program.problem.tensors)
     observed = program.of("observed")
     if program.undrawn or set(keys) != {site.name for site in observed}:
         return None
-    return _of_values(program, keys, ours, theirs, values)
+    gap, noise = _of_values(program, keys, ours, theirs, values)
+    return gap - noise * less_noise
 
 
 def _of_some_rows(program: Program) -> Program:
@@ -72,14 +76,14 @@ def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
 
 def _of_classes(
     program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
-) -> float:
+) -> tuple[float, float]:
     one, other = (
         over_draws(lambda v: class_probabilities(program, v), part, program.elements)
         for part in (ours, theirs)
     )
     noise = 0.5 * (other[::2].mean(0) - other[1::2].mean(0)).abs().sum(-1).mean()
     gap = 0.5 * (one.mean(0) - other.mean(0)).abs().sum(-1).mean()
-    return float(gap - noise * _share_of_noise(one))
+    return float(gap), float(noise) * _share_of_noise(one)
 
 
 def _share_of_noise(ours: Tensor) -> float:
@@ -96,7 +100,7 @@ def _of_values(
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     count: int,
-) -> float:
+) -> tuple[float, float]:
     gaps, noises = [], []
     for part in (ours, theirs):
         for values in _predicted(program, part, count):
@@ -106,8 +110,8 @@ def _of_values(
                 _apart(p.logsumexp(0) - math.log(len(p)), q.logsumexp(0) - math.log(len(q)))
             )
             noises.append(_apart(q[::2].logsumexp(0), q[1::2].logsumexp(0)))
-    noise = torch.stack(noises).mean() * _share_of_noise(p)
-    return float(torch.stack(gaps).mean() - noise)
+    noise = float(torch.stack(noises).mean()) * _share_of_noise(p)
+    return float(torch.stack(gaps).mean()), noise
 
 
 def _apart(log_p: Tensor, log_q: Tensor) -> Tensor:

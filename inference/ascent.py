@@ -495,7 +495,7 @@ def _unfinished(
         return []
     bounds = [max(row * rows, share * size * of_rows) for row, share in (_WARNED, _FAILED)]
     level = ("note", "warn", "fail")[sum(found.ahead > bound for bound in bounds)]
-    spoils = ("evidence",) if level == "note" else ("evidence", "parameters")
+    spoils = {"note": ("evidence",), "warn": ("evidence", "parameters"), "fail": ()}[level]
     said = f"{found} ({_short(found.ahead / rows)} a row)"
     if not found.by_rate or level == "note":
         return [Finding(level, said, more, spoils=spoils)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import arviz as az
@@ -63,7 +63,7 @@ class Verdict:
         """No where a finding spoils it or the computation failed, else what they leave open."""
         ordered = sorted(self.findings, key=lambda f: -_RANK[f.level])
         for finding in ordered:
-            if finding.level == "fail" or purpose in finding.spoils:
+            if purpose in finding.spoils or (finding.level == "fail" and not finding.spoils):
                 return Answer("no", str(finding))
         if purpose in self.given:
             return self.given[purpose]
@@ -75,7 +75,9 @@ class Verdict:
         """In a sentence or two, what a person reads first."""
         failed = next((f for f in self.findings if f.level == "fail"), None)
         if failed is not None:
-            return f"Do not use it: {failed.what}."
+            used = [_PURPOSES[p] for p, found in self.trust.items() if found.answer == "yes"]
+            but = f", but for its {_listed(used)}" if used else ""
+            return f"Do not use it{but}: {failed.what}."
         if len(self.given) == len(PURPOSES) and len(set(self.given.values())) == 1:
             return f"{self.given['parameters'].because.capitalize()}."
         by = {answer: [] for answer in ("yes", "no", "not known")}
@@ -137,6 +139,7 @@ def verdict(
     idata: az.InferenceData,
     metrics: Mapping[str, float],
     checked: Sequence[Finding] | None = None,
+    alike: Callable[[], bool] = lambda: False,
 ) -> Verdict:
     """Judge a result by the rules of its kind.
 
@@ -149,10 +152,14 @@ def verdict(
         metrics: its metrics.
         checked: what a comparison with short chains found (`vouch`); None where there was none,
             so that k-hat alone judges an approximation.
+        alike: whether chains predict alike, asked where they disagree on their latents.
     """
     findings = [*fit.findings, *_finite(fit), *(checked or [])]
     if fit.kind == "chains" and not any(f.level == "fail" for f in findings):
-        findings += _mixing(idata) + _divergences(idata) + _energy(idata)
+        mixing, others = _mixing(idata), _divergences(idata) + _energy(idata)
+        if mixing and not others and alike():
+            mixing = [replace(f, spoils=("parameters", "evidence", "loo")) for f in mixing]
+        findings += mixing + others
     if "khat_high" in metrics:
         findings += _khat_of_rows(metrics["khat_high"])
     elif "khat" in metrics:

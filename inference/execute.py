@@ -239,7 +239,8 @@ def _judge(
     if entry.original is not None and data.scaling is not None and fit.kind != "prior":
         results.add_original(idata, lambda draws: entry.original(draws, data))
     checked = vouch.findings(problem, fit, metrics, plan.seed)
-    verdict = diagnostics.verdict(fit, idata, metrics, checked)
+    alike = partial(vouch.chains_predict_alike, problem, fit, plan.seed)
+    verdict = diagnostics.verdict(fit, idata, metrics, checked, alike)
     if entry.metrics is not None and fit.kind != "prior":
         more = results.wanted(entry.metrics, idata, fit.params) | dict(plan.options)
         metrics |= entry.metrics(data, results.draws_of(idata), fit.exact, **more)

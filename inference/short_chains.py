@@ -156,12 +156,8 @@ def still(density: Density, points: Tensor) -> Sample:
     return Sample(points[fine], points[fine][None], value[fine], slope[fine])
 
 
-def moved(density: Density, start: Tensor) -> Sample:
-    """Hamiltonian Monte Carlo from points (chains, d), by torch's current random state.
-
-    Points of no finite density are left out.
-    """
-    begun = still(density, start)
+def moved(density: Density, begun: Sample) -> Sample:
+    """Hamiltonian Monte Carlo from where a sample is `still`, by torch's current random state."""
     u, value, slope = begun.start, begun.value, begun.slope
     root, step = _from_slopes(u, slope), 1.0 / u.shape[1] ** 0.25
     kept = []

@@ -40,6 +40,8 @@ _MOST = 3e7
 _ITERATIONS_OF_FEW = 4
 # Effective draws by importance weights that tell moments well enough, and their k-hat.
 _FEWEST, _KHAT = 400, 0.5
+# Chains that are needed to say anything.
+_FEW = 32
 # Nats by which an evidence may be off.
 _NATS = 0.4
 
@@ -103,6 +105,28 @@ def findings(
     return None if fit.kind in ("chains", "point") else _by_weights(program, fit)
 
 
+def chains_predict_alike(problem: Problem, fit: Fit, seed: int) -> bool:
+    """Whether each chain predicts the rows as the others do, beyond all noise.
+
+    Chains may disagree on latents that can be swapped, or have either sign, and agree on this.
+    """
+    program = Program(problem)
+    chains = len(next(iter(fit.draws.values())))
+    if chains < 2 or not program.of("observed") or not _can_be_checked(program):
+        return False
+    few = not short_chains.together(program, torch.zeros(2, program.size))
+    latents = {name: fit.draws[name] for name in program.layout}
+    with seeded(seed, VOUCH):
+        for chain in range(chains):
+            rest = [i for i in range(chains) if i != chain]
+            one = {name: value[chain] for name, value in latents.items()}
+            other = {name: value[rest].flatten(0, 1) for name, value in latents.items()}
+            apart = agreement.total_variation(program, one, other, few=few, less_noise=False)
+            if apart is None or apart > _PREDICTS:
+                return False
+    return True
+
+
 def _can_be_checked(program: Program) -> bool:
     """Whether short chains of the model take no more than a second or two."""
     if not program.size or is_of_rows(program):
@@ -113,7 +137,7 @@ def _can_be_checked(program: Program) -> bool:
 def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     """What short chains say of the fit; of what is chains itself, whether it missed a mode.
 
-    None where the density is slow.
+    None where the density is slow, or has no value at nearly all of the draws.
     """
     ours = {name: fit.draws[name].flatten(0, 1) for name in program.layout}
     few = not short_chains.together(program, _start(program, ours, 2))
@@ -122,11 +146,13 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     density = short_chains.density_of(program, start)
     if density is None:
         return None
-    if fit.kind == "chains":
-        sample = short_chains.still(density, start)
-    else:
-        begin = short_chains.around(density, start, count) if fit.kind == "point" else start
-        sample = short_chains.moved(density, begin)
+    if fit.kind == "point":
+        start = short_chains.around(density, start, count)
+    sample = short_chains.still(density, start)
+    if len(sample.start) < _FEW:
+        return None
+    if fit.kind != "chains":
+        sample = short_chains.moved(density, sample)
     u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
     theirs = _constrained(program, u.flatten(0, 1))
     found = []
@@ -151,7 +177,7 @@ def _with_other(
     program: Program, density: Density, theirs: Tensors, other: modes.Missed, count: int
 ) -> dict[str, Tensor]:
     """Draws of which those of a mode that was missed have their share."""
-    begin = short_chains.around(density, other.top[None], count)
+    begin = short_chains.still(density, short_chains.around(density, other.top[None], count))
     there = _constrained(program, short_chains.moved(density, begin).u.flatten(0, 1))
     size = len(next(iter(theirs.values())))
     mine = round(size / (1 + math.exp(other.log_share)))

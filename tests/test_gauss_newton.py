@@ -121,8 +121,9 @@ def test_moons_from_end_to_end():
     at_mode = zoo.run("bnn", method="map", **how)
     found = {kind: zoo.run("bnn", method="laplace", structure=kind, **how) for kind in KINDS}
     for kind, run in found.items():
-        assert run.verdict.status == "pass"
-        assert f"structure={kind}" in run.verdict.reasons[0]
+        # Without correlations it predicts worse than a linear model, and is told so.
+        assert run.verdict.status == ("warn" if kind == "diagonal" else "pass")
+        assert any(f"structure={kind}" in reason for reason in run.verdict.reasons)
         assert run.record["settings"]["structure"] == kind
         assert run.record["point"] == {}
         assert "khat" not in run.metrics

@@ -29,12 +29,14 @@ def test_the_conditional_is_that_of_the_joint_by_quadrature(source, latent):
     assert truth.log_evidence == pytest.approx(np.log(evidence), abs=1e-9)
 
 
-def test_mean_field_is_too_narrow_and_k_hat_says_so():
+def test_mean_field_is_too_narrow_and_the_verdict_says_so():
     run = zoo.run("gaussian", guide="normal")
     sds = run.summary()["sd"]
     assert sds.to_numpy() == pytest.approx(np.sqrt(1 - 0.9**2), abs=0.02)
     assert run.verdict.status == "warn"
-    assert "k-hat" in run.verdict.reasons[0]
+    assert "too narrow" in run.verdict.reasons[0]
+    assert any("k-hat" in reason for reason in run.verdict.reasons)
+    assert "Trust its means. Do not trust its intervals." in run.verdict.headline
     assert run.metrics["khat"] >= 0.7
     error = 5 * run.metrics["elbo_se"] + 0.005  # Monte Carlo error, and the fit's own residue
     assert run.metrics["elbo"] == pytest.approx(-GAP, abs=error)

@@ -70,7 +70,9 @@ def z_scores(run):
 
 def test_nuts_with_known_noise():
     run = zoo.run("linear", method="nuts", noise=NOISE)
-    assert run.verdict.status == "pass", run.verdict.reasons
+    # This noise is wider than the residuals: right about the model, and worse than a plain one.
+    assert run.verdict.trust["parameters"].answer == "yes", run.verdict.reasons
+    assert "worse than a linear model" in run.verdict.reasons[0]
     assert z_scores(run).max() < 5
 
 

@@ -55,7 +55,7 @@ def test_a_model_that_branches_on_a_latent_has_no_quick_density():
 def test_chains_that_begin_too_narrow_and_shifted_end_in_the_posterior():
     with seeded(0, 0):
         start = LOC + 0.5 + 0.4 * COVARIANCE.diagonal().sqrt() * torch.randn(1000, 3)
-        sample = short_chains.moved(gaussian, start)
+        sample = short_chains.moved(gaussian, short_chains.still(gaussian, start))
     u = sample.u.flatten(0, 1)
     sds = COVARIANCE.diagonal().sqrt()
     assert ((u.mean(0) - LOC) / sds).abs().max() < 5 / np.sqrt(1000)
@@ -71,7 +71,7 @@ def test_points_without_a_density_are_left_out():
 
     with seeded(1, 0):
         start = LOC + torch.randn(400, 3)
-        sample = short_chains.moved(cut, start)
+        sample = short_chains.moved(cut, short_chains.still(cut, start))
     assert len(sample.start) == int((start[:, 0] <= LOC[0]).sum())
     assert (sample.u[..., 0] <= LOC[0]).all()
 
