@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ from .short_chains import Density
 _SHIFT, _NARROW, _WIDE = 0.24, 0.76, 1.25
 # Beyond this error of a ratio of sds, tails are too heavy for them: quantiles are compared.
 _HEAVY = 0.06
+# From 5 to 95 % of a normal, in its sds.
+_SDS_OF_WIDTH = 3.29
 # Memory of the start beyond which the chains tell nothing.
 _FORGETS = 0.6
 # Total variation of predictions, mean over rows, that is no difference to a user.
@@ -44,7 +47,6 @@ _FEWEST, _KHAT = 400, 0.5
 _FEW = 32
 # Nats by which an evidence may be off.
 _NATS = 0.4
-
 
 # Latent to draws (S, *shape).
 Tensors = Mapping[str, Tensor]
@@ -218,22 +220,22 @@ def _moments(ours: Tensor, theirs: Tensor, begun: Tensor) -> Moments:
     away = each - theirs.mean(0)
     square = away.square().mean(0)
     heavy = 0.5 * square.std(0) / sd**2 / math.sqrt(len(begun)) > _HEAVY
-    shift = torch.where(heavy, _median_shift(ours, theirs), (ours.mean(0) - theirs.mean(0)) / sd)
-    ratio = torch.where(heavy, _widths(ours) / _widths(theirs), ours.std(0) / sd)
+    shift, ratio = (ours.mean(0) - theirs.mean(0)) / sd, ours.std(0) / sd
+    if heavy.any():
+        shift[heavy], ratio[heavy] = _by_quantiles(ours[:, heavy], theirs[:, heavy])
     from_start = begun - begun.mean(0)
     memory = torch.maximum(_slope(from_start, away.mean(0)), _slope(from_start.square(), square))
     return Moments(shift, ratio, memory)
 
 
-def _median_shift(ours: Tensor, theirs: Tensor) -> Tensor:
-    """The difference of medians, in sds of a normal as wide as theirs."""
-    return (ours.median(0).values - theirs.median(0).values) / (_widths(theirs) / 3.29)
-
-
-def _widths(values: Tensor) -> Tensor:
-    """From the 5 % to the 95 % quantile of each column."""
-    low, high = torch.quantile(values, torch.tensor([0.05, 0.95], dtype=values.dtype), dim=0)
-    return (high - low).clamp_min(1e-300)
+def _by_quantiles(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift and ratio of columns by medians and widths from 5 to 95 %, for those of a normal."""
+    (low, middle, high), (below, mid, above) = (
+        torch.as_tensor(np.quantile(values.numpy(), (0.05, 0.5, 0.95), axis=0))
+        for values in (ours, theirs)
+    )
+    width = (above - below).clamp_min(1e-300)
+    return (middle - mid) / (width / _SDS_OF_WIDTH), (high - low) / width
 
 
 def _slope(before: Tensor, after: Tensor) -> Tensor:

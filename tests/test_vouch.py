@@ -122,3 +122,18 @@ def test_chains_that_do_not_forget_tell_nothing():
     fit = Fit(draws={"x": torch.as_tensor(both)[None]}, kind="independent")
     (found,) = told(fit=fit, model=two_valleys, data={})
     assert found.opens == ("parameters",)
+
+
+def test_heavy_tails_are_judged_by_quantiles():
+    def cauchy():
+        pyro.sample("x", dist.Cauchy(0.0, 1.0))
+
+    rng = np.random.default_rng(0)
+    right = Fit(draws={"x": torch.as_tensor(rng.standard_cauchy(4000))[None]}, kind="independent")
+    assert of_parameters_or_none(told(fit=right, model=cauchy, data={})) is None
+    wide = Fit(draws={"x": 1.6 * right.draws["x"]}, kind="independent")
+    assert "too wide" in of_parameters_or_none(told(fit=wide, model=cauchy, data={})).what
+
+
+def of_parameters_or_none(findings):
+    return next((one for one in findings if "parameters" in one.spoils), None)
