@@ -48,13 +48,19 @@ class Missed(NamedTuple):
 
 
 def points(program: Program, u: Tensor) -> Tensor:
-    """Where climbs begin: draws from the prior, the sample mirrored at the origin, and wide."""
+    """Where climbs begin: draws from the prior, points (m, d) mirrored at the origin, and wide."""
     third = _POINTS // 3
     points = [-u[torch.linspace(0, len(u) - 1, third).long()], 4 * torch.randn(third, u.shape[1])]
     if not program.improper():
         nothing = {"draw": torch.arange(third)}
         points.append(over_draws(lambda _: program.drawn_start(), nothing, program.elements))
     return torch.cat([part.to(u) for part in points])
+
+
+def top(density: Density, points: Tensor) -> Tensor:
+    """The highest end (1, d) of climbs from points (m, d)."""
+    tops, heights = _climbed(density, points, torch.ones(points.shape[1], dtype=points.dtype))
+    return tops[heights.argmax()][None]
 
 
 def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> Missed | None:

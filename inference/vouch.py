@@ -104,7 +104,9 @@ def findings(
         found = _by_chains(program, fit) if _can_be_checked(program) else None
     if found is not None:
         return _of_evidence(fit, metrics) + found
-    return None if fit.kind in ("chains", "point") else _by_weights(program, fit)
+    if fit.kind == "chains":
+        return None
+    return [_UNMEASURED] if fit.kind == "point" else _by_weights(program, fit)
 
 
 def chains_predict_alike(problem: Problem, fit: Fit, seed: int) -> bool:
@@ -149,7 +151,10 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     if density is None:
         return None
     if fit.kind == "point":
-        start = short_chains.around(density, start, count)
+        # At the border of a support it is infinite, or where the density has no slope.
+        points = torch.cat([start, modes.points(program, torch.zeros_like(start))])
+        top = modes.top(density, points[points.isfinite().all(1)])
+        start = short_chains.around(density, top, count)
     sample = short_chains.still(density, start)
     if len(sample.start) < _FEW:
         return None
@@ -309,6 +314,14 @@ def _of_evidence(fit: Fit, metrics: Mapping[str, float]) -> list[Finding]:
     return [Finding("note", what, "take the latter", spoils=("evidence",))]
 
 
+_UNMEASURED = Finding(
+    "note",
+    "nothing measured whether it is right: short chains of the model would be slow",
+    "compare with nuts",
+    opens=("parameters", "predictions"),
+)
+
+
 # -- by importance weights ----------------------------------------------------------------------
 
 
@@ -317,8 +330,7 @@ def _by_weights(program: Program, fit: Fit) -> list[Finding]:
     moments = _weighted(program, fit)
     if moments is not None:
         return _of_weights(program, moments)
-    what = "nothing measured whether it is right: the model is too large for short chains"
-    return [Finding("note", what, "compare with nuts", opens=("parameters", "predictions"))]
+    return [_UNMEASURED]
 
 
 def _of_weights(program: Program, moments: Moments) -> list[Finding]:

@@ -85,6 +85,19 @@ def test_a_point_predicts_too_narrowly_of_few_rows():
     assert told(fit=fit, data={k: torch.cat([v] * 40) for k, v in DATA.items()}) == []
 
 
+def test_a_point_at_the_border_predicts_what_the_posterior_does_not():
+    def coin(x):
+        pi = pyro.sample("pi", dist.Uniform(0.0, 1.0))
+        with pyro.plate("flip", len(x)):
+            pyro.sample("x", dist.Bernoulli(pi), obs=x)
+
+    for side in (0.0, 1.0):
+        fit = Fit(draws={"pi": torch.full((1, 1), side)}, kind="point")
+        (found,) = told(fit=fit, model=coin, data={"x": torch.full((3,), side)})
+        assert found.spoils == ("predictions",)
+        assert "off by 0.2" in found.what or "off by 0.19" in found.what  # Beta(4, 1): 1 - 4 / 5
+
+
 def test_an_evidence_that_the_weights_contradict_is_told():
     problem = problem_from(regression, DATA)
     fit = laplace(problem, seed=0, context=QUIET)
