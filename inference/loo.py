@@ -34,6 +34,8 @@ _NEGLIGIBLE = 0.05
 # Monte Carlo errors by which two ways of weighting the same draws may differ, and draws from a
 # closed form.
 _APART, _AWAY = 2.0, 5.0
+# Share of rows that the draws cannot do without, beyond which the model is hardly told by its data.
+_MANY_BAD = 0.2
 # Rows that a finding names.
 _NAMED = 3
 
@@ -344,7 +346,8 @@ def _on_khat(idata: az.InferenceData, bad: np.ndarray, khat: np.ndarray) -> Find
         f"rows {names}{more})"
     )
     mend = "do not use elpd_loo; score rows that are held out (--set split=0.2)"
-    return Finding("note", what, mend, spoils=("loo",))
+    level = "warn" if len(bad) > _MANY_BAD * len(khat) else "note"
+    return Finding(level, what, mend, spoils=("loo",))
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:

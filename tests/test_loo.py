@@ -345,3 +345,11 @@ def test_rows_of_several_sites_are_summed_where_they_match():
     idata = az.from_dict(log_likelihood=groups, dims={"a": ["row"], "b": ["other"]})
     assert loo.pointwise(idata).shape == (6, 2)
     assert loo.labels(idata) == ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"]
+
+
+def test_many_rows_that_the_draws_cannot_do_without_are_a_warning():
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(20, 30)), "y": rng.integers(0, 2, 20).astype(float)}
+    run = zoo.run("logistic", method="nuts", data=data, draws=500, prior_scale=5.0)
+    assert run.verdict.status == "warn" and run.verdict.trust["loo"].answer == "no"
+    assert "separate the classes" in " ".join(run.verdict.reasons)
