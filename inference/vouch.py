@@ -162,18 +162,22 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
         sample = short_chains.moved(density, sample)
     u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
     theirs = _constrained(program, u.flatten(0, 1))
-    found = []
-    if fit.kind == "independent":
+    found, known = [], True
+    if fit.kind != "chains":
         begun = _constrained(program, sample.start)
         moments = _moments(_flat(program, ours), _flat(program, theirs), _flat(program, begun))
-        found += _of_parameters(program, moments, fit)
+        known = moments.known
+        found += _of_parameters(program, moments, fit) if fit.kind == "independent" else []
     points = modes.points(program, sample.start)
     other = modes.missed(density, sample.start, sample.value, points)
     if other is not None:
         found.append(Finding("warn", str(other), _MEND, ("parameters", "evidence"), ("loo",)))
         theirs = _with_other(program, density, theirs, other, len(sample.start))
     if program.of("observed") and (fit.kind != "chains" or other is not None):
-        found += _of_predictions(program, ours, theirs, few)
+        apart = agreement.total_variation(program, ours, theirs, few=few)
+        # How the mass is shared with another mode is known about, no more.
+        known &= other is None or (apart is not None and apart < _PREDICTS / 2)
+        found += _of_predictions(apart, known)
     return found
 
 
@@ -225,7 +229,7 @@ def _moments(ours: Tensor, theirs: Tensor, begun: Tensor) -> Moments:
     away = each - theirs.mean(0)
     square = away.square().mean(0)
     heavy = 0.5 * square.std(0) / sd**2 / math.sqrt(len(begun)) > _HEAVY
-    shift, ratio = (ours.mean(0) - theirs.mean(0)) / sd, ours.std(0) / sd
+    shift, ratio = (ours.mean(0) - theirs.mean(0)) / sd, ours.std(0, correction=0) / sd
     if heavy.any():
         shift[heavy], ratio[heavy] = _by_quantiles(ours[:, heavy], theirs[:, heavy])
     from_start = begun - begun.mean(0)
@@ -288,12 +292,11 @@ def _said(program: Program, moments: Moments) -> str:
     return " and ".join(said)
 
 
-def _of_predictions(
-    program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], few: bool
-) -> list[Finding]:
-    apart = agreement.total_variation(program, ours, theirs, few=few)
-    if apart is None:
+def _of_predictions(apart: float | None, known: bool) -> list[Finding]:
+    """What the total variation of the predictions says; nothing good of slow chains."""
+    if apart is None or (apart < _PREDICTS and not known):
         what = "what it predicts could not be compared with short chains of HMC"
+        what += ", which do not know the posterior well enough" if apart is not None else ""
         return [Finding("note", what, "compare with nuts", opens=("predictions",))]
     if apart < _PREDICTS:
         return []
