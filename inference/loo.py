@@ -34,7 +34,7 @@ _NEGLIGIBLE = 0.05
 # Monte Carlo errors by which two ways of weighting the same draws may differ, and draws from a
 # closed form.
 _APART, _AWAY = 2.0, 5.0
-# Share of rows that the draws cannot do without, beyond which the model is hardly told by its data.
+# Share of rows that the draws cannot do without, beyond which it is a warning.
 _MANY_BAD = 0.2
 # Rows that a finding names.
 _NAMED = 3
