@@ -28,8 +28,9 @@ APART = 64
 # Elements that are computed at once, so that they stay in the processor's cache, and the fewest
 # and the most points.
 _ELEMENTS, _LEAST, _LARGEST = 40_000, 64, 512
-# Iterations, the first of which learn step size and mass matrix.
-_ITERATIONS, _LEARNING = 16, 7
+# Iterations, and how many of many chains, which are those of a quick model; the share of them that
+# learn step size and mass matrix.
+_ITERATIONS, _OF_MANY, _MANY, _LEARNING = 12, 24, 1000, 0.4
 # Leapfrog steps of an iteration at most, and the length of a trajectory in posterior sds.
 _MOST_STEPS, _LENGTH = 6, 1.5
 _ACCEPTANCE = 0.8
@@ -160,12 +161,13 @@ def moved(density: Density, begun: Sample) -> Sample:
     """Hamiltonian Monte Carlo from where a sample is `still`, by torch's current random state."""
     u, value, slope = begun.start, begun.value, begun.slope
     root, step = _from_slopes(u, slope), 1.0 / u.shape[1] ** 0.25
-    kept = []
-    for iteration in range(_ITERATIONS):
+    kept, iterations = [], _OF_MANY if len(u) >= _MANY else _ITERATIONS
+    learning = round(_LEARNING * iterations)
+    for iteration in range(iterations):
         u, value, slope, rate = _iteration(density, u, value, slope, root, step)
-        if iteration < _LEARNING:
+        if iteration < learning:
             step = min(2.0, step * math.exp(1.5 * (rate - _ACCEPTANCE)))
-            if iteration in (_LEARNING // 2, _LEARNING - 1):
+            if iteration in (learning // 2, learning - 1):
                 root = _from_points(u, root)
         else:
             kept.append(u)
