@@ -2,7 +2,7 @@
 
     python tests/bench/verdicts.py --out DIR [--jobs 2] [--half tuned] [--models a,b] [--table]
 
-Truths come first, to DIR/truths; then the fits, at default settings and at settings made bad on
+Truths come first, those of `truths/` that are missing; then the fits, at default settings and at settings made bad on
 purpose, with three seeds, to DIR/results.jsonl as they come. What is there already is not done
 again, so that a run that was ended goes on. `--code` takes the zoo from another folder, such as an
 earlier commit; `--table` only prints what the results say. Two hours on two cores.
@@ -137,7 +137,7 @@ def lines(file: Path) -> Iterator[dict[str, Any]]:
 
 def measure(given: argparse.Namespace, names: list[str], file: Path) -> None:
     """Compute the truths that are missing, then the fits that are."""
-    truths = given.truths or given.out / "truths"
+    truths = given.truths
     truths.mkdir(parents=True, exist_ok=True)
     left = missing_truths(names, truths)
     tell = partial(truth_teller, str(given.code), truths)
@@ -171,7 +171,7 @@ def commit_of(code: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--truths", type=Path, help="folder of the truths; default OUT/truths")
+    parser.add_argument("--truths", type=Path, default=HERE / "truths", help="their folder")
     parser.add_argument("--truths-alone", action="store_true", help="compute no fit")
     parser.add_argument("--code", type=Path, default=HERE.parent.parent, help="folder of zoo.py")
     parser.add_argument("--label", help="name of the code's state; default its commit")
