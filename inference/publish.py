@@ -83,10 +83,10 @@ def _predictions(line: Mapping[str, Any]) -> str:
 
 def capped(line: Mapping[str, Any], answers: Mapping[str, str], own: Mapping[str, str]) -> dict:
     """The line without a pass that the reference contradicts."""
-    lost = [p for p in PURPOSES if own.get(p) == "yes" and answers[p] == "no"]
+    lost = [p for p in ("parameters", "predictions") if answers[p] == "no" != own.get(p, "no")]
     if not lost:
         return dict(line)
-    reason = f"it called its {_WORDS[lost[0]]} right, and the reference contradicts it"
+    reason = f"the reference contradicts its {_WORDS[lost[0]]}"
     status = "warn" if line["verdict"] == "pass" else line["verdict"]
     return {**line, "verdict": status, "reason": line["reason"] or reason}
 

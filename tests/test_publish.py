@@ -64,6 +64,9 @@ def test_a_pass_that_the_reference_contradicts_is_none():
     assert found["verdict"] == "warn"
     assert "contradicts" in found["reason"]
     assert publish.capped(LINE, YES, YES) == LINE
+    unsure = {**YES, "predictions": "not known"}
+    assert publish.capped(LINE, {**YES, "predictions": "no"}, unsure)["verdict"] == "warn"
+    assert publish.capped(LINE, {**YES, "parameters": "no"}, {**YES, "parameters": "no"}) == LINE
 
 
 def test_numbers_not_to_be_used_are_not_shown_and_say_why():
