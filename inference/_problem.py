@@ -202,6 +202,7 @@ class Finding:
             names none, all.
         opens: the purposes of which it leaves unknown whether the result may be used for them.
         of_intervals: whether it spoils the parameters' intervals alone, and leaves their means.
+        unfinished: whether it says that further steps would bring more.
     """
 
     level: Level
@@ -210,6 +211,7 @@ class Finding:
     spoils: tuple[Purpose, ...] = ()
     opens: tuple[Purpose, ...] = ()
     of_intervals: bool = False
+    unfinished: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}; {self.mend}" if self.mend else self.what

@@ -498,14 +498,14 @@ def _unfinished(
     spoils = {"note": ("evidence",), "warn": ("evidence", "parameters"), "fail": ()}[level]
     said = f"{found} ({_short(found.ahead / rows)} a row)"
     if not found.by_rate or level == "note":
-        return [Finding(level, said, more, spoils=spoils)]
+        return [Finding(level, said, more, spoils=spoils, unfinished=True)]
     what = (
         f"the objective rose by {_short(found.rise / rows)} nats a row in the last tenth of "
         f"{len(trace)} steps, only as the learning rate fell"
     )
     if level == "warn":
         what = f"{what}: a slower fall would end somewhat higher"
-        return [Finding(level, what, more, spoils=spoils)]
+        return [Finding(level, what, more, spoils=spoils, unfinished=True)]
     mend = f"lower it (--set lr={lr / 10:g})"
     return [Finding(level, f"{what}: {lr:g} is too large", mend)]
 

@@ -87,7 +87,8 @@ class Verdict:
         if spoiling and all(f.of_intervals for f in spoiling):
             by["yes"].insert(0, "means")
             by["no"] = ["intervals" if word == "parameters" else word for word in by["no"]]
-        said = ["Converged."]
+        unfinished = any(f.unfinished for f in self.findings)
+        said = ["Still gaining at its end." if unfinished else "Converged."]
         said += [f"Trust its {_listed(by['yes'])}."] if by["yes"] else []
         said += [f"Do not trust its {_listed(by['no'])}."] if by["no"] else []
         said += [f"Not known: {_listed(by['not known'])}."] if by["not known"] else []
@@ -163,7 +164,8 @@ def verdict(
     if "khat_high" in metrics:
         findings += _khat_of_rows(metrics["khat_high"])
     elif "khat" in metrics:
-        findings += _khat(metrics["khat"], len(fit.log_ratios), idata, checked is not None)
+        measured = checked is not None and not any("parameters" in f.opens for f in checked)
+        findings += _khat(metrics["khat"], len(fit.log_ratios), idata, measured)
     return _of(findings, _given(fit, idata, metrics))
 
 
@@ -257,7 +259,7 @@ def _energy(idata: az.InferenceData) -> list[Finding]:
     return [Finding("fail", what, "reparameterise heavy tails or funnels")]
 
 
-def _khat(khat: float, draws: int, idata: az.InferenceData, checked: bool) -> list[Finding]:
+def _khat(khat: float, draws: int, idata: az.InferenceData, measured: bool) -> list[Finding]:
     bound = min(KHAT_MAX, 1 - 1 / np.log10(draws))
     if khat < bound:
         return []
@@ -265,7 +267,7 @@ def _khat(khat: float, draws: int, idata: az.InferenceData, checked: bool) -> li
     if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
         mend = "its weights tell nothing one by one, it is judged on what it predicts"
         return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
-    if checked:
+    if measured:
         what = f"its importance weights are too uneven (k-hat {khat:.2f}, bound {bound:.2f})"
         return [Finding("note", what, opens=("evidence", "loo"))]
     rich = idata.attrs.get("guide", "") in _RICH

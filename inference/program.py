@@ -9,7 +9,6 @@ each evaluation, so that it may depend on other latents (`Uniform(0, sigma)`), w
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -31,7 +30,7 @@ from . import _source, discrete, labels
 from ._problem import Fault, Problem, Refused
 from .edges import limits, narrowed
 from .outputs import linearised
-from .sampling import NOT_VECTORISED, Sampling, base_of, masked, over_draws
+from .sampling import Sampling, base_of, masked, over_draws, vectorises
 from .supports import (
     alike,
     bounds_of,
@@ -982,10 +981,6 @@ def further_draws(program: Program, function: Callable, draws: Mapping[str, Tens
     That is, where it vectorises over the few `draws` given and the model's data are small.
     """
     few = {name: value[:2] for name, value in draws.items()}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            torch.func.vmap(function, randomness="different")(few)
-        except NOT_VECTORISED:
-            return len(next(iter(draws.values())))
+    if not vectorises(function, few):
+        return len(next(iter(draws.values())))
     return max(4000, min(100_000, 10_000_000 // max(program.elements, 1)))

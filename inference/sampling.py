@@ -160,6 +160,19 @@ _SAMPLERS: dict[type, Callable[..., Tensor]] = {
 }
 
 
+def vectorises(
+    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor]
+) -> bool:
+    """Whether a function of one draw can be computed at all draws (S, *shape) together."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        try:
+            torch.func.vmap(function, randomness="different")(dict(draws))
+        except NOT_VECTORISED:
+            return False
+    return True
+
+
 def over_draws(
     function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor], size: int = 1
 ) -> Any:

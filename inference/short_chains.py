@@ -3,7 +3,7 @@
 Many chains of Hamiltonian Monte Carlo start at draws of an approximation, and are moved together:
 they share step size and mass matrix, which are learned from all of them. Each needs a few steps
 alone, as it starts about where it belongs. How much of its start a chain still remembers is
-measured, so that what is left of the start's error can be told (`Sample.memory`). The idea of many
+measured, so that what is left of the start's error can be told (`vouch.Moments`). The idea of many
 short chains: Margossian et al. (2024), arXiv:2110.13017; of a common step: Hoffman, Radul and
 Sountsov (2021), ChEES-HMC.
 """
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from . import graph
-from .program import NOT_VECTORISED, Program
+from .program import Program
+from .sampling import NOT_VECTORISED, vectorises
 
 # The fewest and the most chains, and elements, and products of elements and dimensions, that they
 # share; and how many there are where each is computed apart.
@@ -61,13 +62,7 @@ class Sample(NamedTuple):
 
 def together(program: Program, points: Tensor) -> bool:
     """Whether the density of several points (m, d) can be computed together."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            torch.func.vmap(program.log_density)(points)
-        except NOT_VECTORISED:
-            return False
-    return True
+    return vectorises(lambda one: program.log_density(one["u"]), {"u": points})
 
 
 def count(program: Program) -> int:

@@ -30,7 +30,6 @@ from .graph import Graphs, How, compiled
 from .mode import mode
 from .prepare import clash, where
 from .program import (
-    NOT_VECTORISED,
     Batch,
     Program,
     Weighted,
@@ -39,7 +38,7 @@ from .program import (
     run,
     sum_of_factors,
 )
-from .sampling import Sampling, base_of
+from .sampling import NOT_VECTORISED, Sampling, base_of
 from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.

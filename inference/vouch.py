@@ -27,7 +27,7 @@ from .results import cell_names, log_evidence
 from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
-# the posterior's.
+# the posterior's; a little inside of what users are told (0.25 sd, a quarter), as the chains err.
 _SHIFT, _NARROW, _WIDE = 0.24, 0.76, 1.25
 # Beyond this error of a ratio of sds, tails are too heavy for them: quantiles are compared.
 _HEAVY = 0.06

@@ -105,3 +105,22 @@ def test_findings_of_the_method_count_the_gravest_first():
     assert found.reasons == ["b; do c", "d", "a"]
     assert str(found).splitlines()[0] == "fail"
     assert judge(GOOD, findings=[Finding("note", "a")]).status == "pass"
+
+
+@pytest.mark.parametrize(("measured", "status"), [(True, "pass"), (False, "warn")])
+def test_a_bad_k_hat_is_a_warning_where_nothing_else_measured_the_parameters(measured, status):
+    opened = Finding("note", "nothing measured it", opens=("parameters", "predictions"))
+    idata = az.from_dict(posterior={"x": GOOD[:1]})
+    ratios = torch.zeros(4000)
+    fit = Fit(draws={"x": torch.as_tensor(GOOD[:1])}, kind="independent", log_ratios=ratios)
+    found = verdict(fit, idata, {"khat": 1.5}, [] if measured else [opened])
+    assert found.status == status
+    assert found.trust["parameters"].answer == ("yes" if measured else "no")
+    assert found.trust["evidence"].answer != "yes"
+
+
+def test_the_sentence_says_converged_only_of_what_has_ended():
+    gaining = Finding("note", "the objective still rose", spoils=("evidence",), unfinished=True)
+    said = [judge(GOOD, findings=some).headline for some in ([], [gaining])]
+    assert said[0].startswith("Converged.")
+    assert said[1].startswith("Still gaining at its end.")
