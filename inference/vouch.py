@@ -177,7 +177,7 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
         apart = agreement.total_variation(program, ours, theirs, few=few)
         # How the mass is shared with another mode is known about, no more.
         known &= other is None or (apart is not None and apart < _PREDICTS / 2)
-        found += _of_predictions(apart, known)
+        found += _of_predictions(apart, known, fit)
     return found
 
 
@@ -292,8 +292,11 @@ def _said(program: Program, moments: Moments) -> str:
     return " and ".join(said)
 
 
-def _of_predictions(apart: float | None, known: bool) -> list[Finding]:
-    """What the total variation of the predictions says; nothing good of slow chains."""
+def _of_predictions(apart: float | None, known: bool, fit: Fit) -> list[Finding]:
+    """What the total variation of the predictions says; nothing good of slow chains.
+
+    Nobody expects of a point that it predicts as the posterior does: there it is no warning.
+    """
     if apart is None or (apart < _PREDICTS and not known):
         what = "what it predicts could not be compared with short chains of HMC"
         what += ", which do not know the posterior well enough" if apart is not None else ""
@@ -301,7 +304,8 @@ def _of_predictions(apart: float | None, known: bool) -> list[Finding]:
     if apart < _PREDICTS:
         return []
     what = f"what it predicts is off by {apart:.2g} (total variation, mean over rows)"
-    return [Finding("note", what, "use nuts", spoils=("predictions",))]
+    level = "note" if fit.kind == "point" else "warn"
+    return [Finding(level, what, "use nuts", spoils=("predictions",))]
 
 
 def _of_evidence(fit: Fit, metrics: Mapping[str, float]) -> list[Finding]:

@@ -110,6 +110,14 @@ def test_what_is_right_by_luck_is_at_the_border(truth):
     assert judged(MEAN, truth, run_of(few))["parameters"]["class"] == "border"
 
 
+def test_what_noise_alone_would_excuse_is_at_the_border(truth):
+    mean, sd = closed_form()
+    z = np.random.default_rng(0).standard_normal((1, 300))
+    wide = judged(MEAN, truth, run_of(mean + 1.25 * sd * (z - z.mean()) / z.std()))
+    assert wide["parameters"]["class"] == "border"
+    assert wide["parameters"]["sd_high"] == ("mu", pytest.approx(1.25, abs=0.001))
+
+
 def test_numbers_are_judged_where_there_are_any(truth):
     run = run_of(np.zeros((1, 4000)), log_evidence=truth.log_evidence + 0.7)
     assert judged(MEAN, truth, run)["evidence"]["class"] == "wrong"

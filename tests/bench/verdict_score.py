@@ -2,7 +2,8 @@
 
 Wrong, beyond Monte Carlo error: a mean off by 0.25 posterior sds or an sd by 25 % (of heavy tails
 the median, and the width from 5 to 95 %); total variation 0.02 of the rows' predictive
-distributions; 0.5 nats of log evidence; 4 standard errors of elpd_loo.
+distributions; 0.5 nats of log evidence; 4 standard errors of elpd_loo. Moments are right only if
+they are so as they stand: what Monte Carlo error alone would excuse is too near to tell.
 
 The error of elpd_loo is the run's own `elpd_loo_mcse` where it states one; else it is computed
 here from the run's pointwise log-likelihood. Either way it counts for at least 0.05 nats, and
@@ -12,7 +13,7 @@ the truth's error is added to it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from verdict_case import Case, draws_of
@@ -71,16 +72,38 @@ def of_parameters(case: Case, truth: Truth, run: Any) -> dict[str, Any]:
         heavy = name.partition("[")[0] in case.heavy
         of = {key: values[i] for key, values in truth.moments.items()}
         scores[name] = (_of_widths if heavy else _of_moments)(draws[name], of, independent)
-    noise = max(score[2] for score in scores.values())
-    far = max(scores, key=lambda name: scores[name][0])
-    narrow = min(scores, key=lambda name: scores[name][1])
-    wide = max(scores, key=lambda name: scores[name][1])
-    mean, low, high = scores[far][0], scores[narrow][1], scores[wide][1]
+    excused = class_of_moments(*(error for _, error in _worst(scores, "beyond").values()))
+    noisy = max(score.noise for score in scores.values()) > _MOST_NOISE["mean"]
+    worst = _worst(scores, "plain")
+    doubtful = noisy or class_of_moments(*(error for _, error in worst.values())) != "right"
+    found = "border" if doubtful and excused == "right" else excused
+    return {"class": found, **{k: (name, round(e, 3)) for k, (name, e) in worst.items()}}
+
+
+class Score(NamedTuple):
+    """Errors of one scalar: of the mean in sds, and the ratio of sds.
+
+    Attributes:
+        plain: as they stand.
+        beyond: less two standard errors.
+        noise: two standard errors of the mean.
+    """
+
+    plain: tuple[float, float]
+    beyond: tuple[float, float]
+    noise: float = 0.0
+
+
+def _worst(scores: Mapping[str, Score], of: str) -> dict[str, tuple[str, float]]:
+    """The largest error of a mean, the smallest and the largest ratio of sds, and of what."""
+    errors = {name: getattr(score, of) for name, score in scores.items()}
+    far = max(errors, key=lambda name: errors[name][0])
+    narrow = min(errors, key=lambda name: errors[name][1])
+    wide = max(errors, key=lambda name: errors[name][1])
     return {
-        "class": _unless_noisy(class_of_moments(mean, low, high), noise > _MOST_NOISE["mean"]),
-        "mean": (far, round(mean, 3)),
-        "sd_low": (narrow, round(low, 3)),
-        "sd_high": (wide, round(high, 3)),
+        "mean": (far, errors[far][0]),
+        "sd_low": (narrow, errors[narrow][1]),
+        "sd_high": (wide, errors[wide][1]),
     }
 
 
@@ -104,32 +127,35 @@ def class_of(purpose: str, error: float) -> str:
     return "right" if error < low else "border" if error <= high else "wrong"
 
 
-def _of_moments(draws: np.ndarray, of: Mapping[str, float], independent: bool) -> tuple:
-    """Error of the mean in sds and ratio of sds, less two standard errors; those of the mean."""
+def _of_moments(draws: np.ndarray, of: Mapping[str, float], independent: bool) -> Score:
+    """Error of the mean in sds, and ratio of sds."""
     size = _effective(draws, independent, "mean")
     sd = draws.std()
     mean = abs(draws.mean() - of["mean"]) / of["sd"]
     mean_se = np.hypot(sd / of["sd"] / np.sqrt(size), of["mean_se"])
     fourth = 3.0 if sd == 0 else np.mean(((draws - draws.mean()) / sd) ** 4)
     sd_se = np.hypot(np.sqrt(max(fourth - 1, 0.0) / (4 * size)), of["sd_se"])
-    return _beyond(mean, mean_se), _ratio_beyond(sd / of["sd"], sd_se), 2 * mean_se
+    ratio = float(sd / of["sd"])
+    return _scored(float(mean), mean_se, ratio, sd_se)
 
 
-def _of_widths(draws: np.ndarray, of: Mapping[str, float], independent: bool) -> tuple:
+def _scored(error: float, error_se: float, ratio: float, ratio_se: float) -> Score:
+    beyond = _beyond(error, error_se), _ratio_beyond(ratio, ratio_se)
+    return Score((error, ratio), beyond, 2 * float(error_se))
+
+
+def _of_widths(draws: np.ndarray, of: Mapping[str, float], independent: bool) -> Score:
     """The like of `_of_moments` of the median, and of the width from 5 to 95 %."""
     low, middle, high = np.quantile(draws, (0.05, 0.5, 0.95))
     width = of["q95"] - of["q05"]
+    error = float(abs(middle - of["q50"]) / width * _NORMAL_WIDTH)
     if draws.size == 1:
-        return _beyond(abs(middle - of["q50"]) / width * _NORMAL_WIDTH, of["mean_se"]), 0.0, 0.0
+        return Score((error, 0.0), (_beyond(error, of["mean_se"]), 0.0))
     ends = [_quantile_error(draws, q, independent) for q in (0.05, 0.95)]
     middle_se = _quantile_error(draws, 0.5, independent) / width * _NORMAL_WIDTH
-    error = abs(middle - of["q50"]) / width * _NORMAL_WIDTH
-    middle_se = np.hypot(middle_se, of["mean_se"])
-    return (
-        _beyond(error, middle_se),
-        _ratio_beyond((high - low) / width, np.hypot(np.hypot(*ends) / width, of["sd_se"])),
-        2 * middle_se,
-    )
+    ratio_se = np.hypot(np.hypot(*ends) / width, of["sd_se"])
+    ratio = float((high - low) / width)
+    return _scored(error, np.hypot(middle_se, of["mean_se"]), ratio, ratio_se)
 
 
 def _quantile_error(draws: np.ndarray, q: float, independent: bool) -> float:
