@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -771,7 +772,7 @@ class Program:
             for frame in node["cond_indep_stack"]:
                 if frame.vectorized:
                     shape[frame.dim] = int(frame.size)
-            shape = torch.broadcast_shapes(shape, node["log_prob"].shape)
+            shape = np.broadcast_shapes(shape, node["log_prob"].shape)
             found[name] = node["log_prob"].expand(shape)
         return found
 
