@@ -91,7 +91,7 @@ class ResNet(PyroModule):
         ratio: Annotated[float, "> 0", "<= 1"] = _RATIO,
         cost: Annotated[float | None, ">= 0", "<= 1000"] = None,
         depth: Literal["latent", "all"] = "latent",
-        prior_scale: Annotated[float, "> 0"] = 2.0,
+        prior_scale: Annotated[float, "> 0"] = 4.0,
     ):
         super().__init__()
         self.all = depth == "all"
