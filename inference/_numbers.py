@@ -184,7 +184,7 @@ def traced(case: Case) -> Iterator[Check]:
 def guide(case: Case) -> Iterator[Check]:
     """Sites of a guide that are not the model's latents, or lie outside their priors."""
     program = case.program
-    guides = dict(program.problem.guides)
+    guides = {name: name for name in program.problem.guides}
     if case.guide is not None:
         guides = {getattr(case.guide, "__name__", str(case.guide)): case.guide}
     if not guides:
@@ -198,7 +198,11 @@ def guide(case: Case) -> Iterator[Check]:
 
 def _guide_faults(case: Case, guide: str | Guide | Callable) -> Iterator[Check]:
     program, watch = case.program, Watch()
-    guide = resolve(guide, program).guide
+    try:
+        guide = resolve(guide, program).guide
+    except Exception as error:
+        yield note(f"not checked, it cannot be made: {error}")
+        return
     tensors = program.problem.tensors
     try:
         trace = run(guide, tensors, watch)

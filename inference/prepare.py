@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -103,7 +103,7 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         tensors=tensors,
         latent_keys=tuple(free),
         rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
-        guides={name: _own(guide, data, options) for name, guide in entry.guides.items()},
+        guides=_Made({k: partial(_own, v, data, options) for k, v in entry.guides.items()}),
         objectives={name: _own(aim, data, options) for name, aim in entry.objectives.items()},
         exact=partial(truth, entry, data, options) if entry.exact else None,
         redrawn=data.redrawn,
@@ -152,6 +152,27 @@ def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class _Made(Mapping):
+    """Name to a part that is made when it is first asked for: it may want a library of its own."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Callable]]):
+        self._makers, self._made = makers, {}
+
+    def __getitem__(self, name: str) -> Callable:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._makers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
 
 
 def _own(part: Callable, data: Any, options: Mapping[str, Any]) -> Callable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,7 @@ import zoo
 from inference import svi
 from inference._problem import Refused
 from inference.program import Batch, Program, over_draws, run
-from models import vae
+from models import Fault, vae
 
 SMALL = {"n": 60, "latent": 2, "hidden": "8"}
 SHORT = {"steps": 100, "draws": 50, "rows": 10}
@@ -231,3 +232,13 @@ def test_parameters_of_other_images_are_no_beginning(decoder):
     asked = {"guide": "normal", "part": "test", "steps": 1, "draws": 20}
     few = zoo.run("vae", init=decoder, n=3, **asked)
     assert zoo.run("vae", init=few, n=5, **asked).params["AutoNormal.locs.z"].shape[0] == 5
+
+
+def test_without_zuko_all_but_the_flow_runs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    assert zoo.run("vae", **SMALL, **SHORT, progress=False).record["status"] == "done"
+    with pytest.raises(Fault, match=r'guide flow needs zuko; pip install "bayeszoo\[flows\]"'):
+        zoo.run("vae", guide="flow", **SMALL, **SHORT, progress=False)
+    checked = zoo.check("vae", **SMALL)
+    told = [check for check in checked.checks if "zuko" in check.what]
+    assert [check.ok for check in told] == [None]
