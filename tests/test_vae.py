@@ -235,7 +235,7 @@ def test_parameters_of_other_images_are_no_beginning(decoder):
 
 
 def test_without_zuko_all_but_the_flow_runs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "zuko", None)
+    monkeypatch.setitem(sys.modules, "zuko.flows", None)
     assert zoo.run("vae", **SMALL, **SHORT, progress=False).record["status"] == "done"
     with pytest.raises(Fault, match=r'guide flow needs zuko; pip install "bayeszoo\[flows\]"'):
         zoo.run("vae", guide="flow", **SMALL, **SHORT, progress=False)
