@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,14 +20,30 @@ _ROWS, _FEWEST, _MOST, _NUMBERS, _APART = 200, 256, 8192, 250_000, 128
 _VALUES, _REPLICATES = 400, 32
 
 
+class Apart(NamedTuple):
+    """Total variation of two predictive distributions, mean over rows, 0 to 1.
+
+    Attributes:
+        seen: as it was seen, with what Monte Carlo noise adds.
+        noise: how much that is.
+    """
+
+    seen: float
+    noise: float
+
+    @property
+    def surely(self) -> float:
+        """What is no noise."""
+        return self.seen - self.noise
+
+
 def total_variation(
     program: Program,
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     *,
     few: bool = False,
-    less_noise: bool = True,
-) -> float | None:
+) -> Apart | None:
     """Mean over rows of the total variation of two predictive distributions.
 
     Of classes half the sum of the differences of their probabilities. Of other observations the
@@ -37,10 +54,10 @@ def total_variation(
         program: the model and its rows, of which at most 200 are looked at.
         ours, theirs: latents (S, *shape), the continuous ones.
         few: whether draws are computed one by one, so that few of them must do.
-        less_noise: whether what Monte Carlo noise adds is taken off.
 
     Returns:
-        0 to 1; None where observations cannot be drawn, or are no data that were given.
+        None where observations cannot be drawn, or are no data that were given. Those that are
+        not, such as of what was censored, are left out.
     """
     program = _of_some_rows(program)
     numbers = max(1, sum(site.value.numel() for site in program.of("observed")))
@@ -49,14 +66,11 @@ def total_variation(
     most = _APART if few else max(_FEWEST, min(_MOST, _NUMBERS // (numbers * values)))
     ours, theirs = (_some(part, most) for part in (ours, theirs))
     if classes:
-        gap, noise = _of_classes(program, ours, theirs)
-        return gap - noise * less_noise
+        return _of_classes(program, ours, theirs)
     keys = observed_keys(program.sites, program.problem.tensors)
-    observed = program.of("observed")
-    if program.undrawn or set(keys) != {site.name for site in observed}:
+    if not keys or set(keys) & set(program.undrawn):
         return None
-    gap, noise = _of_values(program, keys, ours, theirs, values)
-    return gap - noise * less_noise
+    return _of_values(program, keys, ours, theirs, values)
 
 
 def _of_some_rows(program: Program) -> Program:
@@ -76,14 +90,14 @@ def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
 
 def _of_classes(
     program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
-) -> tuple[float, float]:
+) -> Apart:
     one, other = (
         over_draws(lambda v: class_probabilities(program, v), part, program.elements)
         for part in (ours, theirs)
     )
     noise = 0.5 * (other[::2].mean(0) - other[1::2].mean(0)).abs().sum(-1).mean()
     gap = 0.5 * (one.mean(0) - other.mean(0)).abs().sum(-1).mean()
-    return float(gap), float(noise) * _share_of_noise(one)
+    return Apart(float(gap), float(noise) * _share_of_noise(one))
 
 
 def _share_of_noise(ours: Tensor) -> float:
@@ -100,18 +114,18 @@ def _of_values(
     ours: Mapping[str, Tensor],
     theirs: Mapping[str, Tensor],
     count: int,
-) -> tuple[float, float]:
+) -> Apart:
     gaps, noises = [], []
     for part in (ours, theirs):
         for values in _predicted(program, part, count):
-            tensors = {**program.problem.tensors, **{keys[k]: v for k, v in values.items()}}
-            p, q = (_log_density(program, sample, tensors) for sample in (ours, theirs))
+            tensors = {**program.problem.tensors, **{key: values[k] for k, key in keys.items()}}
+            p, q = (_log_density(program, sample, tensors, keys) for sample in (ours, theirs))
             gaps.append(
                 _apart(p.logsumexp(0) - math.log(len(p)), q.logsumexp(0) - math.log(len(q)))
             )
             noises.append(_apart(q[::2].logsumexp(0), q[1::2].logsumexp(0)))
     noise = float(torch.stack(noises).mean()) * _share_of_noise(p)
-    return float(torch.stack(gaps).mean()), noise
+    return Apart(float(torch.stack(gaps).mean()), noise)
 
 
 def _apart(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -140,7 +154,9 @@ def _mixed(values: Tensor, first: int, rows: bool) -> Tensor:
     return values[pick, torch.arange(values.shape[1])]
 
 
-def _log_density(program: Program, draws: Mapping[str, Tensor], tensors: Mapping) -> Tensor:
-    """Log density of each observation at each draw (S, observations)."""
+def _log_density(
+    program: Program, draws: Mapping[str, Tensor], tensors: Mapping, sites: Iterable[str]
+) -> Tensor:
+    """Log density of each observation of some sites at each draw (S, observations)."""
     found = over_draws(lambda v: program.log_likelihood(v, tensors), draws, program.elements)
-    return torch.cat([part.reshape(len(part), -1) for part in found.values()], 1)
+    return torch.cat([found[name].reshape(len(found[name]), -1) for name in sites], 1)

@@ -8,7 +8,7 @@ standard deviations and R-hat are of turns and not of directions.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pyro.distributions as dist
@@ -48,6 +48,29 @@ def turned(program: Program, fit: Fit, seed: int) -> Fit:
         elif (value.abs() > math.pi).any():
             findings.append(_does_not_repeat(program, site.name))
     return replace(fit, draws=_with_deterministics(program, draws), findings=findings)
+
+
+def fold(program: Program, sample: Tensor, seed: int) -> Callable[[Tensor], Tensor]:
+    """What moves points by whole turns to within pi of a sample's directions.
+
+    Args:
+        program: the model.
+        sample: points in the unconstrained space (S, d).
+        seed: as of `turned`.
+
+    Returns:
+        A function of points (m, d); it leaves them where no latent is an angle.
+    """
+    angles = torch.zeros(program.size, dtype=torch.bool)
+    for site in program.of("latent"):
+        if _is_angle(site) and _repeats(program, site.name, seed):
+            angles[program.layout[site.name][0]] = True
+    mean = circular_mean(sample)
+
+    def folded(u: Tensor) -> Tensor:
+        return torch.where(angles, within_pi(u, mean), u) if angles.any() else u
+
+    return folded
 
 
 def circular_mean(angles: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ not know it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -63,7 +64,13 @@ def top(density: Density, points: Tensor) -> Tensor:
     return tops[heights.argmax()][None]
 
 
-def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> Missed | None:
+def missed(
+    density: Density,
+    u: Tensor,
+    value: Tensor,
+    points: Tensor,
+    fold: Callable[[Tensor], Tensor] = lambda points: points,
+) -> Missed | None:
     """The mode of largest mass that a sample has missed; None: none was found.
 
     Args:
@@ -71,10 +78,12 @@ def missed(density: Density, u: Tensor, value: Tensor, points: Tensor) -> Missed
         u: the sample (S, d).
         value: the log density there (S,).
         points: where climbs begin (m, d).
+        fold: takes points (m, d) to those that are the same and near the sample: angles.
     """
     scale = u.std(0).clamp_min(1e-12)
     begin = torch.cat([u[value.argmax()][None], points])
     tops, heights = _climbed(density, begin, scale)
+    tops = fold(tops)
     several = _several(tops, scale) & (heights > heights[0] - _LOWEST)
     tops, heights = tops[several], heights[several]
     unknown = _valleys(density, tops, u[_nearby(tops, heights, u, value, scale)])

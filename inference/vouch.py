@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import agreement, modes, short_chains
+from . import agreement, circular, modes, short_chains
 from ._problem import Finding, Fit, Problem
+from .agreement import Apart
 from .by_row import is_of_rows
 from .chains import VOUCH, seeded
 from .program import Program, over_draws
@@ -37,6 +38,8 @@ _SDS_OF_WIDTH = 3.29
 _FORGETS = 0.6
 # Total variation of predictions, mean over rows, that is no difference to a user.
 _PREDICTS = 0.02
+# What of it is none where the chains began at draws that are wrong.
+_PREDICTS_FROM_AFAR = 0.015
 # Products of elements, dimensions and chains up to which chains take a second or two.
 _MOST = 3e7
 # Iterations whose draws stand for the posterior where each is computed apart.
@@ -101,7 +104,7 @@ def findings(
     if not problem.identified:
         return None
     with seeded(seed, VOUCH):
-        found = _by_chains(program, fit) if _can_be_checked(program) else None
+        found = _by_chains(program, fit, seed) if _can_be_checked(program) else None
     if found is not None:
         return _of_evidence(fit, metrics) + found
     if fit.kind == "chains":
@@ -125,8 +128,8 @@ def chains_predict_alike(problem: Problem, fit: Fit, seed: int) -> bool:
             rest = [i for i in range(chains) if i != chain]
             one = {name: value[chain] for name, value in latents.items()}
             other = {name: value[rest].flatten(0, 1) for name, value in latents.items()}
-            apart = agreement.total_variation(program, one, other, few=few, less_noise=False)
-            if apart is None or apart > _PREDICTS:
+            apart = agreement.total_variation(program, one, other, few=few)
+            if apart is None or apart.seen > _PREDICTS:
                 return False
     return True
 
@@ -138,7 +141,7 @@ def _can_be_checked(program: Program) -> bool:
     return program.elements * program.size * short_chains.count(program) < _MOST
 
 
-def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
+def _by_chains(program: Program, fit: Fit, seed: int) -> list[Finding] | None:
     """What short chains say of the fit; of what is chains itself, whether it missed a mode.
 
     None where the density is slow, or has no value at nearly all of the draws.
@@ -161,23 +164,24 @@ def _by_chains(program: Program, fit: Fit) -> list[Finding] | None:
     if fit.kind != "chains":
         sample = short_chains.moved(density, sample)
     u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
-    theirs = _constrained(program, u.flatten(0, 1))
-    found, known = [], True
+    fold = circular.fold(program, sample.start, seed)
+    theirs = _constrained(program, fold(u.flatten(0, 1)))
+    found, known, bound = [], True, _PREDICTS
     if fit.kind != "chains":
         begun = _constrained(program, sample.start)
         moments = _moments(_flat(program, ours), _flat(program, theirs), _flat(program, begun))
-        known = moments.known
+        known, bound = moments.known, _PREDICTS_FROM_AFAR if moments.wrong else _PREDICTS
         found += _of_parameters(program, moments, fit) if fit.kind == "independent" else []
     points = modes.points(program, sample.start)
-    other = modes.missed(density, sample.start, sample.value, points)
+    other = modes.missed(density, sample.start, sample.value, points, fold)
     if other is not None:
         found.append(Finding("warn", str(other), _MEND, ("parameters", "evidence"), ("loo",)))
         theirs = _with_other(program, density, theirs, other, len(sample.start))
     if program.of("observed") and (fit.kind != "chains" or other is not None):
         apart = agreement.total_variation(program, ours, theirs, few=few)
         # How the mass is shared with another mode is known about, no more.
-        known &= other is None or (apart is not None and apart < _PREDICTS / 2)
-        found += _of_predictions(apart, known, fit)
+        known &= other is None or (apart is not None and apart.surely < _PREDICTS / 2)
+        found += _of_predictions(apart, known, bound, fit)
     return found
 
 
@@ -292,20 +296,31 @@ def _said(program: Program, moments: Moments) -> str:
     return " and ".join(said)
 
 
-def _of_predictions(apart: float | None, known: bool, fit: Fit) -> list[Finding]:
-    """What the total variation of the predictions says; nothing good of slow chains.
+def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) -> list[Finding]:
+    """What the total variation of the predictions says.
 
-    Nobody expects of a point that it predicts as the posterior does: there it is no warning.
+    Nobody expects of a point that it predicts as the posterior does: there a no is no warning.
+
+    Args:
+        apart: it, with its noise; None where it cannot be had.
+        known: whether the chains know the posterior.
+        bound: what may be seen of it, noise and all, for a yes.
+        fit: whose.
     """
-    if apart is None or (apart < _PREDICTS and not known):
-        what = "what it predicts could not be compared with short chains of HMC"
-        what += ", which do not know the posterior well enough" if apart is not None else ""
-        return [Finding("note", what, "compare with nuts", opens=("predictions",))]
-    if apart < _PREDICTS:
+    if apart is not None and apart.surely >= _PREDICTS:
+        what = f"what it predicts is off by {apart.surely:.2g} (total variation, mean over rows)"
+        level = "note" if fit.kind == "point" else "warn"
+        return [Finding(level, what, "use nuts", spoils=("predictions",))]
+    if apart is not None and known and apart.seen < bound:
         return []
-    what = f"what it predicts is off by {apart:.2g} (total variation, mean over rows)"
-    level = "note" if fit.kind == "point" else "warn"
-    return [Finding(level, what, "use nuts", spoils=("predictions",))]
+    what = "what it predicts could not be compared with short chains of HMC"
+    if apart is not None:
+        what += (
+            ": the noise is as large as the difference"
+            if known
+            else ", which do not know the posterior"
+        )
+    return [Finding("note", what, "compare with nuts", opens=("predictions",))]
 
 
 def _of_evidence(fit: Fit, metrics: Mapping[str, float]) -> list[Finding]:

@@ -28,7 +28,8 @@ def program(family):
 
 def apart(family, one, other):
     with seeded(0, 0):
-        return total_variation(program(family), {"loc": one}, {"loc": other})
+        found = total_variation(program(family), {"loc": one}, {"loc": other})
+    return None if found is None else found.surely
 
 
 def test_of_two_coins_it_is_the_difference_of_their_chances():
@@ -73,3 +74,18 @@ def test_observations_that_cannot_be_drawn_have_none():
         rsample = sample
 
     assert apart(lambda m: Bare(m, 1.0), torch.zeros(1), torch.zeros(5)) is None
+
+
+def test_what_was_censored_is_left_out():
+    def model(y, left):
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+        with pyro.plate("censored", len(left)):
+            alive = dist.Bernoulli(probs=(loc - left).sigmoid())
+            pyro.sample("alive", alive, obs=left.new_ones(len(left)))
+
+    whole = Program(problem_from(model, {"y": ROWS, "left": torch.tensor([1.0, 2.0])}))
+    with seeded(0, 0):
+        found = total_variation(whole, {"loc": torch.zeros(1)}, {"loc": torch.full((4,), 0.7)})
+    assert found.surely == pytest.approx(2 * stats.norm.cdf(0.35) - 1, abs=0.03)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import problem_from
 
+import zoo
 from inference._problem import Fit
 from inference.circular import circular_mean, turned, within_pi
 from inference.program import Program
@@ -75,3 +76,13 @@ def test_draws_beyond_pi_of_a_model_that_is_not_periodic_fail():
 def test_points_and_other_models_are_left_alone():
     point = Fit(draws={"phi": torch.full((1, 1, 2), 9.0)}, kind="point")
     assert turn(direction, point) is point
+
+
+def test_other_turns_of_an_angle_are_no_modes_that_were_missed():
+    def one(y):
+        phi = pyro.sample("phi", dist.VonMises(0.0, 0.1))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.VonMises(phi, 2.0), obs=y)
+
+    run = zoo.run(one, method="laplace", data=torch.tensor([2.0, 2.6, 3.0, 2.4]))
+    assert run.verdict.trust["parameters"].answer == "yes"

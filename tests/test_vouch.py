@@ -13,6 +13,7 @@ from test_laplace import X, Y, regression
 
 from inference import vouch
 from inference._problem import Fit
+from inference.agreement import Apart
 from inference.laplace import laplace
 from inference.point import map_
 from inference.svi import svi
@@ -150,3 +151,13 @@ def test_heavy_tails_are_judged_by_quantiles():
 
 def of_parameters_or_none(findings):
     return next((one for one in findings if "parameters" in one.spoils), None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "noise", "answer"), [(0.03, 0.005, "no"), (0.03, 0.015, "not known"), (0.015, 0, "")]
+)
+def test_predictions_are_known_to_be_off_or_not_beyond_noise(seen, noise, answer):
+    fit = Fit(draws={}, kind="independent")
+    found = vouch._of_predictions(Apart(seen, noise), True, 0.02, fit)
+    told = {"no": [("predictions",), ()], "not known": [(), ("predictions",)]}
+    assert [part for f in found for part in (f.spoils, f.opens)] == told.get(answer, [])

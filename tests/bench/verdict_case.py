@@ -59,6 +59,9 @@ class Case:
             `predictions`.
         batches: whether rows come in batches (none has latents of its own).
         loo: whether `rows` are all that is observed, so that leave-one-out is of them.
+        together: whether several of `rows` are one observation, of which they are the marginals:
+            predictions are not judged.
+        contrary: whether the prior is in conflict with the data on purpose: no fit is a default.
     """
 
     name: str
@@ -83,6 +86,8 @@ class Case:
     group: str = "posterior"
     batches: bool = True
     loo: bool = True
+    together: bool = False
+    contrary: bool = False
 
     @cached_property
     def half(self) -> str:

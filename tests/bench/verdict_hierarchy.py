@@ -306,6 +306,7 @@ CASES = [
             (d["ability"][:, :, None] - d["difficulty"][:, None]).reshape(len(d["ability"]), -1)
         ),
         loo=False,
+        together=True,
     ),
     case(
         "autoregression",

@@ -134,7 +134,7 @@ def _normals(n: int) -> Case:
     )
 
 
-def _means(name: str, y: np.ndarray) -> Case:
+def _means(name: str, y: np.ndarray, **more: Any) -> Case:
     return alike(
         name,
         "normal mean",
@@ -143,6 +143,7 @@ def _means(name: str, y: np.ndarray) -> Case:
         lambda d: stats.norm(column(d, "mu"), 1.0),
         priors={"mu": stats.norm(0, 2)},
         methods=ONE,
+        **more,
     )
 
 
@@ -203,7 +204,7 @@ def _categories() -> Known:
     return Known({"p": draws}, float(evidence), float(loo))
 
 
-def coin(name: str, flips: str, options: Mapping[str, Any]) -> Case:
+def coin(name: str, flips: str, options: Mapping[str, Any], **more: Any) -> Case:
     """The coin of the zoo."""
     prior = stats.beta(options.get("alpha", 1.0), options.get("beta", 1.0))
     with_logit = lambda pi: np.log(pi) - np.log1p(-pi)  # noqa: E731
@@ -218,6 +219,7 @@ def coin(name: str, flips: str, options: Mapping[str, Any]) -> Case:
         rows=lambda d: yes_or_no(np.repeat(with_logit(column(d, "pi")), len(flips), 1)),
         priors={"pi": prior},
         methods=(*ONE, "svi:own", "exact"),
+        **more,
     )
 
 
@@ -238,10 +240,10 @@ CASES = [
     coin("coin HH", "HH", {}),
     coin("coin HHT", "HHT", {}),
     coin("coin 3 of 20", "HHH" + 17 * "T", {}),
-    coin("coin conflict", 12 * "T", {"alpha": 40.0, "beta": 2.0}),
+    coin("coin conflict", 12 * "T", {"alpha": 40.0, "beta": 2.0}, contrary=True),
     coin("coin horseshoe prior", "HH", {"alpha": 0.5, "beta": 0.5}),
     _means("normal mean n=5", drawn(0, 5, 1.0)),
-    _means("normal mean conflict", drawn(1, 3, 12.0)),
+    _means("normal mean conflict", drawn(1, 3, 12.0), contrary=True),
     *(_normals(n) for n in (3, 10, 50)),
     *(_gammas(n) for n in (5, 40)),
     alike(

@@ -60,7 +60,8 @@ def jobs(case: Case) -> Iterator[Job]:
     for label in case.methods:
         method, _, guide = label.partition(":")
         for seed in SEEDS if method in ("nuts", "svi", "laplace") else SEEDS[:1]:
-            yield Job(case.name, method, guide or None, {}, "default", seed)
+            sort = "bad" if case.contrary else "default"
+            yield Job(case.name, method, guide or None, {}, sort, seed)
         for i, bad in enumerate(_bad(case, method, guide)):
             yield Job(case.name, method, guide or None, bad, "bad", SEEDS[i % len(SEEDS)])
 

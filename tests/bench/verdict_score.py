@@ -52,7 +52,7 @@ def judged(case: Case, truth: Truth, run: Any) -> dict[str, dict[str, Any]]:
     found = {}
     if truth.names:
         found["parameters"] = of_parameters(case, truth, run)
-    if truth.table is not None:
+    if truth.table is not None and not case.together:
         found["predictions"] = of_predictions(case, truth, run)
     if truth.log_evidence is not None and "log_evidence" in run.metrics:
         found["evidence"] = of_evidence(truth, run.metrics["log_evidence"])

@@ -216,6 +216,7 @@ CASES = [
         kind="tails",
         priors={"mu": _NORMAL},
         methods=ONE,
+        contrary=True,
     ),
     alike(
         "banana",
