@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from verdict_case import Case
+from verdict_fresh import CASES as FRESH
 from verdict_hierarchy import CASES as HIERARCHY
 from verdict_location import CASES as LOCATION
 from verdict_regression import CASES as REGRESSION
@@ -15,7 +16,7 @@ from verdict_several import CASES as SEVERAL
 from verdict_zoo import CASES as ZOO
 
 CASES: dict[str, Case] = {
-    case.name: case for case in (*LOCATION, *REGRESSION, *SEVERAL, *HIERARCHY, *ZOO)
+    case.name: case for case in (*LOCATION, *REGRESSION, *SEVERAL, *HIERARCHY, *ZOO, *FRESH)
 }
 
 SEEDS = (0, 1, 2)

@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--code", type=Path, default=HERE.parent.parent, help="folder of zoo.py")
     parser.add_argument("--label", help="name of the code's state; default its commit")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
-    parser.add_argument("--half", choices=("tuned", "reported"))
+    parser.add_argument("--half", choices=("tuned", "reported", "fresh"))
     parser.add_argument("--models", help="beginnings of names, separated by commas")
     parser.add_argument("--table", action="store_true", help="only print the table of results")
     given = parser.parse_args()
