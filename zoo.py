@@ -93,6 +93,7 @@ class Run:
     _entry: models.Entry | None = None
     _data: models.Data | None = None
     _source: Any = None
+    _guide: Any = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -643,15 +644,22 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     return page
 
 
-def load(folder: str | Path, *, model: Callable | models.Entry | None = None) -> Run:
-    """A saved run.
+def load(
+    folder: str | Path,
+    *,
+    model: str | Path | Callable | models.Entry | None = None,
+    guide: str | Path | Callable | None = None,
+) -> Run:
+    """A saved run. Nothing of it is run: what its numbers and pictures need is in its folder.
 
     Args:
         folder: the run's folder.
-        model: the model, where it was given in Python and is to predict or to draw.
+        model: the model, where it is to predict or to draw and was given in Python, or is a file
+            and the run another's: only a file that is named runs.
+        guide: the guide, likewise, where it is to encode.
 
     Raises:
-        Fault: no run there, or one that is damaged or not done.
+        Fault: no run there, or one that is damaged or not done; another model.
     """
     from inference import results, store
     from inference.diagnostics import Answer, Verdict
@@ -663,15 +671,18 @@ def load(folder: str | Path, *, model: Callable | models.Entry | None = None) ->
         for finding in record["findings"]
     ]
     given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
-    entry = None if model is None else _entry(model, {})[0]
+    asked = record["data"]["asked"]["options"]
+    entry = None if model is None else _entry(model, asked)[0]
     if entry is not None:
         _must_be_same("model", models.fingerprint(entry.model), record["model_sha256"])
+        _must_be_of("model", model, record)
     return Run(
         record=record,
         idata=results.read(folder / "idata.nc"),
         verdict=Verdict(record["verdict"]["status"], tuple(findings), given),
         params=store.read_params(folder),
         _entry=entry,
+        _guide=guide,
     )
 
 
@@ -777,7 +788,7 @@ def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibra
                 return again(place, given, how)
     if calibration:
         return _calibration_of(folder)
-    run = load(folder, model=given["model"])
+    run = load(folder, model=given["model"], guide=given["guide"])
     how.show(run)
     return run
 
@@ -806,6 +817,7 @@ def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Plan:
     fresh = _begun(plan)
     for what, key in (("model", "model_sha256"), ("guide", "guide_sha256")):
         _must_be_same(what, fresh[key], record[key])
+        _must_be_of(what, asked[what], record)
     _must_be_same(f"data ({plan.data.source})", plan.data.sha256, record["data"]["sha256"])
     if record.get("init"):
         _must_be_same("run of --init", fresh["init"]["sha256"], record["init"]["sha256"])
@@ -828,17 +840,30 @@ def _asked_of(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def _must_be_same(what: str, now: str | None, then: str | None) -> None:
-    """Refuse what is not the run's own.
+def _must_be_same(what: str, now: Any, then: Any) -> None:
+    """Refuse what is not the run's own, by hashes, or by files and theirs.
 
     Raises:
-        Fault: naming both by their hashes.
+        Fault: naming what differs.
     """
     if now != then:
         raise models.Fault(
-            f"the {what} changed since the run (sha256 {str(now)[:8]}, the run's "
-            f"{str(then)[:8]}); put the old back, or run it again"
+            f"the {what} changed since the run ({_differing(now, then)}); "
+            "put the old back, or run it again"
         )
+
+
+def _must_be_of(what: str, given: Any, record: Mapping[str, Any]) -> None:
+    """Refuse a file, given in place of the run's, that says something else than the run's did."""
+    if isinstance(given, str | Path) and str(given).endswith(".py"):
+        _must_be_same(what, models.trees(given), record["files_of"].get(what))
+
+
+def _differing(now: Any, then: Any) -> str:
+    """What differs, in words: the files, or both hashes."""
+    if isinstance(now, Mapping) and isinstance(then, Mapping):
+        return ", ".join(sorted(k for k in {*now, *then} if now.get(k) != then.get(k)))
+    return f"sha256 {str(now)[:8]}, the run's {str(then)[:8]}"
 
 
 def _model_of(record: Mapping[str, Any]) -> str:
@@ -847,7 +872,7 @@ def _model_of(record: Mapping[str, Any]) -> str:
             f"the model of this run ({record['model']}) was given in Python; give it again: "
             "model=..."
         )
-    return record["model"]
+    return _trusted(record, "model")
 
 
 def _guide_of(record: Mapping[str, Any]) -> str | None:
@@ -856,7 +881,27 @@ def _guide_of(record: Mapping[str, Any]) -> str | None:
             f"the guide of this run ({record['guide']}) was given in Python; give it again: "
             "guide=..."
         )
-    return record["guide"]
+    return _trusted(record, "guide")
+
+
+def _trusted(record: Mapping[str, Any], what: str) -> str | None:
+    """The model or guide that a record names; a file only as this user has run it.
+
+    Whoever wrote the record chose the file, and importing it runs it.
+
+    Raises:
+        models.Fault: the run is another's, or the file, or one beside it, has changed.
+    """
+    name = record[what]
+    if name is None or not name.endswith(".py"):
+        return name
+    if not record.get("signed"):
+        raise models.Fault(
+            f"the run was not made by you here, and its {what} {name} would run on your machine; "
+            f"if you know that file, name it: --{what} {name}"
+        )
+    _must_be_of(what, name, record)
+    return name
 
 
 def _source_of(record: Mapping[str, Any]) -> Any:
@@ -1588,6 +1633,10 @@ def _begun(plan: Plan) -> dict[str, Any]:
         "guide": str(Path(guide).resolve()) if in_file else guide,
         "guide_sha256": models.fingerprint(own) if callable(own) else None,
         "guide_in_python": callable(given) and not in_file,
+        "files_of": {
+            **({"model": models.trees(plan.name)} if plan.name.endswith(".py") else {}),
+            **({"guide": models.trees(guide)} if in_file else {}),
+        },
         "seed": plan.seed,
         "device": plan.device,
         "options": plan.options,
@@ -1667,7 +1716,8 @@ def _encoder_of(
             raise models.Fault("the run held no rows out; give some (--data)")
         some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
         asked = run.record["options"], run.data.dtype
-        yield problem, _guide(run.entry, _guide_of(run.record), *asked), some
+        guide = _guide_of(run.record) if run._guide is None else run._guide
+        yield problem, _guide(run.entry, guide, *asked), some
 
 
 def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
@@ -1806,6 +1856,7 @@ def _add_computing(commands: Any) -> None:
 
     one = _command(commands, "resume", _resume, "continue a run that was stopped or killed")
     one.add_argument("run", metavar="RUN", help="the run's folder")
+    _add_files(one, "model", "guide")
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
     one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits at once, of check")
     _add_shown(one)
@@ -1841,6 +1892,7 @@ def _add_using(commands: Any) -> None:
     """The commands that use what is there, or make room."""
     one = _command(commands, "predict", _predict_command, "new rows under a saved run")
     one.add_argument("run", metavar="RUN", help="the run's folder")
+    _add_files(one, "model")
     one.add_argument("--data", metavar="D", help="a file with the new rows")
     one.add_argument("--rows", type=int, default=1, metavar="N", help="new rows, if no data say")
     one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
@@ -1848,6 +1900,7 @@ def _add_using(commands: Any) -> None:
 
     one = _command(commands, "encode", _encode_command, "the latents of rows, by a run's encoder")
     one.add_argument("run", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    _add_files(one, "model", "guide")
     one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
     one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")
     one.add_argument("--out", metavar="FILE", help="write the table to a .csv or .json file")
@@ -1855,6 +1908,7 @@ def _add_using(commands: Any) -> None:
 
     one = _command(commands, "evidence", _evidence_command, "log p(x) of rows under a saved run")
     one.add_argument("run", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    _add_files(one, "model", "guide")
     one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
     one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")
     one.add_argument(
@@ -1883,6 +1937,12 @@ def _add_using(commands: Any) -> None:
 
     one = _command(commands, "new", _new, "a model file and its test from a template")
     one.add_argument("name", metavar="NAME", help="name of a model of the zoo, or FOLDER/NAME.py")
+
+
+def _add_files(one: argparse.ArgumentParser, *what: str) -> None:
+    """Files that a run names, and that run only if they are named by the user too."""
+    for name in what:
+        one.add_argument(f"--{name}", metavar="FILE", help=f"the {name}'s file, of another's run")
 
 
 def _add_asked(one: argparse.ArgumentParser) -> None:
@@ -1967,11 +2027,9 @@ def _resume(arguments: argparse.Namespace) -> int:
 
     if store.begun(Path(arguments.run))["status"] == "done":
         print(f"{arguments.run} was done already, this is its result", file=sys.stderr)
-    done = _resumed(Path(arguments.run), _NOTHING_GIVEN, _how(arguments))
+    given = {"model": arguments.model, "guide": arguments.guide, "data": None}
+    done = _resumed(Path(arguments.run), given, _how(arguments))
     return (_ended if isinstance(done, Run) else _calibration_ended)(done, arguments)
-
-
-_NOTHING_GIVEN: Mapping[str, Any] = {"model": None, "guide": None, "data": None}
 
 
 def _how(arguments: argparse.Namespace) -> _How:
@@ -2146,7 +2204,7 @@ def _evidence_command(arguments: argparse.Namespace) -> None:
     out = _table_file(arguments.out)
     names = ("data", "rows", "particles", "annealed", "gaps", "seed")
     asked = {name: getattr(arguments, name) for name in names}
-    table = load(arguments.run).evidence(**asked, progress=not arguments.quiet)
+    table = _loaded_by(arguments).evidence(**asked, progress=not arguments.quiet)
     _write_table(out, table)
     summary, doubts = evidence.summary(table), evidence.doubts(table)
     if arguments.json:
@@ -2156,11 +2214,15 @@ def _evidence_command(arguments: argparse.Namespace) -> None:
 
 
 def _encode_command(arguments: argparse.Namespace) -> None:
-    _tell(load(arguments.run).encode, arguments)
+    _tell(_loaded_by(arguments).encode, arguments)
 
 
 def _predict_command(arguments: argparse.Namespace) -> None:
-    _tell(load(arguments.run).predict, arguments)
+    _tell(_loaded_by(arguments).predict, arguments)
+
+
+def _loaded_by(arguments: argparse.Namespace) -> Run:
+    return load(arguments.run, model=arguments.model, guide=getattr(arguments, "guide", None))
 
 
 def _tell(of_rows: Callable[..., pd.DataFrame], arguments: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from . import signature
 from ._problem import Fault, Refused, Stopped
 from .callbacks import Journal, last_step, seconds_spent
 from .state import State, replace, sync
@@ -465,13 +466,14 @@ def _of_result(path: Path, folder: Path) -> bool:
 def _put_manifest(folder: Path, record: Mapping[str, Any]) -> None:
     content = {"format": FORMAT, **{k: v for k, v in record.items() if k not in _NOT_KEPT}}
     content = json.loads(json.dumps(content, default=repr))  # as it will be read
-    sealed = {"sha256": _seal_of(content), **content}
+    seal = _seal_of(content)
+    sealed = {"sha256": seal, "signature": signature.sign(seal), **content}
     text = json.dumps(sealed, indent=1)
     replace(folder / "run.json", lambda path: path.write_text(text, encoding="utf-8"))
 
 
 # What a record has in memory alone.
-_NOT_KEPT = ("run", "sha256", "format")
+_NOT_KEPT = ("run", "sha256", "signature", "signed", "format")
 
 
 def _seal_of(content: Mapping[str, Any]) -> str:
@@ -501,6 +503,8 @@ def sha256(path: Path) -> str:
 def begun(folder: Path) -> dict[str, Any]:
     """The record of a run in whatever state, held against its own hash; files are not looked at.
 
+    `signed` says whether this user made the run.
+
     Raises:
         MissingRun: no run there. Refused: the record is altered, or of another format.
     """
@@ -510,13 +514,14 @@ def begun(folder: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, seal = content["format"], content.pop("sha256", None)
+        signed = content.pop("signature", None)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Refused(f"run.json is damaged, {folder}; run it again") from None
     if version != FORMAT:
         raise Refused(f"{folder} has format {version}, this zoo reads {FORMAT}; run it again")
     if seal != _seal_of(content):
         raise Refused(f"run.json was altered, {folder}; run it again")
-    return {**content, "run": str(folder)}
+    return {**content, "run": str(folder), "signed": signature.is_signed(seal, signed)}
 
 
 def record(folder: Path) -> dict[str, Any]:

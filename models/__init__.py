@@ -87,6 +87,20 @@ def fingerprint(model: Callable) -> str:
     return of(model)
 
 
+def trees(path: str | Path) -> dict[str, str]:
+    """The files that a user's file is made of, and hashes of what they say: see `_trees.trees`.
+
+    Raises:
+        Fault: the file is gone, or cannot be read.
+    """
+    from ._trees import trees as of
+
+    try:
+        return of(Path(path))
+    except OSError as error:
+        raise Fault(f"{path} cannot be read ({error.strerror}); check the path") from None
+
+
 def wrap(model: Callable) -> Entry:
     """The entry of a Pyro function, or what acts as one, given in Python."""
     from ._file import entry_of

@@ -22,6 +22,7 @@ from ._csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, 
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys, takes_any
 from ._fingerprint import is_users
+from ._trees import root_of
 
 
 def load_file(name: str, dtype: str = "float64") -> Entry:
@@ -137,7 +138,7 @@ def _beside(path: Path) -> Iterator[None]:
 
     What another folder's file has imported so may have the same name, and is imported anew.
     """
-    folders = list(dict.fromkeys([str(path.parent), str(_root(path))]))
+    folders = list(dict.fromkeys([str(path.parent), str(root_of(path))]))
     _forget(n for n in _HELPERS if n in sys.modules and not _is_within(sys.modules[n], folders))
     known = set(sys.modules)
     sys.path[:0] = folders
@@ -160,17 +161,12 @@ def _forget(names: Iterable[str]) -> None:
         _HELPERS.remove(name)
 
 
-def _root(path: Path) -> Path:
-    """The folder that holds a file, or the outermost of the packages that it is in."""
-    return next(folder for folder in path.parents if not (folder / "__init__.py").is_file())
-
-
 def _package(path: Path) -> str:
     """The package that a file is in, imported, with a point after it; empty where it is in none.
 
     Or where another package has that name.
     """
-    parts = path.parent.relative_to(_root(path)).parts
+    parts = path.parent.relative_to(root_of(path)).parts
     if not parts or not all(part.isidentifier() for part in parts):
         return ""
     found = importlib.import_module(".".join(parts))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions.utils import lazy_property
 
 from ._callable import Model, inner, object_of
+from ._trees import without_comments
 
 
 def fingerprint(model: Callable) -> str:
@@ -168,7 +169,7 @@ def _declared(kind: type, name: str) -> Any:
 
 def _text(what: Any) -> str:
     try:
-        return inspect.getsource(what)
+        return without_comments(inspect.getsource(what))
     except (OSError, TypeError):
         code = getattr(what, "__code__", None)
         return _code_text(code) if code is not None else what.__qualname__

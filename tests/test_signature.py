@@ -1,0 +1,130 @@
+"""Files of strangers: looking runs nothing, and what needs the model asks whose it is."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import models
+import zoo
+from inference import signature, store
+from models._trees import trees
+
+MODEL = """
+import helper  # beside it
+import pyro
+import pyro.distributions as dist
+
+def model(y):
+    "A mean."
+    mu = pyro.sample("mu", dist.Normal(0.0, helper.SCALE))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+"""
+PLANTED = "open({marker!r}, 'w').close()\n"
+
+
+@pytest.fixture
+def ours(tmp_path, monkeypatch):
+    """A run of a file of the user's, saved."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "mine.py").write_text(MODEL)
+    (home / "helper.py").write_text("SCALE = 2.0\n")
+    data = home / "y.json"
+    data.write_text('{"y": [1.0, 2.0, 0.5]}')
+    return zoo.run(home / "mine.py", method="laplace", data=data, out=tmp_path / "runs").path
+
+
+@pytest.fixture
+def strangers(ours, tmp_path, monkeypatch):
+    """The same from another user, whose model writes a marker when it is imported."""
+    marker = tmp_path / "marker"
+    model = ours.parent.parent / "home" / "mine.py"
+    model.write_text(PLANTED.format(marker=str(marker)) + MODEL)
+    record = json.loads((ours / "run.json").read_text())
+    record["files_of"] = {"model": trees(model)}
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "theirs"))
+    store._put_manifest(ours, record)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return ours, marker
+
+
+def test_a_run_of_ones_own_predicts_without_more(ours):
+    assert len(zoo.load(ours).predict([0.0])) == 1
+    assert "own" not in zoo.load(ours).plots()
+
+
+@pytest.mark.parametrize("look", ["show", "list", "report", "compare", "load"])
+def test_looking_at_a_strangers_run_runs_nothing(strangers, look, tmp_path, capsys):
+    folder, marker = strangers
+    if look == "load":
+        run = zoo.load(folder)
+        run.summary(), run.exact, [run.plot(kind) for kind in run.plots()], run.loo()
+    else:
+        words = {"list": ["list", "runs", "--out", str(folder.parent)]}
+        words["report"] = ["report", str(folder), "--out", str(tmp_path / "report.html")]
+        words["compare"] = ["compare", str(folder), str(folder), "--out", str(tmp_path / "out")]
+        assert zoo.main(words.get(look, [look, str(folder)])) == 0
+        capsys.readouterr()
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("verb", ["predict", "resume"])
+def test_what_needs_the_model_refuses_a_strangers_file(strangers, verb, capsys):
+    folder, marker = strangers
+    if verb == "resume":
+        record = json.loads((folder / "run.json").read_text())
+        store_as_theirs(folder, {**record, "status": "interrupted"})
+    assert zoo.main([verb, str(folder)]) == 65
+    assert "was not made by you here" in capsys.readouterr().err
+    assert not marker.exists()
+
+
+def store_as_theirs(folder, record):
+    seal = store._seal_of({k: v for k, v in record.items() if k not in ("sha256", "signature")})
+    (folder / "run.json").write_text(json.dumps({**record, "sha256": seal, "signature": "0" * 64}))
+
+
+def test_a_file_that_is_named_runs(strangers):
+    folder, marker = strangers
+    model = json.loads((folder / "run.json").read_text())["model"]
+    run = zoo.load(folder, model=model)
+    assert marker.exists() and len(run.predict([0.0])) == 1
+
+
+def test_another_model_than_the_runs_is_refused(ours):
+    helper = ours.parent.parent / "home" / "helper.py"
+    helper.write_text("SCALE = 2.0  # as wide as it was\n")
+    zoo.load(ours).predict([0.0])
+    helper.write_text("SCALE = 3.0\n")
+    with pytest.raises(models.Fault, match=r"model changed since the run \(helper.py\)"):
+        zoo.load(ours).predict([0.0])
+
+
+def test_a_key_that_others_can_read_signs_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    signed = signature.sign("seal")
+    assert signature.is_signed("seal", signed) and not signature.is_signed("other", signed)
+    (tmp_path / "bayeszoo" / "key").chmod(0o644)
+    assert signature.sign("seal") is None and not signature.is_signed("seal", signed)
+
+
+def test_trees_are_of_all_files_beside_and_of_what_they_say(tmp_path):
+    package = tmp_path / "pack"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "one.py").write_text("from . import two\nimport json\n")
+    (package / "two.py").write_text("from .sub.three import f\n")
+    (package / "sub").mkdir()
+    (package / "sub" / "__init__.py").write_text("")
+    (package / "sub" / "three.py").write_text('def f():\n    "It is one."\n    return 1\n')
+    found = trees(package / "one.py")
+    files = {"one.py", "two.py", "__init__.py", "sub/__init__.py", "sub/three.py"}
+    assert set(found) == {f"pack/{file}" for file in files}
+    (package / "sub" / "three.py").write_text("def f():\n    return 1  # one\n")
+    assert trees(package / "one.py") == found
+    (package / "sub" / "three.py").write_text("def f():\n    return 2\n")
+    assert trees(package / "one.py") != found
