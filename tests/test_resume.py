@@ -216,7 +216,7 @@ def test_another_guide_of_the_same_name_is_refused(tmp_path):
     asked = {"method": "svi", "data": {"y": [0.5, 1.0]}, "steps": 1000, "draws": 50}
     path = stopped(tmp_path / "runs", 0.5, model=tmp_path / "m.py", **asked)
     (tmp_path / "m.py").write_text(OWN_GUIDE.replace("Normal(a, 1.0)", "Normal(a, 3.0)"))
-    with pytest.raises(models.Fault, match="the guide changed since the run"):
+    with pytest.raises(models.Fault, match=r"the model changed since the run \(m.py\)"):
         zoo.resume(path)
     (tmp_path / "m.py").write_text(OWN_GUIDE)
     assert zoo.resume(path).record["status"] == "done"

@@ -110,21 +110,3 @@ def test_a_key_that_others_can_read_signs_nothing(tmp_path, monkeypatch):
     assert signature.is_signed("seal", signed) and not signature.is_signed("other", signed)
     (tmp_path / "bayeszoo" / "key").chmod(0o644)
     assert signature.sign("seal") is None and not signature.is_signed("seal", signed)
-
-
-def test_trees_are_of_all_files_beside_and_of_what_they_say(tmp_path):
-    package = tmp_path / "pack"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "one.py").write_text("from . import two\nimport json\n")
-    (package / "two.py").write_text("from .sub.three import f\n")
-    (package / "sub").mkdir()
-    (package / "sub" / "__init__.py").write_text("")
-    (package / "sub" / "three.py").write_text('def f():\n    "It is one."\n    return 1\n')
-    found = trees(package / "one.py")
-    files = {"one.py", "two.py", "__init__.py", "sub/__init__.py", "sub/three.py"}
-    assert set(found) == {f"pack/{file}" for file in files}
-    (package / "sub" / "three.py").write_text("def f():\n    return 1  # one\n")
-    assert trees(package / "one.py") == found
-    (package / "sub" / "three.py").write_text("def f():\n    return 2\n")
-    assert trees(package / "one.py") != found
