@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -117,15 +118,27 @@ def seconds_spent(path: Path) -> float:
 
 
 def last_step(path: Path) -> dict[str, Any] | None:
-    """The last step that a journal tells of; None where it tells of none."""
-    steps = [line for line in _lines(path) if line.get("event") == "step"]
+    """The last step that a journal tells of near its end; None where it tells of none."""
+    steps = [line for line in _lines(path, _END) if line.get("event") == "step"]
     return steps[-1] if steps else None
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a journal, without one that was cut short when the run was killed."""
+# Bytes at the end of a journal that tell of the last step.
+_END = 1 << 16
+
+
+def _lines(path: Path, last: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a journal, without one that was cut short when the run was killed.
+
+    Args:
+        path: the journal.
+        last: of its last so many bytes alone; None: all.
+    """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        with path.open("rb") as file:
+            if last is not None:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - last))
+            text = file.read().decode("utf-8", errors="replace")
     except OSError:
         return []
     found = []

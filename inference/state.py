@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -107,7 +108,7 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
     Raises:
         OSError: an earlier file of that name is as it was.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(partial_of(path.name))
     try:
         write(partial)
         with partial.open("r+b") as file:
@@ -116,6 +117,11 @@ def replace(path: Path, write: Callable[[Path], Any]) -> None:
         sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(name: str) -> str:
+    """A name for what is half-written, that no other process and no other machine takes."""
+    return f".{name}.partial-{secrets.token_hex(6)}"
 
 
 def sync(folder: Path) -> None:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from . import signature
 from ._problem import Fault, Refused, Stopped
 from .callbacks import Journal, last_step, seconds_spent
-from .state import State, replace, sync
+from .state import State, partial_of, replace, sync
 
 if TYPE_CHECKING:
     import arviz as az
@@ -275,18 +275,13 @@ def begin(
     begun = {key: value for key, value in record.items() if key not in _FOUND}
     begun["status"] = "running"
     with _told(f"the run in {out}", "use --out"):
-        made, locks = _made(out), []
-
-        def write(folder: Path) -> None:
-            locks.append(_locked(folder, 0))  # nobody finds it unlocked
-            _put_begun(folder, begun, data)
-
+        made = _made(out)
         try:
-            path = _whole(out, name, write)
+            path, lock = _whole(out, name, lambda folder: _put_begun(folder, begun, data))
         except OSError:
             _unmake(made)
             raise
-        return Place(path, begun, locks[0], made)
+        return Place(path, begun, lock, made)
 
 
 # What a record has once there is a result.
@@ -313,9 +308,11 @@ def reopen(path: Path) -> Place:
     """The folder of a run that is to go on.
 
     Raises:
-        MissingRun, Refused: as `begun`. Locked: it is running. CannotWrite: not allowed.
+        MissingRun, Refused: as `begun`, or there is a link. Locked: it is running. CannotWrite:
+            not allowed.
     """
     begun(path)
+    _check_links(path)
     with _told(f"the run in {path}", "copy the run to where you may write"):
         lock = _locked(path, _PATIENCE)
         place = Place(path, begun(path), lock)  # it may have ended while the lock was waited for
@@ -335,7 +332,7 @@ def _locked(path: Path, patience: float) -> Any:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path / ".lock")
+    lock = FileLock(path / _LOCK)
     try:
         lock.acquire(timeout=patience, poll_interval=0.05)
     except Timeout:
@@ -344,22 +341,57 @@ def _locked(path: Path, patience: float) -> Any:
 
 
 def is_running(path: Path) -> bool:
-    """Whether a process is writing the run."""
-    if not path.is_dir():
-        return False
+    """Whether a process is writing the run; makes nothing, and keeps no other reader out."""
     try:
-        _locked(path, 0).release()
-    except Locked:
-        return True
-    except OSError:  # nobody can write here
+        with (path / _LOCK).open("rb") as file:
+            return not _is_free(file.fileno())
+    except OSError:  # nobody has ever written here, or nobody may look
         return False
-    return False
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody holds the lock of an open file; yes where the system cannot tell."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except ImportError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+_LOCK = ".lock"
+# What says that a folder is of this zoo and half-written, or half-removed.
+_MARK = ".bayeszoo"
+# Files that are added to where they lie, so that a hard link's other end would grow too.
+_ADDED_TO = ("progress.jsonl", FITS, _LOCK)
+
+
+def _check_links(path: Path) -> None:
+    """Refuse a run's folder that holds a link: what is written or removed there lies elsewhere.
+
+    Raises:
+        Refused: naming the first.
+    """
+    for folder, folders, files in os.walk(path):
+        for name in sorted([*folders, *files]):
+            one = Path(folder, name)
+            if one.is_symlink() or (name in _ADDED_TO and one.stat().st_nlink > 1):
+                name = one.relative_to(path)
+                raise Refused(f"{name} is a link, {path}; copy the run's files instead")
 
 
 def _clear(path: Path) -> None:
-    """Remove what a killed writer left half-written."""
+    """Remove what a killed writer left half-written, of the names that a run's files have."""
     for partial in [*path.glob(".*.partial-*"), *path.glob("*/.*.partial-*")]:
-        partial.unlink(missing_ok=True)
+        if partial.name[1:].partition(".partial-")[0].endswith(_SUFFIXES):
+            partial.unlink(missing_ok=True)
+
+
+_SUFFIXES = (".json", ".nc", ".safetensors", ".npz", ".csv", ".jsonl", ".png")
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -386,16 +418,22 @@ def save_tables(
     _check_name(name)
     with _told(f"{name} in {out}", "use --out"):
         out.mkdir(parents=True, exist_ok=True)
-        return _whole(out, name, write)
+        path, lock = _whole(out, name, write)
+        lock.release()
+        (path / _LOCK).unlink(missing_ok=True)  # nothing is added to it
+        return path
 
 
-def _whole(out: Path, name: str, write: Callable[[Path], None]) -> Path:
-    """A folder that appears under its name only when all of it is written."""
-    partial = out / f".{name}.partial-{os.getpid()}"
+def _whole(out: Path, name: str, write: Callable[[Path], None]) -> tuple[Path, Any]:
+    """A folder that appears under its name only when all of it is written, and its lock, held."""
+    partial = out / partial_of(name)
     try:
         partial.mkdir()
+        (partial / _MARK).touch()
+        lock = _locked(partial, 0)  # nobody finds it unlocked
         write(partial)
-        return _rename(partial, out, name)
+        (partial / _MARK).unlink()
+        return _rename(partial, out, name), lock
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -509,6 +547,8 @@ def begun(folder: Path) -> dict[str, Any]:
         MissingRun: no run there. Refused: the record is altered, or of another format.
     """
     path = folder / "run.json"
+    if path.is_symlink():
+        raise Refused(f"run.json is a link, {folder}; copy the run's files instead")
     if not path.is_file():
         raise MissingRun(f"there is no run in {folder} (no run.json); see `zoo.py list runs`")
     try:
@@ -536,6 +576,8 @@ def record(folder: Path) -> dict[str, Any]:
         raise _unfinished(folder, content)
     for name, expected in content["files"].items():
         file = folder / name
+        if file.is_symlink() or (file.parent.is_symlink() and file.parent != folder):
+            raise Refused(f"{name} is a link, {folder}; copy the run's files instead")
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise Refused(f"run.json names {name}, outside its folder, {folder}; run it again")
         if not file.is_file() or sha256(file) != expected:
@@ -592,6 +634,8 @@ def runs(out: Path) -> list[dict[str, Any]]:
     """The records of the runs under a folder, oldest first; hashes of files not checked."""
     found = []
     for path in sorted(out.glob("[!.]*/run.json"), key=_age):
+        if path.parent.is_symlink():  # it lies elsewhere, and is of others' concern
+            continue
         try:
             content = begun(path.parent)
             found.append({**content, "status": status(path.parent, content)})
@@ -673,15 +717,20 @@ def remove(folder: Path, statuses: Sequence[str] | None = None) -> bool:
         statuses: it stays if it has none of these by now; None removes it as it is.
 
     Raises:
-        Locked: it is running. CannotWrite: not allowed.
+        MissingRun, Refused: as `begun`, or it is a link. Locked: it is running. CannotWrite: not
+            allowed.
     """
-    folder = folder.resolve()
-    lock = _locked(folder, 0)
+    folder = folder.absolute()
+    if folder.is_symlink():
+        raise Refused(f"{folder} is a link; remove the link, or name the folder itself")
+    begun(folder)
+    lock = _locked(folder, _PATIENCE)
     with _told(f"in {folder}", "it stays"):
         try:
             if statuses is not None and begun(folder)["status"] not in statuses:
                 return False
-            gone = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+            gone = folder.with_name(partial_of(folder.name))
+            (folder / _MARK).touch()
             folder.rename(gone)
             shutil.rmtree(gone)
             return True
@@ -696,25 +745,17 @@ def remove_leftover(path: Path) -> None:
         CannotWrite: not allowed.
     """
     with _told(str(path), "it stays"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        shutil.rmtree(path)
 
 
 def leftovers(out: Path) -> list[Path]:
-    """Folders and files that killed writers left half-written under a folder of runs."""
-    return [path for path in out.glob(".*.partial-*") if not _alive(path)]
+    """Folders that killed writers left half-written, or half-removed, under a folder of runs."""
+    return [path for path in out.glob(".*.partial-*") if _is_left(path)]
 
 
-def _alive(partial: Path) -> bool:
-    """Whether the process that is writing it is still there, or cannot be asked for."""
-    if os.name != "posix":
-        return True
-    try:
-        os.kill(int(partial.name.rpartition("-")[2]), 0)
-    except (ValueError, ProcessLookupError):
+def _is_left(path: Path) -> bool:
+    """Whether a folder has the zoo's mark, or nothing at all, and nobody is writing it."""
+    if path.is_symlink() or not path.is_dir():
         return False
-    except PermissionError:
-        return True
-    return True
+    ours = (path / _MARK).is_file() or not any(path.iterdir())
+    return ours and not is_running(path)

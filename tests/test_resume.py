@@ -272,8 +272,13 @@ def test_clean_takes_what_failed_or_is_named_and_nothing_else(tmp_path, capsys):
     shutil.move(path, tmp_path / path.name)
     gone = tmp_path / ".coin.partial-999999999"
     gone.mkdir()
+    kept, mine = tmp_path / ".bashrc.partial-backup", tmp_path / ".mine.partial-1"
+    kept.touch()
+    mine.mkdir()
+    (mine / "thesis.tex").touch()
     assert zoo.main(["clean", "--out", str(tmp_path)]) == 0
     assert (tmp_path / path.name).exists() and not gone.exists()
+    assert kept.exists() and (mine / "thesis.tex").exists()
     assert zoo.main(["list", "runs", "--out", str(tmp_path)]) == 0
     assert re.search("interrupted, [789]00 of 1500", capsys.readouterr().out)
     assert zoo.main(["show", str(tmp_path / path.name)]) == 0
@@ -394,3 +399,31 @@ def test_runs_killed_at_any_moment_resume_to_the_same_draws(name, tmp_path):
     counts = {status: sum(f[1] == status for f in found) for status in {f[1] for f in found}}
     print(f"{name}: {sum(f[2] for f in found)} of {kills} equal; when killed: {counts}")
     assert all(equal for _, _, equal in found), found
+
+
+@pytest.mark.parametrize("linked", ["figures", "progress.jsonl", "state"])
+def test_nothing_is_written_through_a_link_in_a_runs_folder(linked, tmp_path, capsys):
+    path = stopped(tmp_path / "runs", 0.5, **SVI)
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    (target / "kept.partial-1").touch()
+    if linked == "progress.jsonl":  # whose other end would grow
+        os.link(path / linked, tmp_path / "mine.jsonl")
+    else:
+        shutil.rmtree(path / linked, ignore_errors=True)
+        (path / linked).symlink_to(target)
+    before = {one: one.read_bytes() for one in tmp_path.glob("mine.jsonl")}
+    assert zoo.main(["resume", str(path)]) == 65
+    assert f"{linked} is a link" in capsys.readouterr().err
+    assert [one.name for one in target.iterdir()] == ["kept.partial-1"]
+    assert all(one.read_bytes() == content for one, content in before.items())
+
+
+def test_clean_removes_nothing_through_a_link(tmp_path, capsys):
+    path = stopped(tmp_path / "other", 0.5, **SVI)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / "one").symlink_to(path)
+    assert zoo.main(["clean", "--out", str(runs), "--interrupted"]) == 0
+    assert zoo.main(["clean", str(runs / "one")]) == 65
+    assert "is a link" in capsys.readouterr().err and (path / "run.json").is_file()
