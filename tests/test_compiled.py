@@ -1,4 +1,4 @@
-"""Compiled code in the cache: only the user's own, whole files are loaded; others are made anew."""
+"""Compiled code in the cache: the user's own, whole files are loaded, others are made anew."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_what_is_not_ours_or_not_whole_is_made_anew(spoil, cache, tmp_path):
 def test_what_cannot_be_removed_is_refused(cache):
     cache.mkdir(parents=True, mode=0o700)
     (cache / "key-0.so").mkdir()
-    with pytest.raises(Refused, match="cannot be removed .*; set XDG_CACHE_HOME"):
+    with pytest.raises(Refused, match=r"cannot be removed .*; set XDG_CACHE_HOME"):
         from_cache("key.so", Maker())
 
 
@@ -150,7 +150,7 @@ def test_a_folder_that_is_not_ours_alone_is_refused(how, cache, tmp_path):
 
 def test_a_cache_that_cannot_be_made_is_said_in_a_line(cache):
     cache.parent.write_text("a file in the way")
-    with pytest.raises(Refused, match="cannot be kept .*; set XDG_CACHE_HOME$"):
+    with pytest.raises(Refused, match=r"cannot be kept .*; set XDG_CACHE_HOME$"):
         from_cache("key.so", Maker())
 
 
@@ -162,7 +162,7 @@ def test_a_read_only_cache_gives_what_it_has(cache, monkeypatch):
         assert from_cache("key.so", Maker()) == path
         if os.getuid() == 0:  # for whom nothing is read-only
             monkeypatch.setattr(compiled.tempfile, "TemporaryDirectory", _read_only)
-        with pytest.raises(Refused, match="cannot be written .*; set XDG_CACHE_HOME$"):
+        with pytest.raises(Refused, match=r"cannot be written .*; set XDG_CACHE_HOME$"):
             from_cache("other.so", Maker())
     finally:
         cache.chmod(0o700)
@@ -243,10 +243,10 @@ def test_torchs_compilers_work_where_they_are_told(tmp_path, monkeypatch):
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "before")
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
-    with pytest.raises(ZeroDivisionError), torch_works_in(tmp_path):
+    with pytest.raises(InterruptedError), torch_works_in(tmp_path):
         assert cache_dir() == str(tmp_path / "inductor")
         assert triton_cache_dir(0) == str(tmp_path / "triton")
-        1 / 0
+        raise InterruptedError
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "before"
     assert "TRITON_CACHE_DIR" not in os.environ
 
@@ -261,7 +261,12 @@ if {before}:
     assert os.listdir(tempfile.gettempdir())
 shared = os.path.join(tempfile.gettempdir(), "torchinductor_")
 touched = []
-sys.addaudithook(lambda event, args: shared in repr(args) and touched.append((event, args)))
+
+def watch(event, args):
+    if shared in repr(args) and event != "os.putenv":
+        touched.append((event, args))
+
+sys.addaudithook(watch)
 
 import torch
 from inference.graph import _AheadOfTime, compiled
@@ -271,7 +276,9 @@ run = compiled(lambda u: ((u**2).sum(), 2 * u), [(u,)], how="aot")
 assert isinstance(run, _AheadOfTime) and torch.equal(run(3 * u)[1], 6 * u)
 assert not touched, touched
 for folder in os.scandir(tempfile.gettempdir()):
-    assert {before} and not os.listdir(folder), folder
+    # The code is unpacked into a new folder of a random name, closed to others.
+    unpacked = folder.name.startswith("aotinductor_") and folder.stat().st_mode & 0o777 == 0o700
+    assert unpacked or {before} and not os.listdir(folder), folder
 assert "TRITON_CACHE_DIR" not in os.environ
 """
 
