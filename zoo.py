@@ -45,6 +45,7 @@ from inference import settings as _settings
 from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference._warnings import ZooWarning, ours_alone
+from inference.ambient import alone
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
@@ -191,7 +192,7 @@ class Run:
         more = results.wanted(function, self.idata, self.params) | self.record["options"]
         return function(self.data, results.draws_of(self.idata), **more)
 
-    @ours_alone()
+    @alone()
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
         """Predictions for new rows: mean, sd and 94 % interval of each new observation.
 
@@ -210,7 +211,7 @@ class Run:
         _must_be_counts(1, rows=rows)
         return _predict(self, data, rows)
 
-    @ours_alone()
+    @alone()
     def evidence(
         self,
         data: Any = None,
@@ -252,7 +253,7 @@ class Run:
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return evidence.table(problem, guide, some, effort, seed=seed, context=context)
 
-    @ours_alone()
+    @alone()
     def encode(
         self, data: Any = None, *, rows: int | None = None, draws: int = 200, seed: int = 0
     ) -> pd.DataFrame:
@@ -362,7 +363,7 @@ def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
-@ours_alone()
+@alone()
 def run(
     model: str | Path | Callable | models.Entry,
     *,
@@ -423,7 +424,7 @@ def run(
     return _carried_out(plan, how, started, out)
 
 
-@ours_alone()
+@alone()
 def resume(
     folder: str | Path,
     *,
@@ -455,7 +456,7 @@ def resume(
     return _resumed(Path(folder), {"model": model, "guide": guide, "data": data}, how)
 
 
-@ours_alone()
+@alone()
 def compare(
     *what: str | Path | Callable | models.Entry | Run,
     methods: str | Sequence[Any] | None = None,
@@ -515,7 +516,7 @@ def compare(
     return _kept(table, out)
 
 
-@ours_alone()
+@alone()
 def check(
     model: str | Path | Callable | models.Entry,
     *,
@@ -555,7 +556,7 @@ def check(
     return replace(found, model=name, data=given.source)
 
 
-@ours_alone()
+@alone()
 def gradients(
     model: str | Path | Callable | models.Entry,
     *,
@@ -1019,7 +1020,7 @@ def _at_once(
     return done
 
 
-@ours_alone()
+@alone()
 def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
     """What makes up the run, without the functions that another process would not know."""
     from inference import study
@@ -1229,7 +1230,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
 # -- is the inference calibrated --------------------------------------------------------------
 
 
-@ours_alone()
+@alone()
 def calibrate(
     model: str | Path | Callable | models.Entry,
     sbc: int = 500,
@@ -1399,7 +1400,7 @@ def _judged(
 _studies: dict[str, Any] = {}
 
 
-@ours_alone()
+@alone()
 def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
     """The i-th fit, in another process, which plans and records once for all of its fits."""
     from inference import execute
