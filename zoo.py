@@ -46,6 +46,7 @@ from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference._warnings import ZooWarning, ours_alone
 from inference.ambient import alone
+from inference.arguments import checked, plain
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
@@ -192,6 +193,7 @@ class Run:
         more = results.wanted(function, self.idata, self.params) | self.record["options"]
         return function(self.data, results.draws_of(self.idata), **more)
 
+    @checked
     @alone()
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
         """Predictions for new rows: mean, sd and 94 % interval of each new observation.
@@ -211,6 +213,7 @@ class Run:
         _must_be_counts(1, rows=rows)
         return _predict(self, data, rows)
 
+    @checked
     @alone()
     def evidence(
         self,
@@ -253,6 +256,7 @@ class Run:
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return evidence.table(problem, guide, some, effort, seed=seed, context=context)
 
+    @checked
     @alone()
     def encode(
         self, data: Any = None, *, rows: int | None = None, draws: int = 200, seed: int = 0
@@ -301,6 +305,7 @@ class Run:
             raise Refused(self.verdict.trust["loo"].because or "the run has no elpd_loo")
         return loo.elpd_data(self.idata, self.metrics)
 
+    @checked
     @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
@@ -363,6 +368,7 @@ def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
+@checked
 @alone()
 def run(
     model: str | Path | Callable | models.Entry,
@@ -424,6 +430,7 @@ def run(
     return _carried_out(plan, how, started, out)
 
 
+@checked
 @alone()
 def resume(
     folder: str | Path,
@@ -456,6 +463,7 @@ def resume(
     return _resumed(Path(folder), {"model": model, "guide": guide, "data": data}, how)
 
 
+@checked
 @alone()
 def compare(
     *what: str | Path | Callable | models.Entry | Run,
@@ -509,13 +517,12 @@ def compare(
     if sizes is not None:
         _must_be_idle({"vary": vary, "init": init}, "--sizes shows estimates as the data grow")
         return _kept(_grown(what[0], sizes, methods, common, progress), out)
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs} is no number of runs at once; give 1 or more")
     common["init"] = init
     table = _methods_compared(what[0], study.jobs(methods, vary), common, progress, out, jobs)
     return _kept(table, out)
 
 
+@checked
 @alone()
 def check(
     model: str | Path | Callable | models.Entry,
@@ -556,6 +563,7 @@ def check(
     return replace(found, model=name, data=given.source)
 
 
+@checked
 @alone()
 def gradients(
     model: str | Path | Callable | models.Entry,
@@ -608,6 +616,7 @@ def gradients(
 _GRADIENT_STEPS = 2000
 
 
+@checked
 @ours_alone()
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
@@ -645,6 +654,7 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     return page
 
 
+@checked
 def load(
     folder: str | Path,
     *,
@@ -1230,6 +1240,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
 # -- is the inference calibrated --------------------------------------------------------------
 
 
+@checked
 @alone()
 def calibrate(
     model: str | Path | Callable | models.Entry,
@@ -1262,11 +1273,8 @@ def calibrate(
     """
     from inference import calibration, store
 
-    if sbc < calibration.FEWEST or jobs < 1:
-        raise UsageError(
-            f"sbc={sbc}, jobs={jobs}: {calibration.FEWEST} fits at least, by one at least; some "
-            "500 tell something"
-        )
+    if sbc < calibration.FEWEST:
+        raise UsageError(f"sbc={sbc}: {calibration.FEWEST} fits at least; some 500 tell something")
     asked = {
         "model": model,
         "method": method,
@@ -1414,6 +1422,7 @@ def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] 
 # -- from what was asked to a result ----------------------------------------------------------
 
 
+@checked
 def _plan(
     model: str | Path | Callable | models.Entry,
     *,
@@ -1640,8 +1649,8 @@ def _begun(plan: Plan) -> dict[str, Any]:
         },
         "seed": plan.seed,
         "device": plan.device,
-        "options": plan.options,
-        "settings": {k: v for k, v in plan.settings.items() if k != "guide"},
+        "options": plain(plan.options),
+        "settings": plain({k: v for k, v in plan.settings.items() if k != "guide"}),
         "data": _data_asked(plan.data, plan.asked),
         "init": plan.init and {"run": plan.init.run, "sha256": plan.init.sha256},
         "versions": machine.versions(),
@@ -1668,7 +1677,7 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
         "asked": {
             "source": None if in_python or source is None else str(source),
             "in_python": in_python,
-            "options": asked["options"],
+            "options": plain(asked["options"]),
         },
     }
 

@@ -503,7 +503,7 @@ def _of_result(path: Path, folder: Path) -> bool:
 
 def _put_manifest(folder: Path, record: Mapping[str, Any]) -> None:
     content = {"format": FORMAT, **{k: v for k, v in record.items() if k not in _NOT_KEPT}}
-    content = json.loads(json.dumps(content, default=repr))  # as it will be read
+    content = json.loads(json.dumps(content))  # as it will be read
     seal = _seal_of(content)
     sealed = {"sha256": seal, "signature": signature.sign(seal), **content}
     text = json.dumps(sealed, indent=1)
