@@ -1017,17 +1017,23 @@ def _at_once(
     """Label to run or fault, several at once: each is planned anew in a process of its own."""
     from importlib import import_module
 
-    from joblib import Parallel, delayed
+    from inference import study
+    from inference.chains import listening
+    from inference.pool import each
 
     # By the module's name: what belongs to `__main__` is not known in another process.
-    remote = delayed(import_module("zoo")._remote)
-    found = Parallel(n_jobs=workers)(remote(one, save_in) for one in asked.values())
-    done = {}
-    for (label, plan), one in zip(plans.items(), found):
-        done[label] = one
-        if isinstance(one, dict):
-            done[label] = Run(**one, _entry=plan.entry, _data=plan.data)
-    return done
+    remote = partial(import_module("zoo")._remote, save_in=save_in)
+    labels, done = list(plans), {}
+    with listening() as heard:
+        for i, one in each(remote, asked.values(), workers, heard):
+            plan = plans[labels[i]]
+            made = isinstance(one, dict)
+            done[labels[i]] = Run(**one, _entry=plan.entry, _data=plan.data) if made else one
+    left = study.Interrupted("not run, or interrupted before it had a result; run it again")
+    left.signal = heard.signal
+    if heard.signal:
+        done = {k: v for k, v in done.items() if isinstance(v, Run | Refused)}
+    return {label: done.get(label, left) for label in labels}
 
 
 @alone()
