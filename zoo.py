@@ -317,7 +317,7 @@ class Run:
         kept = store.arrays_of(given)
         with store.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
-            place.write(self.record, idata=self.idata, params=self.params)
+            place.write(self.record, idata=self.idata, params=self.params, pictures=True)
             place.add_figures(self._pictures())
         return place.path
 
@@ -768,7 +768,7 @@ def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
             run.record["timing"]["earlier_s"] = place.spent
         ended.append(run)
         try:
-            place.write(run.record, idata=run.idata, params=run.params)
+            place.write(run.record, idata=run.idata, params=run.params, pictures=how.figures)
         finally:
             how.show(run)  # also where there is no room to save it
         if how.figures:
@@ -794,6 +794,8 @@ def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibra
     calibration = "calibration" in begun
     if begun["status"] != "done":
         with store.reopen(folder) as place:
+            if place.record["status"] == store.DRAWING:
+                return _drawn(place, given, how)
             if place.record["status"] != "done":  # nor did another process end it meanwhile
                 again = _calibration_resumed if calibration else _run_resumed
                 return again(place, given, how)
@@ -801,6 +803,15 @@ def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibra
         return _calibration_of(folder)
     run = load(folder, model=given["model"], guide=given["guide"])
     how.show(run)
+    return run
+
+
+def _drawn(place: Any, given: Mapping[str, Any], how: _How) -> Run:
+    """The run of a folder that has all but its pictures, drawn."""
+    run = load(place.path, model=given["model"], guide=given["guide"])
+    how.show(run)
+    run.record["status"] = "done"
+    place.add_figures(run._pictures())
     return run
 
 
@@ -2335,8 +2346,8 @@ def _state_of(record: Mapping[str, Any]) -> str:
     from inference import store
 
     verdict, status = record.get("verdict", {}).get("status"), record["status"]
-    if status == "done":
-        return verdict
+    if status in ("done", store.DRAWING):
+        return verdict if status == "done" else f"{verdict}, its pictures are missing"
     if status in ("running", "interrupted"):
         return f"{status}, {store.progress(Path(record['run']))}"
     reasons = record.get("verdict", {}).get("reasons") or [record.get("reason", "")]
