@@ -12,6 +12,7 @@ The same verbs in Python and on the command line:
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import io
 import json
@@ -1760,8 +1761,15 @@ def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called
+            setattr(sys, name, io.StringIO())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # libraries end the process on this, with messages of their own
+        return _fail("the current folder is gone; change to another", 66, False)
     with warnings.catch_warnings(), ours_alone(), _heeding(signal.SIGTERM, heed=_stop):
         warnings.showwarning = _warn
         return _guarded(argv)
@@ -1808,17 +1816,31 @@ def _guarded(argv: list[str] | None) -> int:
     except (models.Fault, _InferenceFault, UsageError) as fault:
         return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one now would end in a traceback
         what = str(stop) or "interrupted, nothing was saved; run it again"
         return _fail(what, 128 + getattr(stop, "signal", 2), verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except OSError as error:
-        what = f"{error.strerror or error}, {error.filename or 'standard output'}"
-        return _fail(f"{what}; make room, or check the place", 74, verbose)
+        return _fail(*_of_system(error), verbose)
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         return _fail(f"{what}; run with -v for the traceback", 70, verbose)
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    """What the system says, with what to do about it, and the exit code."""
+    what = f"{error.strerror or error}, {error.filename or 'standard output'}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{what}; make room", 74
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{what}; close some, or allow more (ulimit -n)", 74
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{what}; name a folder that you may write to (--out, XDG_CACHE_HOME)", 73
+    if str(error.filename).startswith(str(inference.caches.root())):
+        return f"{what}; set XDG_CACHE_HOME to a folder that you may write to", 73
+    return f"{what}; check the place", 74
 
 
 class _Parser(argparse.ArgumentParser):
