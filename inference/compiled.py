@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from . import caches
 from ._problem import Refused
 
 
@@ -104,8 +105,7 @@ def _folder() -> Path:
         Refused: it cannot be made, or is not the user's alone.
     """
     try:
-        root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(root).absolute() / "bayeszoo"
+        folder = caches.root().absolute() / "bayeszoo"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # there may be no home
         raise Refused(f"compiled code cannot be kept ({error}); set XDG_CACHE_HOME") from error
