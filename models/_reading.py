@@ -14,8 +14,9 @@ from ._entry import Fault, MissingInput
 
 # What the content of one file may take in memory, bytes.
 _MOST_BYTES = 4e9
-# What a cell of text takes while it is read: its text, its number, and their places in lists.
-_CELL_BYTES = 200
+# What text takes at most while it is read, as measured: a letter in several copies of the whole,
+# a line for its list of cells, a cell for its text, its number and their places.
+_LETTER_BYTES, _LINE_BYTES, _CELL_BYTES = 5, 330, 150
 # Number types that all of the zoo computes with, by kind and bytes; the others are converted.
 _UNUSUAL = {("f", 2): np.float32, ("f", 12): np.float64, ("f", 16): np.float64}
 
@@ -82,8 +83,8 @@ def text_of(path: Path, marks: str) -> str:
     """
     raw = content(path)
     lines = max(raw.count(b"\n"), raw.count(b"\r"))
-    cells = lines + max(raw.count(mark.encode()) for mark in marks)
-    check_size(5 * len(raw) + _CELL_BYTES * cells, path)
+    cells = max(raw.count(mark.encode()) for mark in marks)
+    check_size(_LETTER_BYTES * len(raw) + _LINE_BYTES * lines + _CELL_BYTES * cells, path)
     if b"\0" in raw:
         raise Fault(f"{path} is no text (it holds NUL bytes); save it as text in UTF-8")
     try:
