@@ -61,7 +61,7 @@ REFUSED = {
     "twice.json": (b'{"x": 1, "x": 2}', "several values called x"),
     "bytes.json": (b'{"x": "\xff"}', "no text in UTF-8"),
     "nul.json": (b'{"x": 1}\0', "NUL bytes"),
-    "words.json": (b'{"x": ["' + b"a" * 5000 + b'"' + b', "b"' * 200 + b"]}", "would take 0.00402"),
+    "words.json": (b'{"x": ["%s", "b"%s]}' % (b"a" * 5000, b', "b"' * 199), "would take 0.00402"),
     "many.json": (b'{"x": [' + b"[]," * 9000 + b"[]]}", "would take 0.0014"),
     "nul.csv": (b"x\n1\0\n", "NUL bytes"),
     "utf16.csv": ("x\n1\n".encode("utf-16"), "is no text"),
