@@ -310,5 +310,5 @@ def _row_of(one: Mapping[str, Any]) -> str:
 def furnish(folder: Path, earlier: Path) -> Path:
     """Put the files and a copy of the earlier run in a folder; the copy's place."""
     for name, content in FILES.items():
-        (folder / name).write_text(content)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return Path(shutil.copytree(earlier, folder / "runs" / earlier.name))
