@@ -184,6 +184,7 @@ def test_what_is_no_file_is_told_at_once(kind, suffix, tmp_path, monkeypatch):
         (png(12_000, 12_000), "would take 5.76 GB"),
         (png(8, 8), "no readable image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "no readable image"),
+        (b"P5 8 8 255\n" + bytes(64), "no readable image"),  # Pillow could, but no .png is that
         (b"", "no readable image"),
     ],
 )
