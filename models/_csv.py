@@ -67,7 +67,7 @@ def read_cells_of(path: Path) -> Columns:
         names = [" ".join(name.split()) or other for name, other in zip(cells.pop(0), names)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise Fault(f"several columns are called {', '.join(twice)}, {path}; rename them")
+        raise Fault(f"several columns are called {', '.join(twice):.80}, {path}; rename them")
     table = np.array(cells, dtype=object).reshape(len(cells), len(names))
     columns = Columns({name: table[:, i] for i, name in enumerate(names)})
     if named:

@@ -24,6 +24,8 @@ _KINDS = {
     ".npz": ("NPZ file of plain arrays", "write it by numpy.savez"),
 }
 _TABLE = ("table", "save it as CSV in UTF-8")
+# Names that a message lists.
+_MOST_NAMED = 40
 
 
 def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def _named(pairs: Sequence[tuple[str, Any]], path: Path) -> dict[str, Any]:
 def _check_once(names: Sequence[str], path: Path) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise Fault(f"{path} has several values called {', '.join(twice)}; rename them")
+        raise Fault(f"{path} has several values called {', '.join(twice):.80}; rename them")
 
 
 def _plain_or_array(value: Any, where: str) -> Any:
@@ -256,9 +258,13 @@ def simulated_rng(data_seed: int) -> np.random.Generator:
 
 
 def nearest(name: str, known: Mapping | Sequence[str]) -> str:
-    """`did you mean 'x'?` with the closest known name, or all of them."""
-    close = get_close_matches(name, [str(word) for word in known], n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+    """`did you mean 'x'?` with the closest known name, or all of them, of many the first ones."""
+    words = [str(word) for word in known]
+    close = get_close_matches(name, words, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    more = f", ... ({len(words)} in all)" if len(words) > _MOST_NAMED else ""
+    return f"known: {', '.join(words[:_MOST_NAMED]) or 'none'}{more}"
 
 
 def integers(name: str, text: str) -> list[int]:
