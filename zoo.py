@@ -12,6 +12,7 @@ The same verbs in Python and on the command line:
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import io
 import json
@@ -45,6 +46,8 @@ from inference import settings as _settings
 from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference._warnings import ZooWarning, ours_alone
+from inference.ambient import alone
+from inference.arguments import checked, plain
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
@@ -191,7 +194,8 @@ class Run:
         more = results.wanted(function, self.idata, self.params) | self.record["options"]
         return function(self.data, results.draws_of(self.idata), **more)
 
-    @ours_alone()
+    @checked
+    @alone()
     def predict(self, data: Any = None, *, rows: int = 1) -> pd.DataFrame:
         """Predictions for new rows: mean, sd and 94 % interval of each new observation.
 
@@ -210,7 +214,8 @@ class Run:
         _must_be_counts(1, rows=rows)
         return _predict(self, data, rows)
 
-    @ours_alone()
+    @checked
+    @alone()
     def evidence(
         self,
         data: Any = None,
@@ -252,7 +257,8 @@ class Run:
         with _encoder_of(self, data, rows) as (problem, guide, some):
             return evidence.table(problem, guide, some, effort, seed=seed, context=context)
 
-    @ours_alone()
+    @checked
+    @alone()
     def encode(
         self, data: Any = None, *, rows: int | None = None, draws: int = 200, seed: int = 0
     ) -> pd.DataFrame:
@@ -300,6 +306,7 @@ class Run:
             raise Refused(self.verdict.trust["loo"].because or "the run has no elpd_loo")
         return loo.elpd_data(self.idata, self.metrics)
 
+    @checked
     @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
@@ -311,7 +318,7 @@ class Run:
         kept = store.arrays_of(given)
         with store.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
-            place.write(self.record, idata=self.idata, params=self.params)
+            place.write(self.record, idata=self.idata, params=self.params, pictures=True)
             place.add_figures(self._pictures())
         return place.path
 
@@ -362,7 +369,8 @@ def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
-@ours_alone()
+@checked
+@alone()
 def run(
     model: str | Path | Callable | models.Entry,
     *,
@@ -423,7 +431,8 @@ def run(
     return _carried_out(plan, how, started, out)
 
 
-@ours_alone()
+@checked
+@alone()
 def resume(
     folder: str | Path,
     *,
@@ -455,7 +464,8 @@ def resume(
     return _resumed(Path(folder), {"model": model, "guide": guide, "data": data}, how)
 
 
-@ours_alone()
+@checked
+@alone()
 def compare(
     *what: str | Path | Callable | models.Entry | Run,
     methods: str | Sequence[Any] | None = None,
@@ -508,14 +518,13 @@ def compare(
     if sizes is not None:
         _must_be_idle({"vary": vary, "init": init}, "--sizes shows estimates as the data grow")
         return _kept(_grown(what[0], sizes, methods, common, progress), out)
-    if jobs < 1:
-        raise UsageError(f"--jobs {jobs} is no number of runs at once; give 1 or more")
     common["init"] = init
     table = _methods_compared(what[0], study.jobs(methods, vary), common, progress, out, jobs)
     return _kept(table, out)
 
 
-@ours_alone()
+@checked
+@alone()
 def check(
     model: str | Path | Callable | models.Entry,
     *,
@@ -555,7 +564,8 @@ def check(
     return replace(found, model=name, data=given.source)
 
 
-@ours_alone()
+@checked
+@alone()
 def gradients(
     model: str | Path | Callable | models.Entry,
     *,
@@ -607,6 +617,7 @@ def gradients(
 _GRADIENT_STEPS = 2000
 
 
+@checked
 @ours_alone()
 def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
@@ -644,6 +655,7 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     return page
 
 
+@checked
 def load(
     folder: str | Path,
     *,
@@ -757,7 +769,7 @@ def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
             run.record["timing"]["earlier_s"] = place.spent
         ended.append(run)
         try:
-            place.write(run.record, idata=run.idata, params=run.params)
+            place.write(run.record, idata=run.idata, params=run.params, pictures=how.figures)
         finally:
             how.show(run)  # also where there is no room to save it
         if how.figures:
@@ -783,6 +795,8 @@ def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibra
     calibration = "calibration" in begun
     if begun["status"] != "done":
         with store.reopen(folder) as place:
+            if place.record["status"] == store.DRAWING:
+                return _drawn(place, given, how)
             if place.record["status"] != "done":  # nor did another process end it meanwhile
                 again = _calibration_resumed if calibration else _run_resumed
                 return again(place, given, how)
@@ -790,6 +804,15 @@ def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibra
         return _calibration_of(folder)
     run = load(folder, model=given["model"], guide=given["guide"])
     how.show(run)
+    return run
+
+
+def _drawn(place: Any, given: Mapping[str, Any], how: _How) -> Run:
+    """The run of a folder that has all but its pictures, drawn."""
+    run = load(place.path, model=given["model"], guide=given["guide"])
+    how.show(run)
+    run.record["status"] = "done"
+    place.add_figures(run._pictures())
     return run
 
 
@@ -1006,20 +1029,26 @@ def _at_once(
     """Label to run or fault, several at once: each is planned anew in a process of its own."""
     from importlib import import_module
 
-    from joblib import Parallel, delayed
+    from inference import study
+    from inference.chains import listening
+    from inference.pool import each
 
     # By the module's name: what belongs to `__main__` is not known in another process.
-    remote = delayed(import_module("zoo")._remote)
-    found = Parallel(n_jobs=workers)(remote(one, save_in) for one in asked.values())
-    done = {}
-    for (label, plan), one in zip(plans.items(), found):
-        done[label] = one
-        if isinstance(one, dict):
-            done[label] = Run(**one, _entry=plan.entry, _data=plan.data)
-    return done
+    remote = partial(import_module("zoo")._remote, save_in=save_in)
+    labels, done = list(plans), {}
+    with listening() as heard:
+        for i, one in each(remote, asked.values(), workers, heard):
+            plan = plans[labels[i]]
+            made = isinstance(one, dict)
+            done[labels[i]] = Run(**one, _entry=plan.entry, _data=plan.data) if made else one
+    left = study.Interrupted("not run, or interrupted before it had a result; run it again")
+    left.signal = heard.signal
+    if heard.signal:
+        done = {k: v for k, v in done.items() if isinstance(v, Run | Refused)}
+    return {label: done.get(label, left) for label in labels}
 
 
-@ours_alone()
+@alone()
 def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
     """What makes up the run, without the functions that another process would not know."""
     from inference import study
@@ -1229,7 +1258,8 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
 # -- is the inference calibrated --------------------------------------------------------------
 
 
-@ours_alone()
+@checked
+@alone()
 def calibrate(
     model: str | Path | Callable | models.Entry,
     sbc: int = 500,
@@ -1261,11 +1291,8 @@ def calibrate(
     """
     from inference import calibration, store
 
-    if sbc < calibration.FEWEST or jobs < 1:
-        raise UsageError(
-            f"sbc={sbc}, jobs={jobs}: {calibration.FEWEST} fits at least, by one at least; some "
-            "500 tell something"
-        )
+    if sbc < calibration.FEWEST:
+        raise UsageError(f"sbc={sbc}: {calibration.FEWEST} fits at least; some 500 tell something")
     asked = {
         "model": model,
         "method": method,
@@ -1399,7 +1426,7 @@ def _judged(
 _studies: dict[str, Any] = {}
 
 
-@ours_alone()
+@alone()
 def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
     """The i-th fit, in another process, which plans and records once for all of its fits."""
     from inference import execute
@@ -1413,6 +1440,7 @@ def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] 
 # -- from what was asked to a result ----------------------------------------------------------
 
 
+@checked
 def _plan(
     model: str | Path | Callable | models.Entry,
     *,
@@ -1639,8 +1667,8 @@ def _begun(plan: Plan) -> dict[str, Any]:
         },
         "seed": plan.seed,
         "device": plan.device,
-        "options": plan.options,
-        "settings": {k: v for k, v in plan.settings.items() if k != "guide"},
+        "options": plain(plan.options),
+        "settings": plain({k: v for k, v in plan.settings.items() if k != "guide"}),
         "data": _data_asked(plan.data, plan.asked),
         "init": plan.init and {"run": plan.init.run, "sha256": plan.init.sha256},
         "versions": machine.versions(),
@@ -1667,7 +1695,7 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
         "asked": {
             "source": None if in_python or source is None else str(source),
             "in_python": in_python,
-            "options": asked["options"],
+            "options": plain(asked["options"]),
         },
     }
 
@@ -1733,8 +1761,15 @@ def _new_rows(run: Run, source: Any) -> Mapping[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called
+            setattr(sys, name, io.StringIO())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows ASCII only
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # libraries end the process on this, with messages of their own
+        return _fail("the current folder is gone; change to another", 66, False)
     with warnings.catch_warnings(), ours_alone(), _heeding(signal.SIGTERM, heed=_stop):
         warnings.showwarning = _warn
         return _guarded(argv)
@@ -1781,17 +1816,31 @@ def _guarded(argv: list[str] | None) -> int:
     except (models.Fault, _InferenceFault, UsageError) as fault:
         return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one now would end in a traceback
         what = str(stop) or "interrupted, nothing was saved; run it again"
         return _fail(what, 128 + getattr(stop, "signal", 2), verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except OSError as error:
-        what = f"{error.strerror or error}, {error.filename or 'standard output'}"
-        return _fail(f"{what}; make room, or check the place", 74, verbose)
+        return _fail(*_of_system(error), verbose)
     except Exception as error:
         what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         return _fail(f"{what}; run with -v for the traceback", 70, verbose)
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    """What the system says, with what to do about it, and the exit code."""
+    what = f"{error.strerror or error}, {error.filename or 'standard output'}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{what}; make room", 74
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{what}; close some, or allow more (ulimit -n)", 74
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{what}; name a folder that you may write to (--out, XDG_CACHE_HOME)", 73
+    if str(error.filename).startswith(str(inference.caches.root())):
+        return f"{what}; set XDG_CACHE_HOME to a folder that you may write to", 73
+    return f"{what}; check the place", 74
 
 
 class _Parser(argparse.ArgumentParser):
@@ -2319,8 +2368,8 @@ def _state_of(record: Mapping[str, Any]) -> str:
     from inference import store
 
     verdict, status = record.get("verdict", {}).get("status"), record["status"]
-    if status == "done":
-        return verdict
+    if status in ("done", store.DRAWING):
+        return verdict if status == "done" else f"{verdict}, its pictures are missing"
     if status in ("running", "interrupted"):
         return f"{status}, {store.progress(Path(record['run']))}"
     reasons = record.get("verdict", {}).get("reasons") or [record.get("reason", "")]

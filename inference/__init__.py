@@ -7,6 +7,10 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+from . import caches
+
+caches.ensure()
+
 METHODS = {
     "nuts": "nuts:nuts",
     "svi": "svi:svi",

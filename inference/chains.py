@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ._problem import Fault
+from ._problem import Fault, Stopped
 
 # Streams of random numbers of a run; each is independent of the others and of how many are used.
 CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE, SIMULATED, VOUCH = range(8)
@@ -295,7 +295,7 @@ class Heard:
 
 @contextmanager
 def listening(heed: Callable[[], None] | None = None) -> Iterator[Heard]:
-    """The first SIGINT or SIGTERM is noted, the second raises KeyboardInterrupt.
+    """The first SIGINT or SIGTERM is noted, the second raises `Stopped`, a KeyboardInterrupt.
 
     Args:
         heed: called at the first.
@@ -307,7 +307,7 @@ def listening(heed: Callable[[], None] | None = None) -> Iterator[Heard]:
 
     def handle(number: int, _: Any) -> None:
         if heard.signal is not None:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         heard.signal = number
         if heed is not None:
             heed()

@@ -12,7 +12,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any
 
@@ -298,18 +297,10 @@ def _fits(
             if heard.signal is None:
                 yield one(i)
         return
-    from joblib import Parallel, delayed
+    from .pool import each
 
-    tasks = (delayed(_deaf)(one, i) for i in waiting if heard.signal is None)
-    try:
-        yield from Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
-    except (BrokenProcessPool, KeyboardInterrupt) as error:
-        if heard.signal is not None:
-            return  # a Ctrl-C reaches workers that are just starting, too
-        raise Fault("a worker process died; what was done is kept, go on with it") from error
-
-
-def _deaf(one: Callable[[int], dict[str, Any] | int], i: int) -> dict[str, Any] | int:
-    """A fit in a worker process, which a Ctrl-C reaches too: its parent says when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return one(i)
+    for _, fit in each(one, waiting, workers, heard, tries=2):
+        if isinstance(fit, Exception) and heard.signal is None:
+            raise Fault(f"{fit}; what was done is kept, go on with it") from fit
+        if not isinstance(fit, Exception):
+            yield fit

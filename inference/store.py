@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT = 2
+# The status of a run that has its result and not yet its pictures.
+DRAWING = "drawing"
 # What a calibration has in place of draws: a line for each of its fits.
 FITS = "fits.jsonl"
 # How long to wait for a lock whose holder may be just ending, seconds.
@@ -170,8 +172,9 @@ class Place:
             _put_manifest(self.path, {**self.record, "status": status, "reason": reason})
         if stopped:
             what = f"interrupted, in {self.path}; continue with `zoo.py resume {self.path}`"
-            if self.record["status"] == "done":
-                what = f"interrupted, in {self.path}; the result is saved, pictures are missing"
+            if self.record["status"] == DRAWING:
+                what = f"interrupted, in {self.path}; the result is saved, "
+                what += f"`zoo.py resume {self.path}` draws its pictures"
             raise Stopped(getattr(error, "signal", _SIGINT), what) from error
 
     def _discard(self) -> None:
@@ -184,12 +187,21 @@ class Place:
         *,
         idata: az.InferenceData,
         params: Mapping[str, Tensor],
+        pictures: bool = False,
     ) -> None:
         """Write the result; the record, with the hashes of all files, comes last.
+
+        Args:
+            record: what is known of the run now.
+            idata: its draws.
+            params: its learned parameters.
+            pictures: whether these are to come: then it is done when `add_figures` is.
 
         Raises:
             CannotWrite: not allowed, or no room; the run can be resumed when there is.
         """
+        if pictures and record["status"] == "done":
+            record = {**record, "status": DRAWING}
         with self._told():
             _put_result(self.path, record, idata, params)
             self._finish(record)
@@ -207,7 +219,7 @@ class Place:
         self.record = dict(record)
         self._journal_end(record["status"])
         self._seal()
-        if record["status"] == "done":
+        if record["status"] in ("done", DRAWING):
             shutil.rmtree(self.path / "state", ignore_errors=True)
 
     def restart(self, file: str, objects: Iterable[Mapping[str, Any]]) -> None:
@@ -228,18 +240,22 @@ class Place:
             os.fsync(lines.fileno())
 
     def add_figures(self, figures: Mapping[str, Figure]) -> None:
-        """Write pictures beside a result.
+        """Write pictures beside a result, which is done with them.
 
         Raises:
             CannotWrite: as `write`; the result is there all the same.
         """
-        with _told(f"the pictures in {self.path}", "the result is saved; make room for pictures"):
+        mend = f"the result is saved; make room, then `zoo.py resume {self.path}` draws them"
+        with _told(f"the pictures in {self.path}", mend):
             _put_figures(self.path, figures)
+            if self.record["status"] == DRAWING:
+                self.record["status"] = "done"
+                self._journal_end("done")
             self._seal()
 
     def _seal(self) -> None:
         files = sorted(path for path in self.path.rglob("*") if _of_result(path, self.path))
-        if self.record["status"] != "done":  # a resume goes on writing them
+        if self.record["status"] not in ("done", DRAWING):  # a resume goes on writing them
             files = [path for path in files if path.name != FITS]
         hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in files}
         _put_manifest(self.path, {**self.record, "files": hashes})
@@ -503,7 +519,7 @@ def _of_result(path: Path, folder: Path) -> bool:
 
 def _put_manifest(folder: Path, record: Mapping[str, Any]) -> None:
     content = {"format": FORMAT, **{k: v for k, v in record.items() if k not in _NOT_KEPT}}
-    content = json.loads(json.dumps(content, default=repr))  # as it will be read
+    content = json.loads(json.dumps(content))  # as it will be read
     seal = _seal_of(content)
     sealed = {"sha256": seal, "signature": signature.sign(seal), **content}
     text = json.dumps(sealed, indent=1)
@@ -620,12 +636,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def status(folder: Path, content: Mapping[str, Any]) -> str:
-    """running, interrupted, done or failed: what a record says, held against who is writing.
+    """running, interrupted, drawing, done or failed: what a record says, and who is writing.
 
     A run that was killed says it is running, and nobody holds its lock.
     """
     said = content.get("status", "damaged")
-    if said != "done" and is_running(folder):
+    if said not in ("done", DRAWING) and is_running(folder):
         return "running"
     return "interrupted" if said == "running" else said
 

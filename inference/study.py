@@ -176,9 +176,14 @@ def sizes(words: str | Sequence[int], most: int | None) -> list[int]:
 
 
 class Interrupted(Fault):
-    """A run that an interruption kept from ending, or from beginning."""
+    """A run that an interruption kept from ending, or from beginning.
+
+    Attributes:
+        signal: that of the interruption.
+    """
 
     exit_code = 130
+    signal: int = signal.SIGINT
 
 
 def attempt(
@@ -223,7 +228,7 @@ def stopped_by(outcomes: Iterable[Any]) -> int:
 
 def _signal_of(one: Any) -> int:
     if isinstance(one, Interrupted):
-        return int(signal.SIGINT)
+        return int(one.signal)
     return 0 if isinstance(one, Fault) else one.record["signal"] or 0
 
 

@@ -427,3 +427,22 @@ def test_clean_removes_nothing_through_a_link(tmp_path, capsys):
     assert zoo.main(["clean", "--out", str(runs), "--interrupted"]) == 0
     assert zoo.main(["clean", str(runs / "one")]) == 65
     assert "is a link" in capsys.readouterr().err and (path / "run.json").is_file()
+
+
+def test_pictures_that_were_not_drawn_are_drawn_by_resume(tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.Place, "add_figures", stop)
+        with pytest.raises(KeyboardInterrupt, match="draws its pictures"):
+            zoo.run("coin", method="exact", draws=50, out=tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert store.begun(path)["status"] == "drawing" and not (path / "figures").exists()
+    assert zoo.load(path).verdict.status == "pass"
+    assert zoo.main(["list", "runs", "--out", str(tmp_path)]) == 0
+    assert "pass, its pictures are missing" in capsys.readouterr().out
+    assert zoo.main(["clean", "--out", str(tmp_path), "--interrupted"]) == 0
+    assert zoo.main(["resume", str(path)]) == 0
+    assert store.begun(path)["status"] == "done" and list((path / "figures").glob("*.png"))
+    assert zoo.load(path).record["files"].keys() > {"idata.nc", "metrics.json"}
