@@ -40,7 +40,7 @@ ROWS = {
     "absent": "data set not on disk: 2 or 66 with the source, at once, nothing else in its place",
     "grey": "grey pixels under a Bernoulli: 65",
     "memory": "memory: estimated first, refused with the number",
-    "stranger": "deep, huge or doubled JSON, arrays larger than memory, no file: 65 with its name",
+    "stranger": "deep, huge or doubled JSON, arrays larger than memory, links: 65 with the file",
     "cache": "compiled code in a cache that others may write to: 65",
 }
 
