@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
 import subprocess
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .graph import compiler
+from .compiled import checked, compiler, from_cache
 
 _SOURCE = r"""
 #include <math.h>
@@ -124,7 +122,7 @@ def nutpie_model(
 
     if any(tensor.dtype not in _TYPES for tensor in live):
         raise RuntimeError("a tensor has a type that is not passed on")
-    adapter = ctypes.CDLL(str(_adapter(package.parent)))
+    adapter = ctypes.CDLL(str(_adapter()))
     counter = ctypes.addressof(steps) + chain * ctypes.sizeof(ctypes.c_int64)
     pointers = [*_loaded(package), counter, len(live)]
     pointers += [number for tensor in live for number in _described(tensor)]
@@ -166,26 +164,28 @@ def _described(tensor: Tensor) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def _adapter(folder: Path) -> Path:
+def _adapter() -> Path:
     """The C functions above as a library in the cache."""
     key = hashlib.sha256(f"{_SOURCE} {platform.machine()}".encode()).hexdigest()[:16]
-    path = folder / f"adapter-{key}.so"
-    if not path.is_file():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            source, made = Path(scratch) / "adapter.c", Path(scratch) / "adapter.so"
-            source.write_text(_SOURCE)
-            flags = ["-x", "c", "-O2", "-shared", "-fPIC", str(source), "-o", str(made)]
-            subprocess.run([compiler(), *flags], check=True, capture_output=True)
-            os.replace(made, path)
-    return path
+    return from_cache(f"adapter-{key}.so", _compile)
+
+
+def _compile(path: Path) -> None:
+    found = compiler()
+    if found is None:
+        raise RuntimeError("there is no C compiler")
+    source = path.with_suffix(".c")
+    source.write_text(_SOURCE)
+    flags = ["-x", "c", "-O2", "-shared", "-fPIC", str(source), "-o", str(path)]
+    subprocess.run([found, *flags], check=True, capture_output=True)
 
 
 def _library(package: Path) -> Path:
     """The shared library out of a package, beside it."""
-    path = package.with_suffix(".so")
-    if not path.is_file():
-        with zipfile.ZipFile(package) as archive:
-            (name,) = (name for name in archive.namelist() if name.endswith(".so"))
-            with tempfile.TemporaryDirectory(dir=package.parent) as scratch:
-                os.replace(archive.extract(name, scratch), path)
-    return path
+    return from_cache(f"{package.stem}.so", partial(_extract, package))
+
+
+def _extract(package: Path, path: Path) -> None:
+    with zipfile.ZipFile(checked(package)) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".so"))
+        path.write_bytes(archive.read(name))

@@ -20,14 +20,11 @@ import hashlib
 import io
 import logging
 import operator
-import os
 import platform
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -39,6 +36,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from . import _source
 from ._problem import Refused
 from ._warnings import ZooWarning
+from .compiled import checked, compiler, from_cache, torch_works_in
 
 How = Literal["traced", "aot", "plain"]
 Function = Callable[..., tuple[Tensor, ...]]
@@ -365,7 +363,7 @@ def compiled(
         live: tensors that it reads and that change between calls.
 
     Raises:
-        Refused: `aot` without a C++ compiler.
+        Refused: `aot` without a C++ compiler, or without a cache of the user's alone.
     """
     if how == "plain":
         return function
@@ -390,7 +388,7 @@ def faster(
 
     Raises:
         Unrecordable: it does what a graph cannot repeat, or the graph gives other values.
-        Refused: `aot` without a C++ compiler.
+        Refused: `aot` without a C++ compiler, or without a cache of the user's alone.
     """
     graph = record(function, points[0], live)
     run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
@@ -563,20 +561,8 @@ class _AheadOfTime(Recorded):
     def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
         self.live = _detached(live)
         inputs = [*inputs, *self.live]
-        self.package = _cache() / f"{_key(graph, inputs)}.pt2"
-        if not self._loads():
-            _compile(graph, inputs, self.package)
-            self._load()
-
-    def _loads(self) -> bool:
-        """Whether the cache has the code, whole."""
-        if not self.package.is_file():
-            return False
-        try:
-            self._load()
-        except RuntimeError:
-            return False
-        return True
+        self.package = from_cache(f"{_key(graph, inputs)}.pt2", partial(_compile, graph, inputs))
+        self._load()
 
     def _load(self) -> None:
         # What `torch._inductor.aoti_load_package` wraps: importing that one takes 1.5 s, and its
@@ -592,30 +578,22 @@ class _AheadOfTime(Recorded):
 
     def __setstate__(self, state: tuple[Path, list[Tensor], int | None]) -> None:
         self.package, self.live, self.outputs = state
+        checked(self.package)
         self._load()
-
-
-def compiler() -> str | None:
-    """The C++ compiler: `CXX`, g++ or clang++; None without one."""
-    names = (os.environ.get("CXX", "g++"), "g++", "clang++")
-    return next((name for name in names if shutil.which(name)), None)
 
 
 def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
     if compiler() is None:
         raise Refused("compile=aot needs a C++ compiler (g++), there is none; use compile=traced")
-    from torch._inductor import aoti_compile_and_package
-
     # For one compilation, not for many: 17 s in place of 29 for a network of 354 weights.
     configs = {"aot_inductor.compile_wrapper_opt_level": "O0"}
     configs |= {"aot_inductor.precompile_headers": False, "cpp.threads": 1}
     configs |= {"fallback_random": True}  # torch's own stream, that draws are those of `traced`
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder, _without_asides():
+    with torch_works_in(path.parent), _without_asides():
+        from torch._inductor import aoti_compile_and_package
+
         exported = torch.export.export(graph, tuple(inputs))
-        part = aoti_compile_and_package(
-            exported, package_path=f"{folder}/graph.pt2", inductor_configs=configs
-        )
-        os.replace(part, path)
+        aoti_compile_and_package(exported, package_path=str(path), inductor_configs=configs)
 
 
 @contextmanager
@@ -642,21 +620,6 @@ def _key(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
     for tensor in graph.buffers():
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _cache() -> Path:
-    """A folder of the user's alone: code that is loaded from it runs.
-
-    Raises:
-        Refused: it belongs to someone else, or others may write to it.
-    """
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "bayeszoo"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if hasattr(os, "getuid") and (status.st_uid != os.getuid() or status.st_mode & 0o022):
-        raise Refused(f"the cache {folder} can be written by others; set XDG_CACHE_HOME")
-    return folder
 
 
 def _same(run: Function, function: Function, points: Sequence[Sequence[Tensor]]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -123,3 +124,16 @@ def test_a_folder_is_checked_before_the_work_and_nothing_is_left(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(store.CannotWrite, match="cannot write the run"):
         store.check_folder(tmp_path / "file" / "runs")
+
+
+@pytest.mark.parametrize("odd", [{"seed": "0"}, {"status": None}, {"verdict": {}}, {"data": []}])
+def test_a_whole_record_of_no_run_is_refused_and_hides_no_other(odd, tmp_path):
+    path = zoo.run("coin", method="exact", draws=50, out=tmp_path).path
+    other = shutil.copytree(path, tmp_path / "other")
+    store._put_manifest(other, {**json.loads((other / "run.json").read_text()), **odd})
+    with pytest.raises(Refused, match=f"has no {next(iter(odd))} as runs have it"):
+        store.begun(other)
+    (other / "run.json").write_text("[" * 100_000)
+    with pytest.raises(Refused, match="damaged"):
+        store.begun(other)
+    assert sorted(one["status"] for one in store.runs(tmp_path)) == ["damaged", "done"]
