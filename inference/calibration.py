@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ._html import filled
 from ._problem import Fault, Finding
 from .compare import Table
 from .diagnostics import Verdict
@@ -58,8 +59,11 @@ class Calibration(Table):
         return {"verdict": said, **counts, **super().to_json_object()}
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p>{reason}</p>" for reason in self.verdict.reasons)
-        return f"<p><b>{self.verdict.status}</b></p>{said}" + super()._repr_html_()
+        return filled(_HTML, verdict=self.verdict, table=super()._repr_html_())
+
+
+_HTML = """<p><b>{{ verdict.status }}</b></p>
+{%- for one in verdict.reasons %}<p>{{ one }}</p>{% endfor %}{{ table }}"""
 
 
 def judge(fits: Sequence[Mapping[str, Any]], n: int) -> Calibration:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, NamedTuple
 
 import pyro
 
 from . import _form, _numbers
 from ._case import MOST, Case, Check, from_error, note
+from ._html import filled
 from ._problem import Guide, Problem
 from .chains import FIT, seeded
 
@@ -67,13 +67,12 @@ class Checked:
         return "\n".join([f"{self.model}   data: {self.data}", *lines])
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{check.mark}</td><td>{check.name}</td>"
-            f"<td style='text-align:left'>{escape(str(check))}</td></tr>"
-            for check in self.checks
-        )
-        head = f"<p><b>{escape(self.model)}</b> data: {escape(self.data)}</p>"
-        return f"{head}<table>{rows}</table>"
+        return filled(_HTML, model=self.model, data=self.data, checks=self.checks)
+
+
+_HTML = """<p><b>{{ model }}</b> data: {{ data }}</p><table>
+{%- for check in checks %}<tr><td>{{ check.mark }}</td><td>{{ check.name }}</td>
+{#- #}<td style='text-align:left'>{{ check }}</td></tr>{% endfor %}</table>"""
 
 
 def check(

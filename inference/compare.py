@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from . import loo, publish, report, results
+from ._html import filled, frame
 from ._problem import Refused
 from .chains import DRAWS, spawn
 from .distance import Yardstick, noise_of_predictions, of_predictions
@@ -154,8 +154,8 @@ class Table(pd.DataFrame):
         return {"rows": _plain(self), "notes": self.notes}
 
     def _repr_html_(self) -> str:
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return pd.DataFrame(self).to_html(float_format="{:.4g}".format, na_rep="") + notes
+        parts = {"values": frame(self), "notes": self.notes}
+        return filled("{{ values }}{% for one in notes %}<p>{{ one }}</p>{% endfor %}", **parts)
 
 
 class Comparison(Table):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import publish
+from ._html import filled, ours, table
 from ._problem import Fault
 from .terminal import layout, number
 
 if TYPE_CHECKING:
     import pandas as pd
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
     from .compare import Comparison
@@ -55,53 +56,52 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 # -- a comparison -----------------------------------------------------------------------------
 
 
-def comparison_html(table: Comparison) -> str:
+def comparison_html(compared: Comparison) -> Markup:
     """The comparison as tables: verdicts and readings first, then the numbers."""
-    rows = "".join(
-        f"<tr><th>{escape(str(label))}</th><td>{_badge(row['verdict'])}</td>"
-        f'<td style="text-align:left">{_readings(row)}</td></tr>'
-        for label, row in table.iterrows()
-    )
-    return "\n".join(
-        [_against(table), f'<div class="wide"><table>{rows}</table></div>', numbers_html(table)]
-    )
+    rows = [
+        (label, _badge(row["verdict"]), [said for said in (row["reading"], row["reason"]) if said])
+        for label, row in compared.iterrows()
+    ]
+    parts = {"against": _against(compared), "rows": rows, "numbers": numbers_html(compared)}
+    return filled(_COMPARISON, **parts)
 
 
-def _readings(row: Mapping[str, Any]) -> str:
-    """How it stands to the reference, and why its verdict is no pass."""
-    return "<br>".join(escape(said) for said in (row["reading"], row["reason"]) if said)
+# How each run stands to the reference, and why its verdict is no pass.
+_COMPARISON = """{{ against }}
+<div class="wide"><table>
+{%- for label, badge, said in rows %}<tr><th>{{ label }}</th><td>{{ badge }}</td>
+{#- #}<td style="text-align:left">
+{%- for one in said %}{% if not loop.first %}<br>{% endif %}{{ one }}{% endfor %}</td></tr>
+{%- endfor %}</table></div>
+{{ numbers }}"""
 
 
-def _against(table: Comparison) -> str:
-    names = ", ".join(dict.fromkeys(table.references.values()))
-    return f"<p>held against <b>{escape(names)}</b></p>"
+def _against(compared: Comparison) -> Markup:
+    names = ", ".join(dict.fromkeys(compared.references.values()))
+    return filled("<p>held against <b>{{ names }}</b></p>", names=names)
 
 
-def numbers_html(table: Comparison) -> str:
+def numbers_html(compared: Comparison) -> Markup:
     """The numbers of a comparison, columns that are empty left out, and its notes."""
-    parts = []
-    for columns in layout(table):
-        rows = [list(map(str, table.index)), *columns.values()]
-        parts.append(_table(["", *columns], list(zip(*rows))))
-    parts += [f"<p>{escape(note)}</p>" for note in table.notes]
-    return "\n".join(parts)
+    tables = [
+        table(["", *columns], list(zip(compared.index, *columns.values())))
+        for columns in layout(compared)
+    ]
+    return filled(_NUMBERS, tables=tables, notes=compared.notes)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column names its rows, and that scrolls where it is too wide."""
-    titles = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join(
-        f"<tr><th>{escape(first)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in rest)}</tr>"
-        for first, *rest in rows
-    )
-    return f'<div class="wide"><table><tr>{titles}</tr>{body}</table></div>'
+_NUMBERS = """{% for table in tables %}{{ table }}
+{% endfor %}{% for note in notes %}<p>{{ note }}</p>
+{% endfor %}"""
 
 
-def _badge(verdict: str) -> str:
+def _badge(verdict: str) -> Markup:
     """The verdict on its colour, which is written here: a notebook has no style of ours."""
-    colour = COLOURS[verdict]
-    style = f"background:{colour};color:#fff;padding:0 .5em;border-radius:.3em;font-weight:600"
-    return f'<span class="verdict" style="{style}">{escape(verdict)}</span>'
+    return filled(_BADGE, verdict=verdict, colour=COLOURS[verdict])
+
+
+_BADGE = """<span class="verdict" style="background:{{ colour }};color:#fff;padding:0 .5em;
+{#- #}border-radius:.3em;font-weight:600">{{ verdict }}</span>"""
 
 
 # -- the report -------------------------------------------------------------------------------
@@ -114,21 +114,50 @@ def report(runs: Mapping[str, Any], tables: Sequence[Comparison]) -> str:
         runs: label to run (`zoo.Run`), of any models and data.
         tables: comparisons of those that saw the same data.
     """
-    rows = {str(k): row for table in tables for k, row in table.iterrows()}
+    rows = {str(k): row for one in tables for k, row in one.iterrows()}
     statuses = {label: run.verdict.status for label, run in runs.items()}
     statuses |= {label: row["verdict"] for label, row in rows.items() if label in runs}
     ordered = sorted(runs, key=lambda label: _GRAVEST.index(statuses[label]))
-    parts = [_opening(runs), "<h2>Verdicts, the gravest first</h2>", "<ul class='runs'>"]
-    for label in ordered:
-        reading = rows[label]["reading"] if label in rows else ""
-        parts.append(_verdict(label, runs[label], statuses[label], reading))
-    parts += ["</ul>", f"<p><b>{escape(publish.last_line(_answers(runs, tables)))}</b></p>"]
-    for table in tables:
-        parts += ["<h2>Side by side</h2>", _against(table), _LEGEND, numbers_html(table)]
-        parts += [_image(table.figure(kind), kind) for kind in table.figures()]
-    parts += [_section(label, runs[label]) for label in ordered]
-    parts += ["<section><h2>Made with</h2>", _made_with(runs), "</section>"]
-    return _page("Bayes Zoo report", "\n".join(parts))
+    readings = {label: rows[label]["reading"] if label in rows else "" for label in ordered}
+    parts = {
+        "opening": _opening(runs),
+        "verdicts": [_verdict(k, runs[k], statuses[k], readings[k]) for k in ordered],
+        "published": publish.last_line(_answers(runs, tables)),
+        "compared": [_side_by_side(one) for one in tables],
+        "sections": [_section(label, runs[label]) for label in ordered],
+        "made_with": _made_with(runs),
+    }
+    return str(filled(_PAGE, style=ours(_STYLE), **parts))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+{#- #}<meta name="viewport" content="width=device-width, initial-scale=1">
+{#- #}<link rel="icon" href="data:,"><title>Bayes Zoo report</title><style>{{ style }}</style>
+{#- #}</head><body>
+{{ opening }}
+<h2>Verdicts, the gravest first</h2>
+<ul class='runs'>
+{% for verdict in verdicts %}{{ verdict }}
+{% endfor %}</ul>
+<p><b>{{ published }}</b></p>
+{% for one in compared %}{{ one }}
+{% endfor %}{% for section in sections %}{{ section }}
+{% endfor %}<section><h2>Made with</h2>
+{{ made_with }}
+</section>
+</body></html>
+"""
+
+
+def _side_by_side(compared: Comparison) -> Markup:
+    pictures = [_image(compared.figure(kind), kind) for kind in compared.figures()]
+    parts = [_against(compared), ours(_LEGEND), numbers_html(compared), *pictures]
+    return filled(_PARTS, head=ours("<h2>Side by side</h2>"), parts=parts)
+
+
+_PARTS = """{{ head }}{% for part in parts %}
+{{ part }}{% endfor %}"""
 
 
 _LEGEND = """<p class="small">Mean error: the largest difference of a parameter's mean from the
@@ -139,27 +168,21 @@ evidence less the ELBO, nats. k-hat below 0.7: the approximation covers the post
 not apply is empty.</p>"""
 
 
-def _page(title: str, body: str) -> str:
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{title}</title><style>{_STYLE}</style></head>'
-        f"<body>\n{body}\n</body></html>\n"
-    )
-
-
-def _opening(runs: Mapping[str, Any]) -> str:
+def _opening(runs: Mapping[str, Any]) -> Markup:
     data = {
         (r.record["model"], r.record["data"]["sha256"]): r.record["data"] for r in runs.values()
     }
     said = [
-        f"{escape(Path(model).stem)} on {escape(about['source'])}"
+        f"{Path(model).stem} on {about['source']}"
         + ("" if about["n"] is None else f", n = {about['n']}")
         + f" (sha256 {sha[:8]})"
         for (model, sha), about in data.items()
     ]
     count = f"{len(runs)} run{'s' if len(runs) != 1 else ''}"
-    return f"<h1>Bayes Zoo report</h1><p>{count} of {'; '.join(said)}</p>"
+    return filled(_OPENING, said=f"{count} of {'; '.join(said)}")
+
+
+_OPENING = "<h1>Bayes Zoo report</h1><p>{{ said }}</p>"
 
 
 def _answers(
@@ -170,44 +193,58 @@ def _answers(
     return own | {label: found for table in tables for label, found in table.trust.items()}
 
 
-def _verdict(label: str, run: Any, status: str, reading: str) -> str:
+def _verdict(label: str, run: Any, status: str, reading: str) -> Markup:
     reasons = [run.verdict.headline, *run.verdict.reasons]
     if reading:
         reasons.append(
             f"Against the reference: {reading}" if reading != "the reference" else reading
         )
-    listed = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
-    return f"<li>{_badge(status)} <b>{escape(label)}</b><ul>{listed}</ul></li>"
+    parts = {"badge": _badge(status), "label": label, "reasons": _items(reasons)}
+    return filled("<li>{{ badge }} <b>{{ label }}</b>{{ reasons }}</li>", **parts)
 
 
-def _section(label: str, run: Any) -> str:
-    record = run.record
-    parts = [f"<section><h2>{_badge(run.verdict.status)} {escape(label)}</h2>"]
-    parts.append("<ul>" + "".join(f"<li>{escape(r)}</li>" for r in run.verdict.reasons) + "</ul>")
-    parts.append(_summary(run.summary()))
-    parts.append("<h3>Metrics and time</h3>" + _listed({**record["metrics"], **record["timing"]}))
-    parts += [_picture(run, kind, f"{label}: {kind}") for kind in run.plots()]
-    parts.append("<h3>Options and settings</h3>")
-    parts.append(_listed({**record["options"], **record["settings"], "seed": record["seed"]}))
-    notes = "".join(f"<li>{escape(note)}</li>" for note in record["data"]["notes"])
-    return "\n".join([*parts, f"<ul>{notes}</ul></section>"])
+def _items(words: Sequence[str]) -> Markup:
+    """A list of sentences."""
+    return filled("<ul>{% for one in words %}<li>{{ one }}</li>{% endfor %}</ul>", words=words)
 
 
-def _summary(table: pd.DataFrame) -> str:
-    shown = table.head(_MOST_ROWS)
-    rows = [[str(name), *(f"{value:.4g}" for value in row)] for name, row in shown.iterrows()]
-    more = len(table) - len(shown)
-    left = f"<p class='small'>... and {more} more</p>" if more else ""
-    return _table(["", *map(str, table.columns)], rows) + left
+def _section(label: str, run: Any) -> Markup:
+    record, verdict = run.record, run.verdict
+    pictures = [_picture(run, kind, f"{label}: {kind}") for kind in run.plots()]
+    options = {**record["options"], **record["settings"], "seed": record["seed"]}
+    parts = [
+        _items(verdict.reasons),
+        _summary(run.summary()),
+        ours("<h3>Metrics and time</h3>"),
+        _listed({**record["metrics"], **record["timing"]}),
+        *pictures,
+        ours("<h3>Options and settings</h3>"),
+        _listed(options),
+        _items(record["data"]["notes"]),
+    ]
+    head = filled("<h2>{{ badge }} {{ label }}</h2>", badge=_badge(verdict.status), label=label)
+    return filled("<section>{{ all }}</section>", all=filled(_PARTS, head=head, parts=parts))
 
 
-def _listed(values: Mapping[str, Any]) -> str:
+def _summary(summary: pd.DataFrame) -> Markup:
+    shown = summary.head(_MOST_ROWS)
+    rows = [[name, *(f"{value:.4g}" for value in row)] for name, row in shown.iterrows()]
+    parts = {"rows": table(["", *summary.columns], rows), "more": len(summary) - len(shown)}
+    return filled(_SUMMARY, **parts)
+
+
+_SUMMARY = "{{ rows }}{% if more %}<p class='small'>... and {{ more }} more</p>{% endif %}"
+
+
+def _listed(values: Mapping[str, Any]) -> Markup:
     said = {k: number(v) if isinstance(v, float) else str(v) for k, v in values.items()}
-    pairs = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in said.items())
-    return f"<dl>{pairs}</dl>"
+    return filled(_LISTED, said=list(said.items()))
 
 
-def _made_with(runs: Mapping[str, Any]) -> str:
+_LISTED = "<dl>{% for k, v in said %}<dt>{{ k }}</dt><dd>{{ v }}</dd>{% endfor %}</dl>"
+
+
+def _made_with(runs: Mapping[str, Any]) -> Markup:
     """Versions, and the command of each run."""
     versions: dict[str, str] = {}
     for run in runs.values():
@@ -215,20 +252,23 @@ def _made_with(runs: Mapping[str, Any]) -> str:
             seen = versions.get(name, version)
             versions[name] = seen if version in seen.split(" and ") else f"{seen} and {version}"
     commands = {label: " ".join(map(str, r.record["command"])) for label, r in runs.items()}
-    return _listed(versions) + "<h3>Commands</h3>" + _listed(commands)
+    parts = [ours("<h3>Commands</h3>"), _listed(commands)]
+    return filled(_PARTS, head=_listed(versions), parts=parts)
 
 
-def _picture(run: Any, kind: str, alt: str) -> str:
+def _picture(run: Any, kind: str, alt: str) -> Markup:
     """A picture of the run, or why there is none: some need the data, which may be gone."""
     try:
         return _image(run.plot(kind), alt)
     except (Fault, ValueError) as fault:
-        return f"<p class='small'>no picture {escape(kind)}: {escape(str(fault))}</p>"
+        missing = "<p class='small'>no picture {{ kind }}: {{ fault }}</p>"
+        return filled(missing, kind=kind, fault=fault)
 
 
-def _image(figure: Figure, alt: str) -> str:
+def _image(figure: Figure, alt: str) -> Markup:
     """The figure as part of the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
+    image = '<img alt="{{ alt }}" src="data:image/png;base64,{{ data }}">'
+    return filled(image, alt=alt, data=data)

@@ -21,6 +21,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ._netcdf import check_closed
 from ._problem import Fit, Problem, Refused
 from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
@@ -520,10 +521,13 @@ def read(path: Path) -> az.InferenceData:
     """Read what `netcdf` made, into memory.
 
     Raises:
-        Refused: not a file of InferenceData.
+        Refused: not a file of InferenceData, or one that reaches out of itself.
     """
     try:
+        check_closed(path)
         idata = az.from_netcdf(str(path), engine="h5netcdf")
         return idata.load()
-    except (OSError, ValueError, KeyError) as error:
+    except Refused:
+        raise
+    except Exception as error:  # a dozen kinds, by where the file is damaged
         raise Refused(f"{path} is no readable InferenceData ({error}); run it again") from None

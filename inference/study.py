@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ._plain import plain
 from ._problem import Fault
 from .compare import Table, by
 from .settings import UsageError
@@ -205,7 +206,7 @@ def attempt(
         stopped = stopped_by(done.values())
         done[label] = Interrupted("not run") if stopped else _one(plan, begin)
         if progress:
-            print(f"{label}: {_outcome(done[label])}", file=sys.stderr)
+            print(plain(f"{label}: {_outcome(done[label])}"), file=sys.stderr)
     return done
 
 

@@ -6,12 +6,15 @@ import itertools
 import math
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from ._plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +35,11 @@ _FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
 
 
 class _Console(Console):
+    def render(self, *words: Any, **options: Any) -> Iterable[Segment]:
+        """What is printed, all of which passes here, as characters that only print."""
+        for one in super().render(*words, **options):
+            yield one if one.control else one._replace(text=plain(one.text))
+
     def on_broken_pipe(self) -> None:
         """Nobody reads on: for the command line to end in peace, where rich would exit with 1."""
         raise BrokenPipeError
@@ -39,8 +47,9 @@ class _Console(Console):
 
 def console() -> Console:
     """Standard output; wide enough for the table where it is no terminal."""
-    plain = _Console()
-    return plain if plain.is_terminal else _Console(width=120)
+    options = {"markup": False, "emoji": False}  # what is in brackets is a name, not a style
+    out = _Console(**options)
+    return out if out.is_terminal else _Console(width=120, **options)
 
 
 def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
@@ -105,8 +114,8 @@ def show_tracebacks(report: Checked) -> None:
     """Print on standard error where the exceptions behind the crosses arose."""
     for check in report.crosses:
         if check.error is not None:
-            print(f"{check.name}:", file=sys.stderr)
-            traceback.print_exception(check.error)
+            whole = "".join(traceback.format_exception(check.error))
+            print(plain(f"{check.name}:\n{whole}"), end="", file=sys.stderr)
 
 
 def show_comparison(table: Comparison) -> None:

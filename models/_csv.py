@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ._entry import Fault, MissingInput
+from ._entry import Fault
+from ._reading import text_of
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
@@ -44,7 +45,7 @@ def _typed(values: np.ndarray) -> np.ndarray:
     if len(array) and all(str(cell).lower() in _TRUTHS for cell in cells):
         return array.astype(bool)
     whole = bool(len(array)) and all(re.fullmatch(r"[+-]?\d+", str(cell)) for cell in cells)
-    return array.astype(np.int64) if whole else array
+    return array.astype(np.int64) if whole and np.abs(array).max() < 2**63 else array
 
 
 def read_cells_of(path: Path) -> Columns:
@@ -54,15 +55,9 @@ def read_cells_of(path: Path) -> Columns:
     are read without it.
 
     Raises:
-        Fault: unequal rows, a name twice, no rows, not UTF-8. MissingInput: not readable.
+        Fault: unequal rows, a name twice, no rows, not UTF-8, not readable. MissingInput: no file.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise Fault(f"{path} is no text in UTF-8; save it as UTF-8") from None
-    except OSError as error:
-        raise MissingInput(f"cannot read {path} ({error.strerror}); check the file") from None
-    rows = _records(text, path)
+    rows = _records(text_of(path, "\t;, "), path)
     if not rows:
         raise Fault(f"{path} is empty; give a table with a header and rows")
     named = len(rows[-1][1]) > len(rows[0][1])
@@ -72,7 +67,7 @@ def read_cells_of(path: Path) -> Columns:
         names = [" ".join(name.split()) or other for name, other in zip(cells.pop(0), names)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise Fault(f"several columns are called {', '.join(twice)}, {path}; rename them")
+        raise Fault(f"several columns are called {', '.join(twice):.80}, {path}; rename them")
     table = np.array(cells, dtype=object).reshape(len(cells), len(names))
     columns = Columns({name: table[:, i] for i, name in enumerate(names)})
     if named:

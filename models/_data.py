@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,48 +13,82 @@ from typing import Any
 
 import numpy as np
 
-from ._csv import SUFFIXES, read_csv
+from ._csv import SUFFIXES, read_cells_of, read_csv
 from ._entry import BadSetting, Fault, MissingInput, UnknownName
+from ._reading import check_size, content, plain_array, reading, size_of, text_of
 
 _SUFFIXES = (*SUFFIXES, ".json", ".npz")
+# Suffix to what such a file is and how to mend one that is not; else it is a table.
+_KINDS = {
+    ".json": ("JSON file", "correct the file"),
+    ".npz": ("NPZ file of plain arrays", "write it by numpy.savez"),
+}
+_TABLE = ("table", "save it as CSV in UTF-8")
+# Names that a message lists.
+_MOST_NAMED = 40
 
 
-def read_columns(path: str | Path) -> dict[str, Any]:
+def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any]:
     """Read the named values of a file.
 
     Args:
         path: `.csv`, `.tsv` or `.txt` (a column each; header or none, then `column_1` and so on),
             `.json` (an object: name to number, list or nested list) or `.npz` (an array each).
+        as_written: whether the cells of text files stay text.
 
     Returns:
         name to int, float or array, in the file's own number types.
 
     Raises:
         MissingInput: there is no such file.
-        Fault: not readable as what its suffix says.
+        Fault: not readable as what its suffix says, or too large.
     """
     if "://" in str(path):
         raise MissingInput(f"nothing is downloaded here; save {path} as a file, and give that")
     path = Path(path)
-    if not path.is_file():
-        raise MissingInput(f"there is no file {path}; check the name")
     suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise Fault(f"{path} is none of {', '.join(_SUFFIXES)}; convert it to one of these")
-    return {".json": _read_json, ".npz": _read_npz}.get(suffix, read_csv)(path)
+    with reading(path, *_KINDS.get(suffix, _TABLE)):
+        if not path.exists():
+            raise MissingInput(f"there is no file {path}; check the name")
+        if suffix not in _SUFFIXES:
+            raise Fault(f"{path} is none of {', '.join(_SUFFIXES)}; convert it to one of these")
+        table = read_cells_of if as_written else read_csv
+        return {".json": _read_json, ".npz": _read_npz}.get(suffix, table)(path)
+
+
+# -- JSON --------------------------------------------------------------------------------------
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(
+            text_of(path, ","), parse_int=_whole, object_pairs_hook=lambda p: _named(p, path)
+        )
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno} column {error.colno}"
         raise Fault(f"broken JSON ({error.msg}), {where}; correct the file") from None
-    except UnicodeDecodeError:
-        raise Fault(f"{path} is no text in UTF-8; save it as UTF-8") from None
-    if not isinstance(content, dict):
+    if not isinstance(found, dict):
         raise Fault(f'{path} is no JSON object; write it as {{"name": value, ...}}')
-    return {name: _plain_or_array(value, f"{name} in {path}") for name, value in content.items()}
+    return {name: _plain_or_array(value, f"{name} in {path}") for name, value in found.items()}
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number of 64 bits; one of more as the number nearest to it."""
+    if len(digits) > 20:
+        return float(digits)
+    whole = int(digits)
+    return whole if -(2**63) <= whole < 2**63 else float(digits)
+
+
+def _named(pairs: Sequence[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    _check_once([name for name, _ in pairs], path)
+    return dict(pairs)
+
+
+def _check_once(names: Sequence[str], path: Path) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise Fault(f"{path} has several values called {', '.join(twice):.80}; rename them")
 
 
 def _plain_or_array(value: Any, where: str) -> Any:
@@ -62,21 +98,67 @@ def _plain_or_array(value: Any, where: str) -> Any:
         return value
     if not isinstance(value, list):
         raise Fault(f"{where} is {json.dumps(value)[:40]}; give a number or a list of numbers")
+    _check_cells(_array_of(value, where, dtype=object), where)
+    return _array_of(value, where)
+
+
+def _array_of(value: list, where: str, dtype: Any = None) -> np.ndarray:
     try:
-        return np.asarray(value)
+        return np.asarray(value, dtype)
     except ValueError:
         raise Fault(f"the rows of {where} differ in length; make them equal") from None
 
 
+def _check_cells(cells: np.ndarray, where: str) -> None:
+    """Refuse an object in the place of a number, and words of which one is very long.
+
+    NumPy gives each word the length of the longest one.
+    """
+    inner = next((cell for cell in cells.flat if isinstance(cell, dict)), None)
+    if inner is not None:
+        found = f"{where} holds an object ({json.dumps(inner):.40})"
+        raise Fault(f"{found}; give numbers or words, and each name its own list")
+    longest = max((len(cell) for cell in cells.flat if isinstance(cell, str)), default=0)
+    check_size(size_of(cells.shape, 4 * longest), where)
+
+
+# -- NPZ ---------------------------------------------------------------------------------------
+
+
 def _read_npz(path: Path) -> dict[str, Any]:
-    why = "no ZIP archive"
-    try:
-        if zipfile.is_zipfile(path):
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-    except Exception as error:  # a dozen kinds, by where the archive is damaged
-        why = str(error).partition("\n")[0]
-    raise Fault(f"{path} is no readable NPZ file of plain arrays ({why}); write it by numpy.savez")
+    """The arrays of an archive, whose sizes are all looked at before any is loaded."""
+    file = io.BytesIO(content(path))
+    if not zipfile.is_zipfile(file):
+        raise zipfile.BadZipFile("no ZIP archive")
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        check_size(sum(member.file_size for member in members), path)
+        check_size(sum(_header_size(archive, member) for member in members), path)
+        names = [member.filename.removesuffix(".npy") for member in members]
+        _check_once(names, path)
+        return {name: _array(archive, one, path) for name, one in zip(names, members)}
+
+
+def _header_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
+    """What an array takes by its own word."""
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0}
+        read[2, 0] = np.lib.format.read_array_header_2_0
+        if version not in read:
+            raise ValueError(f"{member.filename} is of version {version}")
+        shape, _, dtype = read[version](file)
+    return size_of(shape, dtype.itemsize)
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Any:
+    """An array, or the number that one without dimensions is."""
+    with archive.open(member) as file:
+        values = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):  # at the end the check sum is looked at
+            raise ValueError(f"{member.filename} is longer than its array")
+    values = plain_array(values, f"{member.filename.removesuffix('.npy')} in {path}")
+    return values if values.ndim else values.item()
 
 
 def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:
@@ -163,7 +245,7 @@ def assignments(source: Any, *, keys: Sequence[str]) -> dict[str, Any]:
 def _one_number(name: str, value: Any) -> float:
     try:
         number = float(np.asarray(value, dtype=float).reshape(()))
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         raise Fault(f"{name} must be one number, it is {str(value)[:40]}; give one") from None
     if not np.isfinite(number):
         raise Fault(f"{name} is {number}; give a finite number")
@@ -176,9 +258,13 @@ def simulated_rng(data_seed: int) -> np.random.Generator:
 
 
 def nearest(name: str, known: Mapping | Sequence[str]) -> str:
-    """`did you mean 'x'?` with the closest known name, or all of them."""
-    close = get_close_matches(name, [str(word) for word in known], n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
+    """`did you mean 'x'?` with the closest known name, or all of them, of many the first ones."""
+    words = [str(word) for word in known]
+    close = get_close_matches(name, words, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    more = f", ... ({len(words)} in all)" if len(words) > _MOST_NAMED else ""
+    return f"known: {', '.join(words[:_MOST_NAMED]) or 'none'}{more}"
 
 
 def integers(name: str, text: str) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ._entry import Data, Fault, data_keys
+from ._reading import plain_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ def given(model: Callable, source: Any) -> Any:
     if source is None or isinstance(source, str | Path | Data):
         return source
     if isinstance(source, Mapping):
-        return {name: _plain(value) for name, value in source.items()}
+        return {name: _plain(name, value) for name, value in source.items()}
     if _is("DataFrame", source):
         return _columns(source)
     keys = [key for key, p in data_keys(model).items() if p.default is p.empty]
@@ -53,16 +54,18 @@ def _is_column(source: Any) -> bool:
     return plain or _is("Series", source)
 
 
-def _plain(value: Any) -> Any:
-    """A tensor or a Series as an array, anything else as it is."""
+def _plain(name: str, value: Any) -> Any:
+    """A tensor or a Series as an array, an array in usual number types, all else as it is."""
     if isinstance(value, torch.Tensor):
         return value.numpy(force=True)
+    if isinstance(value, np.ndarray):
+        return plain_array(value, name)
     return _values(value) if _is("Series", value) else value
 
 
 def _column(key: str, source: Any) -> np.ndarray:
     try:
-        return np.asarray(_plain(source))
+        return np.asarray(_plain(key, source))
     except ValueError:
         raise Fault(f"the rows of {key} differ in length; make them equal") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,9 +17,12 @@ from torch import Tensor
 from ._data import nearest, read_columns, said
 from ._entry import BadSetting, Data, Fault, MissingInput, Redrawn, Rows, UnknownName
 from ._images import SETS, Images, classified, generator
+from ._reading import check_size, content, reading, size_of
 from ._table import split_rows
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
+# What such a file may hold: Pillow hands some other formats to programs of their own.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF")
 
 Binarise = Literal["dynamic", "static", "none"]
 
@@ -233,18 +237,13 @@ def _columns(source: Any) -> Mapping[str, Any]:
 
 def _folder(path: Path) -> dict[str, Any]:
     """The images of a folder as bytes of grey, (m, height, width), labelled by subfolder."""
-    from PIL import Image, UnidentifiedImageError
-
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
     if not files:
         raise MissingInput(f"there are no images ({', '.join(_SUFFIXES)}) in {path}")
     images = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                images.append(np.asarray(image.convert("L")))
-        except (UnidentifiedImageError, OSError) as error:
-            raise Fault(f"{file} is no readable image ({error}); remove it") from None
+        with reading(file, "image", "remove it"):
+            images.append(_grey(file, len(files)))
         if images[-1].shape != images[0].shape:
             sizes = " and ".join(f"{i.shape[0]} x {i.shape[1]}" for i in (images[0], images[-1]))
             raise Fault(f"{file} is of another size ({sizes} pixels); scale all to one size")
@@ -252,6 +251,18 @@ def _folder(path: Path) -> dict[str, Any]:
     if all(file.parent != path for file in files):
         found["y"] = np.array([file.relative_to(path).parts[0] for file in files])
     return found
+
+
+def _grey(file: Path, count: int) -> np.ndarray:
+    """An image as bytes of grey (height, width); `count` of its size must fit into memory."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its size is looked at
+        with Image.open(io.BytesIO(content(file)), formats=_FORMATS) as image:
+            width, height = image.size
+            check_size(size_of((count, height, width)), f"{file}, {height} x {width} pixels,")
+            return np.asarray(image.convert("L"))
 
 
 def _pixels(columns: Mapping[str, Any], where: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._csv import SUFFIXES, cells_of, check_stray, mend_of, number, read_cells_of, split_names
+from ._csv import cells_of, check_stray, mend_of, number, split_names
 from ._data import nearest, read_columns, simulated_rng
 from ._entry import BadSetting, Fault
 
@@ -70,10 +70,7 @@ def read_cells(source: str | Path) -> dict[str, Any]:
     Raises:
         MissingInput: there is no such file. Fault: it is not readable as a table.
     """
-    path = Path(source)
-    if path.suffix.lower() in SUFFIXES and path.is_file():
-        return read_cells_of(path)
-    return read_columns(source)
+    return read_columns(source, as_written=True)
 
 
 def from_columns(

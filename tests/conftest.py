@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from html.parser import HTMLParser
 from pathlib import Path
 
 # One thread each: the tests run side by side, and threads that wait for each other's core cost
@@ -79,6 +80,32 @@ def command(tmp_path):
         )
 
     return run
+
+
+class _Tags(HTMLParser):
+    """The elements of a page in order, with their attributes but for texts of pictures."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, [(k, v) for k, v in attrs if k not in ("alt", "src")]))
+
+    def handle_endtag(self, tag):
+        self.found.append(("/" + tag, []))
+
+
+def tags(page: str) -> list:
+    """What a page is made of beside its text, which must not depend on the text."""
+    parser = _Tags()
+    parser.feed(page)
+    return parser.found
+
+
+# What a stranger's record may hold, and what must not come out of it.
+EVIL = "<script>alert('x')</script>\"'> <img src=javascript:y onload=z> {{'a' * 9}} \x1b[2J\u202e"
+UNESCAPED = ("<script", "<img src=j", "a" * 9, "\x1b", "\u202e")
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -7,6 +7,8 @@ error, and those that run and say what is odd. What takes more than a command is
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,6 +40,7 @@ ROWS = {
     "absent": "data set not on disk: 2 or 66 with the source, at once, nothing else in its place",
     "grey": "grey pixels under a Bernoulli: 65",
     "memory": "memory: estimated first, refused with the number",
+    "stranger": "deep, huge or doubled JSON, arrays larger than memory, links: 65 with the file",
     "cache": "compiled code in a cache that others may write to: 65",
 }
 
@@ -119,6 +122,18 @@ def model(y):
     pyro.factor("cliff", (20.0 - x).log() * 0.0)
     pyro.sample("y", dist.Normal(x, 1.0), obs=y)
 """
+
+
+def _claiming(shape: str) -> bytes:
+    """An archive whose only array has that shape, by its own word, and no values."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        size = len(header).to_bytes(2, "little")
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + size + header)
+    return file.getvalue()
+
+
 FILES = {
     "broken.json": '{"x": [1, 0',
     "two.json": '{"x": [1, 0, 2]}',
@@ -166,6 +181,11 @@ FILES = {
     "collinear.csv": "a,b,y\n1,2,3\n2,4,1\n3,6,5\n4,8,2\n",
     "split.csv": "a,y\n-2,0\n-1,0\n1,1\n2,1\n",
     "one_class.csv": "a,y\n1,1\n2,1\n3,1\n",
+    "deep.json": '{"x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "digits.json": '{"x": [1, ' + "9" * 10_000 + "]}",
+    "names.json": '{"x": [1], "x": [0]}',
+    "nul.csv": "a,y\n1,3\n2,\0\n",
+    "claims.npz": _claiming("(1000000000000,)"),
 }
 
 
@@ -278,6 +298,11 @@ TABLE = [
     Fault("file", ["run", "own.py", *USER, "uneven_y.json"], 65, "parameters of its own (scale)"),
     Fault("damage", ["run", "coin", "--data", "broken.json"], 65, "broken JSON"),
     Fault("damage", [*LINEAR, "quotes.csv"], 65, "broken CSV"),
+    Fault("stranger", ["run", "coin", "--data", "deep.json"], 65, "deep.json is no readable JSON"),
+    Fault("stranger", ["run", "coin", "--data", "digits.json"], 65, "not finite in row 2"),
+    Fault("stranger", ["run", "coin", "--data", "names.json"], 65, "several values called x"),
+    Fault("stranger", ["run", "coin", "--data", "claims.npz"], 65, "claims.npz would take 8e+03"),
+    Fault("stranger", [*LINEAR, "nul.csv"], 65, "nul.csv is no text"),
     Fault("absent", ["run", "coin", "--data", "gone"], 2, "no data set or file 'gone'"),
     Fault("absent", ["run", "linear", "--data", "mnist"], 2, "no data set 'mnist'"),
     Fault("absent", ["run", "coin", "--data", "gone.csv"], 66, "there is no file gone.csv"),

@@ -227,8 +227,9 @@ def forge(folder: Path, files: Mapping[str, bytes] | None = None, **changes: Any
         (folder / name).write_bytes(content)
         record["files"][name] = _hash(content)
     record.update(changes)
+    signature = record.pop("signature", None)  # which a forger cannot make
     if record.pop("sha256", None) is not None:
-        record["sha256"] = store._seal_of(record)
+        record = {"sha256": store._seal_of(record), "signature": signature, **record}
     path.write_text(json.dumps(record))
 
 
@@ -310,5 +311,5 @@ def _row_of(one: Mapping[str, Any]) -> str:
 def furnish(folder: Path, earlier: Path) -> Path:
     """Put the files and a copy of the earlier run in a folder; the copy's place."""
     for name, content in FILES.items():
-        (folder / name).write_text(content)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return Path(shutil.copytree(earlier, folder / "runs" / earlier.name))

@@ -212,7 +212,7 @@ def test_a_report_reads_well_in_a_notebook(file):
     found = zoo.check("mine.py", data="mine.json")
     assert "✗ plates      the 3 values of y lie in no plate" in repr(found)
     assert "<td>✗</td><td>plates</td>" in found._repr_html_()
-    assert "`with pyro.plate(&quot;row&quot;, 3):`" in found._repr_html_()
+    assert "`with pyro.plate(&#34;row&#34;, 3):`" in found._repr_html_()
 
 
 def test_a_check_leaves_nothing_behind(file):

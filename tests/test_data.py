@@ -96,3 +96,10 @@ def test_assignments():
         _data.assignments("yy=1", keys=("x", "y"))
     with pytest.raises(Fault, match="must be one number"):
         _data.assignments("y=much", keys=("x", "y"))
+
+
+def test_of_many_names_the_first_are_listed():
+    names = [f"gene_{i}" for i in range(10_000)]
+    assert _data.nearest("x", names).endswith(", gene_39, ... (10000 in all)")
+    assert _data.nearest("gene9", names).startswith("did you mean 'gene_9")
+    assert _data.nearest("x", []) == "known: none"

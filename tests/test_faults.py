@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scene as scenes
@@ -463,6 +464,17 @@ def test_a_pickle_in_a_run_whose_hashes_were_forged_is_not_run(part, verb, scene
     code, message = (0, "mean") if part in NOT_READ else (65, part)
     done = scene.run(verb, str(copy))
     scene.judge("pickle", done, code, message, what=f"a pickle as {part}, hashes forged")
+
+
+@pytest.mark.parametrize("verb", ["show", "predict"])
+def test_a_link_out_of_a_run_whose_hashes_were_forged_is_not_followed(verb, scene):
+    copy = scene.copy()
+    with h5py.File(copy / "idata.nc", "a") as file:
+        file["posterior/planted"] = h5py.ExternalLink("/etc/hostname", "/x")
+    scenes.forge(copy, {"idata.nc": (copy / "idata.nc").read_bytes()})
+    done = scene.here(verb, str(copy))
+    what = "a link to another place"
+    scene.judge("stranger", done, 65, f"/posterior/planted is {what}", what=f"{what} in idata.nc")
 
 
 @pytest.mark.slow

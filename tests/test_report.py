@@ -6,10 +6,13 @@ import re
 from dataclasses import replace
 
 import pytest
+from conftest import EVIL, UNESCAPED, tags
+from matplotlib.figure import Figure
 
 import zoo
-from inference import store
+from inference import report, store
 from inference._problem import Finding
+from inference.compare import Comparison
 from inference.diagnostics import Verdict
 from inference.settings import UsageError
 
@@ -72,6 +75,48 @@ def test_a_run_without_its_data_lacks_a_picture_and_the_prior_is_no_answer(tmp_p
     page = zoo.report(folder, prior, out=tmp_path / "report.html")
     assert "no picture updating: there is no file" in page
     assert "These are draws of the prior." in page
+
+
+class Planted:
+    """A run of which every word, name and number that can be text is this one."""
+
+    def __init__(self, run, text):
+        keys = {"model": text, "options": {text: text}, "settings": {text: [text]}}
+        keys |= {"seed": text, "metrics": {text: 0.5}, "timing": {text: text}}
+        keys |= {"versions": {text: text}, "command": [text, text]}
+        data = {"source": text, "n": text, "sha256": text, "notes": [text]}
+        self.record = {**run.record, **keys, "data": data}
+        self.verdict = Verdict("fail", (Finding("fail", text, text),))
+        self.table, self.text = run.summary(), text
+
+    def summary(self):
+        return self.table.rename(index={"pi": self.text}, columns={"mean": self.text})
+
+    def plots(self):
+        return [self.text, "none"]
+
+    def plot(self, kind):
+        if kind == "none":
+            raise ValueError(self.text)
+        return Figure(figsize=(1, 1))
+
+
+def planted(runs, text):
+    """The page of such a run, and of a comparison of such runs."""
+    found = zoo.compare(*runs[:2])
+    table = Comparison(found.rename(index={label: text + label for label in found.index}))
+    table.trust = dict.fromkeys([text], found.trust[found.index[0]])
+    table.references, table.notes, table.pictures = {text: text}, [text], {text: lambda: Figure()}
+    table[["reading", "reason"]] = text
+    page = report.report({text: Planted(runs[0], text)}, [table])
+    return "".join((page, report.comparison_html(table)))
+
+
+def test_nothing_of_a_record_becomes_a_part_of_the_page(runs):
+    page = planted(runs, EVIL)
+    assert tags(page) == tags(planted(runs, "harmless"))
+    assert not [word for word in UNESCAPED if word in page]
+    assert page.count("&lt;script&gt;") > 30
 
 
 def test_what_cannot_be_reported(tmp_path):

@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from conftest import EVIL
 
 from inference import terminal
 from inference._case import Check
@@ -79,3 +80,26 @@ def test_checks_have_marks_that_the_terminal_can_show(encoding, marks, monkeypat
     shown = (tmp_path / "out").read_text(encoding=encoding).splitlines()
     assert [line.split()[0] for line in shown] == ["mine.py", *marks]
     assert shown[2].split(maxsplit=1)[1] == "plates  y lies in no plate; add one"
+
+
+def test_nothing_of_a_record_steers_the_terminal(capsys):
+    table = pd.DataFrame({f"{EVIL}[/]": [1.0], "mean": [2.0]}, index=[EVIL])
+    data = {"source": EVIL, "n": 3, "notes": [EVIL]}
+    verdict = {"status": "warn", "headline": EVIL, "reasons": [EVIL]}
+    record = {"model": EVIL, "method": "map", "guide": EVIL, "seed": 0, "data": data}
+    record |= {"verdict": verdict, "metrics": {EVIL: 1.0}, "point": {EVIL: 1.0}}
+    terminal.show_run(record, table)
+    terminal.show_checks(Checked((Check(EVIL, False, EVIL, EVIL),), EVIL, EVIL))
+    error = ValueError(EVIL)
+    terminal.show_tracebacks(Checked((Check("a", False, "b", "c", error=error),), "m", "d"))
+    out, err = capsys.readouterr()
+    assert (out + err).replace("\n", "").isprintable()
+    assert out.count(r"\x1b[2J\u202e") > 8 and r"\x1b[2J" in err
+
+
+def test_a_forced_terminal_has_colours_of_ours_alone(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    verdict = {"status": "fail", "reasons": ["\x1b[32mPASS [bold]"]}
+    terminal.show_verdict(terminal.console(), verdict)
+    out = capsys.readouterr().out
+    assert "\x1b[1;31mFAIL" in out and r"\x1b[32mPASS [bold]" in out and "\x1b[32m" not in out
