@@ -43,11 +43,12 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
     )
 
 from inference import settings as _settings
+from inference._plain import plain
 from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference._warnings import ZooWarning, ours_alone
 from inference.ambient import alone
-from inference.arguments import checked, plain
+from inference.arguments import checked, recordable
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
@@ -355,11 +356,12 @@ class Run:
         return "\n".join([self._title, *self.verdict.reasons, self.summary().to_string()])
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from inference._html import filled, frame
 
-        reasons = "".join(f"<li>{escape(r)}</li>" for r in self.verdict.reasons)
-        head = f"<p><b>{escape(self._title)}</b></p><ul>{reasons}</ul>"
-        return head + self.summary().to_html(float_format="{:.4g}".format)
+        template = "<p><b>{{ title }}</b></p><ul>{% for one in reasons %}<li>{{ one }}</li>"
+        template += "{% endfor %}</ul>{{ summary }}"
+        reasons, summary = self.verdict.reasons, frame(self.summary())
+        return filled(template, title=self._title, reasons=reasons, summary=summary)
 
 
 def _rows_of(table: pd.DataFrame) -> dict[str, dict[str, float]]:
@@ -1667,8 +1669,8 @@ def _begun(plan: Plan) -> dict[str, Any]:
         },
         "seed": plan.seed,
         "device": plan.device,
-        "options": plain(plan.options),
-        "settings": plain({k: v for k, v in plan.settings.items() if k != "guide"}),
+        "options": recordable(plan.options),
+        "settings": recordable({k: v for k, v in plan.settings.items() if k != "guide"}),
         "data": _data_asked(plan.data, plan.asked),
         "init": plan.init and {"run": plan.init.run, "sha256": plan.init.sha256},
         "versions": machine.versions(),
@@ -1695,7 +1697,7 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
         "asked": {
             "source": None if in_python or source is None else str(source),
             "in_python": in_python,
-            "options": plain(asked["options"]),
+            "options": recordable(asked["options"]),
         },
     }
 
@@ -1801,7 +1803,7 @@ def _leave(number: int, _: Any) -> NoReturn:
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as a user of the command line reads it."""
-    print(f"warning: {message}", file=sys.stderr)
+    _say(f"warning: {message}", file=sys.stderr)
 
 
 def _guarded(argv: list[str] | None) -> int:
@@ -1859,12 +1861,17 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def _say(*words: str, file: Any = None, sep: str = " ") -> None:
+    """Words for a person, of which none steers the terminal."""
+    print(plain(sep.join(words)), file=file)
+
+
 def _fail(message: str, code: int, verbose: bool) -> int:
     if verbose and sys.exc_info()[0] is not None:
         import traceback
 
-        traceback.print_exc()
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        _say(traceback.format_exc(), file=sys.stderr)
+    _say(f"error: {' '.join(message.split())}", file=sys.stderr)
     return code
 
 
@@ -2066,7 +2073,7 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     if arguments.method is None and not arguments.json:
         guided = f" --guide {plan.guide}" if plan.guide and not arguments.guide else ""
-        print(f"no --method given: {plan.method}{guided}", file=sys.stderr)
+        _say(f"no --method given: {plan.method}{guided}", file=sys.stderr)
     result = _carried_out(plan, _how(arguments), started, arguments.out)
     return _ended(result, arguments)
 
@@ -2075,7 +2082,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     from inference import store
 
     if store.begun(Path(arguments.run))["status"] == "done":
-        print(f"{arguments.run} was done already, this is its result", file=sys.stderr)
+        _say(f"{arguments.run} was done already, this is its result", file=sys.stderr)
     given = {"model": arguments.model, "guide": arguments.guide, "data": None}
     done = _resumed(Path(arguments.run), given, _how(arguments))
     return (_ended if isinstance(done, Run) else _calibration_ended)(done, arguments)
@@ -2103,7 +2110,7 @@ def _show_json(run: Run) -> None:
 def _ended(run: Run, arguments: argparse.Namespace) -> int:
     """The last words and the exit code of a run on the command line."""
     if not arguments.json:
-        print(f"saved in {run.path}")
+        _say(f"saved in {run.path}")
     if run.record["status"] != "done":
         return _cut_short(run, arguments.verbose)
     return 3 if arguments.strict and run.verdict.status == "fail" else 0
@@ -2244,7 +2251,7 @@ def _write_table(out: Path | None, table: pd.DataFrame) -> None:
     if out is not None:
         text = table.to_csv() if out.suffix == ".csv" else json.dumps(_rows_of(table), indent=1)
         store.write_text(out, text)
-        print(f"wrote {len(table)} rows to {out}", file=sys.stderr)
+        _say(f"wrote {len(table)} rows to {out}", file=sys.stderr)
 
 
 def _evidence_command(arguments: argparse.Namespace) -> None:
@@ -2291,8 +2298,8 @@ def _report(arguments: argparse.Namespace) -> None:
     report(*arguments.runs, out=arguments.out)
     left_out = [Path(one).name for one in arguments.runs if _is_study(one)]
     if left_out:
-        print(f"left out, being no single runs: {', '.join(left_out)}", file=sys.stderr)
-    print(f"wrote {arguments.out}")
+        _say(f"left out, being no single runs: {', '.join(left_out)}", file=sys.stderr)
+    _say(f"wrote {arguments.out}")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -2310,9 +2317,9 @@ def _list(arguments: argparse.Namespace) -> None:
     else:
         width = max(map(len, rows), default=0)
         for name, row in rows.items():
-            print(f"{name:{width}}  {row['title']}".rstrip())
+            _say(f"{name:{width}}  {row['title']}".rstrip())
         if not rows:
-            print(f"no {arguments.what} yet")
+            _say(f"no {arguments.what} yet")
 
 
 def _guide_rows() -> dict[str, str]:
@@ -2342,15 +2349,15 @@ def _methods_of(name: str) -> dict[str, str | None]:
 
 def _print_models(rows: Mapping[str, dict[str, Any]]) -> None:
     width = max(map(len, rows))
-    print(" " * width, *(f"{m:^7}" for m in inference.METHODS))
+    _say(" " * width, *(f"{m:^7}" for m in inference.METHODS))
     notes = []
     for name, row in rows.items():
         marks = []
         for method, reason in row["methods"].items():
             notes += [f"{name} {method}: {reason}"] if reason else []
             marks.append(f"{'no' if reason else 'yes':^7}")
-        print(f"{name:{width}}", *marks, row["title"])
-    print(*(f"\n{note}" for note in notes), sep="")
+        _say(f"{name:{width}}", *marks, row["title"])
+    _say(*(f"\n{note}" for note in notes), sep="")
 
 
 def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
@@ -2391,13 +2398,13 @@ def _clean(arguments: argparse.Namespace) -> None:
         left = store.leftovers(out)
     for folder in folders:
         if arguments.dry_run or store.remove(folder, statuses):
-            print(f"{verb} {folder}")
+            _say(f"{verb} {folder}")
     for path in left:
         if not arguments.dry_run:
             store.remove_leftover(path)
-        print(f"{verb} {path}")
+        _say(f"{verb} {path}")
     if not folders and not left:
-        print("there is nothing to remove")
+        _say("there is nothing to remove")
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -2407,8 +2414,8 @@ def _show(arguments: argparse.Namespace) -> None:
     if (folder / "run.json").is_file():
         record = store.begun(folder)
         if "verdict" not in record:
-            print(_state_of({**record, "status": store.status(folder, record)}))
-            print(f"continue it with `zoo.py resume {folder}`")
+            _say(_state_of({**record, "status": store.status(folder, record)}))
+            _say(f"continue it with `zoo.py resume {folder}`")
             return
         if "calibration" in record:
             terminal.show_calibration(_calibration_of(folder))
@@ -2418,27 +2425,27 @@ def _show(arguments: argparse.Namespace) -> None:
         return
     entry, name = _entry(arguments.name, {})
     known = name in models.names()
-    print(models.card(name) if known else (sys.modules[entry.model.__module__].__doc__ or name))
-    print(f"\nSource: {models.place(entry.model)}")
+    _say(models.card(name) if known else (sys.modules[entry.model.__module__].__doc__ or name))
+    _say(f"\nSource: {models.place(entry.model)}")
     _show_settings("Options of the model", _settings.declared(entry.model))
     _show_settings("Options of the data", _settings.declared(entry.data))
-    print(f"\nData keys: {', '.join(models.data_keys(entry.model))}")
+    _say(f"\nData keys: {', '.join(models.data_keys(entry.model))}")
     if known:
         _show_sites(entry)
-        print("\nMethods (on the default data)")
+        _say("\nMethods (on the default data)")
         reasons = _methods_of(name)
         for method, reason in reasons.items():
             text = f"refused: {reason}" if reason else inference.title(method)
-            print(f"  {method:8} {text}")
+            _say(f"  {method:8} {text}")
         _show_method_settings(entry, [method for method in reasons if not reasons[method]])
-    print("\nGuides for svi")
+    _say("\nGuides for svi")
     for i, guide in enumerate(entry.guides):
         whose = "the model's own" if i else "the model's own, the default"
-        print(f"  {guide:20} {_own_guide(entry, guide)} ({whose})".replace("  (", " ("))
+        _say(f"  {guide:20} {_own_guide(entry, guide)} ({whose})".replace("  (", " ("))
     forms = inference.guide_forms()
     for guide, text in inference.guide_titles().items():
         if not entry.identified or guide not in inference.network_guides():
-            print(f"  {forms[guide]:20} {text}")
+            _say(f"  {forms[guide]:20} {text}")
 
 
 def _own_guide(entry: models.Entry, guide: str) -> str:
@@ -2449,14 +2456,14 @@ def _own_guide(entry: models.Entry, guide: str) -> str:
 
 def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
     if declared:
-        print(f"\n{title} (--set name=value)")
+        _say(f"\n{title} (--set name=value)")
     for name, setting in declared.items():
-        print(f"  {name:12} default {setting.default!s:10} {setting.range}".rstrip())
+        _say(f"  {name:12} default {setting.default!s:10} {setting.range}".rstrip())
 
 
 def _show_method_settings(entry: models.Entry, methods: Sequence[str]) -> None:
     """The settings of each method with the values that this model gives them."""
-    print("\nSettings of the methods (--set name=value; none: see the docstring)")
+    _say("\nSettings of the methods (--set name=value; none: see the docstring)")
     for method in methods:
         declared = _homes(entry, inference.method(method))["method"]
         values = {name: setting.default for name, setting in declared.items()}
@@ -2465,7 +2472,7 @@ def _show_method_settings(entry: models.Entry, methods: Sequence[str]) -> None:
         lines = textwrap.wrap(
             told, 88, initial_indent=f"  {method:8} ", subsequent_indent=" " * 11
         )
-        print("\n".join(lines))
+        _say("\n".join(lines))
 
 
 def _show_sites(entry: models.Entry) -> None:
@@ -2475,11 +2482,11 @@ def _show_sites(entry: models.Entry) -> None:
     options = {k: s.default for k, s in _settings.declared(entry.model).items()}
     with machine.numbers():
         sites = Program(prepare.problem_of(entry, options, entry.data())).sites
-    print("\nSites (default data)")
+    _say("\nSites (default data)")
     width = max(8, *map(len, sites))
     for site in sites.values():
         plates = f" in {', '.join(p.name for p in site.plates)}" if site.plates else ""
-        print(
+        _say(
             f"  {site.name:{width}} {site.role:8} {type(site.base).__name__}{plates} {site.shape}"
         )
 
@@ -2488,7 +2495,7 @@ def _new(arguments: argparse.Namespace) -> None:
     from models import _template
 
     for path in _template.write(arguments.name):
-        print(f"wrote {path}")
+        _say(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ _CHECKS: Mapping[str, Callable[[str, Any], Any]] = {
 }
 
 
-def plain(value: Any, what: str = "") -> Any:
+def recordable(value: Any, what: str = "") -> Any:
     """A value as it can be written in a record: numbers, words, lists and mappings of these.
 
     Args:
@@ -116,12 +116,12 @@ def plain(value: Any, what: str = "") -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(k): plain(v, f"{what}.{k}" if what else str(k)) for k, v in value.items()}
+        return {str(k): recordable(v, f"{what}.{k}" if what else str(k)) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(one, what) for one in value]
+        return [recordable(one, what) for one in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # of NumPy or torch
-        return plain(value.tolist(), what)
+        return recordable(value.tolist(), what)
     kind = type(value).__name__
     raise UsageError(f"{what} is a {kind}, which no record can hold; give numbers or words")

@@ -584,10 +584,10 @@ def begun(folder: Path) -> dict[str, Any]:
 # What a record holds, and of what kind; the second part where there is a result.
 _SHAPE: Mapping[str, type] = {
     **dict.fromkeys(("status", "model", "method", "name"), str),
-    **dict.fromkeys(("options", "settings", "data", "versions", "files"), dict),
+    **dict.fromkeys(("options", "settings", "data", "versions"), dict),
     "seed": int,
 }
-_SHAPE_OF_RESULT: Mapping[str, type] = {"verdict": dict, "timing": dict}
+_SHAPE_OF_RESULT: Mapping[str, type] = {"verdict": dict, "timing": dict, "files": dict}
 
 
 def _check_shape(content: Mapping[str, Any], folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import zoo
-from inference.arguments import plain
+from inference.arguments import recordable
 from inference.settings import UsageError
 
 COIN = {"method": "exact", "draws": 50}
@@ -56,6 +56,6 @@ def test_fits_at_once_are_counted():
 
 def test_records_hold_what_can_be_read_again():
     value = {"a": np.float32(2), "b": (1, torch.ones(2)), "c": Path("x"), "d": None}
-    assert plain(value) == {"a": 2.0, "b": [1, [1.0, 1.0]], "c": "x", "d": None}
+    assert recordable(value) == {"a": 2.0, "b": [1, [1.0, 1.0]], "c": "x", "d": None}
     with pytest.raises(UsageError, match=r"a\.b is a object"):
-        plain({"a": {"b": object()}})
+        recordable({"a": {"b": object()}})
