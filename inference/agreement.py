@@ -36,6 +36,11 @@ class Apart(NamedTuple):
         """What is no noise."""
         return self.seen - self.noise
 
+    @property
+    def likely(self) -> float:
+        """What is seen, less half of the noise: part of it hides in what there is."""
+        return self.seen - self.noise / 2
+
 
 def total_variation(
     program: Program,

@@ -304,14 +304,14 @@ def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) ->
     Args:
         apart: it, with its noise; None where it cannot be had.
         known: whether the chains know the posterior.
-        bound: what may be seen of it, noise and all, for a yes.
+        bound: what it may be, most likely, for a yes.
         fit: whose.
     """
     if apart is not None and apart.surely >= _PREDICTS:
         what = f"what it predicts is off by {apart.surely:.2g} (total variation, mean over rows)"
         level = "note" if fit.kind == "point" else "warn"
         return [Finding(level, what, "use nuts", spoils=("predictions",))]
-    if apart is not None and known and apart.seen < bound:
+    if apart is not None and known and apart.likely < bound:
         return []
     what = "what it predicts could not be compared with short chains of HMC"
     if apart is not None:

@@ -2,8 +2,8 @@
 
 Wrong, beyond Monte Carlo error: a mean off by 0.25 posterior sds or an sd by 25 % (of heavy tails
 the median, and the width from 5 to 95 %); total variation 0.02 of the rows' predictive
-distributions; 0.5 nats of log evidence; 4 standard errors of elpd_loo. Moments are right only if
-they are so as they stand: what Monte Carlo error alone would excuse is too near to tell.
+distributions; 0.5 nats of log evidence; 4 standard errors of elpd_loo. Moments and predictions are
+right only if they are so as they stand: what Monte Carlo error would excuse is too near to tell.
 
 The error of elpd_loo is the run's own `elpd_loo_mcse` where it states one; else it is computed
 here from the run's pointwise log-likelihood. Either way it counts for at least 0.05 nats, and
@@ -116,11 +116,6 @@ def class_of_moments(mean: float, low: float, high: float) -> str:
     return "border" if near else "right"
 
 
-def _unless_noisy(found: str, noisy: bool) -> str:
-    """What is right by luck alone, for its noise would have excused an error, is at the border."""
-    return "border" if noisy and found == "right" else found
-
-
 def class_of(purpose: str, error: float) -> str:
     """The class of an error beyond noise, of all purposes but parameters."""
     low, high = BORDERS[purpose]
@@ -212,9 +207,10 @@ def of_predictions(case: Case, truth: Truth, run: Any) -> dict[str, Any]:
     if not np.isfinite(whole):
         return {"class": "wrong", "not_finite": True}
     noise = _split_noise(sums) + truth.table_noise
-    found = class_of("predictions", max(0.0, whole - 2 * noise))
+    excused, plain = (class_of("predictions", max(0.0, whole - n * noise)) for n in (2, 0))
+    doubtful = 2 * noise > _MOST_NOISE["predictions"] or plain != "right"
     return {
-        "class": _unless_noisy(found, 2 * noise > _MOST_NOISE["predictions"]),
+        "class": "border" if doubtful and excused == "right" else excused,
         "total_variation": round(whole, 4),
         "noise": round(noise, 4),
     }
