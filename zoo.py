@@ -625,7 +625,8 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
 
     Args:
-        runs: `Run` objects, or folders of saved ones; those of the same data are compared.
+        runs: `Run` objects, or folders of saved ones; those of the same data are compared. What
+            has no result (yet), or is no single run, is left out.
         out: file to write, `.html`; None writes nothing.
 
     Returns:
@@ -642,9 +643,9 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
         raise UsageError(f"--out {out} is no .html; name it so")
     if out is not None:
         store.check_folder(Path(out).absolute().parent)
-    loaded = _loaded(runs)
+    loaded = _loaded([one for one in runs if not _has_no_result(one)])
     if not loaded:
-        raise UsageError("these are comparisons, a report needs runs; see `zoo.py list runs`")
+        raise UsageError("none of these is a run with a result; see `zoo.py list runs`")
     named = dict(zip(compare.labels([run.record for run in loaded]), loaded))
     alike: dict[str, dict[str, Run]] = {}
     for label, run in named.items():
@@ -961,6 +962,13 @@ def _is_study(one: Any) -> bool:
     if not isinstance(one, str | Path) or _is_run(one):
         return False
     return any((Path(one) / name).is_file() for name in ("table.csv", store.FITS))
+
+
+def _has_no_result(one: Any) -> bool:
+    """Whether it is the folder of a run that failed, or was stopped, before it had a result."""
+    from inference import store
+
+    return not isinstance(one, Run) and _is_run(one) and "verdict" not in store.begun(Path(one))
 
 
 def _loaded(what: Sequence[Any]) -> list[Run]:
@@ -2296,9 +2304,10 @@ def _tell(of_rows: Callable[..., pd.DataFrame], arguments: argparse.Namespace) -
 
 def _report(arguments: argparse.Namespace) -> None:
     report(*arguments.runs, out=arguments.out)
-    left_out = [Path(one).name for one in arguments.runs if _is_study(one)]
-    if left_out:
-        _say(f"left out, being no single runs: {', '.join(left_out)}", file=sys.stderr)
+    for of, why in ((_is_study, "being no single runs"), (_has_no_result, "without a result")):
+        left_out = [Path(one).name for one in arguments.runs if of(one)]
+        if left_out:
+            _say(f"left out, {why}: {', '.join(left_out)}", file=sys.stderr)
     _say(f"wrote {arguments.out}")
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parent.parent
 _LONGEST, _PATIENCE = 15.0, 60.0  # seconds until it is stopped, and until it has then ended
-_FINE = (0, 130)  # done, interrupted
+_FINE = (0, 130, -signal.SIGINT)  # done, interrupted, stopped in its last moment
 _NOT_HERE = ("my", "new", "schools", "cuda", "aot", "flow")
 
 

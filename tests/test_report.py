@@ -141,3 +141,13 @@ def test_from_the_command_line(runs, tmp_path, capsys):
     (compared,) = tmp_path.glob("compare-*")
     assert zoo.main(["report", *folders, str(compared), "--out", str(out)]) == 0
     assert compared.name in capsys.readouterr().err
+
+
+def test_runs_without_a_result_are_left_out_and_told(tmp_path, capsys):
+    done = zoo.run("coin", method="exact", draws=50, out=tmp_path).path
+    with pytest.raises(Exception, match="not finite"):
+        zoo.run("linear", method="svi", lr=1e9, out=tmp_path)
+    runs, page = sorted(map(str, tmp_path.glob("*-0-*"))), tmp_path / "page.html"
+    assert zoo.main(["report", *runs, "--out", str(page)]) == 0
+    assert "left out, without a result: linear-svi" in capsys.readouterr().err
+    assert "coin" in page.read_text() and done.is_dir()
