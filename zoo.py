@@ -690,7 +690,8 @@ def load(
     entry = None if model is None else _entry(model, asked)[0]
     if entry is not None:
         _must_be_same("model", models.fingerprint(entry.model), record["model_sha256"])
-        _must_be_of("model", model, record)
+    for what, one in (("model", model), ("guide", guide)):
+        _must_be_of(what, one, record)
     return Run(
         record=record,
         idata=results.read(folder / "idata.nc"),
@@ -841,9 +842,10 @@ def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Plan:
             )
     plan = _plan(**asked)
     fresh = _begun(plan)
-    for what, key in (("model", "model_sha256"), ("guide", "guide_sha256")):
-        _must_be_same(what, fresh[key], record[key])
-        _must_be_of(what, asked[what], record)
+    files, then = fresh["files_of"], record.get("files_of", fresh["files_of"])
+    for what in ("model", "guide"):
+        _must_be_same(what, fresh[f"{what}_sha256"], record[f"{what}_sha256"])
+        _must_be_same(what, files.get(what), then.get(what))
     _must_be_same(f"data ({plan.data.source})", plan.data.sha256, record["data"]["sha256"])
     if record.get("init"):
         _must_be_same("run of --init", fresh["init"]["sha256"], record["init"]["sha256"])
@@ -880,8 +882,8 @@ def _must_be_same(what: str, now: Any, then: Any) -> None:
 
 
 def _must_be_of(what: str, given: Any, record: Mapping[str, Any]) -> None:
-    """Refuse a file, given in place of the run's, that says something else than the run's did."""
-    if isinstance(given, str | Path) and str(given).endswith(".py"):
+    """Refuse a file that says something else than the run's did; older records say nothing."""
+    if "files_of" in record and isinstance(given, str | Path) and str(given).endswith(".py"):
         _must_be_same(what, models.trees(given), record["files_of"].get(what))
 
 

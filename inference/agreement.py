@@ -38,7 +38,7 @@ class Apart(NamedTuple):
 
     @property
     def likely(self) -> float:
-        """What is seen, less half of the noise: part of it hides in what there is."""
+        """What is seen, less half of the noise: a real difference hides the other half."""
         return self.seen - self.noise / 2
 
 

@@ -29,9 +29,8 @@ def ensure() -> None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Whether the folder, or the first above it that is there, can be written to."""
-    there = next(one for one in (folder, *folder.parents) if one.is_dir())
-    if there == folder:
+    """Whether the folder can be written to; one that is not there is made."""
+    if folder.is_dir():
         return os.access(folder, os.W_OK | os.X_OK)
     try:
         folder.mkdir(mode=0o700, parents=True)

@@ -117,13 +117,15 @@ def each(
                 (worker,) = (one for one in busy if one.pipe is pipe)
                 busy.remove(worker)
                 task, result = worker.task, worker.result()
-                died = isinstance(result, Died)
-                (worker.end if died else lambda worker=worker: idle.append(worker))()
                 task.tries -= 1
-                if died and task.tries and heard.signal is None:
-                    waiting.append(task)
+                if not isinstance(result, Died):
+                    idle.append(worker)
                 else:
-                    yield task.number, result
+                    worker.end()
+                    if task.tries and heard.signal is None:
+                        waiting.append(task)
+                        continue
+                yield task.number, result
     finally:
         for worker in (*idle, *busy):
             worker.end()

@@ -2,7 +2,7 @@
 
 A run folder may come from anybody. That its seals match says that it is whole, not whose it is:
 the model's file that it names would run, were it imported. The key lies in the user's own
-configuration folder, is made when the first run is recorded, and leaves the machine nowhere.
+configuration folder, is made when the first run is recorded, and never leaves the machine.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ _SDS_OF_WIDTH = 3.29
 _FORGETS = 0.6
 # Total variation of predictions, mean over rows, that is no difference to a user.
 _PREDICTS = 0.02
-# What of it is none where the chains began at draws that are wrong.
+# The same where they began at draws that are wrong, and may not have come all the way.
 _PREDICTS_FROM_AFAR = 0.015
 # Products of elements, dimensions and chains up to which chains take a second or two.
 _MOST = 3e7

@@ -21,6 +21,7 @@ from pathlib import Path
 HOUSE = Path(__file__).resolve().parent.parent
 _LONGEST, _PATIENCE = 15.0, 60.0  # seconds until it is stopped, and until it has then ended
 _FINE = (0, 130, -signal.SIGINT)  # done, interrupted, stopped in its last moment
+# Words of what is the user's own, of other machines and of further libraries.
 _NOT_HERE = ("my", "new", "schools", "cuda", "aot", "flow")
 
 

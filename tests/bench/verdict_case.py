@@ -25,7 +25,7 @@ _TUNED = {
     *("square", "schools", "funnel", "autoregression", "level"),
 }
 
-# Families that came after the last rule.
+# Families of which no result was known when the rules were made, the last one included.
 _FRESH = {
     *("waiting", "failures", "student", "doses", "incomes", "variance", "groups", "pointed"),
     *("floods", "probit", "decay", "powers", "shared"),
@@ -114,7 +114,7 @@ class Case:
 def half_of(family: str) -> str:
     """The half in which all cases of a family are: rules are tuned on one of the two alone.
 
-    What was amended after the other had been looked at is measured on a third part, `fresh`.
+    A rule was amended after the other had been looked at, so it is measured on a third: `fresh`.
     """
     if family in _FRESH:
         return "fresh"

@@ -1,4 +1,4 @@
-"""Cases that came after the last rule: no rule has ever seen them."""
+"""Cases of which no result was known when the rules were made, the last one included."""
 
 from __future__ import annotations
 

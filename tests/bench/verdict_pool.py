@@ -1,4 +1,8 @@
-"""Tasks in processes of their own, each ended when it takes too long."""
+"""Tasks in processes of their own, each ended when it takes too long.
+
+The zoo's own `inference.pool` has no time limit, and cannot serve here: the workers import the zoo
+of another folder, such as an earlier commit, which may have none.
+"""
 
 from __future__ import annotations
 

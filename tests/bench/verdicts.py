@@ -5,7 +5,7 @@
 Truths come first, those of `truths/` that are missing; then the fits, at default settings and at
 settings made bad on purpose, with three seeds, to DIR/results.jsonl as they come. What is there
 already is not done again, so that a run that was ended goes on. `--code` takes the zoo of another
-folder, such as an earlier commit; `--table` prints what the results say. Two hours, two cores.
+folder, such as an earlier commit; `--table` prints what the results say.
 
 Right and wrong are those of `verdict_score`; the table is that of `verdict_table`. A verdict that
 has no `trust` says yes to parameters and predictions where it is `pass`, to evidence and loo where
