@@ -38,29 +38,6 @@ class Stopped(KeyboardInterrupt):
         self.signal = signal
 
 
-# Memory that the draws of a run may take, bytes.
-_MOST_BYTES = 4e9
-
-
-def check_memory(draws: int, size: int) -> None:
-    """Refuse a run whose draws would not fit, before it starts.
-
-    Args:
-        draws: draws of all chains together.
-        size: scalars of one draw.
-
-    Raises:
-        Refused: with the number of gigabytes.
-    """
-    # Twice: a result is copied once on its way into InferenceData.
-    needed = 2 * 8.0 * draws * size
-    if needed > _MOST_BYTES:
-        raise Refused(
-            f"{draws} draws of {size} numbers take {needed / 1e9:.3g} GB, more than "
-            f"{_MOST_BYTES / 1e9:.0f}; lower --set draws, or chains"
-        )
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """What is to be inferred; equal to itself alone.

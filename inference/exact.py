@@ -7,6 +7,7 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from . import memory
 from ._problem import Context, Fit, Problem, Refused
 from .chains import DRAWS, seeded, spawn
 from .program import Program
@@ -26,14 +27,16 @@ def exact(
     Raises:
         Refused: the model states no exact truth for these options and data.
     """
+    program = Program(problem)
+    memory.check(program, draws)
     truth = problem.exact() if problem.exact is not None else None
-    if truth is None and (program := Program(problem)).of("discrete") and not program.size:
+    if truth is None and program.of("discrete") and not program.size:
         return _enumerated(program, seed, draws)
     if truth is None:
         raise Refused("no exact posterior is known for this model and data; use nuts")
     sample = truth.sample(draws, np.random.default_rng(spawn(seed, DRAWS)))
     values = {k: torch.as_tensor(v, dtype=torch.get_default_dtype()) for k, v in sample.items()}
-    values = Program(problem).complete(values)
+    values = program.complete(values)
     metrics = {} if truth.log_evidence is None else {"log_evidence": truth.log_evidence}
     return Fit(
         draws={name: value[None] for name, value in values.items()},

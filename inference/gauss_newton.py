@@ -19,8 +19,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from . import memory
 from ._layers import layers
-from ._problem import Context, Finding, Fit, Problem, Refused, check_memory
+from ._problem import Context, Finding, Fit, Problem, Refused
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .curvature import gauss_newton, prior_precision
 from .outputs import check_outputs
@@ -32,8 +33,6 @@ Structure = Literal["auto", "full", "last", "diagonal"]
 
 # Weights up to which `auto` takes the full matrix.
 _MOST_FULL = 5_000
-# Memory that the matrix and its root may take, bytes.
-_MOST_BYTES = 4e9
 _LOG_2_PI = math.log(2 * math.pi)
 
 
@@ -104,7 +103,7 @@ def network(
             log-concave, or a matrix that does not fit into memory.
     """
     program = Program(problem)
-    check_memory(draws, program.size)
+    memory.check(program, draws)
     with seeded(seed, FIT):
         _check(program)
         # A prior that will not do is mostly told before the climb.
@@ -178,12 +177,10 @@ def _check_matrix(program: Program, structure: Structure) -> None:
     """Refuse a matrix that does not fit into memory."""
     size = sum(program.sites[name].value.numel() for name in _names(program, structure))
     needed = 3 * 8.0 * size**2  # the matrix, its root, and a part of it that is being added
-    if structure != "diagonal" and needed > _MOST_BYTES:
+    if structure != "diagonal":
         other = "diagonal" if structure == "last" else "last"
-        raise Refused(
-            f"the matrix of {size:,} weights takes {needed / 1e9:.3g} GB, more than "
-            f"{_MOST_BYTES / 1e9:.0f}; use --set structure={other}"
-        )
+        mend = f"use --set structure={other}"
+        memory.refuse_more(needed, f"the matrix of {size:,} weights takes", mend)
 
 
 def _names(program: Program, structure: Structure) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ._problem import Context, Fit, Problem, Refused, check_memory
+from . import memory
+from ._problem import Context, Fit, Problem, Refused
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .ends import refuse_steps
 from .gauss_newton import Structure, network
@@ -76,7 +77,7 @@ def laplace(
     program = Program(problem)
     if not program.size:
         raise Refused("laplace needs a continuous latent, the model has none; use exact")
-    check_memory(draws, program.size)
+    memory.check(program, draws, hessian=True)
     _refuse_laplace_sites(program)
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]

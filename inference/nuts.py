@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from . import chains as chains_
+from . import memory
 from ._native import nutpie_model
-from ._problem import Context, Fault, Finding, Fit, Problem, Refused, Stopped, check_memory
+from ._problem import Context, Fault, Finding, Fit, Problem, Refused, Stopped
 from .callbacks import Callback
 from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
 from .graph import Function, How, Recorded, compiled
@@ -85,7 +86,7 @@ def nuts(
     program = Program(problem)
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
-    check_memory(chains * draws, program.size)
+    memory.check(program, chains * draws)
     density, starts = _prepared(program, seed, chains, compile, context)
     if engine == "nutpie":
         import nutpie  # noqa: F401  here, that the forked chains find it imported

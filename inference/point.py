@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
+from . import memory
 from ._problem import Context, Fit, Problem, Refused
 from .chains import DISCRETE, FIT, seeded
 from .ends import judged, refuse_steps
@@ -116,6 +117,7 @@ def _network(problem: Problem, pace: Pace, seed: int, context: Context, *, prior
 def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
+    memory.check(program, hessian=True)
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]
     refuse_steps(partial(program.log_density, jacobian=False, prior=prior), points[0])

@@ -50,6 +50,8 @@ from .unseen import Unseen, under_mask, unseen
 _RUNS = ((0, 1.0), (-1, 1.0), (1, 3.0), (2, 3.0), *[(None, 1.0), (None, 3.0)] * 2)
 # How far out a start is looked for where the usual ones have no density, and by how many searches.
 _FURTHER, _SEARCHES = (4.0, 8.0, 16.0), 4
+# Scalars of draws that are made to see a tail better.
+_MOST_HELD = 100_000_000
 
 
 class Plate(NamedTuple):
@@ -979,9 +981,12 @@ class Differentiable(torch.autograd.Function):
 def further_draws(program: Program, function: Callable, draws: Mapping[str, Tensor]) -> int:
     """How many draws k-hat is estimated from: 100,000 where `function` is quick to evaluate.
 
-    That is, where it vectorises over the few `draws` given and the model's data are small.
+    That is, where it vectorises over the few `draws` given and the model's data are small. Of very
+    many scalars no more than are given.
     """
+    given = len(next(iter(draws.values())))
     few = {name: value[:2] for name, value in draws.items()}
     if not vectorises(function, few):
-        return len(next(iter(draws.values())))
-    return max(4000, min(100_000, 10_000_000 // max(program.elements, 1)))
+        return given
+    size = max(program.elements, 1)
+    return max(given, min(4000, _MOST_HELD // size), min(100_000, 10_000_000 // size))

@@ -80,7 +80,8 @@ def to_inference_data(
             most = max(_KEPT_WEIGHTS, _GROUP_ELEMENTS // max(program.elements, 1))
             some = min(prior_draws, most if problem.identified else _KEPT_WEIGHTS)
             if some * products <= _MOST_PRODUCTS:
-                groups |= _prior_groups(program, prior_sample(program, seed, some))
+                whole = -(-_GROUP_ELEMENTS // max(program.elements, 1))
+                groups |= _prior_groups(program, prior_sample(program, seed, some, whole))
     groups |= _data_groups(program)
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     idata = _labelled(program, groups, attrs=plain)

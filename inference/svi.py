@@ -22,8 +22,8 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
-from . import _source, batching, by_row, guides, weights
-from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused, check_memory
+from . import _source, batching, by_row, guides, memory, weights
+from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .graph import Graphs, How, compiled
@@ -122,7 +122,7 @@ def svi(
     with seeded(seed, FIT, _BEGIN):
         chosen, findings = _chosen(guide, program, begin, seed, context)
     shown = program if rows is None else _of_first(program, chosen.guide, rows, seed)
-    check_memory(draws, shown.size)
+    memory.check(shown, draws)
     used = _SETTINGS | dict(chosen.settings)
     own = {"lr": lr, "window": window, "schedule": schedule, "particles": particles}
     used |= {name: value for name, value in own.items() if value is not None}

@@ -139,3 +139,76 @@ def test_a_space_cuts_what_nothing_else_cuts(tmp_path, text):
 def test_a_space_does_not_cut_a_single_column(tmp_path, text):
     (tmp_path / "d.txt").write_text(text)
     assert len(_csv.read_csv(tmp_path / "d.txt")) == 1
+
+
+CELLS = [
+    "1",
+    "-2",
+    "+3",
+    "4.5",
+    " 6",
+    "7 ",
+    '"8"',
+    '"9.5"',
+    "1e3",
+    "-0.0",
+    ".5",
+    "0123",
+    "1_0",
+    "1,5",
+]
+CELLS += [
+    "",
+    "NA",
+    "nan",
+    "inf",
+    "true",
+    "x",
+    '"a b"',
+    "0x1F",
+    "1d3",
+    "9" * 20,
+    "٣",
+    "1e400",
+    '"1',
+    "#2",
+]
+
+
+def random_text(rng: np.random.Generator) -> str:
+    """A table of mostly numbers, here and there with an odd cell, row, end or header."""
+    mark, end = rng.choice(list(",;\t "), p=[0.6, 0.2, 0.1, 0.1]), rng.choice(["\n", "\r\n", "\r"])
+    columns, odd = rng.integers(1, 4), rng.choice([0.0, 0.02, 0.2])
+    rows = [
+        [CELLS[rng.integers(len(CELLS) if rng.random() < odd else 12)] for _ in range(columns)]
+        for _ in range(rng.integers(1, 8))
+    ]
+    if rng.random() < odd:
+        rows[rng.integers(len(rows))].append("5")
+    if rng.random() < 0.7:
+        rows.insert(0, list(rng.choice(["a", "b", "c d", "a", "", "é", "7"], columns)))
+    if rng.random() < 0.1:
+        rows.insert(rng.integers(len(rows)), [])
+    text = end.join(mark.join(row) for row in rows)
+    return rng.choice(["", "\ufeff"], p=[0.9, 0.1]) + text + rng.choice(["", end])
+
+
+def test_numbers_alone_are_read_as_any_file_is(tmp_path, monkeypatch):
+    path, quick = tmp_path / "t.csv", 0
+    for seed in range(1500):
+        path.write_bytes(random_text(np.random.default_rng(seed)).encode())
+        monkeypatch.setattr(_csv, "_LARGE", 10**9)
+        try:
+            general = _csv.read_csv(path)
+        except Fault:
+            general = None
+        monkeypatch.setattr(_csv, "_LARGE", 0)
+        found = _csv._numbers_alone(path)
+        quick += found is not None
+        if found is not None:
+            assert general is not None, seed
+            for name, values in found.items():
+                np.testing.assert_array_equal(values, general[name], err_msg=f"{seed}")
+                assert values.dtype == general[name].dtype, seed
+            assert list(found) == list(general), seed
+    assert quick > 300

@@ -1,0 +1,65 @@
+"""What a run will hold in memory, added up before it begins: one place for every method."""
+
+from __future__ import annotations
+
+import torch
+
+from ._problem import Refused
+from .program import Program
+
+# What a run may take, bytes.
+_MOST_BYTES = 4e9
+# A Hessian while Newton's step is found by it, as measured: itself, its scaled copy, their
+# decomposition and its workspace.
+_HESSIANS = 6
+# Draws are copied once on their way into InferenceData.
+_COPIES = 2
+
+
+def check(
+    program: Program, draws: int = 1, *, hessian: bool = False, observations: bool = False
+) -> None:
+    """Refuse a run that would not fit, before it starts.
+
+    What is computed of the draws afterwards, the log likelihood of the rows and predictions of
+    them, is thinned to fit (`results.every`).
+
+    Args:
+        program: of which the draws are.
+        draws: draws of all chains together.
+        hessian: whether second derivatives are taken in all directions.
+        observations: whether a draw has the observations too.
+
+    Raises:
+        Refused: with the number of gigabytes.
+    """
+    number = torch.get_default_dtype().itemsize
+    roles = ("latent", "discrete", "deterministic", *(["observed"] if observations else []))
+    size = sum(site.value.numel() for site in program.of(*roles))
+    refuse_more(
+        _COPIES * number * draws * size,
+        f"{draws:,} draws of {size:,} numbers take",
+        "lower --set draws, or chains",
+    )
+    if hessian:
+        refuse_more(
+            _HESSIANS * number * program.size**2,
+            f"the Hessian of {program.size:,} latents takes",
+            "use svi",
+        )
+
+
+def refuse_more(size: float, what: str, mend: str) -> None:
+    """Refuse what takes more than a run may.
+
+    Args:
+        size: bytes that it takes.
+        what: what takes them, as the beginning of a sentence.
+        mend: what to do about it.
+
+    Raises:
+        Refused: with the number of gigabytes.
+    """
+    if size > _MOST_BYTES:
+        most = f"more than {_MOST_BYTES / 1e9:.0f}"
+        raise Refused(f"{what} {size / 1e9:.3g} GB, {most}; {mend}")
