@@ -19,6 +19,7 @@ import json
 import math
 import os
 import re
+import secrets
 import signal
 import sys
 import textwrap
@@ -822,12 +823,17 @@ def _drawn(place: Any, given: Mapping[str, Any], how: _How) -> Run:
 
 def _run_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Run:
     started = time.perf_counter()
-    plan = _same_plan(place.record, _asked_of(place.record, given))
+    plan, fresh = _same_plan(place.record, _asked_of(place.record, given))
+    place.record |= {name: fresh[name] for name in _FILES_OF_RECORD}
     return _in_place(plan, how, started, place)
 
 
-def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Plan:
-    """What a run was asked for, planned again; it must be the same run.
+# What of a record may be another when it goes on: the same file may lie elsewhere.
+_FILES_OF_RECORD = ("model", "model_in_python", "guide", "guide_in_python", "files_of")
+
+
+def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Plan, dict[str, Any]]:
+    """What a run was asked for, planned again, and its record; it must be the same run.
 
     Raises:
         Fault: model, guide, data or libraries are not those of the run, naming both.
@@ -849,7 +855,7 @@ def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Plan:
     _must_be_same(f"data ({plan.data.source})", plan.data.sha256, record["data"]["sha256"])
     if record.get("init"):
         _must_be_same("run of --init", fresh["init"]["sha256"], record["init"]["sha256"])
-    return plan
+    return plan, fresh
 
 
 def _asked_of(record: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -1401,7 +1407,7 @@ def _calibrated(study: _Study, **kept: Any) -> Calibration:
 def _calibration_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Calibration:
     _must_be_idle({"callbacks": how.callbacks or None}, "a calibration tells nobody")
     asked = _asked_of(place.record, given)
-    plan = _same_plan(place.record, asked)
+    plan, _ = _same_plan(place.record, asked)
     study = _Study(asked, plan, place.record["calibration"], how.jobs, how.progress)
     return _calibrated_in(place, study)
 
@@ -1665,6 +1671,7 @@ def _begun(plan: Plan) -> dict[str, Any]:
     own = given if callable(given) else plan.entry.guides.get(guide)
     in_file = guide is not None and guide.endswith(".py")
     return {
+        "id": secrets.token_hex(8),
         "name": "-".join([stem, plan.method, *_in_folder(guide), str(plan.seed), stamp]),
         "model": str(Path(plan.name).resolve()) if plan.name.endswith(".py") else plan.name,
         "model_sha256": models.fingerprint(plan.entry.model),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,9 +71,13 @@ OF_DRAWS = ("torch", "pyro-ppl", "numpy", "scipy", "nutpie")
 
 
 def versions(names: Sequence[str] = (*OF_DRAWS, "arviz")) -> dict[str, str]:
-    """Python, the libraries that determine a run's numbers, and the code of the inferences."""
+    """Python, the libraries that determine a run's numbers, the code of the inferences, and
+    the instructions of the processor that torch computes with.
+    """
     installed = {name: version(name) for name in names}
-    return {"python": sys.version.split()[0], "zoo": _own_version(), **installed}
+    instructions = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    ours = {"python": sys.version.split()[0], "zoo": _own_version(), "instructions": instructions}
+    return ours | installed
 
 
 @cache

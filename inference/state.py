@@ -26,10 +26,16 @@ _SHARE, _SECONDS = 0.05, 1.0
 
 
 class State:
-    """Named sets of arrays in a folder, each written whole; without a folder it keeps nothing."""
+    """Named sets of arrays in a folder, each written whole; without a folder it keeps nothing.
 
-    def __init__(self, folder: Path | None = None):
-        self.folder = folder
+    Args:
+        folder: where; None keeps nothing.
+        run: what tells this run from others: a file of another run, or of another name, is as good
+            as damaged.
+    """
+
+    def __init__(self, folder: Path | None = None, run: str = ""):
+        self.folder, self.run = folder, run
         self._due = 0.0
 
     @property
@@ -47,7 +53,7 @@ class State:
         began = time.monotonic()
         try:
             self.folder.mkdir(exist_ok=True)
-            replace(self._path(name), lambda path: _write(path, arrays, numbers))
+            replace(self._path(name), lambda path: _write(path, arrays, numbers, self._of(name)))
         except OSError as error:
             said = f"the run's state cannot be kept ({error.strerror or error})"
             warnings.warn(
@@ -61,22 +67,27 @@ class State:
         """Arrays and numbers of that name; None where there are none, or damaged ones."""
         if self.folder is None or not self._path(name).is_file():
             return None
-        return _read(self._path(name))
+        return _read(self._path(name), self._of(name))
+
+    def _of(self, name: str) -> str:
+        return f"{self.run}/{name}"
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any]) -> None:
+def _write(
+    path: Path, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], of: str
+) -> None:
     import numpy as np
     from safetensors.numpy import save
 
     whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     said = json.dumps(numbers, sort_keys=True)
-    path.write_bytes(save(whole, {"numbers": said, "sha256": _digest(whole, said)}))
+    path.write_bytes(save(whole, {"numbers": said, "sha256": _digest(whole, said, of)}))
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+def _read(path: Path, of: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -84,14 +95,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
             said = file.metadata() or {}
             names = file.keys()
             arrays = {name: file.get_tensor(name) for name in names}
-        sound = said["sha256"] == _digest(arrays, said["numbers"])
+        sound = said["sha256"] == _digest(arrays, said["numbers"], of)
         return (arrays, json.loads(said["numbers"])) if sound else None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError):
         return None
 
 
-def _digest(arrays: Mapping[str, np.ndarray], said: str) -> str:
-    digest = hashlib.sha256(said.encode())
+def _digest(arrays: Mapping[str, np.ndarray], said: str, of: str) -> str:
+    digest = hashlib.sha256(f"{of}\n{said}".encode())
     for name in sorted(arrays):
         digest.update(f"{name}:{arrays[name].dtype.str}:{arrays[name].shape};".encode())
         digest.update(arrays[name].tobytes())

@@ -139,7 +139,7 @@ class Place:
         self, path: Path, record: Mapping[str, Any], lock: Any, made: list[Path] | None = None
     ):
         self.path, self.record, self.made, self.lock = path, dict(record), made, lock
-        self.state = State(path / "state")
+        self.state = State(path / "state", record.get("id", ""))
         self.spent = seconds_spent(path / "progress.jsonl")
         self.journal = Journal(path / "progress.jsonl")
         _clear(path)

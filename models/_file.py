@@ -7,8 +7,10 @@ import importlib.util
 import sys
 import traceback
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, NoReturn
@@ -22,7 +24,7 @@ from ._csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, 
 from ._data import check_finite, nearest, read_columns, said
 from ._entry import Data, Entry, Fault, MissingInput, data_keys, takes_any
 from ._fingerprint import is_users
-from ._trees import root_of
+from ._trees import root_of, trees
 
 
 def load_file(name: str, dtype: str = "float64") -> Entry:
@@ -134,21 +136,39 @@ def _import(path: Path, dtype: str) -> ModuleType:
 
 @contextmanager
 def _beside(path: Path) -> Iterator[None]:
-    """Lets a file import what lies beside it, or beside the packages that it is in, first of all.
+    """Lets a file import what lies beside it, or beside the packages that it is in.
 
-    What another folder's file has imported so may have the same name, and is imported anew.
+    What its statements name comes from there first of all; a file there of a library's name that
+    they do not name is not taken for the library. What another folder's file has imported so may
+    have the same name, and is imported anew.
     """
     folders = list(dict.fromkeys([str(path.parent), str(root_of(path))]))
+    named = {part.removesuffix(".py") for file in trees(path) for part in Path(file).parts}
+    first, last = _Folders(folders, named), _Folders(folders)  # by a name that is computed: last
     _forget(n for n in _HELPERS if n in sys.modules and not _is_within(sys.modules[n], folders))
     known = set(sys.modules)
-    sys.path[:0] = folders
+    sys.meta_path.insert(0, first)
+    sys.meta_path.append(last)
     importlib.invalidate_caches()
     try:
         yield
     finally:
-        for folder in folders:
-            sys.path.remove(folder)
+        sys.meta_path.remove(first)
+        sys.meta_path.remove(last)
         _HELPERS.update(n for n in set(sys.modules) - known if _is_within(sys.modules[n], folders))
+
+
+class _Folders(MetaPathFinder):
+    """Finds modules in some folders: those of some names, or all."""
+
+    def __init__(self, folders: Sequence[str], names: Set[str] | None = None):
+        self.folders, self.names = folders, names
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        """Of a module that is in no package, as the import system asks for it."""
+        if path is None and (self.names is None or name in self.names):
+            return PathFinder.find_spec(name, self.folders)
+        return None
 
 
 _HELPERS: set[str] = set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -119,3 +120,30 @@ def test_a_record_from_before_files_were_known_is_not_trusted_but_can_be_named(s
     with pytest.raises(models.Fault, match="was not made by you here"):
         zoo.load(folder).predict([0.0])
     assert len(zoo.load(folder, model=model).predict([0.0])) == 1
+
+
+def test_a_file_of_a_librarys_name_is_not_taken_for_it(ours, monkeypatch):
+    home, marker = ours.parent.parent / "home", ours.parent.parent / "marker"
+    (home / "filecmp.py").write_text(PLANTED.format(marker=str(marker)))
+    model = "import compileall, importlib  # which imports filecmp\n" + MODEL.replace(
+        "import helper  # beside it", "helper = importlib.import_module('hel' + 'per')"
+    )
+    (home / "other.py").write_text(model)
+    for name in ("compileall", "filecmp"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    zoo.run(home / "other.py", method="laplace", data=home / "y.json")
+    assert "filecmp" in sys.modules and not marker.exists()
+
+
+def test_a_run_that_goes_on_by_a_file_that_is_named_records_it(strangers, tmp_path):
+    folder, _ = strangers
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("mine.py", "helper.py"):
+        (elsewhere / name).write_bytes((tmp_path / "home" / name).read_bytes())
+    record = json.loads((folder / "run.json").read_text())
+    store_as_theirs(folder, {**record, "status": "interrupted"})
+    zoo.resume(folder, model=elsewhere / "mine.py")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["model"] == str(elsewhere / "mine.py") and record["status"] == "done"
+    assert len(zoo.load(folder).predict([0.0])) == 1  # it is this user's now

@@ -33,6 +33,14 @@ def test_a_flipped_bit_or_a_cut_file_is_no_state(at, tmp_path):
     assert state.load("a") is None
 
 
+def test_a_file_of_another_run_or_name_is_no_state(tmp_path):
+    State(tmp_path, "one").save("chain-0", {"u": np.arange(3.0)})
+    (tmp_path / "chain-1.safetensors").write_bytes((tmp_path / "chain-0.safetensors").read_bytes())
+    assert State(tmp_path, "one").load("chain-0") is not None
+    assert State(tmp_path, "one").load("chain-1") is None
+    assert State(tmp_path, "two").load("chain-0") is None
+
+
 def test_a_full_disk_ends_the_keeping_with_a_warning(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
