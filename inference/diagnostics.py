@@ -87,8 +87,7 @@ class Verdict:
         if spoiling and all(f.of_intervals for f in spoiling):
             by["yes"].insert(0, "means")
             by["no"] = ["intervals" if word == "parameters" else word for word in by["no"]]
-        unfinished = any(f.unfinished for f in self.findings)
-        said = ["Still gaining at its end." if unfinished else "Converged."]
+        said = [_ENDS[max((_RANK[f.level] for f in self.findings if f.unfinished), default=None)]]
         said += [f"Trust its {_listed(by['yes'])}."] if by["yes"] else []
         said += [f"Do not trust its {_listed(by['no'])}."] if by["no"] else []
         said += [f"Not known: {_listed(by['not known'])}."] if by["not known"] else []
@@ -118,6 +117,12 @@ class Verdict:
         return _of([*self.findings, *more], self.given)
 
 
+# What the gravest finding of an ascent that might go on says, by its rank.
+_ENDS = {
+    None: "Converged.",
+    _RANK["note"]: "Still gaining a little at its end.",
+    _RANK["warn"]: "Still gaining at its end.",
+}
 _PURPOSES = {
     "parameters": "parameters",
     "predictions": "predictions",

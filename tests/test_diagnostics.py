@@ -120,7 +120,11 @@ def test_a_bad_k_hat_is_a_warning_where_nothing_else_measured_the_parameters(mea
 
 
 def test_the_sentence_says_converged_only_of_what_has_ended():
-    gaining = Finding("note", "the objective still rose", spoils=("evidence",), unfinished=True)
-    said = [judge(GOOD, findings=some).headline for some in ([], [gaining])]
+    gaining = [
+        Finding(level, "the objective still rose", spoils=("evidence",), unfinished=True)
+        for level in ("note", "warn")
+    ]
+    said = [judge(GOOD, findings=some).headline for some in ([], gaining[:1], gaining)]
     assert said[0].startswith("Converged.")
-    assert said[1].startswith("Still gaining at its end.")
+    assert said[1].startswith("Still gaining a little at its end.")
+    assert said[2].startswith("Still gaining at its end.")
