@@ -1850,10 +1850,12 @@ def _guarded(argv: list[str] | None) -> int:
 
 def _of_system(error: OSError) -> tuple[str, int]:
     """What the system says, with what to do about it, and the exit code."""
-    what = f"{error.strerror or error}, {error.filename or 'standard output'}"
+    full = error.errno in (errno.EMFILE, errno.ENFILE)
+    where = error.filename or ("this process" if full else "standard output")
+    what = f"{error.strerror or error}, {where}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{what}; make room", 74
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if full:
         return f"{what}; close some, or allow more (ulimit -n)", 74
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
         return f"{what}; check the name", 66
@@ -1975,7 +1977,9 @@ def _add_using(commands: Any) -> None:
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     one = _command(commands, "encode", _encode_command, "the latents of rows, by a run's encoder")
-    one.add_argument("folder", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    one.add_argument(
+        "folder", metavar="RUN", help="the folder of a run whose guide has an encoder"
+    )
     _add_files(one, "model", "guide")
     one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
     one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")
@@ -1983,7 +1987,9 @@ def _add_using(commands: Any) -> None:
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     one = _command(commands, "evidence", _evidence_command, "log p(x) of rows under a saved run")
-    one.add_argument("folder", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    one.add_argument(
+        "folder", metavar="RUN", help="the folder of a run whose guide has an encoder"
+    )
     _add_files(one, "model", "guide")
     one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
     one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")

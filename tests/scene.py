@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from typing import Any
 from faults import FILES, ROWS
 
 import zoo
+from inference._plain import plain
 
 HOUSE = Path(__file__).parent.parent
 Done = subprocess.CompletedProcess
@@ -90,6 +92,20 @@ class Scene:
             preexec_fn=begin,
         )
 
+    def shell(self, line: str) -> Done:
+        """A line of a shell, in which `$zoo` is the program and `$few` a small run's settings."""
+        program = shlex.join([sys.executable, str(HOUSE / "zoo.py")])
+        few = "--method exact --set draws=50 -q"
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.folder,
+            env={**os.environ, "zoo": program, "few": few},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
     # -- judging -----------------------------------------------------------------------------
 
     def judge(
@@ -120,6 +136,7 @@ class Scene:
         wrong = [] if done.returncode == code else [f"exit code {done.returncode}, not {code}"]
         wrong += [] if message in said else [f"it does not say {message!r}"]
         wrong += _not_as_a_fault(done) if code else []
+        wrong += _not_as_text(done)
         wrong += [] if reads else ["the earlier run was touched"]
         wrong += [f"{path.name} is left over" for path in self.folder.rglob("*.partial-*")]
         if leaves is not None and len(self.new_runs()) != leaves:
@@ -142,6 +159,7 @@ class Scene:
 
     def _short(self, args: Sequence[str]) -> str:
         words = [str(word).replace(f"{self.folder}/", "") for word in args[1:]]
+        words = words[-1:] if args[0] == "bash" else words
         words = [word for word in words if not word.endswith("zoo.py")]
         return " ".join(word if len(word) < 60 else f"{word[:20]}..." for word in words)
 
@@ -250,9 +268,14 @@ def _not_as_a_fault(done: Done) -> list[str]:
         wrong.append("not one line of error at the end of stderr")
     elif "; " not in errors[0]:
         wrong.append("the error does not say what to do")
-    if "Traceback" in done.stderr:
-        wrong.append("a traceback")
     return wrong
+
+
+def _not_as_text(done: Done) -> list[str]:
+    """What is printed and should not be, whatever the exit code."""
+    wrong = ["a traceback"] if "Traceback" in done.stderr else []
+    steers = [text for text in (done.stdout, done.stderr) if plain(text) != text]
+    return wrong + (["control characters"] if steers else [])
 
 
 def _flat(text: str) -> str:
@@ -311,5 +334,6 @@ def _row_of(one: Mapping[str, Any]) -> str:
 def furnish(folder: Path, earlier: Path) -> Path:
     """Put the files and a copy of the earlier run in a folder; the copy's place."""
     for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return Path(shutil.copytree(earlier, folder / "runs" / earlier.name))

@@ -21,12 +21,15 @@ import h5py
 import numpy as np
 import pytest
 import scene as scenes
-from faults import COIN, MEAN, NOTES, ROWS, TABLE
+from conftest import UNESCAPED
+from faults import CALLS, COIN, FILES, LINES, MEAN, NOTES, ROWS, SLOW_LINES, SPOILED, TABLE
+from spoils import MARKER, SPOILS, settled
 
 import zoo
 from inference import store
 from inference._problem import Refused
 from inference.callbacks import last_step
+from inference.settings import UsageError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HOW = ["here", pytest.param("run", marks=pytest.mark.slow)]
@@ -72,9 +75,69 @@ def test_odd_but_usable_input_runs_and_says_what_is_odd(case, how, scene):
     scene.judge(case.row, getattr(scene, how)(*case.words), 0, case.message, leaves=1)
 
 
+@pytest.fixture(scope="session")
+def of_user(tmp_path_factory):
+    """A run of a user's model and guide, which are in files, before anything was done to it."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("user.py", "helper.py", "width.txt", "guide.py", "one.json"):
+        (folder / name).write_text(FILES[name])
+    asked = {"method": "svi", "guide": folder / "guide.py", "data": folder / "one.json"}
+    return zoo.run(folder / "user.py", **asked, steps=50, draws=50, out=folder / "runs").path
+
+
+def spoiled_id(case):
+    return f"{case.what}: {name_of(case)}"
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("case", SPOILED, ids=spoiled_id)
+def test_a_run_that_something_was_done_to(case, how, scene, of_user):
+    run = settled(of_user, scene.folder)
+    places = {"run": str(run), "runs": str(run.parent)}
+    SPOILS[case.what](scene.folder, run)
+    outside = beside(run)
+    done = getattr(scene, how)(*(word.format(**places) for word in case.words))
+    message = case.message.format(**places)
+    scene.judge(case.row, done, case.code, message, leaves=0, what=case.what)
+    assert not (scene.folder / MARKER).exists(), "a planted command was run"
+    assert beside(run) == outside
+    page = scene.folder / "page.html"
+    assert not page.exists() or not [word for word in UNESCAPED if word in page.read_text()]
+
+
+def beside(run):
+    """What lies outside the run, and behind links, and must stay as it is."""
+    folders = [run.parent.parent / "outside", *run.parent.glob(".*")]
+    files = [run.parent.parent / "outside"] if folders[0].is_file() else []
+    kept = [(str(f), sorted(scenes.contents(f).items())) for f in folders if f.is_dir()]
+    return kept, [(str(f), f.read_bytes()) for f in files]
+
+
+@linux
+@pytest.mark.parametrize(
+    "case",
+    [*LINES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_LINES)],
+    ids=lambda case: case.line[:70],
+)
+def test_places_that_are_not_as_usual(case, scene):
+    scene.judge(case.row, scene.shell(case.line), case.code, case.message)
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.verb} {case.given}"[:70])
+def test_arguments_of_odd_kinds_given_in_python(case, scene):
+    what = f"in Python, zoo.{case.verb}('coin', {case.given})"
+    try:
+        getattr(zoo, case.verb)("coin", **case.given)
+        code, said = 0, ""
+    except UsageError as refused:
+        code, said = refused.exit_code, f"error: {refused}\n"
+    done = subprocess.CompletedProcess(["here"], code, "", said)
+    scene.judge(case.row, done, 2, case.message, leaves=0, what=what)
+
+
 def test_every_row_of_the_contract_has_a_scenario():
     text = Path(__file__).read_text()
-    in_tables = {case.row for case in [*TABLE, *NOTES]}
+    in_tables = {case.row for case in [*TABLE, *NOTES, *SPOILED, *LINES]}
     assert set(re.findall(r'judge\(\s*"(\w+)"', text)) | in_tables == set(ROWS)
 
 
