@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ class Scene:
         earlier: a run made before, in `runs/`, which all must leave alone.
         tell: takes a name and what is to be told of the test.
         capture: gives what was printed in this process.
+        others: what has a name as a half-written file, and is none.
     """
 
     folder: Path
     earlier: Path
     tell: Callable[[str, Any], None]
     capture: Callable[[], Any]
+    others: set[Path] = field(default_factory=set)
 
     def __post_init__(self):
         self.before = contents(self.earlier)
@@ -138,7 +140,8 @@ class Scene:
         wrong += _not_as_a_fault(done) if code else []
         wrong += _not_as_text(done)
         wrong += [] if reads else ["the earlier run was touched"]
-        wrong += [f"{path.name} is left over" for path in self.folder.rglob("*.partial-*")]
+        left = set(self.folder.rglob("*.partial-*")) - self.others
+        wrong += [f"{path.name} is left over" for path in left]
         if leaves is not None and len(self.new_runs()) != leaves:
             wrong.append(f"{len(self.new_runs())} runs were left, not {leaves}")
         shown = _around(said, message) if code == 0 else said

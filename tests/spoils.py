@@ -143,21 +143,19 @@ def _in_netcdf(folder: Path, run: Path, plant: Callable[[Any], None]) -> None:
 
 
 def _external_link(folder: Path, run: Path) -> None:
-    _in_netcdf(
-        folder, run, lambda group: group.update({"planted": h5py.ExternalLink("/etc/hosts", "/x")})
-    )
+    link = h5py.ExternalLink("/etc/hosts", "/x")
+    _in_netcdf(folder, run, lambda group: group.update({"planted": link}))
 
 
 def _external_storage(folder: Path, run: Path) -> None:
     where = [(str(folder / "one.json"), 0, h5py.h5f.UNLIMITED)]
-    _in_netcdf(
-        folder, run, lambda group: group.create_dataset("planted", (2,), "u1", external=where)
-    )
+    array = {"shape": (2,), "dtype": "u1", "external": where}
+    _in_netcdf(folder, run, lambda group: group.create_dataset("planted", **array))
 
 
 def _claims(folder: Path, run: Path) -> None:
-    shape = {"shape": (10**6, 10**6), "chunks": (10, 10), "compression": "gzip"}
-    _in_netcdf(folder, run, lambda group: group.create_dataset("planted", dtype="f8", **shape))
+    array = {"shape": (10**6, 10**6), "dtype": "f8", "chunks": (10, 10), "compression": "gzip"}
+    _in_netcdf(folder, run, lambda group: group.create_dataset("planted", **array))
 
 
 def _no_more(folder: Path, run: Path) -> None:
@@ -170,8 +168,8 @@ SPOILS: Mapping[str, Callable[[Path, Path], None]] = {
     "a planted model, seals recomputed, not done": _planted_and_stopped,
     "helper changed": _rewritten("helper.py", "2.0", "3.0"),
     "helper changed, not done": _then(_stopped, _rewritten("helper.py", "2.0", "3.0")),
-    "constant changed": _rewritten("user.py", "WIDTH = 1.0", "WIDTH = 2.0"),
-    "constant changed, not done": _then(_stopped, _rewritten("user.py", "= 1.0", "= 2.0")),
+    "constant changed": _rewritten("width.txt", "1.0", "2.0"),
+    "constant changed, not done": _then(_stopped, _rewritten("width.txt", "1.0", "2.0")),
     "guide changed, not done": _then(_stopped, _rewritten("guide.py", "0.1", "0.2")),
     "only a comment changed": _rewritten("helper.py", "2.0", "2.0  # as wide as it was"),
     "figures is a link": _symbolic("figures"),

@@ -29,7 +29,7 @@ import zoo
 from inference import store
 from inference._problem import Refused
 from inference.callbacks import last_step
-from inference.settings import UsageError
+from inference.settings import BadSetting, UsageError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HOW = ["here", pytest.param("run", marks=pytest.mark.slow)]
@@ -96,6 +96,7 @@ def test_a_run_that_something_was_done_to(case, how, scene, of_user):
     places = {"run": str(run), "runs": str(run.parent)}
     SPOILS[case.what](scene.folder, run)
     outside = beside(run)
+    scene.others.update(run.parent.glob(".*"))
     done = getattr(scene, how)(*(word.format(**places) for word in case.words))
     message = case.message.format(**places)
     scene.judge(case.row, done, case.code, message, leaves=0, what=case.what)
@@ -129,10 +130,10 @@ def test_arguments_of_odd_kinds_given_in_python(case, scene):
     try:
         getattr(zoo, case.verb)("coin", **case.given)
         code, said = 0, ""
-    except UsageError as refused:
+    except (UsageError, BadSetting) as refused:
         code, said = refused.exit_code, f"error: {refused}\n"
     done = subprocess.CompletedProcess(["here"], code, "", said)
-    scene.judge(case.row, done, 2, case.message, leaves=0, what=what)
+    scene.judge(case.row, done, case.code, case.message, leaves=0, what=what)
 
 
 def test_every_row_of_the_contract_has_a_scenario():

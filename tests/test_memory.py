@@ -43,5 +43,5 @@ def test_a_hessian_is_counted_by_its_square():
 def test_a_full_covariance_is_refused_before_it_is_made(guide):
     if guide == "maf":
         pytest.importorskip("zuko")
-    with pytest.raises(Refused, match="the covariance of 100,000 latents takes .* GB"):
+    with pytest.raises(Refused, match=r"the covariance of 100,000 latents takes .* GB"):
         guides.GUIDES[guide](of(100_000))
