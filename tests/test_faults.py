@@ -268,13 +268,15 @@ def test_an_ascent_that_is_interrupted_keeps_what_is_done(scene, number, code):
 
 @linux
 @pytest.mark.slow
-def test_a_second_signal_stops_at_once(scene, sampling):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_stops_at_once(scene, sampling, number, code):
     process, chains = sampling
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     began = time.monotonic()
-    scene.judge("signal", scenes.finished(process), 130, "interrupted", what="SIGINT twice")
+    what = f"{number.name} twice"
+    scene.judge("signal", scenes.finished(process), code, "interrupted", what=what)
     assert time.monotonic() - began < 5
     assert not any(os.path.exists(f"/proc/{pid}") for pid in chains)
 
@@ -633,21 +635,42 @@ def test_a_forged_record_does_not_reach_outside_its_folder(scene):
 
 
 @linux
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["writable", "of someone else"])
-def test_a_cache_that_is_not_ours_is_not_used(how, scene):
+@pytest.mark.parametrize("how", ["writable", "of someone else", "a link", "a file"])
+@pytest.mark.parametrize("runner", HOW)
+def test_a_cache_that_is_not_ours_is_not_used(how, runner, scene, monkeypatch):
     cache = scene.folder / "cache" / "bayeszoo"
     cache.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     if how == "writable":
         cache.chmod(0o777)
+    elif how == "a link":
+        cache.rename(scene.folder / "elsewhere")
+        cache.symlink_to(scene.folder / "elsewhere")
+    elif how == "a file":
+        cache.rmdir()
+        cache.touch()
     elif os.getuid() == 0:
         os.chown(cache, 65534, 65534)
     else:
         pytest.skip("only root can give a folder away")
     words = ["run", "coin", "--set", "compile=aot", "draws=20", "--method", "nuts"]
-    done = scene.run(*words, XDG_CACHE_HOME=str(cache.parent))
-    said = "can be written by others; set XDG_CACHE_HOME"
+    done = getattr(scene, runner)(*words)
+    said = "; set XDG_CACHE_HOME"
     scene.judge("cache", done, 65, said, leaves=0, what=f"the cache is {how}")
+
+
+@linux
+@pytest.mark.slow
+def test_compiled_code_that_was_cut_short_is_compiled_again(scene):
+    words = ["run", "coin", "--set", "compile=aot", "draws=20", "--method", "nuts", "-q"]
+    cache = str(scene.folder / "cache")
+    scene.judge("cache", scene.run(*words, XDG_CACHE_HOME=cache), 0, "saved in", leaves=1)
+    made = [path for path in (scene.folder / "cache" / "bayeszoo").iterdir() if path.is_file()]
+    for path in made:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = scene.run(*words, XDG_CACHE_HOME=cache)
+    scene.judge("cache", done, 0, "saved in", leaves=2, what="compiled code cut in half")
+    assert made
 
 
 @pytest.mark.slow
