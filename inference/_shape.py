@@ -10,8 +10,9 @@ from ._problem import Finding
 
 _NUMBER = int | float | None
 _TEXT = str | None
-# A shape is a type; a set of values; a list with the shape of all of its items; a mapping of names
-# to shapes, or of `str` to that of all values; or a dataclass that is made of what is held.
+# A shape is a type; a set of values; a list with the shape of all of its items; a tuple of the
+# shapes of each; a mapping of names to shapes, or of `str` to that of all values; or a dataclass
+# that is made of what is held.
 _ASKED = {"source": _TEXT, "in_python": bool, "options": dict}
 _BEGUN: Mapping[str, Any] = {
     "status": frozenset({"running", "interrupted", "drawing", "done", "failed"}),
@@ -41,20 +42,24 @@ _WITH_DRAWS: Mapping[str, Any] = {
     "latent_keys": [str],
     "data": {"shapes": {str: list}, "predicted": [str], "units": dict, "rows": list | None},
 }
+# What the verdict was given to say, by purpose: an answer and why. Older runs have none.
+_GIVEN = {"given": {str: (str, str)}}
 
 
 def odd(record: Mapping[str, Any]) -> str | None:
     """The first part of a record that a run's does not have so, such as `data.notes`."""
     shapes = [_BEGUN]
-    if "verdict" in record:
+    shapes += [_GIVEN] if "given" in record else []
+    if "verdict" in record or record.get("status") in ("done", "drawing"):
         shapes += [_WITH_VERDICT] if "calibration" in record else [_WITH_VERDICT, _WITH_DRAWS]
     return next((where for shape in shapes for where in _odd(record, shape, "")), None)
 
 
 def _odd(value: Any, shape: Any, where: str) -> Iterator[str]:
     """Where a value is not of a shape."""
-    if isinstance(shape, list):
-        parts = dict(enumerate(value)) if isinstance(value, list) else None
+    if isinstance(shape, list | tuple):
+        fits = isinstance(value, list) and (isinstance(shape, list) or len(value) == len(shape))
+        parts = dict(enumerate(value)) if fits else None
     elif isinstance(shape, Mapping):
         parts = value if isinstance(value, Mapping) else None
     else:
@@ -69,6 +74,8 @@ def _odd(value: Any, shape: Any, where: str) -> Iterator[str]:
 
 def _kinds(parts: Mapping[Any, Any], shape: Any) -> Mapping[Any, Any]:
     """The shape of each part."""
+    if isinstance(shape, tuple):
+        return dict(enumerate(shape))
     if isinstance(shape, list):
         return dict.fromkeys(parts, shape[0])
     if isinstance(shape, Mapping):

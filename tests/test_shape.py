@@ -12,9 +12,14 @@ from inference._shape import odd
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory):
+def whole(tmp_path_factory):
     path = zoo.run("coin", method="laplace", draws=50, out=tmp_path_factory.mktemp("runs")).path
     return json.loads((path / "run.json").read_text())
+
+
+@pytest.fixture
+def record(whole):
+    return copy.deepcopy(whole)
 
 
 def changed(record, where, value):
@@ -65,6 +70,21 @@ def test_a_finding_holds_what_findings_hold(record):
         assert odd({**record, "findings": [known, finding]}) == "findings.1"
 
 
+def test_answers_hold_a_word_and_a_reason(record):
+    assert odd({**record, "given": {"loo": ["no", "it is so"]}}) is None
+    for answer in (3, ["no"], ["no", "because", "so"]):
+        assert odd({**record, "given": {"loo": answer}}) == "given.loo"
+    assert odd({**record, "given": {"loo": ["no", 3]}}) == "given.loo.1"
+
+
+def test_a_run_that_is_done_has_a_verdict(record):
+    del record["verdict"]
+    assert odd(record) == "verdict"
+
+
 def test_a_run_under_way_has_no_result(record):
     begun = {key: value for key, value in record.items() if key not in ("verdict", "metrics")}
-    assert odd(begun) is None and odd({**record, "metrics": None}) == "metrics"
+    assert (
+        odd({**begun, "status": "running"}) is None
+        and odd({**record, "metrics": None}) == "metrics"
+    )
