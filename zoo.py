@@ -49,7 +49,7 @@ from inference._problem import Context, Finding, Refused, Stopped
 from inference._problem import Fault as _InferenceFault
 from inference._warnings import ZooWarning, ours_alone
 from inference.ambient import alone
-from inference.arguments import checked, recordable
+from inference.arguments import checked, held, recordable
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
 from inference.settings import UsageError
@@ -1850,11 +1850,15 @@ def _guarded(argv: list[str] | None) -> int:
 
 def _of_system(error: OSError) -> tuple[str, int]:
     """What the system says, with what to do about it, and the exit code."""
-    what = f"{error.strerror or error}, {error.filename or 'standard output'}"
+    full = error.errno in (errno.EMFILE, errno.ENFILE)
+    where = error.filename or ("this process" if full else "standard output")
+    what = f"{error.strerror or error}, {where}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{what}; make room", 74
-    if error.errno in (errno.EMFILE, errno.ENFILE):
+    if full:
         return f"{what}; close some, or allow more (ulimit -n)", 74
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{what}; check the name", 66
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{what}; name a folder that you may write to (--out, XDG_CACHE_HOME)", 73
     if str(error.filename).startswith(str(inference.caches.root())):
@@ -1875,6 +1879,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
         options = [o for o in arguments.parser._option_string_actions if o.startswith("--")]
         known = _nearest(unknown[0], options)
         raise UsageError(f"{arguments.verb} takes no {unknown[0]}; {known}")
+    vars(arguments).update(held(vars(arguments)))
     return arguments
 
 
@@ -1928,7 +1933,7 @@ def _add_computing(commands: Any) -> None:
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
 
     one = _command(commands, "resume", _resume, "continue a run that was stopped or killed")
-    one.add_argument("run", metavar="RUN", help="the run's folder")
+    one.add_argument("folder", metavar="RUN", help="the run's folder")
     _add_files(one, "model", "guide")
     one.add_argument("--strict", action="store_true", help="exit with 3 if the verdict is fail")
     one.add_argument("--jobs", type=int, default=1, metavar="W", help="fits at once, of check")
@@ -1964,7 +1969,7 @@ def _add_computing(commands: Any) -> None:
 def _add_using(commands: Any) -> None:
     """The commands that use what is there, or make room."""
     one = _command(commands, "predict", _predict_command, "new rows under a saved run")
-    one.add_argument("run", metavar="RUN", help="the run's folder")
+    one.add_argument("folder", metavar="RUN", help="the run's folder")
     _add_files(one, "model")
     one.add_argument("--data", metavar="D", help="a file with the new rows")
     one.add_argument("--rows", type=int, default=1, metavar="N", help="new rows, if no data say")
@@ -1972,7 +1977,9 @@ def _add_using(commands: Any) -> None:
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     one = _command(commands, "encode", _encode_command, "the latents of rows, by a run's encoder")
-    one.add_argument("run", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    one.add_argument(
+        "folder", metavar="RUN", help="the folder of a run whose guide has an encoder"
+    )
     _add_files(one, "model", "guide")
     one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
     one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")
@@ -1980,7 +1987,9 @@ def _add_using(commands: Any) -> None:
     one.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     one = _command(commands, "evidence", _evidence_command, "log p(x) of rows under a saved run")
-    one.add_argument("run", metavar="RUN", help="the folder of a run whose guide has an encoder")
+    one.add_argument(
+        "folder", metavar="RUN", help="the folder of a run whose guide has an encoder"
+    )
     _add_files(one, "model", "guide")
     one.add_argument("--data", metavar="D", help="rows (default: those that the run held out)")
     one.add_argument("--rows", type=int, metavar="N", help="the first so many (default all)")
@@ -2057,9 +2066,11 @@ def _command(commands: Any, name: str, function: Callable, text: str) -> argpars
 
 
 def _seed(text: str) -> int:
-    if not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text} is no seed; give a whole number from 0 up")
-    return int(text)
+    try:
+        return int(text if text.isdecimal() else "")
+    except ValueError:  # also of thousands of digits
+        what = f"{text:.40} is no seed; give a whole number from 0 to 2**64 - 1"
+        raise argparse.ArgumentTypeError(what) from None
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
@@ -2098,10 +2109,10 @@ def _run(arguments: argparse.Namespace) -> int:
 def _resume(arguments: argparse.Namespace) -> int:
     from inference import store
 
-    if store.begun(Path(arguments.run))["status"] == "done":
-        _say(f"{arguments.run} was done already, this is its result", file=sys.stderr)
+    if store.begun(Path(arguments.folder))["status"] == "done":
+        _say(f"{arguments.folder} was done already, this is its result", file=sys.stderr)
     given = {"model": arguments.model, "guide": arguments.guide, "data": None}
-    done = _resumed(Path(arguments.run), given, _how(arguments))
+    done = _resumed(Path(arguments.folder), given, _how(arguments))
     return (_ended if isinstance(done, Run) else _calibration_ended)(done, arguments)
 
 
@@ -2295,7 +2306,7 @@ def _predict_command(arguments: argparse.Namespace) -> None:
 
 
 def _loaded_by(arguments: argparse.Namespace) -> Run:
-    return load(arguments.run, model=arguments.model, guide=getattr(arguments, "guide", None))
+    return load(arguments.folder, model=arguments.model, guide=getattr(arguments, "guide", None))
 
 
 def _tell(of_rows: Callable[..., pd.DataFrame], arguments: argparse.Namespace) -> None:

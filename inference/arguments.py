@@ -24,18 +24,28 @@ def checked(verb: Verb) -> Verb:
         UsageError: of the call: one that is of another kind, or out of range.
     """
     form = inspect.signature(verb)
-    names = [name for name in form.parameters if name in _CHECKS]
 
     @wraps(verb)
     def call(*positional: Any, **named: Any) -> Any:
         bound = form.bind(*positional, **named)
-        for name in names:
-            if name in bound.arguments:
-                value = bound.arguments[name]
-                bound.arguments[name] = _CHECKS[name](name, value)
+        bound.arguments.update(held(bound.arguments))
         return verb(*bound.args, **bound.kwargs)
 
     return call
+
+
+def held(named: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given by name, held against what arguments of these names take.
+
+    Raises:
+        UsageError: one that is of another kind, or out of range.
+    """
+    checks = {name: _CHECKS.get(name, _anything) for name in named}
+    return {name: check(name, named[name]) for name, check in checks.items()}
+
+
+def _anything(_: str, value: Any) -> Any:
+    return value
 
 
 def _seed(name: str, value: Any) -> int:

@@ -25,7 +25,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from . import settings, weights
+from . import memory, settings, weights
 from ._density import Flowing, LowRankNormal
 from ._problem import Fault, Guide, Refused
 from .program import Program, run, start_value
@@ -54,6 +54,7 @@ def normal(program: Program, init: Init = start_value) -> Guide:
 
 def mvn(program: Program, init: Init = start_value) -> Guide:
     """One normal with a full covariance in the unconstrained space; d(d+3)/2 parameters."""
+    _check_square(program)
     return Guide(_auto(AutoMultivariateNormal, program, init), settings=_SLOW)
 
 
@@ -76,6 +77,7 @@ def lowrank(
 
 def structured(program: Program, init: Init = start_value) -> Guide:
     """A full covariance within each site, none between sites; weights apart from their scales."""
+    _check_square(program)
     return Guide(_auto(partial(_Blocks, layout=program.layout), program, init), settings=_SLOW)
 
 
@@ -240,6 +242,11 @@ def _predicts_classes(program: Program) -> bool:
     return all(support is not None and support.is_discrete for support in supports)
 
 
+def _check_square(program: Program) -> None:
+    """Refuse a matrix of all latents that would not fit into memory, before it is made."""
+    memory.refuse_square(program.size, "covariance", "use --guide lowrank or normal")
+
+
 def _auto(kind: Callable[..., AutoGuide], program: Program, init: Init) -> AutoGuide:
     if not program.size:
         raise Refused("the model has no continuous latent for a guide to cover; use exact")
@@ -329,6 +336,7 @@ def _flow(program: Program, init: Init, kind: str, transforms: int) -> AutoGuide
         from zuko import flows
     except ImportError:
         raise Fault('the flow guides need zuko; pip install "bayeszoo[flows]"') from None
+    _check_square(program)
     return _auto(partial(_Flow, flow=getattr(flows, kind), transforms=transforms), program, init)
 
 

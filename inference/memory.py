@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from ._problem import Refused
@@ -9,9 +11,10 @@ from .program import Program
 
 # What a run may take, bytes.
 _MOST_BYTES = 4e9
-# A Hessian while Newton's step is found by it, as measured: itself, its scaled copy, their
-# decomposition and its workspace.
-_HESSIANS = 6
+# Square matrices of the latents at once, as measured. With a Hessian while Newton's step is found:
+# itself, its scaled copy, their decomposition and its workspace. With a covariance while it is
+# learned: it has a copy and a gradient for each of eight particles, and what Adam keeps.
+_SQUARES = {"Hessian": 6, "covariance": 40}
 # Draws are copied once on their way into InferenceData.
 _COPIES = 2
 
@@ -42,11 +45,23 @@ def check(
         "lower --set draws, or chains",
     )
     if hessian:
-        refuse_more(
-            _HESSIANS * number * program.size**2,
-            f"the Hessian of {program.size:,} latents takes",
-            "use svi",
-        )
+        refuse_square(program.size, "Hessian", "use svi")
+
+
+def refuse_square(size: int, what: Literal["Hessian", "covariance"], mend: str) -> None:
+    """Refuse a square matrix of so many latents that would not fit.
+
+    Args:
+        size: number of latents.
+        what: what the matrix is.
+        mend: what to do about it.
+
+    Raises:
+        Refused: with the number of gigabytes.
+    """
+    number = torch.get_default_dtype().itemsize
+    needed = _SQUARES[what] * number * size**2
+    refuse_more(needed, f"the {what} of {size:,} latents takes", mend)
 
 
 def refuse_more(size: float, what: str, mend: str) -> None:

@@ -352,8 +352,9 @@ def predictive_table(
     tables = []
     for name, value in values.items():
         loc, scale = units.get(name, (0.0, 1.0))
-        draws = loc + scale * value.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, cells)
         labels = indexed(name, value.shape[2:])
+        draws = value.flatten(0, 1).reshape(-1, len(labels))  # (S, cells)
+        draws = loc + scale * draws.numpy().astype(float)
         low, high = hdi(draws)
         columns = {
             "mean": draws.mean(0),

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import signature
 from ._problem import Fault, Refused, Stopped
+from ._shape import odd
 from .callbacks import Journal, last_step, seconds_spent
 from .state import State, partial_of, replace, sync
 
@@ -579,26 +580,10 @@ def begun(folder: Path) -> dict[str, Any]:
         raise Refused(f"{folder} has format {version}, this zoo reads {FORMAT}; run it again")
     if seal != _seal_of(content):
         raise Refused(f"run.json was altered, {folder}; run it again")
-    _check_shape(content, folder)
+    found = odd(content)
+    if found is not None:
+        raise Refused(f"run.json has no {found} as runs have it, {folder}; run it again")
     return {**content, "run": str(folder), "signed": signature.is_signed(seal, signed)}
-
-
-# What a record holds, and of what kind; the second part where there is a result.
-_SHAPE: Mapping[str, type] = {
-    **dict.fromkeys(("status", "model", "method", "name"), str),
-    **dict.fromkeys(("options", "settings", "data", "versions"), dict),
-    "seed": int,
-}
-_SHAPE_OF_RESULT: Mapping[str, type] = {"verdict": dict, "timing": dict, "files": dict}
-
-
-def _check_shape(content: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a record that is whole and no record of a run."""
-    shape = {**_SHAPE, **(_SHAPE_OF_RESULT if "verdict" in content else {})}
-    odd = [name for name, kind in shape.items() if not isinstance(content.get(name), kind)]
-    odd += ["verdict"] if not odd and "status" not in content.get("verdict", {"status": 0}) else []
-    if odd:
-        raise Refused(f"run.json has no {odd[0]} as runs have it, {folder}; run it again")
 
 
 def record(folder: Path) -> dict[str, Any]:

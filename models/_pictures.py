@@ -239,7 +239,9 @@ def _folder(path: Path) -> dict[str, Any]:
     """The images of a folder as bytes of grey, (m, height, width), labelled by subfolder."""
     files = sorted(f for f in path.rglob("*") if f.suffix.lower() in _SUFFIXES)
     if not files:
-        raise MissingInput(f"there are no images ({', '.join(_SUFFIXES)}) in {path}")
+        raise MissingInput(
+            f"there are no images ({', '.join(_SUFFIXES)}) in {path}; check the name"
+        )
     images = []
     for file in files:
         with reading(file, "image", "remove it"):

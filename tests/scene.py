@@ -10,19 +10,21 @@ import ctypes
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from faults import FILES, ROWS
 
 import zoo
+from inference._plain import plain
 
 HOUSE = Path(__file__).parent.parent
 Done = subprocess.CompletedProcess
@@ -40,12 +42,14 @@ class Scene:
         earlier: a run made before, in `runs/`, which all must leave alone.
         tell: takes a name and what is to be told of the test.
         capture: gives what was printed in this process.
+        others: what has a name as a half-written file, and is none.
     """
 
     folder: Path
     earlier: Path
     tell: Callable[[str, Any], None]
     capture: Callable[[], Any]
+    others: set[Path] = field(default_factory=set)
 
     def __post_init__(self):
         self.before = contents(self.earlier)
@@ -90,6 +94,20 @@ class Scene:
             preexec_fn=begin,
         )
 
+    def shell(self, line: str) -> Done:
+        """A line of a shell, in which `$zoo` is the program and `$few` a small run's settings."""
+        program = shlex.join([sys.executable, str(HOUSE / "zoo.py")])
+        few = "--method exact --set draws=50 -q"
+        return subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.folder,
+            env={**os.environ, "zoo": program, "few": few},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
     # -- judging -----------------------------------------------------------------------------
 
     def judge(
@@ -120,8 +138,10 @@ class Scene:
         wrong = [] if done.returncode == code else [f"exit code {done.returncode}, not {code}"]
         wrong += [] if message in said else [f"it does not say {message!r}"]
         wrong += _not_as_a_fault(done) if code else []
+        wrong += _not_as_text(done)
         wrong += [] if reads else ["the earlier run was touched"]
-        wrong += [f"{path.name} is left over" for path in self.folder.rglob("*.partial-*")]
+        left = set(self.folder.rglob("*.partial-*")) - self.others
+        wrong += [f"{path.name} is left over" for path in left]
         if leaves is not None and len(self.new_runs()) != leaves:
             wrong.append(f"{len(self.new_runs())} runs were left, not {leaves}")
         shown = _around(said, message) if code == 0 else said
@@ -142,6 +162,7 @@ class Scene:
 
     def _short(self, args: Sequence[str]) -> str:
         words = [str(word).replace(f"{self.folder}/", "") for word in args[1:]]
+        words = words[-1:] if args[0] == "bash" else words
         words = [word for word in words if not word.endswith("zoo.py")]
         return " ".join(word if len(word) < 60 else f"{word[:20]}..." for word in words)
 
@@ -250,9 +271,14 @@ def _not_as_a_fault(done: Done) -> list[str]:
         wrong.append("not one line of error at the end of stderr")
     elif "; " not in errors[0]:
         wrong.append("the error does not say what to do")
-    if "Traceback" in done.stderr:
-        wrong.append("a traceback")
     return wrong
+
+
+def _not_as_text(done: Done) -> list[str]:
+    """What is printed and should not be, whatever the exit code."""
+    wrong = ["a traceback"] if "Traceback" in done.stderr else []
+    steers = [text for text in (done.stdout, done.stderr) if plain(text) != text]
+    return wrong + (["control characters"] if steers else [])
 
 
 def _flat(text: str) -> str:
@@ -311,5 +337,6 @@ def _row_of(one: Mapping[str, Any]) -> str:
 def furnish(folder: Path, earlier: Path) -> Path:
     """Put the files and a copy of the earlier run in a folder; the copy's place."""
     for name, content in FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return Path(shutil.copytree(earlier, folder / "runs" / earlier.name))

@@ -21,12 +21,15 @@ import h5py
 import numpy as np
 import pytest
 import scene as scenes
-from faults import COIN, MEAN, NOTES, ROWS, TABLE
+from conftest import UNESCAPED
+from faults import CALLS, COIN, FILES, LINES, MEAN, NOTES, ROWS, SLOW_LINES, SPOILED, TABLE
+from spoils import MARKER, SPOILS, settled
 
 import zoo
 from inference import store
 from inference._problem import Refused
 from inference.callbacks import last_step
+from inference.settings import BadSetting, UsageError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HOW = ["here", pytest.param("run", marks=pytest.mark.slow)]
@@ -72,9 +75,70 @@ def test_odd_but_usable_input_runs_and_says_what_is_odd(case, how, scene):
     scene.judge(case.row, getattr(scene, how)(*case.words), 0, case.message, leaves=1)
 
 
+@pytest.fixture(scope="session")
+def of_user(tmp_path_factory):
+    """A run of a user's model and guide, which are in files, before anything was done to it."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("user.py", "helper.py", "width.txt", "guide.py", "one.json"):
+        (folder / name).write_text(FILES[name])
+    asked = {"method": "svi", "guide": folder / "guide.py", "data": folder / "one.json"}
+    return zoo.run(folder / "user.py", **asked, steps=50, draws=50, out=folder / "runs").path
+
+
+def spoiled_id(case):
+    return f"{case.what}: {name_of(case)}"
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("case", SPOILED, ids=spoiled_id)
+def test_a_run_that_something_was_done_to(case, how, scene, of_user):
+    run = settled(of_user, scene.folder)
+    places = {"run": str(run), "runs": str(run.parent)}
+    SPOILS[case.what](scene.folder, run)
+    outside = beside(run)
+    scene.others.update(run.parent.glob(".*"))
+    done = getattr(scene, how)(*(word.format(**places) for word in case.words))
+    message = case.message.format(**places)
+    scene.judge(case.row, done, case.code, message, leaves=0, what=case.what)
+    assert not (scene.folder / MARKER).exists(), "a planted command was run"
+    assert beside(run) == outside
+    page = scene.folder / "page.html"
+    assert not page.exists() or not [word for word in UNESCAPED if word in page.read_text()]
+
+
+def beside(run):
+    """What lies outside the run, and behind links, and must stay as it is."""
+    folders = [run.parent.parent / "outside", *run.parent.glob(".*")]
+    files = [run.parent.parent / "outside"] if folders[0].is_file() else []
+    kept = [(str(f), sorted(scenes.contents(f).items())) for f in folders if f.is_dir()]
+    return kept, [(str(f), f.read_bytes()) for f in files]
+
+
+@linux
+@pytest.mark.parametrize(
+    "case",
+    [*LINES, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW_LINES)],
+    ids=lambda case: case.line[:70],
+)
+def test_places_that_are_not_as_usual(case, scene):
+    scene.judge(case.row, scene.shell(case.line), case.code, case.message)
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.verb} {case.given}"[:70])
+def test_arguments_of_odd_kinds_given_in_python(case, scene):
+    what = f"in Python, zoo.{case.verb}('coin', {case.given})"
+    try:
+        getattr(zoo, case.verb)("coin", **case.given)
+        code, said = 0, ""
+    except (UsageError, BadSetting) as refused:
+        code, said = refused.exit_code, f"error: {refused}\n"
+    done = subprocess.CompletedProcess(["here"], code, "", said)
+    scene.judge(case.row, done, case.code, case.message, leaves=0, what=what)
+
+
 def test_every_row_of_the_contract_has_a_scenario():
     text = Path(__file__).read_text()
-    in_tables = {case.row for case in [*TABLE, *NOTES]}
+    in_tables = {case.row for case in [*TABLE, *NOTES, *SPOILED, *LINES]}
     assert set(re.findall(r'judge\(\s*"(\w+)"', text)) | in_tables == set(ROWS)
 
 
@@ -204,13 +268,15 @@ def test_an_ascent_that_is_interrupted_keeps_what_is_done(scene, number, code):
 
 @linux
 @pytest.mark.slow
-def test_a_second_signal_stops_at_once(scene, sampling):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_second_signal_stops_at_once(scene, sampling, number, code):
     process, chains = sampling
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     began = time.monotonic()
-    scene.judge("signal", scenes.finished(process), 130, "interrupted", what="SIGINT twice")
+    what = f"{number.name} twice"
+    scene.judge("signal", scenes.finished(process), code, "interrupted", what=what)
     assert time.monotonic() - began < 5
     assert not any(os.path.exists(f"/proc/{pid}") for pid in chains)
 
@@ -569,21 +635,42 @@ def test_a_forged_record_does_not_reach_outside_its_folder(scene):
 
 
 @linux
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["writable", "of someone else"])
-def test_a_cache_that_is_not_ours_is_not_used(how, scene):
+@pytest.mark.parametrize("how", ["writable", "of someone else", "a link", "a file"])
+@pytest.mark.parametrize("runner", HOW)
+def test_a_cache_that_is_not_ours_is_not_used(how, runner, scene, monkeypatch):
     cache = scene.folder / "cache" / "bayeszoo"
     cache.mkdir(parents=True)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache.parent))
     if how == "writable":
         cache.chmod(0o777)
+    elif how == "a link":
+        cache.rename(scene.folder / "elsewhere")
+        cache.symlink_to(scene.folder / "elsewhere")
+    elif how == "a file":
+        cache.rmdir()
+        cache.touch()
     elif os.getuid() == 0:
         os.chown(cache, 65534, 65534)
     else:
         pytest.skip("only root can give a folder away")
     words = ["run", "coin", "--set", "compile=aot", "draws=20", "--method", "nuts"]
-    done = scene.run(*words, XDG_CACHE_HOME=str(cache.parent))
-    said = "can be written by others; set XDG_CACHE_HOME"
+    done = getattr(scene, runner)(*words)
+    said = "; set XDG_CACHE_HOME"
     scene.judge("cache", done, 65, said, leaves=0, what=f"the cache is {how}")
+
+
+@linux
+@pytest.mark.slow
+def test_compiled_code_that_was_cut_short_is_compiled_again(scene):
+    words = ["run", "coin", "--set", "compile=aot", "draws=20", "--method", "nuts", "-q"]
+    cache = str(scene.folder / "cache")
+    scene.judge("cache", scene.run(*words, XDG_CACHE_HOME=cache), 0, "saved in", leaves=1)
+    made = [path for path in (scene.folder / "cache" / "bayeszoo").iterdir() if path.is_file()]
+    for path in made:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = scene.run(*words, XDG_CACHE_HOME=cache)
+    scene.judge("cache", done, 0, "saved in", leaves=2, what="compiled code cut in half")
+    assert made
 
 
 @pytest.mark.slow

@@ -6,10 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from conftest import problem_from
 
 import zoo
-from inference import memory
+from inference import guides, memory
 from inference._problem import Refused
+from inference.program import Program
 
 
 def groups(y):
@@ -63,3 +65,14 @@ def test_priors_of_many_rows_keep_the_latents_of_all_draws_and_some_rows(monkeyp
     assert (double == 2 * mean).all() and 0.99 < mean.std() < 1.01
     with_rows = (idata["prior_predictive"]["y"].values - mean[:, :4]).std()
     assert 0.95 < with_rows < 1.05  # each beside its own latents
+
+
+@pytest.mark.parametrize("guide", ["mvn", "structured", "maf"])
+def test_a_full_covariance_is_refused_before_it_is_made(guide):
+    def wide():
+        pyro.sample("w", dist.Normal(torch.zeros(100_000), 1.0).to_event(1))
+
+    if guide == "maf":
+        pytest.importorskip("zuko")
+    with pytest.raises(Refused, match=r"the covariance of 100,000 latents takes .* GB"):
+        guides.GUIDES[guide](Program(problem_from(wide)))

@@ -140,6 +140,14 @@ def test_weights_that_are_equal_up_to_rounding_have_no_tail():
     assert _khat_and_verdict(-500 + 0.1 * noise)[0] > 0.7
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_predictions_of_every_cell_in_the_users_units(shape):
+    value = torch.arange(4.0)[:, None].reshape(2, 2, *[1] * len(shape)).expand(2, 2, *shape)
+    table = results.predictive_table({"y": value}, {"y": (10.0, 2.0)})
+    assert list(table.index) == results.indexed("y", shape)
+    assert table["mean"].tolist() == pytest.approx([13.0] * len(table))
+
+
 def test_the_scalars_of_a_site_are_named_as_in_a_summary():
     problem = problem_of("linear", noise=1.0)
     names = results.cell_names(Program(problem), "w")

@@ -126,7 +126,7 @@ def test_a_folder_is_checked_before_the_work_and_nothing_is_left(tmp_path):
         store.check_folder(tmp_path / "file" / "runs")
 
 
-@pytest.mark.parametrize("odd", [{"seed": "0"}, {"status": None}, {"verdict": {}}, {"data": []}])
+@pytest.mark.parametrize("odd", [{"seed": "0"}, {"status": None}, {"metrics": []}, {"data": []}])
 def test_a_whole_record_of_no_run_is_refused_and_hides_no_other(odd, tmp_path):
     path = zoo.run("coin", method="exact", draws=50, out=tmp_path).path
     other = shutil.copytree(path, tmp_path / "other")
