@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import publish
+from . import publish, store
 from ._html import filled, ours, table
 from ._problem import Fault
 from .terminal import layout, number
@@ -26,6 +26,8 @@ COLOURS |= {"failed": COLOURS["fail"], "interrupted": COLOURS["fail"]}
 _GRAVEST = ("fail", "warn", "pass")
 _MOST_ROWS = 40
 _DPI = 100
+# Of pictures that were saved: a page holds many, and their colours are few.
+_COLOURS, _MOST_PIXELS = 128, 50_000_000
 
 _STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; color: #1b1b1b; background: #fff;
@@ -210,7 +212,9 @@ def _items(words: Sequence[str]) -> Markup:
 
 def _section(label: str, run: Any) -> Markup:
     record, verdict = run.record, run.verdict
-    pictures = [_picture(run, kind, f"{label}: {kind}") for kind in run.plots()]
+    pictures = [_kept(file, f"{label}: {file.stem}") for file in store.pictures(run.path)] or [
+        _picture(run, kind, f"{label}: {kind}") for kind in run.plots()
+    ]
     options = {**record["options"], **record["settings"], "seed": record["seed"]}
     parts = [
         _items(verdict.reasons),
@@ -265,10 +269,30 @@ def _picture(run: Any, kind: str, alt: str) -> Markup:
         return filled(missing, kind=kind, fault=fault)
 
 
+def _kept(file: Path, alt: str) -> Markup:
+    """A picture that was saved with the run, in fewer colours, or why it cannot be shown."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError("it is too large")
+            image.convert("RGB").quantize(_COLOURS).save(buffer, "PNG")
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's word for a broken PNG
+        missing = "<p class='small'>no picture {{ kind }}: {{ error }}</p>"
+        return filled(missing, kind=file.stem, error=error)
+    return _shown(buffer, alt)
+
+
 def _image(figure: Figure, alt: str) -> Markup:
     """The figure as part of the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
+    return _shown(buffer, alt)
+
+
+def _shown(buffer: io.BytesIO, alt: str) -> Markup:
     data = base64.b64encode(buffer.getvalue()).decode()
     image = '<img alt="{{ alt }}" src="data:image/png;base64,{{ data }}">'
     return filled(image, alt=alt, data=data)

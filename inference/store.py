@@ -608,6 +608,14 @@ def record(folder: Path) -> dict[str, Any]:
     return content
 
 
+def pictures(folder: Path | None) -> list[Path]:
+    """The pictures of a saved run, as its record names them; none of one that is not saved."""
+    if folder is None:
+        return []
+    named = [name for name in begun(folder)["files"] if name.startswith("figures/")]
+    return [folder / name for name in sorted(named) if name.endswith(".png")]
+
+
 def _unfinished(folder: Path, content: Mapping[str, Any]) -> Fault:
     if is_running(folder):
         return Locked(f"the run is not done yet ({progress(folder)}), {folder}; wait for it")

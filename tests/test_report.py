@@ -66,15 +66,38 @@ def test_only_runs_of_the_same_data_are_compared(page):
     assert page.count("<h2>Side by side</h2>") == 1
 
 
-def test_a_run_without_its_data_lacks_a_picture_and_the_prior_is_no_answer(tmp_path):
+@pytest.fixture
+def without_data(tmp_path):
+    """A run whose data are gone."""
     (tmp_path / "flips.csv").write_text("x\n1\n1\n0\n")
     run = zoo.run("coin", method="laplace", data=tmp_path / "flips.csv", draws=100)
-    prior = zoo.run("coin", method="prior", draws=100)
-    folder = run.save(tmp_path)
     (tmp_path / "flips.csv").unlink()
+    return run
+
+
+def test_a_run_without_its_data_lacks_a_picture_and_the_prior_is_no_answer(
+    without_data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("inference.store._put_figures", lambda *_: None)
+    folder, prior = without_data.save(tmp_path), zoo.run("coin", method="prior", draws=100)
     page = zoo.report(folder, prior, out=tmp_path / "report.html")
     assert "no picture updating: there is no file" in page
     assert "These are draws of the prior." in page
+
+
+def test_pictures_that_were_saved_are_shown_and_none_is_drawn(tmp_path, monkeypatch):
+    folder = zoo.run("coin", method="laplace", data="HHT", draws=100).save(tmp_path)
+    kinds = sorted(path.stem for path in folder.glob("figures/*.png"))
+    assert "updating" in kinds  # which needs the model
+    (folder / "figures" / "khat.png").write_bytes(b"no picture at all")
+    record = store.begun(folder)
+    record["files"]["figures/khat.png"] = store.sha256(folder / "figures" / "khat.png")
+    store._put_manifest(folder, record)
+    monkeypatch.setattr(zoo.Run, "plot", None)
+    page = zoo.report(folder, out=tmp_path / "report.html")
+    assert re.findall(r'alt="[^"]*: (\w+)"', page) == [k for k in kinds if k != "khat"]
+    assert "no picture khat: cannot identify" in page
+    assert len(page) < 400_000
 
 
 class Planted:
@@ -87,7 +110,7 @@ class Planted:
         data = {"source": text, "n": text, "sha256": text, "notes": [text]}
         self.record = {**run.record, **keys, "data": data}
         self.verdict = Verdict("fail", (Finding("fail", text, text),))
-        self.table, self.text = run.summary(), text
+        self.table, self.text, self.path = run.summary(), text, None
 
     def summary(self):
         return self.table.rename(index={"pi": self.text}, columns={"mean": self.text})
