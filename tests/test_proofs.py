@@ -9,8 +9,9 @@ import torch
 from cases import run_case
 from conftest import problem_from, problem_of
 
-from inference import nuts, proofs
+from inference import machine, nuts, proofs
 from inference._problem import Context, Fault, Refused
+from inference.program import Program
 
 Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 
@@ -52,6 +53,19 @@ def test_what_no_sampler_can_see_is_refused(model, message):
 @pytest.mark.parametrize("name", ["coin", "gaussian", "linear", "logistic", "heteroscedastic"])
 def test_the_models_of_the_zoo_are_proved(name):
     proofs.prove(problem_of(name))
+
+
+def test_poles_and_kinks_are_no_wrong_gradient():
+    def model(y):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0).expand([4000]).to_event(1))
+        pyro.factor("pole", -w.abs().log().sum())
+        pyro.sample("y", dist.Normal(w.relu().mean(), 1.0).expand([3]).to_event(1), obs=y)
+
+    with machine.numbers("float32"):
+        program = Program(problem_from(model, {"y": Y.float()}))
+        for seed in range(20):
+            torch.manual_seed(seed)
+            assert proofs._slopes(program, torch.randn(4000)), seed
 
 
 @pytest.mark.parametrize(
