@@ -351,7 +351,8 @@ class Run:
     @property
     def _title(self) -> str:
         words = (self.record[key] for key in ("model", "method", "guide"))
-        return f"{' '.join(Path(word).stem for word in words if word)}: {self.verdict.status}"
+        name = " ".join(Path(word).stem for word in words if word)
+        return f"{name}, {self.verdict.status}: {self.verdict.headline}"
 
     def __repr__(self) -> str:
         return "\n".join([self._title, *self.verdict.reasons, self.summary().to_string()])

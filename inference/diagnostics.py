@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import arviz as az
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
     because: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """`pass`, `warn` or `fail`, with the findings that led to it and what to do about each.
 
@@ -47,12 +47,13 @@ class Verdict:
     Attributes:
         status: the gravest finding's level.
         findings: what was found.
-        given: what the kind of the result answers by itself: a point has no intervals.
+        given: what the kind of the result answers by itself: a point has no intervals. None where
+            there is no result to be used.
     """
 
     status: Literal["pass", "warn", "fail"]
     findings: tuple[Finding, ...] = ()
-    given: Mapping[Purpose, Answer] = field(default_factory=dict)
+    given: Mapping[Purpose, Answer] | None = None
 
     @property
     def trust(self) -> dict[Purpose, Answer]:
@@ -65,7 +66,7 @@ class Verdict:
         for finding in ordered:
             if purpose in finding.spoils or (finding.level == "fail" and not finding.spoils):
                 return Answer("no", str(finding))
-        if purpose in self.given:
+        if purpose in (self.given or {}):
             return self.given[purpose]
         opened = [str(f) for f in ordered if purpose in f.opens]
         return Answer("not known", opened[0]) if opened else Answer("yes")
@@ -78,7 +79,8 @@ class Verdict:
             used = [_PURPOSES[p] for p, found in self.trust.items() if found.answer == "yes"]
             but = f", but for its {_listed(used)}" if used else ""
             return f"Do not use it{but}: {failed.what}."
-        if len(self.given) == len(PURPOSES) and len(set(self.given.values())) == 1:
+        given = list((self.given or {}).values())
+        if len(given) == len(PURPOSES) and len(set(given)) == 1:
             return f"{self.given['parameters'].because.capitalize()}."
         by = {answer: [] for answer in ("yes", "no", "not known")}
         for purpose, answer in self.trust.items():
@@ -110,7 +112,10 @@ class Verdict:
         return [str(f) for f in sorted(self.findings, key=lambda f: -_RANK[f.level])]
 
     def __str__(self) -> str:
-        return "\n".join([self.status, *self.reasons])
+        first = self.status if self.given is None else f"{self.status}: {self.headline}"
+        return "\n".join([first, *self.reasons])
+
+    __repr__ = __str__
 
     def with_findings(self, more: Sequence[Finding]) -> Verdict:
         """The verdict that further findings lead to."""

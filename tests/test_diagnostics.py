@@ -103,7 +103,7 @@ def test_findings_of_the_method_count_the_gravest_first():
     found = judge(GOOD, findings=findings)
     assert found.status == "fail"
     assert found.reasons == ["b; do c", "d", "a"]
-    assert str(found).splitlines()[0] == "fail"
+    assert repr(found).splitlines()[0] == "fail: Do not use it: b."
     assert judge(GOOD, findings=[Finding("note", "a")]).status == "pass"
 
 

@@ -129,7 +129,7 @@ def test_in_python_the_same_verbs_and_a_table_for_notebooks():
     run = zoo.run("coin", method="exact", data="HH")
     assert run.path is None
     assert "<table" in run._repr_html_() and "pass" in run._repr_html_()
-    assert repr(run).startswith("coin exact: pass\n") and "0.75" in repr(run)
+    assert repr(run).startswith("coin exact, pass: Converged. Trust") and "0.75" in repr(run)
     with pytest.raises(zoo.UsageError, match="did you mean 'marginals'"):
         run.plot("marginal")
     assert run.plot("marginals").axes

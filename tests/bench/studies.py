@@ -71,7 +71,7 @@ def few(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any]]:
             run = fitted(method, seed, data_seed=seed, **FEW | other | more)
             wanted = (*SCORES, *OTHERWISE)
             found = {name: run.metrics[name] for name in wanted if name in run.metrics}
-            found |= {"verdict": str(run.verdict).partition("\n")[0], **spread(run)}
+            found |= {"verdict": run.verdict.status, **spread(run)}
             took = round(time.perf_counter() - begun, 1)
             yield {"method": label, "seed": seed, **found, "seconds": took}
 
@@ -148,7 +148,7 @@ def labels(seeds: Sequence[int], more: dict[str, Any]) -> Iterator[dict[str, Any
                 "entropy": float(table["entropy"].mean()),
                 "compression": run.metrics.get("compression", 1.0),
                 "weights_kept": run.metrics.get("weights_kept"),
-                "verdict": str(run.verdict).partition("\n")[0],
+                "verdict": run.verdict.status,
             }
 
 
