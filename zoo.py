@@ -316,7 +316,7 @@ class Run:
 
         given = self._source
         if given is None and self.path is not None:
-            given = store.read_data(self.path)
+            given = _data_kept(self.path)
         kept = store.arrays_of(given)
         with store.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
@@ -939,14 +939,26 @@ def _trusted(record: Mapping[str, Any], what: str) -> str | None:
     return name
 
 
+def _data_kept(folder: Path) -> dict[str, Any] | None:
+    """Data that were given in Python, name to number or array; None if none are kept.
+
+    Raises:
+        models.Fault: the file is damaged, or would not fit into memory.
+    """
+    from inference import store
+    from models._data import read_columns
+
+    path = folder / store.DATA
+    columns = read_columns(path) if path.is_file() else None
+    return columns and {k.removeprefix(store.KEY): value for k, value in columns.items()}
+
+
 def _source_of(record: Mapping[str, Any]) -> Any:
     """What the data of a run are read from: their source, or the run's folder."""
-    from inference import store
-
     asked = record["data"]["asked"]
     if not asked["in_python"]:
         return asked["source"]
-    kept = store.read_data(Path(record["run"])) if record.get("run") else None
+    kept = _data_kept(Path(record["run"])) if record.get("run") else None
     if kept is None:
         raise models.Fault(
             "the data of this run were given in Python and are not kept; give them again: data=..."

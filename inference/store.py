@@ -19,8 +19,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -311,14 +309,14 @@ def _put_begun(
     folder: Path, record: Mapping[str, Any], data: Mapping[str, np.ndarray] | None
 ) -> None:
     if data is not None:
-        replace(folder / "data.npz", lambda path: _put_arrays(path, data))
+        replace(folder / DATA, lambda path: _put_arrays(path, data))
     _put_manifest(folder, {**record, "files": {}})
 
 
 def _put_arrays(path: Path, data: Mapping[str, np.ndarray]) -> None:
     import numpy as np
 
-    named = {f"key {name}": array for name, array in data.items()}
+    named = {f"{KEY}{name}": array for name, array in data.items()}
     with path.open("wb") as file:
         np.savez(file, allow_pickle=False, **named)
 
@@ -383,6 +381,8 @@ def _is_free(descriptor: int) -> bool:
 
 
 _LOCK = ".lock"
+# Data that were given in Python, and what stands before each name: NumPy has a use for `file`.
+DATA, KEY = "data.npz", "key "
 # What says that a folder is of this zoo and half-written, or half-removed.
 _MARK = ".bayeszoo"
 # Files that are added to where they lie, so that a hard link's other end would grow too.
@@ -699,24 +699,6 @@ def read_params(folder: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise Refused(f"{path.name} is damaged ({error}), {folder}; run it again") from None
-
-
-def read_data(folder: Path) -> dict[str, Any] | None:
-    """Data that were given in Python, name to number or array; None if none are kept."""
-    path = folder / "data.npz"
-    if not path.is_file():
-        return None
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name[4:]: _plain(arrays[name]) for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise Refused(f"data.npz is damaged ({error}), {folder}; run it again") from None
-
-
-def _plain(array: np.ndarray) -> Any:
-    return array.item() if array.ndim == 0 else array
 
 
 def arrays_of(data: Any) -> dict[str, np.ndarray] | None:
