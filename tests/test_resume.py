@@ -9,8 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -333,72 +331,19 @@ def test_a_run_that_is_done_is_not_run_again(tmp_path, capsys):
 
 # -- killed at any moment ----------------------------------------------------------------------
 
-KILLED = {
-    "nuts": ["coin", "--method", "nuts", "--set", "draws=1500", "warmup=100", "chains=4"],
-    "svi": [
-        "linear",
-        "--guide",
-        "mvn",
-        "--set",
-        "steps=4000",
-        "draws=200",
-        "batch_size=100",
-        "lr=0.02",
-    ],
-}
-
-
-def start(words, folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, str(HOUSE / "zoo.py"), *words, "-q"],
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def once_killed(name: str, seed: int, whole: Path, folder: Path) -> tuple[float, str, bool]:
-    """A run killed at a random moment and resumed: when, its status then, whether it is equal."""
-    folder.mkdir()
-    process = start(["run", *KILLED[name], "--out", str(folder)], folder)
-    rng = np.random.default_rng(seed)
-    while not list(folder.glob("[!.]*/run.json")):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.01)
-    delay = rng.uniform(0, float(os.environ.get("ZOO_KILL_WITHIN", "8")))
-    time.sleep(delay)
-    process.kill()
-    process.communicate()
-    (path,) = folder.glob("[!.]*/")
-    status = store.status(path, store.begun(path))
-    resumed = start(["resume", str(path)], folder)
-    _, error = resumed.communicate()
-    if resumed.returncode not in (0, 3):
-        return delay, f"{status}: {error}", False
-    try:
-        same(zoo.load(path), zoo.load(whole))
-    except AssertionError as error:
-        return delay, f"{status}: {error}", False
-    return delay, status, True
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", KILLED)
-def test_runs_killed_at_any_moment_resume_to_the_same_draws(name, tmp_path):
-    """SIGKILL while sampling, training or writing; `ZOO_KILLS` runs, 10 by default."""
-    process = start(["run", *KILLED[name], "--out", str(tmp_path / "whole")], tmp_path)
-    _, error = process.communicate()
-    assert process.returncode == 0, error
-    (whole,) = (tmp_path / "whole").iterdir()
-    kills = int(os.environ.get("ZOO_KILLS", "10"))
-    with ThreadPoolExecutor(2) as pool:
-        found = list(
-            pool.map(lambda i: once_killed(name, i, whole, tmp_path / str(i)), range(kills))
-        )
-    counts = {status: sum(f[1] == status for f in found) for status in {f[1] for f in found}}
-    print(f"{name}: {sum(f[2] for f in found)} of {kills} equal; when killed: {counts}")
-    assert all(equal for _, _, equal in found), found
+@pytest.mark.parametrize(
+    "verb", ["nuts", "svi", "resume nuts", "resume svi", "compare", "sbc", "report", "clean"]
+)
+def test_commands_that_are_killed_at_any_moment_lose_nothing(verb, tmp_path):
+    """SIGKILL, `ZOO_KILLS` times, 4 by default."""
+    asked = [sys.executable, str(HOUSE / "tests" / "bench" / "kills.py"), "--out", str(tmp_path)]
+    asked += ["--kills", os.environ.get("ZOO_KILLS", "4"), "--verbs", verb]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "kills.jsonl").read_text().splitlines()]
+    assert lines and not [line for line in lines if line["different"] or line["running"]]
 
 
 @pytest.mark.parametrize("linked", ["figures", "progress.jsonl", "state"])
