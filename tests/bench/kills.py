@@ -175,6 +175,13 @@ def _resume(words: Sequence[str]) -> Verb:
     return Verb(partial(_begun, words), again, lambda folder: resumed(folder / "runs"))
 
 
+def _without_pictures(found: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    return {
+        name: {key: value for key, value in values.items() if not key.startswith("picture")}
+        for name, values in found.items()
+    }
+
+
 def _some_runs(folder: Path) -> None:
     """Three runs that are done, three that failed, and files that are not the zoo's."""
     _nothing(folder)
@@ -237,7 +244,7 @@ def verbs(out: Path) -> dict[str, Verb]:
         "compare": Verb(
             _nothing,
             lambda folder: [*compared, "--jobs", "2", "--out", str(folder / "runs")],
-            lambda folder: resumed(folder / "runs"),
+            lambda folder: _without_pictures(resumed(folder / "runs")),  # resume draws them
         ),
         "sbc": Verb(
             _nothing,
