@@ -1693,6 +1693,10 @@ def _begun(plan: Plan) -> dict[str, Any]:
         "guide": str(Path(guide).resolve()) if in_file else guide,
         "guide_sha256": models.fingerprint(own) if callable(own) else None,
         "guide_in_python": callable(given) and not in_file,
+        "unhashed": {
+            "model": models.unhashed(plan.entry.model),
+            "guide": models.unhashed(own) if callable(own) else [],
+        },
         "files_of": {
             **({"model": models.trees(plan.name)} if plan.name.endswith(".py") else {}),
             **({"guide": models.trees(guide)} if in_file else {}),

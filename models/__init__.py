@@ -87,6 +87,13 @@ def fingerprint(model: Callable) -> str:
     return of(model)
 
 
+def unhashed(model: Callable) -> list[str]:
+    """What of a model (or guide) its fingerprint does not know: see `_fingerprint.unhashed`."""
+    from ._fingerprint import unhashed as of
+
+    return of(model)
+
+
 def trees(path: str | Path) -> dict[str, str]:
     """The files that a user's file is made of, and hashes of what they say: see `_trees.trees`.
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import sys
 import sysconfig
 import types
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from enum import Enum
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.distributions.utils import lazy_property
 
@@ -26,19 +30,53 @@ def fingerprint(model: Callable) -> str:
     libraries do not. What has no source is known by its code. The weights of a module that is the
     model count; those of one that it merely names are what training changes.
     """
-    parts: dict[str, str] = {}
+    parts = _parts(model)
+    text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def unhashed(model: Callable) -> list[str]:
+    """What a model (or guide) names of which the fingerprint does not know the value.
+
+    Objects of libraries that are no part of a model: a table, a generator, an open file.
+
+    Returns:
+        Names with types, such as `TABLE (pandas.DataFrame)`.
+    """
+    return sorted(_parts(model).unknown)
+
+
+class _Parts(dict[str, str]):
+    """What makes a model, name to words.
+
+    Attributes:
+        unknown: names and types of values that are not in the words.
+        word: the name of what is looked at.
+    """
+
+    def __init__(self):
+        self.unknown: set[str] = set()
+        self.word = "model"
+
+
+def _parts(model: Callable) -> _Parts:
+    parts = _Parts()
     parts["model"] = _value(model, parts, ())
     held = object_of(model)
     if isinstance(held, nn.Module):
         tensors = [*held.named_parameters(), *held.named_buffers()]
         parts["weights"] = str([(name, _of_tensor(tensor)) for name, tensor in tensors])
-    text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return parts
 
 
-def _value(found: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
+# Kinds of values that are no more than what they print.
+_PLAIN = bool | int | float | complex | str | bytes | range | slice | PurePath | re.Pattern | Enum
+_PLAIN |= torch.dtype | torch.device | types.EllipsisType
+
+
+def _value(found: Any, parts: _Parts, above: tuple[int, ...]) -> str:
     """A value in words without addresses; the sources of what it is made of go to `parts`."""
-    if found is None or isinstance(found, bool | int | float | complex | str | bytes):
+    if found is None or isinstance(found, _PLAIN):
         return repr(found)
     if id(found) in above:
         return "itself"
@@ -59,7 +97,11 @@ def _value(found: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
         return f"{_own_source(found, parts, above)} {_value(whole, parts, above)}"
     if isinstance(found, type | types.FunctionType):
         return _source(found, parts, above)
-    return f"{_source(type(found), parts, above)} {_value(_state(found), parts, above)}"
+    state = _state(found)
+    if state is None and not isinstance(found, types.BuiltinFunctionType | np.ufunc):
+        kind = type(found)
+        parts.unknown.add(f"{parts.word} ({kind.__module__}.{kind.__qualname__})")
+    return f"{_source(type(found), parts, above)} {_value(state or {}, parts, above)}"
 
 
 def _of_tensor(found: Any) -> str:
@@ -68,12 +110,12 @@ def _of_tensor(found: Any) -> str:
     return f"{found.dtype} {found.shape} {hashlib.sha256(found.tobytes()).hexdigest()}"
 
 
-def _own_source(found: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
+def _own_source(found: Any, parts: _Parts, above: tuple[int, ...]) -> str:
     """The source of a function around another one (`functools.wraps`); else nothing."""
     return _source(found, parts, above) if inspect.isfunction(found) else ""
 
 
-def _source(what: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
+def _source(what: Any, parts: _Parts, above: tuple[int, ...]) -> str:
     """The name of a function or class; its source and what it names go to `parts`."""
     if not _is_users(what):
         return f"{what.__module__}.{what.__qualname__}"
@@ -88,7 +130,9 @@ def _source(what: Any, parts: dict[str, str], above: tuple[int, ...]) -> str:
         if code is not None:
             for word, found in _named(function, code).items():
                 if not inspect.ismodule(found):
+                    before, parts.word = parts.word, word
                     parts[f"{name} {word}"] = _value(found, parts, above)
+                    parts.word = before
         elif callable(function):
             parts[f"{name} {_value(function, parts, above)}"] = ""
     return name
@@ -142,13 +186,13 @@ _STATED = ("torch.distributions", "torch.nn", "pyro")
 _PASSING = ("_pyro_context", "_pyro_name", "_cached_x_y", "_inv", "_args_kwargs", "_ref_count")
 
 
-def _state(found: Any) -> dict[str, Any]:
-    """What an object holds, if it is one of the user's or part of a model."""
+def _state(found: Any) -> dict[str, Any] | None:
+    """What an object holds, if it is one of the user's or part of a model; None of others."""
     kind = type(found)
     if not hasattr(found, "__dict__") or not (
         _is_users(kind) or kind.__module__.startswith(_STATED)
     ):
-        return {}
+        return None
     kept = {k: v for k, v in vars(found).items() if k not in _PASSING}
     if isinstance(found, nn.Module):
         kept |= {"_buffers": list(found._buffers)}

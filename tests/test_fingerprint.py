@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -14,9 +17,11 @@ from pyro.infer.reparam import LocScaleReparam
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
-from models import fingerprint, wrap
+import zoo
+from models import fingerprint, unhashed, wrap
 
 PRIOR = dist.Normal(0.0, 1.0)
+TABLE, RNG, PLACE = pd.DataFrame({"a": [1.0]}), np.random.default_rng(0), Path("data")
 
 
 def plain(y):
@@ -127,3 +132,15 @@ def test_training_a_module_that_is_named_does_not_make_it_another_model():
     frozen = fingerprint(model)
     net.weight += 1
     assert frozen != fingerprint(model)
+
+
+def test_values_that_it_does_not_know_are_named_and_recorded():
+    def model(y):
+        assert PLACE and RNG
+        pyro.sample("y", dist.Normal(TABLE["a"][0], np.exp(0.0)), obs=y)
+
+    names = ["RNG (numpy.random._generator.Generator)", "TABLE (pandas.DataFrame)"]
+    assert [name.replace("core.frame.", "") for name in unhashed(model)] == names
+    assert unhashed(plain) == []
+    run = zoo.run(model, method="prior", data={"y": 0.5}, draws=10)
+    assert run.record["unhashed"] == {"model": unhashed(model), "guide": []}
