@@ -45,14 +45,24 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
 
 from inference import settings as _settings
 from inference._plain import plain
-from inference._problem import Context, Finding, Refused, Stopped
-from inference._problem import Fault as _InferenceFault
+from inference._problem import Context, Finding
 from inference._warnings import ZooWarning, ours_alone
 from inference.ambient import alone
 from inference.arguments import checked, held, recordable
 from inference.callbacks import Callback, Callbacks
 from inference.plan import Learned, Plan, bound, name_of
-from inference.settings import UsageError
+from models.contract import (
+    BadInput,
+    BadSetting,
+    CannotWrite,
+    Fault,
+    Locked,
+    MissingInput,
+    MissingRun,
+    Refused,
+    Stopped,
+    UsageError,
+)
 
 if "ipykernel" in sys.modules:
     # Pyro imports this, and in a notebook without widgets it would warn of their absence.
@@ -72,7 +82,9 @@ if TYPE_CHECKING:
     from inference.compare import Table
     from inference.diagnostics import Verdict
 
-__all__ = ["Callback", "Refused", "Run", "UsageError", "ZooWarning"]
+__all__ = ["Callback", "Run", "ZooWarning"]
+__all__ += ["BadInput", "BadSetting", "CannotWrite", "Fault", "Locked", "MissingInput"]
+__all__ += ["MissingRun", "Refused", "UsageError"]
 __all__ += ["calibrate", "check", "compare", "gradients", "load", "main", "report", "resume"]
 __all__ += ["run"]
 
@@ -153,7 +165,7 @@ class Run:
         try:
             known = self.entry.exact
             return known(self.data, **self.record["options"]) if known is not None else None
-        except models.Fault:
+        except BadInput:
             return None
 
     def plots(self) -> list[str]:
@@ -167,7 +179,7 @@ class Run:
         """The model's own figures, where the model is to be had."""
         try:
             return self.entry.figures
-        except models.Fault:
+        except BadInput:
             return {}
 
     @ours_alone()
@@ -843,7 +855,7 @@ def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Pla
 
     for name, now in machine.versions(machine.OF_DRAWS).items():
         if record["versions"].get(name) != now:
-            raise models.Fault(
+            raise BadInput(
                 f"the run was begun with {name} {record['versions'].get(name)}, here is {now}: "
                 "its draws would not be those of either; install that one, or run it again"
             )
@@ -882,7 +894,7 @@ def _must_be_same(what: str, now: Any, then: Any) -> None:
         Fault: naming what differs.
     """
     if now != then:
-        raise models.Fault(
+        raise BadInput(
             f"the {what} changed since the run ({_differing(now, then)}); "
             "put the old back, or run it again"
         )
@@ -903,7 +915,7 @@ def _differing(now: Any, then: Any) -> str:
 
 def _model_of(record: Mapping[str, Any]) -> str:
     if record["model_in_python"]:
-        raise models.Fault(
+        raise BadInput(
             f"the model of this run ({record['model']}) was given in Python; give it again: "
             "model=..."
         )
@@ -912,7 +924,7 @@ def _model_of(record: Mapping[str, Any]) -> str:
 
 def _guide_of(record: Mapping[str, Any]) -> str | None:
     if record["guide_in_python"]:
-        raise models.Fault(
+        raise BadInput(
             f"the guide of this run ({record['guide']}) was given in Python; give it again: "
             "guide=..."
         )
@@ -925,13 +937,13 @@ def _trusted(record: Mapping[str, Any], what: str) -> str | None:
     Whoever wrote the record chose the file, and importing it runs it.
 
     Raises:
-        models.Fault: the run is another's, or the file, or one beside it, has changed.
+        BadInput: the run is another's, or the file, or one beside it, has changed.
     """
     name = record[what]
     if name is None or not name.endswith(".py"):
         return name
     if not record.get("signed"):
-        raise models.Fault(
+        raise BadInput(
             f"the run was not made by you here, and its {what} {name} would run on your machine; "
             f"if you know that file, name it: --{what} {name}"
         )
@@ -943,7 +955,7 @@ def _data_kept(folder: Path) -> dict[str, Any] | None:
     """Data that were given in Python, name to number or array; None if none are kept.
 
     Raises:
-        models.Fault: the file is damaged, or would not fit into memory.
+        BadInput: the file is damaged, or would not fit into memory.
     """
     from inference import store
     from models._data import read_columns
@@ -960,7 +972,7 @@ def _source_of(record: Mapping[str, Any]) -> Any:
         return asked["source"]
     kept = _data_kept(Path(record["run"])) if record.get("run") else None
     if kept is None:
-        raise models.Fault(
+        raise BadInput(
             "the data of this run were given in Python and are not kept; give them again: data=..."
         )
     return kept
@@ -1180,7 +1192,7 @@ def _exact_of(run: Run) -> Any:
     """The exact truth where it can be had: a run loaded may have lost its data."""
     try:
         return run.exact
-    except models.Fault:
+    except BadInput:
         return None
 
 
@@ -1668,7 +1680,7 @@ def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
     required = [k for k, p in keys.items() if p.default is p.empty and k not in entry.free]
     missing = [key for key in required if key not in data.tensors]
     if missing:
-        raise models.Fault(
+        raise BadInput(
             f"the model needs {', '.join(missing)}, the data ({data.source}) have "
             f"{', '.join(data.tensors) or 'nothing'}; add it (--data)"
         )
@@ -1777,7 +1789,7 @@ def _encoder_of(
         problem = execute.fitted(problem, run.record, run.params)
         given = problem.test if source is None else _new_rows(run, source)
         if given is None:
-            raise models.Fault("the run held no rows out; give some (--data)")
+            raise BadInput("the run held no rows out; give some (--data)")
         some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
         asked = run.record["options"], run.data.dtype
         guide = _guide_of(run.record) if run._guide is None else run._guide
@@ -1849,7 +1861,7 @@ def _guarded(argv: list[str] | None) -> int:
         code = arguments.command(arguments) or 0
         sys.stdout.flush()
         return code
-    except (models.Fault, _InferenceFault, UsageError) as fault:
+    except Fault as fault:
         return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one now would end in a traceback

@@ -19,8 +19,10 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
+from models.contract import Fault
+
 from . import _source
-from ._problem import Fault, Problem
+from ._problem import Problem
 from .chains import PRIOR, seeded
 from .graph import faster
 from .prepare import observed_keys, prepare

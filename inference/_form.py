@@ -20,6 +20,8 @@ import torch
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from models.contract import Refused
+
 from . import _source
 from . import discrete as summed
 from ._case import (
@@ -34,7 +36,6 @@ from ._case import (
     listed,
     note,
 )
-from ._problem import Refused
 from .chains import PRIOR, seeded
 from .prepare import check_support, clash
 from .program import Site, run

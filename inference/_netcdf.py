@@ -7,7 +7,7 @@ from pathlib import Path
 
 import h5py
 
-from ._problem import Refused
+from models.contract import Refused
 
 # The filters that HDF5 has built in and that a run's file is written with; any other would load
 # a plug-in, which is a program.

@@ -14,6 +14,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from models.contract import Refused
+
 from . import _source, discrete
 from ._case import (
     DRAWS,
@@ -27,7 +29,7 @@ from ._case import (
     listed,
     note,
 )
-from ._problem import Guide, Refused
+from ._problem import Guide
 from .chains import PRIOR, seeded
 from .graph import Unrecordable
 from .program import Batch, Program, Site, difference, over_draws, run

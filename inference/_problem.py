@@ -18,26 +18,6 @@ if TYPE_CHECKING:
     Purpose = Literal["parameters", "predictions", "evidence", "loo"]
 
 
-class Fault(RuntimeError):
-    """The run itself failed; told to the user in one line. `exit_code` ends the command line."""
-
-    exit_code = 70
-
-
-class Refused(Fault):
-    """The method has no answer for this problem, or the model excludes the data; says why."""
-
-    exit_code = 65
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal ended a run before it had a result."""
-
-    def __init__(self, signal: int, what: str = ""):
-        super().__init__(what)
-        self.signal = signal
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """What is to be inferred; equal to itself alone.

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from ._problem import Refused
+from models.contract import Refused
+
 from .by_row import has_weights, log_prior_and_likelihood
 from .graph import compiled
 from .program import Program, over_draws

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, TypeVar
 
-from .settings import UsageError
+from models.contract import UsageError
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 

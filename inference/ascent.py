@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ._problem import Context, Fault, Finding, Problem, Refused
+from models.contract import Fault, Refused
+
+from ._problem import Context, Finding, Problem
 from .callbacks import Callback
 from .chains import Heard, listening
 from .state import State

@@ -20,8 +20,10 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from models.contract import Fault, Refused
+
 from . import _source, labels
-from ._problem import Fault, Guide, Refused
+from ._problem import Guide
 from .machine import tolerance
 from .program import Batch, Program, Site, Weighted, graphless, run
 from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored

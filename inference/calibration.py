@@ -19,8 +19,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from models.contract import Fault
+
 from ._html import filled
-from ._problem import Fault, Finding
+from ._problem import Finding
 from .compare import Table
 from .diagnostics import Verdict
 from .simulated import LOG_LIKELIHOOD

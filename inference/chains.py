@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ._problem import Fault, Stopped
+from models.contract import Fault, Stopped
 
 # Streams of random numbers of a run; each is independent of the others and of how many are used.
 CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE, SIMULATED, VOUCH = range(8)

@@ -10,8 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from models.contract import Refused
+
 from . import by_row, svi
-from ._problem import Guide, Problem, Refused
+from ._problem import Guide, Problem
 from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
 from .results import indexed

@@ -12,12 +12,12 @@ import arviz as az
 import numpy as np
 import pandas as pd
 
+from models.contract import Refused, UsageError, nearest
+
 from . import loo, publish, report, results
 from ._html import filled, frame
-from ._problem import Refused
 from .chains import DRAWS, spawn
 from .distance import Yardstick, noise_of_predictions, of_predictions
-from .settings import UsageError, nearest
 
 # Standard errors beyond which a difference is told from Monte Carlo noise, over all parameters.
 _SURE = 4.0

@@ -19,8 +19,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from models.contract import Refused
+
 from . import caches
-from ._problem import Refused
 
 
 def compiler() -> str | None:

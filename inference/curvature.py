@@ -15,8 +15,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from models.contract import Refused
+
 from ._layers import Call, Layer, Layers, layers
-from ._problem import Refused
 from .outputs import fisher_root, outputs
 from .program import Program, over_draws, run
 

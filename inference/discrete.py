@@ -26,8 +26,9 @@ from pyro.infer.mcmc.util import TraceEinsumEvaluator
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from models.contract import Refused
+
 from ._bits import Bits
-from ._problem import Refused
 
 if TYPE_CHECKING:
     from .program import Batch, Site

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.contract import Fault
+
 from . import chains
-from ._problem import Fault
 from .by_row import weighted
 from .chains import PREDICTIVE, Monitor, cores, seeded
 from .graph import compiled

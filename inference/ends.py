@@ -23,7 +23,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ._problem import Finding, Refused
+from models.contract import Refused
+
+from ._problem import Finding
 from .kinks import Kinks
 from .mode import Mode, limits, nearest
 from .program import Program, run, value_and_grad

@@ -20,8 +20,10 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from models.contract import Refused
+
 from . import by_row, encoded, svi
-from ._problem import Context, Problem, Refused
+from ._problem import Context, Problem
 from .annealed import annealed
 from .chains import PREDICTIVE, cores, seeded
 from .program import Program

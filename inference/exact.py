@@ -7,8 +7,10 @@ from typing import Annotated
 import numpy as np
 import torch
 
+from models.contract import Refused
+
 from . import memory
-from ._problem import Context, Fit, Problem, Refused
+from ._problem import Context, Fit, Problem
 from .chains import DRAWS, seeded, spawn
 from .program import Program
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from models.contract import Refused
+
 from . import (
     _form,
     baselines,
@@ -33,7 +35,7 @@ from . import (
     svi,
     vouch,
 )
-from ._problem import Context, Finding, Problem, Refused
+from ._problem import Context, Finding, Problem
 from ._source import of_error, of_function
 from .chains import FIT, PREDICTIVE, seeded
 from .plan import Learned, Plan

@@ -19,9 +19,11 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from models.contract import Refused
+
 from . import memory
 from ._layers import layers
-from ._problem import Context, Finding, Fit, Problem, Refused
+from ._problem import Context, Finding, Fit, Problem
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .curvature import gauss_newton, prior_precision
 from .outputs import check_outputs

@@ -33,8 +33,9 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from models.contract import Refused
+
 from . import _source
-from ._problem import Refused
 from ._warnings import ZooWarning
 from .compiled import checked, compiler, from_cache, torch_works_in
 

@@ -25,9 +25,11 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
+from models.contract import Fault, Refused
+
 from . import memory, settings, weights
 from ._density import Flowing, LowRankNormal
-from ._problem import Fault, Guide, Refused
+from ._problem import Guide
 from .program import Program, run, start_value
 from .supports import Supported, support_of
 

@@ -25,8 +25,10 @@ import pyro
 import torch
 from torch import Tensor
 
+from models.contract import Refused
+
 from . import discrete
-from ._problem import Problem, Refused
+from ._problem import Problem
 from .discrete import Parallel, Summed, cells_of, values_of
 from .machine import tolerance
 from .sampling import NOT_VECTORISED, over_draws

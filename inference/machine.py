@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from .settings import BadSetting, UsageError, nearest
+from models.contract import BadSetting, UsageError, nearest
 
 DEVICES = ("auto", "cpu", "cuda")
 

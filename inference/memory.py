@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from ._problem import Refused
+from models.contract import Refused
+
 from .program import Program
 
 # What a run may take, bytes.

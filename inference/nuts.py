@@ -19,10 +19,12 @@ import pyro
 import torch
 from torch import Tensor
 
+from models.contract import Fault, Refused, Stopped
+
 from . import chains as chains_
 from . import memory
 from ._native import nutpie_model
-from ._problem import Context, Fault, Finding, Fit, Problem, Refused, Stopped
+from ._problem import Context, Finding, Fit, Problem
 from .callbacks import Callback
 from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
 from .graph import Function, How, Recorded, compiled

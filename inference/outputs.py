@@ -17,7 +17,8 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ._problem import Refused
+from models.contract import Refused
+
 from .sampling import base_of
 
 

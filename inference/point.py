@@ -8,13 +8,15 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
+from models.contract import BadSetting, Refused
+
 from . import memory
-from ._problem import Context, Fit, Problem, Refused
+from ._problem import Context, Fit, Problem
 from .chains import DISCRETE, FIT, seeded
 from .ends import judged, refuse_steps
 from .mode import mode
 from .program import Program
-from .settings import OF_NETWORKS, BadSetting
+from .settings import OF_NETWORKS
 from .svi import Pace, climbed
 
 

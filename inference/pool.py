@@ -16,17 +16,14 @@ from typing import Any
 
 import cloudpickle
 
-from ._problem import Fault
+from models.contract import Died
+
 from .chains import Heard
 
 _CONTEXT = multiprocessing.get_context("spawn")
 # Seconds between looks at whether the parent lives, or a signal came; and those that a task has
 # to end with what it has, once it is told to.
 _LOOK, _PATIENCE = 0.25, 30.0
-
-
-class Died(Fault):
-    """A worker's process ended without a result."""
 
 
 @dataclass

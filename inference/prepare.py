@@ -15,8 +15,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from models.contract import Fault, Refused
+
 from . import _source, discrete, row_keys
-from ._problem import Fault, Problem, Refused
+from ._problem import Problem
 from .plan import bound
 from .program import Program, Site
 from .sampling import shape_of

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from models.contract import Refused
+
 from . import memory
-from ._problem import Context, Fit, Problem, Refused
+from ._problem import Context, Fit, Problem
 from .chains import PRIOR, seeded
 from .program import Program, over_draws
 

@@ -27,8 +27,10 @@ from scipy import optimize
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
+from models.contract import Fault, Refused
+
 from . import _source, discrete, labels
-from ._problem import Fault, Problem, Refused
+from ._problem import Problem
 from .edges import limits, narrowed
 from .outputs import linearised
 from .sampling import Sampling, base_of, masked, over_draws, vectorises

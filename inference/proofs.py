@@ -13,7 +13,9 @@ import pyro
 import torch
 from torch import Tensor
 
-from ._problem import Problem, Refused
+from models.contract import Refused
+
+from ._problem import Problem
 from .check import check
 from .program import Program, difference
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.contract import Fault
+
 from . import publish, store
 from ._html import filled, ours, table
-from ._problem import Fault
 from .terminal import layout, number
 
 if TYPE_CHECKING:

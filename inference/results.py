@@ -21,8 +21,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from models.contract import Refused
+
 from ._netcdf import check_closed
-from ._problem import Fit, Problem, Refused
+from ._problem import Fit, Problem
 from .by_row import is_of_rows
 from .chains import PREDICTIVE, seeded
 from .prior import sample as prior_sample

@@ -13,25 +13,11 @@ import math
 import operator
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from ._problem import Fault
-
-
-class UsageError(Fault):
-    """A name or an argument that does not exist."""
-
-    exit_code = 2
-
-
-class BadSetting(Fault):
-    """A setting that is unknown or out of its range."""
-
-    exit_code = 78
-
+from models.contract import BadSetting, nearest
 
 OF_NETWORKS = "of networks"
 
@@ -176,13 +162,6 @@ def _bad(setting: Setting, value: Any) -> BadSetting:
     return BadSetting(
         f"{setting.name}={value} is out of range; it must be {wanted} (default {setting.default})"
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` with the closest known name, or all of them."""
-    known = list(known)
-    close = get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def share_out(

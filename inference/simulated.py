@@ -20,8 +20,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from models.contract import Fault, Refused, Stopped
+
 from . import machine, results
-from ._problem import Context, Fault, Fit, Problem, Refused, Stopped
+from ._problem import Context, Fit, Problem
 from .chains import SIMULATED, Heard, listening, seeded, spawn
 from .diagnostics import verdict
 from .graph import Graphs

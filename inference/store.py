@@ -25,8 +25,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from models.contract import CannotWrite, Fault, Locked, MissingRun, Refused, Stopped, WriteFailed
+
 from . import signature
-from ._problem import Fault, Refused, Stopped
 from ._shape import odd
 from .callbacks import Journal, last_step, seconds_spent
 from .state import State, partial_of, replace, sync
@@ -47,30 +48,6 @@ _PATIENCE = 1.0
 _SIGINT = 2
 # The disk is at fault, or full: not the name, and not the rights.
 _IO_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT)
-
-
-class CannotWrite(Fault):
-    """The run's folder cannot be made or written."""
-
-    exit_code = 73
-
-
-class WriteFailed(CannotWrite):
-    """The disk is full or broken."""
-
-    exit_code = 74
-
-
-class Locked(Fault):
-    """Someone else is writing this run."""
-
-    exit_code = 75
-
-
-class MissingRun(Fault):
-    """There is no such run."""
-
-    exit_code = 66
 
 
 def check_folder(out: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.contract import Fault, Interrupted, UsageError
+
 from ._plain import plain
-from ._problem import Fault
 from .compare import Table, by
-from .settings import UsageError
 
 METHODS = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
 # The estimates of a study of growing data, by the method that gives them.
@@ -173,17 +172,6 @@ def sizes(words: str | Sequence[int], most: int | None) -> list[int]:
 
 
 # -- one after the other, or several at once --------------------------------------------------
-
-
-class Interrupted(Fault):
-    """A run that an interruption kept from ending, or from beginning.
-
-    Attributes:
-        signal: that of the interruption.
-    """
-
-    exit_code = 130
-    signal: int = signal.SIGINT
 
 
 def attempt(

@@ -22,8 +22,10 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 from torch.distributions import transform_to
 
+from models.contract import BadSetting, Fault, Refused
+
 from . import _source, batching, by_row, guides, memory, weights
-from ._problem import Context, Fault, Finding, Fit, Guide, Problem, Refused
+from ._problem import Context, Finding, Fit, Guide, Problem
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .chains import DISCRETE, DRAWS, FIT, seeded
 from .graph import Graphs, How, compiled
@@ -39,7 +41,6 @@ from .program import (
     sum_of_factors,
 )
 from .sampling import NOT_VECTORISED, Sampling, base_of
-from .settings import BadSetting
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}

@@ -21,9 +21,11 @@ from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor
 
+from models.contract import Refused
+
 from . import discrete
 from ._layers import Call, Layers, layers
-from ._problem import Finding, Guide, Refused
+from ._problem import Finding, Guide
 from .program import Program, run
 from .sampling import base_of
 from .supports import elementwise

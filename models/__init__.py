@@ -12,19 +12,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._entry import Data, Entry, Fault, data_keys, place
+from .contract import BadInput, Data, Entry, data_keys, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-__all__ = ["Data", "Entry", "Fault", "data_keys", "place", "names", "title", "load"]
+__all__ = ["Data", "Entry", "BadInput", "data_keys", "place", "names", "title", "load"]
 
 _HERE = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Names of the zoo's models, which are those of its files."""
-    return sorted(p.stem for p in _HERE.glob("[a-z]*.py"))
+    """Names of the zoo's models: those of its files that end in an `ENTRY`."""
+    files = sorted(_HERE.glob("[a-z]*.py"))
+    return [p.stem for p in files if "\nENTRY = " in p.read_text(encoding="utf-8")]
 
 
 def path(name: str) -> Path:
@@ -98,14 +99,14 @@ def trees(path: str | Path) -> dict[str, str]:
     """The files that a user's file is made of, and hashes of what they say: see `_trees.trees`.
 
     Raises:
-        Fault: the file is gone, or cannot be read.
+        BadInput: the file is gone, or cannot be read.
     """
     from ._trees import trees as of
 
     try:
         return of(Path(path))
     except OSError as error:
-        raise Fault(f"{path} cannot be read ({error.strerror}); check the path") from None
+        raise BadInput(f"{path} cannot be read ({error.strerror}); check the path") from None
 
 
 def wrap(model: Callable) -> Entry:
@@ -119,7 +120,7 @@ def given(model: Callable, source: Any) -> Any:
     """The source of a model's data, whatever it was given as in Python (see `_given.given`).
 
     Raises:
-        Fault: something that is no data.
+        BadInput: something that is no data.
     """
     if source is None or isinstance(source, str | Path):
         return source
@@ -143,7 +144,7 @@ def load(name: str, dtype: str = "float64") -> Entry:
         dtype: number type in which a file is imported.
 
     Raises:
-        MissingInput: no such file. Fault: a file that cannot be a model (see `_file.load_file`).
+        MissingInput: no such file. BadInput: it cannot be a model (see `_file.load_file`).
     """
     if name in names():
         return importlib.import_module(f".{name}", __package__).ENTRY
@@ -156,7 +157,7 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
     """The guide of a user's file, by path, for a model with those data keys.
 
     Raises:
-        MissingInput: no such file. Fault: a file that cannot be one (see `_file.load_guide`).
+        MissingInput: no such file. BadInput: a file that cannot be one (see `_file.load_guide`).
     """
     from ._file import load_guide as load
 

@@ -23,7 +23,7 @@ from pyro.poutine.reparam_messenger import ReparamHandler
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import nn
 
-from ._entry import POSITIONAL
+from .contract import POSITIONAL
 
 
 class Layer(NamedTuple):

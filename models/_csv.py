@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ._entry import Fault
 from ._reading import content, text_of
+from .contract import BadInput
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
@@ -60,14 +60,15 @@ def read_cells_of(path: Path) -> Columns:
     are read without it.
 
     Raises:
-        Fault: unequal rows, a name twice, no rows, not UTF-8, not readable. MissingInput: no file.
+        MissingInput: no file. BadInput: unequal rows, a name twice, no rows, not UTF-8, not
+            readable.
     """
     numbers = _numbers_alone(path)
     if numbers is not None:
         return numbers
     rows = _records(text_of(path, "\t;, "), path)
     if not rows:
-        raise Fault(f"{path} is empty; give a table with a header and rows")
+        raise BadInput(f"{path} is empty; give a table with a header and rows")
     named = len(rows[-1][1]) > len(rows[0][1])
     cells = [row[named and i > 0 :] for i, (_, row) in enumerate(rows)]
     names = [f"column_{i + 1}" for i in range(len(cells[0]))]
@@ -75,7 +76,7 @@ def read_cells_of(path: Path) -> Columns:
         names = [" ".join(name.split()) or other for name, other in zip(cells.pop(0), names)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise Fault(f"several columns are called {', '.join(twice):.80}, {path}; rename them")
+        raise BadInput(f"several columns are called {', '.join(twice):.80}, {path}; rename them")
     table = np.array(cells, dtype=object).reshape(len(cells), len(names))
     columns = Columns({name: table[:, i] for i, name in enumerate(names)})
     if named:
@@ -138,7 +139,7 @@ def _records(text: str, path: Path) -> list[tuple[int, list[str]]]:
                 rows.append((line, [cell.strip() for cell in row]))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise Fault(f"broken CSV ({error}), {path} line {line}; correct the quotes") from None
+        raise BadInput(f"broken CSV ({error}), {path} line {line}; correct the quotes") from None
     _check_widths(rows, text.split("\n"), path)
     return rows
 
@@ -149,7 +150,7 @@ def _check_widths(
     """Refuse rows of different lengths, unless each but the header begins with a name.
 
     Raises:
-        Fault: with the first row whose length is not that of the first.
+        BadInput: with the first row whose length is not that of the first.
     """
     widths = [len(row) for _, row in rows]
     wrong = next((i for i, width in enumerate(widths) if width != widths[0]), None)
@@ -165,7 +166,7 @@ def _check_widths(
             mend = "every row ends with a separator: take it away, or give the header one too"
         elif _are_names(first, [text[line - 1] for line, _ in rows[1:]]):
             return
-    raise Fault(f"{found}; {mend}")
+    raise BadInput(f"{found}; {mend}")
 
 
 def _are_names(first: Sequence[str], lines: Sequence[str]) -> bool:
@@ -253,7 +254,7 @@ def check_stray(name: str, cells: Sequence[str | None], source: str) -> None:
     among codes, of which there are two at most.
 
     Raises:
-        Fault: naming the column, its first word, and how many cells are numbers.
+        BadInput: naming the column, its first word, and how many cells are numbers.
     """
     values = {row: number(cell) for row, cell in enumerate(cells, 1) if cell is not None}
     words = [row for row, value in values.items() if value is None]
@@ -262,7 +263,7 @@ def check_stray(name: str, cells: Sequence[str | None], source: str) -> None:
         cell = cells[words[0] - 1]
         found = f"'{name}' is text in row {words[0]} ({cell!r:.40})"
         mend = mend_of(cell, "correct it, or leave the column out by --features")
-        raise Fault(f"{found}, {len(numbers)} others are numbers, {source}; {mend}")
+        raise BadInput(f"{found}, {len(numbers)} others are numbers, {source}; {mend}")
 
 
 def cells_of(values: np.ndarray) -> np.ndarray:

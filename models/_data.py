@@ -7,15 +7,14 @@ import json
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ._csv import SUFFIXES, read_cells_of, read_csv
-from ._entry import BadSetting, Fault, MissingInput, UnknownName
 from ._reading import check_size, content, plain_array, reading, size_of, text_of
+from .contract import BadInput, BadSetting, MissingInput, UsageError, nearest
 
 _SUFFIXES = (*SUFFIXES, ".json", ".npz")
 # Suffix to what such a file is and how to mend one that is not; else it is a table.
@@ -24,8 +23,6 @@ _KINDS = {
     ".npz": ("NPZ file of plain arrays", "write it by numpy.savez"),
 }
 _TABLE = ("table", "save it as CSV in UTF-8")
-# Names that a message lists.
-_MOST_NAMED = 40
 
 
 def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any
 
     Raises:
         MissingInput: there is no such file.
-        Fault: not readable as what its suffix says, or too large.
+        BadInput: not readable as what its suffix says, or too large.
     """
     if "://" in str(path):
         raise MissingInput(f"nothing is downloaded here; save {path} as a file, and give that")
@@ -51,7 +48,7 @@ def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any
         if not path.exists():
             raise MissingInput(f"there is no file {path}; check the name")
         if suffix not in _SUFFIXES:
-            raise Fault(f"{path} is none of {', '.join(_SUFFIXES)}; convert it to one of these")
+            raise BadInput(f"{path} is none of {', '.join(_SUFFIXES)}; convert it to one of these")
         table = read_cells_of if as_written else read_csv
         return {".json": _read_json, ".npz": _read_npz}.get(suffix, table)(path)
 
@@ -66,9 +63,9 @@ def _read_json(path: Path) -> dict[str, Any]:
         )
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno} column {error.colno}"
-        raise Fault(f"broken JSON ({error.msg}), {where}; correct the file") from None
+        raise BadInput(f"broken JSON ({error.msg}), {where}; correct the file") from None
     if not isinstance(found, dict):
-        raise Fault(f'{path} is no JSON object; write it as {{"name": value, ...}}')
+        raise BadInput(f'{path} is no JSON object; write it as {{"name": value, ...}}')
     return {name: _plain_or_array(value, f"{name} in {path}") for name, value in found.items()}
 
 
@@ -88,7 +85,7 @@ def _named(pairs: Sequence[tuple[str, Any]], path: Path) -> dict[str, Any]:
 def _check_once(names: Sequence[str], path: Path) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise Fault(f"{path} has several values called {', '.join(twice):.80}; rename them")
+        raise BadInput(f"{path} has several values called {', '.join(twice):.80}; rename them")
 
 
 def _plain_or_array(value: Any, where: str) -> Any:
@@ -97,7 +94,7 @@ def _plain_or_array(value: Any, where: str) -> Any:
     if isinstance(value, (int, float)):
         return value
     if not isinstance(value, list):
-        raise Fault(f"{where} is {json.dumps(value)[:40]}; give a number or a list of numbers")
+        raise BadInput(f"{where} is {json.dumps(value)[:40]}; give a number or a list of numbers")
     _check_cells(_array_of(value, where, dtype=object), where)
     return _array_of(value, where)
 
@@ -106,7 +103,7 @@ def _array_of(value: list, where: str, dtype: Any = None) -> np.ndarray:
     try:
         return np.asarray(value, dtype)
     except ValueError:
-        raise Fault(f"the rows of {where} differ in length; make them equal") from None
+        raise BadInput(f"the rows of {where} differ in length; make them equal") from None
 
 
 def _check_cells(cells: np.ndarray, where: str) -> None:
@@ -117,7 +114,7 @@ def _check_cells(cells: np.ndarray, where: str) -> None:
     inner = next((cell for cell in cells.flat if isinstance(cell, dict)), None)
     if inner is not None:
         found = f"{where} holds an object ({json.dumps(inner):.40})"
-        raise Fault(f"{found}; give numbers or words, and each name its own list")
+        raise BadInput(f"{found}; give numbers or words, and each name its own list")
     longest = max((len(cell) for cell in cells.flat if isinstance(cell, str)), default=0)
     check_size(size_of(cells.shape, 4 * longest), where)
 
@@ -165,23 +162,23 @@ def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:
     """The one column that is meant: the only one of a file, or the one named `target`.
 
     Raises:
-        UnknownName: no file name. MissingInput: no such file. Fault: several columns and no
+        UsageError: no file name. MissingInput: no such file. BadInput: several columns and no
         target, or no such column.
     """
     if not isinstance(source, Mapping) and not Path(source).suffix:
-        raise UnknownName(f"there is no data set or file '{source}'; give {hint}")
+        raise UsageError(f"there is no data set or file '{source}'; give {hint}")
     columns = dict(source) if isinstance(source, Mapping) else read_columns(source)
     if target is None and len(columns) != 1:
-        raise Fault(
+        raise BadInput(
             f"{source} has {len(columns)} columns ({', '.join(columns)[:80]}); "
             "choose one with --target"
         )
     name = target if target is not None else next(iter(columns))
     if name not in columns:
-        raise Fault(f"{source} has no column '{name}'; {nearest(name, columns)}")
+        raise BadInput(f"{source} has no column '{name}'; {nearest(name, columns)}")
     values = np.atleast_1d(np.asarray(columns[name]))
     if values.ndim > 1:
-        raise Fault(f"{name} has shape {values.shape}; give one value per row")
+        raise BadInput(f"{name} has shape {values.shape}; give one value per row")
     return check_finite(name, values)
 
 
@@ -206,7 +203,7 @@ def check_finite(
         gaps: whether NaN may stand for what is missing.
 
     Raises:
-        Fault: naming the column and the first row at fault.
+        BadInput: naming the column and the first row at fault.
     """
     if values.dtype.kind in "iub":
         return values
@@ -217,7 +214,7 @@ def check_finite(
     if bad.any():
         row = int(np.argwhere(bad.reshape(values.shape))[0][0]) if values.ndim else 0
         found = values[row] if values.ndim <= 1 and values.ndim else "a value"
-        raise Fault(f"{name} is not finite in row {row + 1} ({found}); {mend}")
+        raise BadInput(f"{name} is not finite in row {row + 1} ({found}); {mend}")
     return values
 
 
@@ -225,7 +222,7 @@ def assignments(source: Any, *, keys: Sequence[str]) -> dict[str, Any]:
     """Numbers by name, from `y=1.5` (several separated by commas) or a file.
 
     Raises:
-        Fault: a name outside `keys`, or a value that is not one finite number.
+        BadInput: a name outside `keys`, or a value that is not one finite number.
     """
     import torch
 
@@ -238,7 +235,7 @@ def assignments(source: Any, *, keys: Sequence[str]) -> dict[str, Any]:
         values = read_columns(source)
     for name in values:
         if name not in keys:
-            raise Fault(f"'{name}' is no data of this model; {nearest(name, keys)}")
+            raise BadInput(f"'{name}' is no data of this model; {nearest(name, keys)}")
     return {name: torch.tensor(_one_number(name, value)) for name, value in values.items()}
 
 
@@ -246,25 +243,15 @@ def _one_number(name: str, value: Any) -> float:
     try:
         number = float(np.asarray(value, dtype=float).reshape(()))
     except (ValueError, TypeError, OverflowError):
-        raise Fault(f"{name} must be one number, it is {str(value)[:40]}; give one") from None
+        raise BadInput(f"{name} must be one number, it is {str(value)[:40]}; give one") from None
     if not np.isfinite(number):
-        raise Fault(f"{name} is {number}; give a finite number")
+        raise BadInput(f"{name} is {number}; give a finite number")
     return number
 
 
 def simulated_rng(data_seed: int) -> np.random.Generator:
     """The generator of simulated data: a function of `data_seed` and of nothing else."""
     return np.random.default_rng(np.random.SeedSequence(data_seed))
-
-
-def nearest(name: str, known: Mapping | Sequence[str]) -> str:
-    """`did you mean 'x'?` with the closest known name, or all of them, of many the first ones."""
-    words = [str(word) for word in known]
-    close = get_close_matches(name, words, n=1)
-    if close:
-        return f"did you mean '{close[0]}'?"
-    more = f", ... ({len(words)} in all)" if len(words) > _MOST_NAMED else ""
-    return f"known: {', '.join(words[:_MOST_NAMED]) or 'none'}{more}"
 
 
 def integers(name: str, text: str) -> list[int]:

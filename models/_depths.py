@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._entry import Data
 from ._figure import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, captioned, grid, panels, shown
 from ._images import Images, Steps
 from ._residual import RULES, SURENESS, WITHOUT_Q, Residual, Rule, Stop, halting, leave, signs
+from .contract import Data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

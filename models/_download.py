@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ._entry import Fault, MissingInput
+from .contract import BadInput, MissingInput
 
 _TIMEOUT = 20  # seconds without a word from the server
 
@@ -23,7 +23,7 @@ def contents(name: str, sha256: str, urls: Sequence[str]) -> bytes:
 
     Raises:
         MissingInput: it is not on disk and cannot be downloaded, or not read.
-        Fault: a file of that name has another content.
+        BadInput: a file of that name has another content.
     """
     places = [folder / name for folder in _folders()]
     for path in places:
@@ -59,7 +59,7 @@ def _checked(path: Path, sha256: str, url: str) -> bytes:
         raise MissingInput(f"cannot read {path} ({error.strerror}); allow it") from None
     other = hashlib.sha256(found).hexdigest()
     if other != sha256:
-        raise Fault(
+        raise BadInput(
             f"{path} has the sha256 {other}, not {sha256}; delete it, or put {url} in its place"
         )
     return found

@@ -21,10 +21,10 @@ from pyro.util import get_rng_state, set_rng_seed, set_rng_state
 
 from ._callable import as_function, signature
 from ._csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, split_names
-from ._data import check_finite, nearest, read_columns, said
-from ._entry import Data, Entry, Fault, MissingInput, data_keys, takes_any
+from ._data import check_finite, read_columns, said
 from ._fingerprint import is_users
 from ._trees import root_of, trees
+from .contract import BadInput, Data, Entry, MissingInput, data_keys, nearest, takes_any
 
 
 def load_file(name: str, dtype: str = "float64") -> Entry:
@@ -36,7 +36,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
 
     Raises:
         MissingInput: there is no such file.
-        Fault: a syntax error or another error on import, with file and line; no `model`.
+        BadInput: a syntax error or another error on import, with file and line; no `model`.
     """
     path = _existing(name, "model")
     _forget(sys.modules)
@@ -45,7 +45,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
         return module.ENTRY
     model = getattr(module, "model", None)
     if not callable(model):
-        raise Fault(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
+        raise BadInput(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
     guide = getattr(module, "guide", None)
     guides = {"own": guide} if callable(guide) else {}
     return entry_of(model, guides=guides)
@@ -61,16 +61,16 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
 
     Raises:
         MissingInput: there is no such file.
-        Fault: an error on import, with file and line; no `guide`, or one of other parameters.
+        BadInput: an error on import, with file and line; no `guide`, or one of other parameters.
     """
     path = _existing(name, "guide")
     guide = getattr(_import(path, dtype), "guide", None)
     if not callable(guide):
-        raise Fault(f"{path.name} defines no function `guide`, {path}; name your Pyro guide so")
+        raise BadInput(f"{path.name} defines no function `guide`, {path}; name your Pyro guide so")
     try:
         signature(guide).bind(**dict.fromkeys(keys))
     except TypeError as error:
-        raise Fault(
+        raise BadInput(
             f"the guide does not take the model's data keys ({error}), {path}; "
             f"write guide({', '.join(keys)})"
         ) from None
@@ -88,7 +88,7 @@ def entry_of(model: Callable, guides: dict[str, Callable] | None = None) -> Entr
     """The entry of a Pyro function (or what acts as one): its data are read by parameter name.
 
     Raises:
-        Fault: no data keys can be read from its parameters.
+        BadInput: no data keys can be read from its parameters.
     """
     data_keys(model)
     return Entry(model=model, data=_reader(model), guides=guides or {})
@@ -121,16 +121,16 @@ def _import(path: Path, dtype: str) -> ModuleType:
                 spec.loader.exec_module(module)
     except SyntaxError as error:
         where = f"{error.filename}, line {error.lineno}"
-        raise Fault(f"syntax error ({error.msg}), {where}; correct the file") from None
+        raise BadInput(f"syntax error ({error.msg}), {where}; correct the file") from None
     except (Exception, SystemExit) as error:
         first = str(error).partition("\n")[0]
         lines = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
         ]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
-        raise Fault(f"{type(error).__name__} ({first}), {where}; correct the file") from error
+        raise BadInput(f"{type(error).__name__} ({first}), {where}; correct the file") from error
     if module is None:
-        raise Fault(f"{path} is no Python file; give a file that ends in .py")
+        raise BadInput(f"{path} is no Python file; give a file that ends in .py")
     return module
 
 
@@ -262,7 +262,7 @@ def _columns_to_keys(
     values = {name: table[name] for name in keys if name in table}
     if target is not None:
         if target not in table:
-            raise Fault(f"there is no column '{target}'; {nearest(target, table)}")
+            raise BadInput(f"there is no column '{target}'; {nearest(target, table)}")
         values["y"] = table[target]
     if "x" not in keys or "x" in values:
         return values, []
@@ -274,20 +274,20 @@ def _columns_to_keys(
     for name in names:
         if name not in table:
             found = f"there is no column '{name}' (needed: {', '.join(names)}), {source}"
-            raise Fault(f"{found}; {nearest(name, table)}")
+            raise BadInput(f"{found}; {nearest(name, table)}")
         if not _is_numeric(table[name]):
             check_stray(name, cells_of(np.asarray(table[name])), source)
-            raise Fault(f"'{name}' is no column of numbers; make it numbers, or leave it out")
+            raise BadInput(f"'{name}' is no column of numbers; make it numbers, or leave it out")
     lengths = {np.shape(table[name])[:1] for name in names}
     if len(lengths) > 1:
-        raise Fault(f"the columns {', '.join(names)[:80]} differ in length; make them equal")
+        raise BadInput(f"the columns {', '.join(names)[:80]} differ in length; make them equal")
     if names:
         values["x"] = np.column_stack([table[name] for name in names])
     return values, names
 
 
 def _is_feature(name: str, values: Any, source: str) -> bool:
-    """Whether a column has numbers alone; a Fault where it has them but for a slip."""
+    """Whether a column has numbers alone; a BadInput where it has them but for a slip."""
     if not _is_numeric(values):
         check_stray(name, cells_of(np.asarray(values)), source)
     return _is_numeric(values)
@@ -301,9 +301,9 @@ def _check_names(values: Iterable[str], keys: Mapping[str, Any] | None, source: 
     """Refuse a name that is no data key; of `None` all names are."""
     for name in values if keys is not None else ():
         if not keys:
-            raise Fault(f"the model takes no data, '{name}' given ({source}); leave it out")
+            raise BadInput(f"the model takes no data, '{name}' given ({source}); leave it out")
         if name not in keys:
-            raise Fault(f"the model takes no '{name}' ({source}); {nearest(name, keys)}")
+            raise BadInput(f"the model takes no '{name}' ({source}); {nearest(name, keys)}")
 
 
 def as_tensor(name: str, value: Any, gaps: bool = False) -> Any:
@@ -315,7 +315,7 @@ def as_tensor(name: str, value: Any, gaps: bool = False) -> Any:
         gaps: whether values may be missing, and are then NaN.
 
     Raises:
-        Fault: not numbers, or not finite, naming key and row.
+        BadInput: not numbers, or not finite, naming key and row.
     """
     if isinstance(value, bool | int):
         return int(value)
@@ -324,7 +324,7 @@ def as_tensor(name: str, value: Any, gaps: bool = False) -> Any:
         return value
     array = value.numpy(force=True) if isinstance(value, torch.Tensor) else np.asarray(value)
     if array.size == 0:
-        raise Fault(f"{name} is empty, shape {array.shape}; give at least one row")
+        raise BadInput(f"{name} is empty, shape {array.shape}; give at least one row")
     if gaps and array.dtype.kind == "O":
         array = _filled(array)
     if array.dtype.kind not in "iufb":
@@ -357,7 +357,7 @@ def _must_be_numbers(name: str, array: np.ndarray) -> NoReturn:
     at = next((at for at in present if number(cells[at]) is None), 0)
     where = f" in row {at * len(array) // len(cells) + 1}" if array.ndim else ""
     mend = mend_of(cells[at], "give numbers")
-    raise Fault(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {mend}")
+    raise BadInput(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {mend}")
 
 
 def _wild_scales(tensors: dict[str, Any]) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ._entry import Data, Fault, data_keys
 from ._reading import plain_array
+from .contract import BadInput, Data, data_keys
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def given(model: Callable, source: Any) -> Any:
             or a Series as the column of the one key that the model needs.
 
     Raises:
-        Fault: something else, a column where the model needs several, or a ragged one.
+        BadInput: something else, a column where the model needs several, or a ragged one.
     """
     if source is None or isinstance(source, str | Path | Data):
         return source
@@ -38,7 +38,7 @@ def given(model: Callable, source: Any) -> Any:
     keys = [key for key, p in data_keys(model).items() if p.default is p.empty]
     if len(keys) == 1 and _is_column(source):
         return {keys[0]: _column(keys[0], source)}
-    raise Fault(_unclear(keys, source))
+    raise BadInput(_unclear(keys, source))
 
 
 def _is(name: str, source: Any) -> bool:
@@ -67,14 +67,14 @@ def _column(key: str, source: Any) -> np.ndarray:
     try:
         return np.asarray(_plain(key, source))
     except ValueError:
-        raise Fault(f"the rows of {key} differ in length; make them equal") from None
+        raise BadInput(f"the rows of {key} differ in length; make them equal") from None
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     names = [str(name) for name in frame.columns]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise Fault(f"several columns are called {', '.join(twice)}; rename them")
+        raise BadInput(f"several columns are called {', '.join(twice)}; rename them")
     return {name: _values(frame.iloc[:, i]) for i, name in enumerate(names)}
 
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 
-from ._data import nearest, read_columns, said, simulated_rng
+from ._data import read_columns, said, simulated_rng
 from ._download import contents
-from ._entry import BadSetting, Data, Fault, Rows, UnknownName
 from ._table import split_rows
 from ._tabular import tabular
+from .contract import BadInput, BadSetting, Data, Rows, UsageError, nearest
 
 _ANGLES = range(0, 181, 15)  # degrees
 _NOISES = (0.1, 0.2, 0.5)  # sd, where white is 1
@@ -148,9 +148,9 @@ def classified(
         data_seed: what alone decides all that is random here.
 
     Raises:
-        UnknownName: no such set, or nothing of that name outside. MissingInput: a set is not on
+        UsageError: no such set, or nothing of that name outside. MissingInput: a set is not on
         disk and cannot be downloaded. BadSetting: an option that the set cannot take.
-        Fault: more images than there are, images of another size, whatever is wrong with a table.
+        BadInput: more images than there are, or of another size; whatever is wrong with a table.
     """
     source = "digits" if source is None else source
     words = _words(outside, source)
@@ -247,7 +247,7 @@ def _chosen(total: int, n: int | None, name: str, data_seed: int) -> np.ndarray:
     if n is None:
         return np.arange(total)
     if not 1 <= n <= total:
-        raise Fault(f"n={n}, but {name} has {total} training images; give n from 1 to {total}")
+        raise BadInput(f"n={n}, but {name} has {total} training images; give n from 1 to {total}")
     return np.sort(generator(data_seed, "rows").permutation(total)[:n])
 
 
@@ -264,14 +264,14 @@ def _official(name: str, part: Literal["train", "t10k"]) -> tuple[np.ndarray, np
     """Images (m, side * side) and labels (m,) of a part of a set, whole numbers as in its files.
 
     Raises:
-        MissingInput: a file is not there and cannot be downloaded. Fault: it is another file.
+        MissingInput: a file is not there and cannot be downloaded. BadInput: it is another file.
     """
     kind = SETS[name]
     x = _idx(name, f"{part}-images-idx3-ubyte.gz")
     y = _idx(name, f"{part}-labels-idx1-ubyte.gz")
     if x.shape != (len(y), kind.side, kind.side) or y.ndim != 1:
         found = f"images {x.shape} and labels {y.shape}"
-        raise Fault(f"{found} do not fit, {name} {part}; put the original files in their place")
+        raise BadInput(f"{found} do not fit, {name} {part}; put the original files in their place")
     return x.reshape(len(x), -1), y
 
 
@@ -283,7 +283,7 @@ def _idx(name: str, file: str) -> np.ndarray:
     start = 4 + 4 * raw[3]
     sizes = [int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4)]
     if raw[:3] != b"\0\0\x08" or len(raw) != start + math.prod(sizes):
-        raise Fault(f"{name}/{file} is no array of bytes; put the original file in its place")
+        raise BadInput(f"{name}/{file} is no array of bytes; put the original file in its place")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)
 
 
@@ -296,23 +296,27 @@ def _new_images(new: Any, name: str) -> torch.Tensor:
         name: of the set.
 
     Raises:
-        Fault: no `x`, images of another size, pixels that are none.
+        BadInput: no `x`, images of another size, pixels that are none.
     """
     kind, where = SETS[name], said(new)
     columns = dict(new) if isinstance(new, Mapping) else read_columns(new)
     if "x" not in columns:
-        raise Fault(f"there is no 'x', {where}; give images, shape (m, {kind.side}, {kind.side})")
+        raise BadInput(
+            f"there is no 'x', {where}; give images, shape (m, {kind.side}, {kind.side})"
+        )
     x = np.asarray(columns["x"])
     shapes = (kind.side**2,), (kind.side, kind.side)
     if x.dtype.kind not in "iuf" or x.shape[1:] not in shapes or len(x) == 0:
         found = f"'x' has shape {x.shape} and type {x.dtype}"
-        raise Fault(f"{found}, {where}; give numbers (m, {kind.side}, {kind.side}) as {name} has")
+        raise BadInput(
+            f"{found}, {where}; give numbers (m, {kind.side}, {kind.side}) as {name} has"
+        )
     x = x.reshape(len(x), -1)
     wrong = ~((x >= 0) & (x <= kind.white))  # NaN is wrong too
     if wrong.any():
         row, pixel = np.argwhere(wrong)[0]
         found = f"pixel {pixel + 1} of row {row + 1} is {x[row, pixel]:g}"
-        raise Fault(f"{found}, {where}; {name} has 0 to {kind.white}, or 0 to 1 as fractions")
+        raise BadInput(f"{found}, {where}; {name} has 0 to {kind.white}, or 0 to 1 as fractions")
     if x.dtype.kind == "f" and x.max() <= 1:
         return torch.as_tensor(x.astype(kind.dtype))
     return _pixels(x, kind)
@@ -456,7 +460,7 @@ def _words(outside: str | None, source: Any) -> list[str]:
     for word in words:
         if word not in _OUTSIDE:
             known = nearest(word, _OUTSIDE)
-            raise UnknownName(f"nothing called '{word}' is known to look at outside; {known}")
+            raise UsageError(f"nothing called '{word}' is known to look at outside; {known}")
         _check_fits(word, source)
     return words
 
@@ -464,15 +468,15 @@ def _words(outside: str | None, source: Any) -> list[str]:
 def _check_fits(word: str, source: Any) -> None:
     kind = SETS.get(source) if isinstance(source, str) else None
     if word == "far" and source != "moons":
-        raise Fault(f"'far' is for moons, {said(source)} is none; give another word, or none")
+        raise BadInput(f"'far' is for moons, {said(source)} is none; give another word, or none")
     if kind is None and (source != "moons" or word != "far"):
         better = "'far'" if source == "moons" else "nothing"
-        raise Fault(f"'{word}' is for images, {said(source)} is none; give {better} as outside")
+        raise BadInput(f"'{word}' is for images, {said(source)} is none; give {better} as outside")
     if word == source:
-        raise Fault(f"{word} cannot be outside itself; name another set of images")
+        raise BadInput(f"{word} cannot be outside itself; name another set of images")
     if word in SETS and SETS[word].side != kind.side:
         sides = f"{word} has {SETS[word].side} pixels to a side, {source} has {kind.side}"
-        raise Fault(f"{sides}; name a set of the same size, 'rotate' or 'noise'")
+        raise BadInput(f"{sides}; name a set of the same size, 'rotate' or 'noise'")
 
 
 def _beside(data: Data, words: Sequence[str], data_seed: int) -> dict[str, dict[str, Any]]:

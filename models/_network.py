@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ._priors import LogUniform, ScaleMixture
 
 if TYPE_CHECKING:
-    from ._entry import Data
+    from .contract import Data
 
 Activation = Literal["tanh", "relu", "softplus"]
 Prior = Literal["normal", "laplace", "scale_mixture", "log_uniform"]

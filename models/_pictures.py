@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._data import nearest, read_columns, said
-from ._entry import BadSetting, Data, Fault, MissingInput, Redrawn, Rows, UnknownName
+from ._data import read_columns, said
 from ._images import SETS, Images, classified, generator
 from ._reading import check_size, content, reading, size_of
 from ._table import split_rows
+from .contract import BadInput, BadSetting, Data, MissingInput, Redrawn, Rows, UsageError, nearest
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
 # What such a file may hold: Pillow hands some other formats to programs of their own.
@@ -71,7 +71,7 @@ def pictures(
         data_seed: seed of splits, subsets, noise and binary pixels.
 
     Raises:
-        Fault: whatever is wrong with the images. BadSetting: an option that they cannot take.
+        BadInput: whatever is wrong with the images. BadSetting: an option that they cannot take.
     """
     source = "digits" if source is None else source
     whole = n if part == "train" else None
@@ -104,7 +104,7 @@ def _test_alone(data: Data, n: int | None) -> Data:
     """The first test images as the data."""
     count = len(data.test["x"])
     if n is not None and n > count:
-        raise Fault(f"n={n}, but there are {count} test images; give fewer")
+        raise BadInput(f"n={n}, but there are {count} test images; give fewer")
     shown: Pictures = data.scaling
     labels = None if shown.test_labels is None else shown.test_labels[:n]
     return replace(
@@ -193,13 +193,13 @@ def _own(source: Any, n: int | None, split: float | None, data_seed: int) -> Dat
     columns = _columns(source)
     x, y = _pixels(columns, said(source)), columns.get("y")
     if len(x) < 5:
-        raise Fault(f"{len(x)} images are too few, {said(source)}; give 5 or more")
+        raise BadInput(f"{len(x)} images are too few, {said(source)}; give 5 or more")
     names, codes = (None, None) if y is None else np.unique(np.asarray(y), return_inverse=True)
     if codes is not None and codes.shape != (len(x),):
-        raise Fault(f"{len(x)} images have labels of shape {codes.shape}, {said(source)}")
+        raise BadInput(f"{len(x)} images have labels of shape {codes.shape}, {said(source)}")
     rows = split_rows(len(x), 0.2 if split is None else split, data_seed)
     if n is not None and n > len(rows[0]):
-        raise Fault(f"n={n}, but {said(source)} has {len(rows[0])} training images; give fewer")
+        raise BadInput(f"n={n}, but {said(source)} has {len(rows[0])} training images; give fewer")
     rows = (rows[0][:n], rows[1])
     parts = []
     for part in rows:
@@ -220,7 +220,7 @@ def _own(source: Any, n: int | None, split: float | None, data_seed: int) -> Dat
 def _same_size(x: np.ndarray, old: np.ndarray, where: str) -> Tensor:
     if x.shape[1:] != old.shape[1:]:
         found, wanted = (f"{s[1]} x {s[2]}" for s in (x.shape, old.shape))
-        raise Fault(f"images of {found} pixels, {where}; the run's have {wanted}")
+        raise BadInput(f"images of {found} pixels, {where}; the run's have {wanted}")
     return torch.as_tensor(x.reshape(len(x), -1))
 
 
@@ -231,7 +231,7 @@ def _columns(source: Any) -> Mapping[str, Any]:
     if path.is_dir():
         return _folder(path)
     if isinstance(source, str) and not path.suffix and not path.exists():
-        raise UnknownName(f"there is no image set '{source}'; {nearest(source, SETS)}")
+        raise UsageError(f"there is no image set '{source}'; {nearest(source, SETS)}")
     return read_columns(path)
 
 
@@ -248,7 +248,7 @@ def _folder(path: Path) -> dict[str, Any]:
             images.append(_grey(file, len(files)))
         if images[-1].shape != images[0].shape:
             sizes = " and ".join(f"{i.shape[0]} x {i.shape[1]}" for i in (images[0], images[-1]))
-            raise Fault(f"{file} is of another size ({sizes} pixels); scale all to one size")
+            raise BadInput(f"{file} is of another size ({sizes} pixels); scale all to one size")
     found: dict[str, Any] = {"x": np.stack(images)}
     if all(file.parent != path for file in files):
         found["y"] = np.array([file.relative_to(path).parts[0] for file in files])
@@ -270,17 +270,19 @@ def _grey(file: Path, count: int) -> np.ndarray:
 def _pixels(columns: Mapping[str, Any], where: str) -> np.ndarray:
     """Images (m, height, width), grey from 0 to 1; whole numbers above 1 are of 255."""
     if "x" not in columns:
-        raise Fault(f"there is no 'x', {where}; give images, shape (m, height, width)")
+        raise BadInput(f"there is no 'x', {where}; give images, shape (m, height, width)")
     x = np.asarray(columns["x"])
     side = round(x.shape[1] ** 0.5) if x.ndim == 2 else 0
     if side and side**2 == x.shape[1]:
         x = x.reshape(len(x), side, side)
     if x.dtype.kind not in "biuf" or x.ndim != 3 or x.size == 0:
         found = f"'x' has shape {x.shape} and type {x.dtype}"
-        raise Fault(f"{found}, {where}; give numbers of shape (m, height, width)")
+        raise BadInput(f"{found}, {where}; give numbers of shape (m, height, width)")
     x = x.astype(np.float32)
     wrong = ~((x >= 0) & (x <= 255))  # NaN is wrong too
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
-        raise Fault(f"image {row + 1} has a pixel of {x[wrong][0]:g}, {where}; give 0 to 1 or 255")
+        raise BadInput(
+            f"image {row + 1} has a pixel of {x[wrong][0]:g}, {where}; give 0 to 1 or 255"
+        )
     return x / 255 if x.max() > 1 else x

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ._entry import Fault, MissingInput
+from .contract import BadInput, MissingInput
 
 # What the content of one file may take in memory, bytes.
 _MOST_BYTES = 4e9
@@ -23,7 +23,7 @@ _UNUSUAL = {("f", 2): np.float32, ("f", 12): np.float64, ("f", 16): np.float64}
 
 @contextmanager
 def reading(path: str | Path, what: str, mend: str) -> Iterator[None]:
-    """Whatever goes wrong while a file is read is a Fault with its name.
+    """Whatever goes wrong while a file is read is a BadInput with its name.
 
     Args:
         path: the file.
@@ -31,19 +31,19 @@ def reading(path: str | Path, what: str, mend: str) -> Iterator[None]:
         mend: what to do about a file that is not.
 
     Raises:
-        Fault: in the place of any exception; those that say more pass.
+        BadInput: in the place of any exception; those that say more pass.
     """
     try:
         yield
-    except Fault:
+    except BadInput:
         raise
     except MemoryError:
-        raise Fault(f"{path} does not fit into memory; give a part of it") from None
+        raise BadInput(f"{path} does not fit into memory; give a part of it") from None
     except Exception as error:  # dozens of kinds, by where the file is damaged
         why = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, RecursionError):
             why = "nested too deeply"
-        raise Fault(f"{path} is no readable {what} ({why:.120}); {mend}") from None
+        raise BadInput(f"{path} is no readable {what} ({why:.120}); {mend}") from None
 
 
 def content(path: Path) -> bytes:
@@ -51,19 +51,21 @@ def content(path: Path) -> bytes:
 
     Raises:
         MissingInput: there is no such file.
-        Fault: a folder, a pipe or a device, a file that must not be read, or one too large.
+        BadInput: a folder, a pipe or a device, a file that must not be read, or one too large.
     """
     try:
         with open(path, "rb", opener=_at_once) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise Fault(f"{path} is no regular file; save the data in a file, and give that")
+                raise BadInput(
+                    f"{path} is no regular file; save the data in a file, and give that"
+                )
             check_size(found.st_size, path)
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInput(f"there is no file {path}; check the name") from None
     except OSError as error:
-        raise Fault(f"cannot read {path} ({error.strerror or error}); check the file") from None
+        raise BadInput(f"cannot read {path} ({error.strerror or error}); check the file") from None
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -79,18 +81,18 @@ def text_of(path: Path, marks: str) -> str:
         marks: what cuts it into cells; of each, one kind at a time.
 
     Raises:
-        MissingInput: there is no such file. Fault: it is no text, or holds too many cells.
+        MissingInput: there is no such file. BadInput: it is no text, or holds too many cells.
     """
     raw = content(path)
     lines = max(raw.count(b"\n"), raw.count(b"\r"))
     cells = max(raw.count(mark.encode()) for mark in marks)
     check_size(_LETTER_BYTES * len(raw) + _LINE_BYTES * lines + _CELL_BYTES * cells, path)
     if b"\0" in raw:
-        raise Fault(f"{path} is no text (it holds NUL bytes); save it as text in UTF-8")
+        raise BadInput(f"{path} is no text (it holds NUL bytes); save it as text in UTF-8")
     try:
         return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
-        raise Fault(f"{path} is no text in UTF-8; save it as UTF-8") from None
+        raise BadInput(f"{path} is no text in UTF-8; save it as UTF-8") from None
 
 
 def check_size(size: float, where: str | Path) -> None:
@@ -101,11 +103,13 @@ def check_size(size: float, where: str | Path) -> None:
         where: what is read.
 
     Raises:
-        Fault: with the number of gigabytes.
+        BadInput: with the number of gigabytes.
     """
     if size > _MOST_BYTES:
         most = f"more than {_MOST_BYTES / 1e9:.0f}"
-        raise Fault(f"{where} would take {size / 1e9:.3g} GB of memory, {most}; give a part of it")
+        raise BadInput(
+            f"{where} would take {size / 1e9:.3g} GB of memory, {most}; give a part of it"
+        )
 
 
 def size_of(shape: tuple[int, ...], itemsize: int = 0) -> int:
@@ -120,11 +124,11 @@ def plain_array(values: np.ndarray, where: str) -> np.ndarray:
     """An array of numbers or words in this machine's byte order, at most double precision.
 
     Raises:
-        Fault: complex numbers, records, or raw bytes.
+        BadInput: complex numbers, records, or raw bytes.
     """
     if values.dtype.kind in "cV":
         kind = "complex numbers" if values.dtype.kind == "c" else f"records ({values.dtype})"
-        raise Fault(f"{where} holds {kind:.80}; give real numbers, an array for each name")
+        raise BadInput(f"{where} holds {kind:.80}; give real numbers, an array for each name")
     kind = _UNUSUAL.get((values.dtype.kind, values.dtype.itemsize))
     with np.errstate(over="ignore"):  # what becomes infinite is told with its row
         return values.astype(kind or values.dtype.newbyteorder("="), copy=False)

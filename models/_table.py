@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ._csv import cells_of, check_stray, mend_of, number, split_names
-from ._data import nearest, read_columns, simulated_rng
-from ._entry import BadSetting, Fault
+from ._data import read_columns, simulated_rng
+from .contract import BadInput, BadSetting, nearest
 
 _MAX_LEVELS, _MAX_CLASSES = 50, 100
 _DROP = "drop or fill the rows yourself"
@@ -68,7 +68,7 @@ def read_cells(source: str | Path) -> dict[str, Any]:
             matrix `x` and `y`).
 
     Raises:
-        MissingInput: there is no such file. Fault: it is not readable as a table.
+        MissingInput: there is no such file. BadInput: it is not readable as a table.
     """
     return read_columns(source, as_written=True)
 
@@ -93,8 +93,8 @@ def from_columns(
         source: where the columns came from, for messages.
 
     Raises:
-        Fault: an unknown name, missing or infinite values, a word in a column of numbers, a text
-            column with a level per row or over 50, a target that is no class or no number, no
+        BadInput: an unknown name, missing or infinite values, a word in a column of numbers, a
+            text column with a level per row or over 50, a target that is no class or no number, no
             rows, unequal lengths.
     """
     told = list(getattr(columns, "notes", ()))
@@ -114,7 +114,7 @@ def from_columns(
     x, names = _x(values, coding, source), _names(coding)
     y = _y(values, coding, source)
     if not names:
-        raise Fault(f"no feature takes two values, {source}; add a column that varies")
+        raise BadInput(f"no feature takes two values, {source}; add a column that varies")
     notes = told + _coding_notes(coding, y) + _feature_notes(x, names)
     if target is None and chosen.lower() not in ("y", "target"):
         notes.insert(0, f"the target is the last column, '{chosen}'")
@@ -130,7 +130,7 @@ def encode(
     """New rows, coded as the table was: x (n, k), and y (n,) if the target is among the columns.
 
     Raises:
-        Fault: a column is not there, a level or class is new, a value is missing or no number.
+        BadInput: a column is not there, a level or class is new, a value is missing or no number.
     """
     columns = _flat(columns)
     used = [*coding.columns, *([coding.target] if coding.target in columns else [])]
@@ -174,12 +174,12 @@ def split_rows(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]
         seed: what alone decides which rows these are.
 
     Raises:
-        BadSetting: a share outside (0, 1). Fault: fewer than two rows.
+        BadSetting: a share outside (0, 1). BadInput: fewer than two rows.
     """
     if not 0 < share < 1:
         raise BadSetting(f"the share of test rows is {share:g}; give one between 0 and 1")
     if n < 2:
-        raise Fault(f"{n} row cannot be split into training and test set; give two or more")
+        raise BadInput(f"{n} row cannot be split into training and test set; give two or more")
     size = min(max(round(share * n), 1), n - 1)
     order = simulated_rng(seed).permutation(n)
     return np.sort(order[size:]), np.sort(order[:size])
@@ -199,19 +199,19 @@ def _flat(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _check_known(name: str, columns: Mapping[str, np.ndarray], source: str) -> None:
     if name not in columns:
-        raise Fault(f"there is no column '{name}', {source}; {nearest(name, columns)}")
+        raise BadInput(f"there is no column '{name}', {source}; {nearest(name, columns)}")
 
 
 def _check_there(names: Sequence[str], columns: Mapping[str, Any], source: str) -> None:
     missing = [name for name in names if name not in columns]
     if missing:
         found = f"there is no column {', '.join(map(repr, missing[:3]))}, {source}"
-        raise Fault(f"{found}; add it: the run needs {_listed(names)}")
+        raise BadInput(f"{found}; add it: the run needs {_listed(names)}")
 
 
 def _target(columns: Mapping[str, np.ndarray], target: str | None, source: str) -> str:
     if not columns:
-        raise Fault(f"there are no columns, {source}; give features and a target")
+        raise BadInput(f"there are no columns, {source}; give features and a target")
     if target is not None:
         _check_known(target, columns, source)
         return target
@@ -228,11 +228,13 @@ def _features(
     for name in names:
         _check_known(name, columns, source)
     if target in names:
-        raise Fault(f"'{target}' is target and feature, {source}; choose another --target")
+        raise BadInput(f"'{target}' is target and feature, {source}; choose another --target")
     if not names:
-        raise Fault(f"there is no feature beside the target '{target}', {source}; add columns")
+        raise BadInput(f"there is no feature beside the target '{target}', {source}; add columns")
     if len(set(names)) < len(names):
-        raise Fault(f"a feature is named twice ({_listed(names)}); name each once in --features")
+        raise BadInput(
+            f"a feature is named twice ({_listed(names)}); name each once in --features"
+        )
     return tuple(names)
 
 
@@ -246,15 +248,15 @@ def _vectors(
         vector = value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
         if vector.ndim != 1 or vector.dtype.kind in "cmMSV":
             found = f"has shape {value.shape} and type {value.dtype}"
-            raise Fault(f"'{name}' {found}, {source}; give one number or word per row")
+            raise BadInput(f"'{name}' {found}, {source}; give one number or word per row")
         vectors[name] = vector
     first, n = names[0], len(vectors[names[0]])
     for name, vector in vectors.items():
         if len(vector) != n:
             found = f"'{first}' has {n} rows and '{name}' has {len(vector)}"
-            raise Fault(f"{found}, {source}; make them equal")
+            raise BadInput(f"{found}, {source}; make them equal")
     if n == 0:
-        raise Fault(f"the table has no rows, {source}; add some")
+        raise BadInput(f"the table has no rows, {source}; add some")
     return vectors
 
 
@@ -268,14 +270,14 @@ def _typed(values: np.ndarray) -> np.ndarray:
 
 
 def _check_values(columns: Mapping[str, np.ndarray], source: str, mend: str) -> None:
-    """No value is missing or infinite, or a Fault names the column and the first such row."""
+    """No value is missing or infinite, or a BadInput names the column and the first such row."""
     masks = {name: _not_finite(values) for name, values in columns.items()}
     total = sum(mask.sum() for mask in masks.values())
     for name, mask in masks.items():
         if mask.any():
             row = mask.argmax()
             state = "infinite" if columns[name][row] in (np.inf, -np.inf) else "missing"
-            raise Fault(
+            raise BadInput(
                 f"'{name}' is {state} in row {row + 1} ({mask.sum()} in this column, {total} in "
                 f"all), {source}; {mend}; the zoo never imputes"
             )
@@ -292,9 +294,9 @@ def _levels(name: str, cells: np.ndarray, source: str) -> tuple[str, ...]:
     row = next(row for row, cell in enumerate(cells) if number(cell) is None)
     found = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"
     if all(number(cell.replace(",", "")) is not None for cell in cells):
-        raise Fault(f"{found}, {source}; {mend_of(cells[row], 'make it numbers')}")
+        raise BadInput(f"{found}, {source}; {mend_of(cells[row], 'make it numbers')}")
     if len(levels) > _MAX_LEVELS or 1 < n == len(levels):
-        raise Fault(
+        raise BadInput(
             f"{found} with {len(levels)} levels in {n} rows, {source}; "
             "leave it out by --features, or make it numbers"
         )
@@ -308,12 +310,12 @@ def _classes(name: str, values: np.ndarray, source: str) -> tuple[str, ...]:
     else:
         for row in np.flatnonzero(values != np.floor(values)):
             found = f"the target '{name}' is {values[row]:g} in row {row + 1}, which is no class"
-            raise Fault(f"{found}, {source}; give whole numbers or words")
+            raise BadInput(f"{found}, {source}; give whole numbers or words")
         numbers = {int(value) for value in np.unique(values)}
         labels = [str(number) for number in sorted({0, 1} if numbers <= {0, 1} else numbers)]
     if len(labels) > _MAX_CLASSES:
         found = f"the target '{name}' has {len(labels)} classes, {source}"
-        raise Fault(f"{found}; {_MAX_CLASSES} are the most, choose another --target")
+        raise BadInput(f"{found}; {_MAX_CLASSES} are the most, choose another --target")
     return tuple(labels)
 
 
@@ -343,7 +345,7 @@ def _numbers(name: str, values: np.ndarray, source: str) -> np.ndarray:
         row = next(row for row, cell in enumerate(values) if number(cell) is None)
         found = f"'{name}' is text in row {row + 1} ({values[row]!r:.40}) where numbers are needed"
         mend = mend_of(values[row], "correct it or choose another column")
-        raise Fault(f"{found}, {source}; {mend}")
+        raise BadInput(f"{found}, {source}; {mend}")
     return values
 
 
@@ -356,7 +358,7 @@ def _codes(name: str, values: np.ndarray, known: Sequence[str], source: str) -> 
         code = place.get(label, place.get(_plain(label)))
         if code is None:
             found = f"'{name}' is {label!r:.40} in row {row + 1}, which the table never had"
-            raise Fault(f"{found}, {source}; known: {_listed(known)}")
+            raise BadInput(f"{found}, {source}; known: {_listed(known)}")
         codes[row] = code
     return codes
 

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ._data import nearest, said, simulated_rng
-from ._entry import Data, Rows, UnknownName
+from ._data import said, simulated_rng
 from ._table import (
     Scaling,
     Table,
@@ -21,6 +20,7 @@ from ._table import (
     scaling,
     split_rows,
 )
+from .contract import Data, Rows, UsageError, nearest
 
 
 def tabular(
@@ -106,7 +106,7 @@ def _table(
         )
     if not Path(source).suffix:
         known = nearest(str(source), builtin)
-        raise UnknownName(f"there is no data set '{source}'; {known}, or give a file")
+        raise UsageError(f"there is no data set '{source}'; {known}, or give a file")
     return read_table(source, target=target, features=features, classes=classes)
 
 

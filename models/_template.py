@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 from pathlib import Path
 
-from ._entry import BadSetting, CannotWrite
+from .contract import BadSetting, CannotWrite
 
 _MODEL = '''"""{title}: one line that says what it is.
 
@@ -34,7 +34,7 @@ import torch
 from scipy import stats
 
 from {package}_data import column, said
-from {package}_entry import Data, Entry, Exact, Rows
+from {package}contract import Data, Entry, Exact, Rows
 
 
 def model(y, *, scale: Annotated[float, "> 0"] = 10.0):

@@ -43,10 +43,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from ._data import integers
-from ._entry import Data, Entry
 from ._figure import RED, captioned, panels
 from ._images import Images, classified
 from ._network import Activation, Prior, bayesian, network, refuses, start
+from .contract import Data, Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

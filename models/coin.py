@@ -32,8 +32,8 @@ from pyro.distributions import constraints
 from scipy import special, stats
 
 from ._data import column, said, simulated_rng
-from ._entry import Data, Entry, Exact, Fault, Rows
 from ._figure import BLUE, captioned, panels
+from .contract import BadInput, Data, Entry, Exact, Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,7 +71,7 @@ def data(
         target: name of the column to take from a file of several.
 
     Raises:
-        Fault: a flip is neither heads nor tails.
+        BadInput: a flip is neither heads nor tails.
     """
     source = "HH" if source is None else source
     if isinstance(source, Path):
@@ -96,7 +96,7 @@ def _zeros_and_ones(values: np.ndarray) -> np.ndarray:
     for row, value in enumerate(values):
         flip = letters.get(str(value).strip().upper(), value)
         if flip not in (0, 1, "0", "1"):
-            raise Fault(
+            raise BadInput(
                 f"a coin flip is 0 or 1 (or H or T), row {row + 1} is {value}; correct the data"
             )
         flips[row] = float(flip)

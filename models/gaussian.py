@@ -31,7 +31,7 @@ import pyro.distributions as dist
 from scipy import stats
 
 from ._data import assignments, said
-from ._entry import Data, Entry, Exact, Fault
+from .contract import BadInput, Data, Entry, Exact
 
 
 def model(x, y, *, rho: Annotated[float, "> -1", "< 1"] = 0.9):
@@ -46,13 +46,13 @@ def data(source: Any = None) -> Data:
         source: `y=1.5`, `x=-0.3`, or a JSON file such as `{"y": 1.5}`; default nothing observed.
 
     Raises:
-        Fault: another name than x and y, both of them, or something that is no number.
+        BadInput: another name than x and y, both of them, or something that is no number.
     """
     if source is None:
         return Data(tensors={}, source="nothing observed")
     values = assignments(source, keys=("x", "y"))
     if len(values) == 2:
-        raise Fault(f"x and y are both given ({source}), nothing is left to infer; give one")
+        raise BadInput(f"x and y are both given ({source}), nothing is left to infer; give one")
     return Data(tensors=values, source=said(source))
 
 

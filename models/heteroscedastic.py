@@ -48,10 +48,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ._data import integers, simulated_rng
-from ._entry import BadSetting, Data, Entry
 from ._figure import BLUE, ORANGE, RED, SKY, captioned, panels
 from ._network import Activation, Prior, bayesian, network, refuses, start
 from ._tabular import tabular
+from .contract import BadSetting, Data, Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -34,10 +34,10 @@ import pyro.distributions as dist
 from pyro.distributions import constraints
 from scipy import optimize, special, stats
 
-from ._entry import Data, Entry, Exact, Fault
 from ._exact import Gridded
 from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
 from ._tabular import coefficients, simulated_features, tabular
+from .contract import BadInput, Data, Entry, Exact
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ def data(
         data_seed: seed of simulation and split.
 
     Raises:
-        Fault: whatever is wrong with the table; more than two classes.
+        BadInput: whatever is wrong with the table; more than two classes.
     """
 
     def simulate() -> tuple[dict[str, np.ndarray], str, str]:
@@ -114,7 +114,7 @@ def data(
     labels = [found.tensors["y"], *([found.test["y"]] if found.test is not None else [])]
     classes = 1 + max(int(np.asarray(y).max()) for y in labels)
     if classes > 2:
-        raise Fault(f"the target has {classes} classes, {found.source}; logistic takes two")
+        raise BadInput(f"the target has {classes} classes, {found.source}; logistic takes two")
     return found
 
 

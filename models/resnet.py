@@ -50,7 +50,6 @@ from torch import Tensor
 
 from . import _depths
 from ._depths import Trained
-from ._entry import Data, Entry
 from ._images import Images, classified
 from ._network import bayesian, one_class, start
 from ._residual import (
@@ -66,6 +65,7 @@ from ._residual import (
     once,
     signs,
 )
+from .contract import Data, Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -43,11 +43,11 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from ._data import integers
-from ._entry import BadSetting, Data, Entry, Fault, Redrawn, Rows
 from ._figure import grid, shown
 from ._images import generator
 from ._network import convolution, dense, start, tanh_layers
 from ._pictures import Binarise, Pictures, pictures
+from .contract import BadInput, BadSetting, Data, Entry, Redrawn, Rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,14 +79,16 @@ def partly_labelled(
         data_seed: seed of which labels are known, of splits, subsets and binary pixels.
 
     Raises:
-        Fault: whatever is wrong with the images. BadSetting: more labels than there are.
+        BadInput: whatever is wrong with the images. BadSetting: more labels than there are.
     """
     if binarise == "none":
         raise BadSetting("this model's pixels are binary; use binarise=dynamic, or static")
     found = pictures(source, n=n, split=split, binarise=binarise, data_seed=data_seed)
     shown: Pictures = found.scaling
     if shown.labels is None:
-        raise Fault(f"the images have no labels ({found.source}); add y, or name subfolders by it")
+        raise BadInput(
+            f"the images have no labels ({found.source}); add y, or name subfolders by it"
+        )
     y = torch.full((found.n,), -1)
     at = _balanced(shown.labels, labels, generator(data_seed, "labels"))
     y[at] = torch.as_tensor(shown.labels[at])

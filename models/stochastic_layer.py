@@ -49,10 +49,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from ._data import integers
-from ._entry import Data, Entry
 from ._figure import BLUE, GREY, RED, SKY, captioned, panels
 from ._images import classified
 from ._network import dense, tanh_layers
+from .contract import Data, Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

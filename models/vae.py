@@ -43,10 +43,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from ._data import integers
-from ._entry import Data, Entry, Fault
 from ._figure import grid, shown
 from ._network import dense, tanh_layers
 from ._pictures import Pictures, compressed, pictures
+from .contract import BadInput, Data, Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ class Flow(PyroModule):
         try:
             from zuko.flows import MAF
         except ImportError:
-            raise Fault('the guide flow needs zuko; pip install "bayeszoo[flows]"') from None
+            raise BadInput('the guide flow needs zuko; pip install "bayeszoo[flows]"') from None
         self.latent, self.hidden = latent, hidden
         context = integers("hidden", hidden)[-1]
         made = MAF(latent, context, transforms=4, passes=2, hidden_features=(64, 64))

@@ -10,9 +10,9 @@ import torch
 from conftest import problem_from
 from test_by_row import X, coded, log_evidence, shared_scale
 
-from inference._problem import Refused
 from inference.annealed import annealed, temperatures_of
 from inference.program import Program
+from models.contract import Refused
 
 
 def test_evidence_of_rows_against_the_closed_form():

@@ -11,7 +11,7 @@ import torch
 
 import zoo
 from inference.arguments import recordable
-from inference.settings import UsageError
+from models.contract import UsageError
 
 COIN = {"method": "exact", "draws": 50}
 

@@ -9,10 +9,11 @@ from conftest import QUIET, problem_from, regression
 from scipy import signal
 
 from inference import ascent
-from inference._problem import Context, Fault, Refused
+from inference._problem import Context
 from inference.ascent import Adam, Ascent, batches, drifting, rising
 from inference.callbacks import Callback
 from inference.state import State
+from models.contract import Fault, Refused
 
 NO_BATCHES = iter(lambda: [], None)
 

@@ -19,9 +19,10 @@ from torch import nn
 
 import models
 from inference import batching, svi
-from inference._problem import Guide, Refused
+from inference._problem import Guide
 from inference.prepare import problem_of
 from inference.program import Batch, Program
+from models.contract import Refused
 
 N = 24
 _DRAWN = torch.Generator().manual_seed(0)

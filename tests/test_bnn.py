@@ -11,10 +11,9 @@ from scipy import special, stats
 import inference
 import models
 import zoo
-from inference._problem import Refused
 from inference.program import Program
 from models import bnn
-from models._entry import BadSetting
+from models.contract import BadSetting, Refused
 
 MOONS = {"model": "bnn", "data": "moons", "hidden": "8"}
 SHORT = {"steps": 10, "draws": 5}

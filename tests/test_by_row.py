@@ -13,9 +13,8 @@ from conftest import QUIET, problem_from
 from scipy import stats
 
 from inference import by_row, svi
-from inference._problem import Refused
 from inference.program import Batch, Program
-from inference.settings import BadSetting
+from models.contract import BadSetting, Refused
 
 X = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.7, 0.1]], dtype=torch.float64)
 

@@ -16,8 +16,8 @@ from scipy import special, stats
 import models
 import zoo
 from inference import calibration, simulated
-from inference._problem import Fault, Fit, Refused
-from inference.settings import UsageError
+from inference._problem import Fit
+from models.contract import Fault, Refused, UsageError
 
 RHO = 0.9
 

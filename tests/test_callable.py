@@ -20,7 +20,7 @@ from torch import nn
 from inference import machine
 from models import _callable
 from models._callable import Model, as_function, heart, signature
-from models._entry import Fault, data_keys, takes_any
+from models.contract import BadInput, data_keys, takes_any
 
 
 def plain(x, y=None, *, scale=1.0):
@@ -91,8 +91,8 @@ def test_a_function_and_a_class_stay_what_they_are():
     assert as_function(plain) is plain and as_function(Net) is Net
     assert as_function(Net(), whole=True).__class__ is Net
     assert list(data_keys(Net)) == ["x", "y"] and heart(Net) is Net.forward
-    for bad in (int, Fault):
-        with pytest.raises((Fault, ValueError)):
+    for bad in (int, BadInput):
+        with pytest.raises((BadInput, ValueError)):
             signature(bad)
 
 
@@ -115,12 +115,14 @@ def test_keyword_only_parameters_without_a_default_are_data():
 
 
 def test_parameters_without_a_name_are_told():
-    with pytest.raises(Fault, match=r"takes \*rows, .*test_callable.py, line \d+, and data come"):
+    with pytest.raises(
+        BadInput, match=r"takes \*rows, .*test_callable.py, line \d+, and data come"
+    ):
         data_keys(lambda *rows: rows)
     assert data_keys(lambda *a, **k: 0) == {} and takes_any(lambda x, **k: 0)
-    with pytest.raises(Fault, match="parameters of the model are not known"):
+    with pytest.raises(BadInput, match="parameters of the model are not known"):
         data_keys(getattr)
-    with pytest.raises(Fault, match=r"it makes objects of Net, and is none: call it"):
+    with pytest.raises(BadInput, match=r"it makes objects of Net, and is none: call it"):
         data_keys(partial(Net, width=3))
 
 

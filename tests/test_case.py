@@ -9,7 +9,8 @@ import torch
 from conftest import Y, regression
 
 from inference._case import DRAWS, Case, _invalid, from_error, listed
-from inference._problem import Problem, Refused
+from inference._problem import Problem
+from models.contract import Refused
 
 
 def case_of(model, **tensors) -> Case:

@@ -14,8 +14,8 @@ from scipy import optimize, stats
 from scipy.special import logsumexp
 
 from inference import point
-from inference._problem import Refused
 from inference.laplace import laplace
+from models.contract import Refused
 
 RNG = np.random.default_rng(3)
 

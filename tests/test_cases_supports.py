@@ -24,10 +24,10 @@ from torch.distributions import transforms
 
 import zoo
 from inference import svi as module
-from inference._problem import Fault, Refused
 from inference.laplace import laplace
 from inference.program import Program, over_draws, run
 from inference.svi import svi
+from models.contract import Fault, Refused
 
 FEW = {"steps": 60, "draws": 20}
 

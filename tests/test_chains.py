@@ -16,9 +16,9 @@ from conftest import HOUSE, QUIET, problem_of
 
 import zoo
 from inference import chains
-from inference._problem import Fault
 from inference.chains import CHAIN, FIT, seeded, spawn
 from inference.nuts import nuts
+from models.contract import Fault
 
 
 def draw(*key):

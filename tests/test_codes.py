@@ -16,7 +16,7 @@ from test_by_row import X, coded, encoder
 
 import zoo
 from inference import codes
-from inference._problem import Refused
+from models.contract import Refused
 
 
 def test_means_and_sds_of_codes():

@@ -10,8 +10,8 @@ from scipy import integrate, stats
 
 import models
 import zoo
-from inference._problem import Refused
 from models import coin
+from models.contract import Refused
 
 
 @pytest.mark.parametrize("flips", ["HH", "HTT", "T", "HTHTHHHT"])
@@ -120,7 +120,7 @@ def test_simulated_flips_depend_on_the_data_seed_alone():
 @pytest.mark.parametrize("flips", [[1, 0, 2], [0.5, 1, 1], ["H", "X", "T"]])
 def test_what_is_no_flip_is_named_with_its_row(tmp_path, flips):
     (tmp_path / "x.json").write_text(json.dumps({"x": flips}))
-    with pytest.raises(models.Fault, match=r"row \d is (2|0.5|X)"):
+    with pytest.raises(models.BadInput, match=r"row \d is (2|0.5|X)"):
         coin.data(str(tmp_path / "x.json"))
 
 

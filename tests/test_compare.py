@@ -11,10 +11,8 @@ from scipy import stats
 
 import zoo
 from inference import compare, terminal
-from inference._problem import Refused
 from inference.compare import Row
-from inference.settings import UsageError
-from models._entry import Exact
+from models.contract import Exact, Refused, UsageError
 
 DATA = {"source": "rows", "n": 3, "sha256": "a" * 64}
 

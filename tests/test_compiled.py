@@ -15,8 +15,8 @@ import pytest
 from conftest import HOUSE
 
 from inference import _native, compiled
-from inference._problem import Refused
 from inference.compiled import checked, from_cache, torch_works_in
+from models.contract import Refused
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
 needs_posix = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")

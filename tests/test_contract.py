@@ -15,9 +15,9 @@ import inference
 import models
 import zoo
 from inference import guides, svi
-from inference._problem import Refused
 from inference.program import Program, over_draws, run, value_and_grad
-from inference.settings import BadSetting, declared
+from inference.settings import declared
+from models.contract import BadSetting, Refused
 
 SHORT = {
     "nuts": {"chains": 1, "draws": 5, "warmup": 10},

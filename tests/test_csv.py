@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models import _csv
-from models._entry import Fault
+from models.contract import BadInput
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_rows_that_bear_a_name_are_read_without_it(tmp_path, kind):
 def test_rows_of_other_lengths_are_told_with_what_to_do(tmp_path, text, message):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(BadInput, match=message):
         _csv.read_csv(path)
 
 
@@ -84,10 +84,10 @@ NUMBERS = [str(i) for i in range(9)]
 
 def test_a_word_in_a_column_of_numbers_is_a_slip():
     with pytest.raises(
-        Fault, match=r"'age' is text in row 10 \('3O'\), 9 others are numbers, t.csv"
+        BadInput, match=r"'age' is text in row 10 \('3O'\), 9 others are numbers, t.csv"
     ):
         _csv.check_stray("age", [*NUMBERS, "3O"], "t.csv")
-    with pytest.raises(Fault, match=r"row 12 \('x'\), 18 others"):
+    with pytest.raises(BadInput, match=r"row 12 \('x'\), 18 others"):
         _csv.check_stray("age", [*NUMBERS, None, None, "x", *NUMBERS, "y"], "t.csv")
 
 
@@ -200,7 +200,7 @@ def test_numbers_alone_are_read_as_any_file_is(tmp_path, monkeypatch):
         monkeypatch.setattr(_csv, "_LARGE", 10**9)
         try:
             general = _csv.read_csv(path)
-        except Fault:
+        except BadInput:
             general = None
         monkeypatch.setattr(_csv, "_LARGE", 0)
         found = _csv._numbers_alone(path)

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from conftest import problem_from, problem_of
 
 from inference import curvature
-from inference._problem import Refused
 from inference.curvature import gauss_newton, prior_precision
 from inference.program import Program
+from models.contract import Refused
 
 RNG = np.random.default_rng(0)
 N = 7

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import _data
-from models._entry import Fault, MissingInput
+from models.contract import BadInput, MissingInput
 
 
 def test_the_three_formats_give_the_same_columns(tmp_path):
@@ -43,7 +43,7 @@ def test_a_csv_without_header_and_plain_numbers_in_json(tmp_path):
 )
 def test_broken_files_are_named(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(BadInput, match=message):
         _data.read_columns(tmp_path / name)
 
 
@@ -59,13 +59,13 @@ def test_a_damaged_archive_is_told_wherever_it_is_damaged(write, tmp_path):
         path.write_bytes(content if rng.random() < 0.7 else content[: rng.integers(len(content))])
         try:
             _data.read_columns(path)  # a flipped date of the archive does no harm
-        except Fault as fault:
+        except BadInput as fault:
             assert "no readable NPZ" in str(fault) and "\n" not in str(fault)
 
 
 def test_a_pickle_in_an_npz_is_not_run(tmp_path):
     np.savez(tmp_path / "d.npz", a=np.array([{"planted": 1}], dtype=object))
-    with pytest.raises(Fault, match="plain arrays"):
+    with pytest.raises(BadInput, match="plain arrays"):
         _data.read_columns(tmp_path / "d.npz")
 
 
@@ -76,25 +76,25 @@ def test_missing_files_and_columns(tmp_path):
         _data.read_columns("https://a.org/x.csv")
     (tmp_path / "d.csv").write_text("flip,day\n1,0\n")
     path = str(tmp_path / "d.csv")
-    with pytest.raises(Fault, match=r"2 columns.*--target"):
+    with pytest.raises(BadInput, match=r"2 columns.*--target"):
         _data.column(path, hint="")
-    with pytest.raises(Fault, match="did you mean 'flip'"):
+    with pytest.raises(BadInput, match="did you mean 'flip'"):
         _data.column(path, "flop", hint="")
     assert _data.column(path, "flip", hint="").tolist() == [1]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_named_with_their_row(bad):
-    with pytest.raises(Fault, match=r"speed is not finite in row 2 \(.*never imputes"):
+    with pytest.raises(BadInput, match=r"speed is not finite in row 2 \(.*never imputes"):
         _data.check_finite("speed", np.array([1.0, bad, bad]))
     assert _data.check_finite("speed", np.array([1, 2])).tolist() == [1, 2]
 
 
 def test_assignments():
     assert _data.assignments("y=1.5", keys=("x", "y"))["y"].item() == 1.5
-    with pytest.raises(Fault, match="did you mean 'y'"):
+    with pytest.raises(BadInput, match="did you mean 'y'"):
         _data.assignments("yy=1", keys=("x", "y"))
-    with pytest.raises(Fault, match="must be one number"):
+    with pytest.raises(BadInput, match="must be one number"):
         _data.assignments("y=much", keys=("x", "y"))
 
 

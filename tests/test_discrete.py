@@ -14,8 +14,8 @@ from pyro.infer import config_enumerate
 from scipy import special, stats
 
 from inference import discrete
-from inference._problem import Refused
 from inference.program import Program, over_draws
+from models.contract import Refused
 
 Y = torch.tensor([-1.2, 0.3, 4.0, 3.1], dtype=torch.float64)
 LOCS = np.array([-1.0, 3.0])

@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from models import _download
-from models._entry import Fault, MissingInput
+from models.contract import BadInput, MissingInput
 
 CONTENT = b"seven\n"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -85,7 +85,7 @@ def test_another_content_on_disk_is_never_taken_nor_replaced(own, tmp_path, monk
     path = tmp_path / "own" / NAME if own else cache
     monkeypatch.setenv("ZOO_DATA", str(tmp_path / "own"))
     write(path, b"other")
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(BadInput) as caught:
         _download.contents(NAME, SHA256, ["https://here/labels.gz"])
     other, said = hashlib.sha256(b"other").hexdigest(), str(caught.value)
     assert said == (

@@ -11,7 +11,7 @@ from conftest import QUIET, problem_from
 from pyro.distributions import constraints
 
 from inference import point
-from inference._problem import Refused
+from models.contract import Refused
 
 FLAT = dist.ImproperUniform(constraints.real, (), ())
 FIVE = np.array([0.3, 1.1, 1.6, 2.9, 7.0])

@@ -2,7 +2,7 @@
 
 import torch
 
-from models._entry import Data, Entry, Rows, data_keys
+from models.contract import Data, Entry, Rows, data_keys
 
 
 def data(**tensors):

@@ -15,7 +15,7 @@ from test_by_row import X, coded, encoder, log_evidence, shared_scale
 
 import zoo
 from inference import evidence
-from inference._problem import Refused
+from models.contract import Refused
 
 
 def problem(model=coded):

@@ -5,8 +5,8 @@ import pytest
 from conftest import QUIET, problem_of
 from scipy import stats
 
-from inference._problem import Refused
 from inference.exact import exact
+from models.contract import Refused
 
 
 def test_draws_are_those_of_the_closed_form():

@@ -12,8 +12,7 @@ from conftest import Y, regression
 
 import zoo
 from inference import execute
-from inference._problem import Refused
-from inference.settings import UsageError
+from models.contract import Refused, UsageError
 
 
 def silent(y):

@@ -27,9 +27,8 @@ from spoils import MARKER, SPOILS, settled
 
 import zoo
 from inference import store
-from inference._problem import Refused
 from inference.callbacks import last_step
-from inference.settings import BadSetting, UsageError
+from models.contract import BadSetting, Refused, UsageError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HOW = ["here", pytest.param("run", marks=pytest.mark.slow)]

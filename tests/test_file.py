@@ -37,7 +37,7 @@ def test_columns_of_a_csv_by_name_or_as_x_and_y(tmp_path):
     np.testing.assert_array_equal(tensors["x"], [[1, 2.5], [2, 3.5]])
     chosen = read(path, target="speed", features="weight").tensors
     assert chosen["x"].tolist() == [[2.5], [3.5]]
-    with pytest.raises(models.Fault, match="did you mean 'speed'"):
+    with pytest.raises(models.BadInput, match="did you mean 'speed'"):
         read(path, target="sped")
     path.write_text("x,y\n1,2\n3,4\n")
     assert read(path).tensors["x"].tolist() == [1, 3]
@@ -48,17 +48,17 @@ def test_a_mapping_with_a_target_or_features_is_a_table():
     data = read(table, target="speed")
     np.testing.assert_array_equal(data.tensors["x"], [[1, 2.5], [2, 3.5]])
     np.testing.assert_array_equal(data.new_rows(table)["x"], data.tensors["x"])
-    with pytest.raises(models.Fault, match=r"'age' \(needed: age, a, b\), given in Python"):
+    with pytest.raises(models.BadInput, match=r"'age' \(needed: age, a, b\), given in Python"):
         data.new_rows({"a, b": [1.0], "other": [2.0]})
     assert data.new_rows({"x": [[5, 6]]})["x"].tolist() == [[5, 6]]
     assert read(table, target="speed", features='"a, b"').tensors["x"].tolist() == [[2.5], [3.5]]
-    with pytest.raises(models.Fault, match="differ in length"):
+    with pytest.raises(models.BadInput, match="differ in length"):
         read({**table, "age": [1]}, target="speed")
 
 
 def test_a_column_of_numbers_is_not_left_out_for_a_slip():
     table = {"age": [*map(str, range(40, 59)), "3O"], "size": np.arange(20.0), "y": np.arange(20)}
-    with pytest.raises(models.Fault, match=r"'age' is text in row 20 .*19 others are numbers"):
+    with pytest.raises(models.BadInput, match=r"'age' is text in row 20 .*19 others are numbers"):
         read(table, target="y")
     assert read(table, target="y", features="size").tensors["x"].shape == (20, 1)
 
@@ -82,29 +82,33 @@ def test_a_column_of_numbers_is_not_left_out_for_a_slip():
     ],
 )
 def test_values_that_cannot_be_data(values, message):
-    with pytest.raises(models.Fault, match=message):
+    with pytest.raises(models.BadInput, match=message):
         read(values)
 
 
 def test_the_words_for_an_unknown_name_are_never_empty():
-    with pytest.raises(models.Fault, match=r"takes no data, 'y' given \(given in Python\); leave"):
+    with pytest.raises(
+        models.BadInput, match=r"takes no data, 'y' given \(given in Python\); leave"
+    ):
         _file.entry_of(lambda *, scale=1.0: None).data({"y": [1.0]})
-    with pytest.raises(models.Fault, match=r"takes no 'z' .*; known: x, y, n"):
+    with pytest.raises(models.BadInput, match=r"takes no 'z' .*; known: x, y, n"):
         read({"z": [1.0]})
-    with pytest.raises(models.Fault, match="there is no column 'w'; known: none"):
+    with pytest.raises(models.BadInput, match="there is no column 'w'; known: none"):
         read({}, target="w")
 
 
 def test_missing_values_are_let_through_where_the_model_asks_for_them():
     given = {"x": [[1, None], [3, 4]], "y": [1.5, float("nan")]}
-    with pytest.raises(models.Fault, match=r"x is not finite in row 1 .*say --set missing=model"):
+    with pytest.raises(
+        models.BadInput, match=r"x is not finite in row 1 .*say --set missing=model"
+    ):
         read(given)
     data = read(given, missing="model")
     assert data.tensors["x"].dtype == torch.float64
     assert data.tensors["x"].isnan().tolist() == [[False, True], [False, False]]
     assert data.notes[1].startswith("1 of 2 values of y are NaN") and len(data.notes) == 2
     assert data.new_rows({"y": [None, 1.0]})["y"].isnan().tolist() == [True, False]
-    with pytest.raises(models.Fault, match="n is not finite"):
+    with pytest.raises(models.BadInput, match="n is not finite"):
         read({"n": float("inf")}, missing="model")
 
 
@@ -143,7 +147,7 @@ def test_a_wild_scale_is_noted():
 @pytest.mark.parametrize("text", ["raise SystemExit(0)", "raise ValueError('two\\nlines')", "\0"])
 def test_what_a_file_raises_is_told_in_one_line(text, tmp_path):
     (tmp_path / "m.py").write_text(text)
-    with pytest.raises(models.Fault, match="correct the file") as caught:
+    with pytest.raises(models.BadInput, match="correct the file") as caught:
         models.load(str(tmp_path / "m.py"))
     assert "\n" not in str(caught.value)
 

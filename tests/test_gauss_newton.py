@@ -15,11 +15,10 @@ from scipy import stats
 
 import zoo
 from inference import scores
-from inference._problem import Refused
 from inference.gauss_newton import Gaussian, gaussian
 from inference.laplace import laplace
 from inference.program import Program
-from inference.settings import BadSetting
+from models.contract import BadSetting, Refused
 
 RNG = np.random.default_rng(0)
 N, SIGMA = 25, 0.5

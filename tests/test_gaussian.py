@@ -8,8 +8,8 @@ from scipy import stats
 
 import models
 import zoo
-from inference._problem import Refused
 from models import gaussian
+from models.contract import Refused
 
 GAP = -0.5 * np.log(1 - 0.9**2)  # 0.8304 nats between evidence and the mean-field ELBO
 
@@ -79,5 +79,5 @@ def test_mle_is_refused_without_a_likelihood(source, reason):
 
 @pytest.mark.parametrize("source", ["z=1", "y=", "y=nan", "x=1,y=2", "y=1;2"])
 def test_other_data_are_named(source):
-    with pytest.raises(models.Fault):
+    with pytest.raises(models.BadInput):
         gaussian.data(source)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import zoo
-from models._entry import Fault
 from models._given import given
+from models.contract import BadInput
 
 FRAME = pd.DataFrame(
     {
@@ -103,14 +103,14 @@ def test_types_of_pandas_become_plain_ones():
     ],
 )
 def test_what_cannot_be_told_apart_is_refused_in_one_line(model, source, message):
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(BadInput) as caught:
         given(model, source)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.exit_code == 65
 
 
 def test_columns_that_stand_side_by_side_are_no_flips():
-    with pytest.raises(Fault, match=r"x has shape \(2, 2\); give one value per row"):
+    with pytest.raises(BadInput, match=r"x has shape \(2, 2\); give one value per row"):
         zoo.run("coin", data=(np.ones(2), np.zeros(2)))
 
 

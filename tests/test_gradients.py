@@ -8,9 +8,8 @@ from conftest import QUIET, problem_of
 
 import zoo
 from inference import gradients
-from inference._problem import Refused
-from inference.settings import UsageError
 from inference.svi import Pace
+from models.contract import Refused, UsageError
 
 PACE = Pace(steps=300, batch_size=50, lr=1e-2, schedule="linear")
 

@@ -17,9 +17,9 @@ from conftest import problem_from, problem_of
 
 import models
 from inference import graph
-from inference._problem import Refused
 from inference.graph import Graphs, compiled, record
 from inference.program import Program
+from models.contract import Refused
 
 U = torch.tensor([0.3, -0.7, 1.1])
 

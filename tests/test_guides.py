@@ -16,10 +16,9 @@ from pyro.distributions import constraints
 import inference
 import zoo
 from inference import guides, machine, svi
-from inference._problem import Fault, Refused
 from inference.graph import Recorded
 from inference.program import Program, over_draws, run
-from inference.settings import BadSetting
+from models.contract import BadSetting, Fault, Refused
 
 D = 3
 
@@ -315,7 +314,7 @@ def test_a_guides_argument_is_in_the_name_of_the_folder_without_its_colon(tmp_pa
 def test_files_that_are_no_guide(tmp_path, content, message):
     path = tmp_path / "mine.py"
     path.write_text(content)
-    with pytest.raises((zoo.models.Fault, Fault), match=message) as caught:
+    with pytest.raises((zoo.models.BadInput, Fault), match=message) as caught:
         zoo.run("coin", guide=path)
     assert caught.value.exit_code == 65
     assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from inference import prepare, scores
 from inference._problem import Fit
 from inference.program import Program, over_draws
 from models import heteroscedastic
-from models._entry import BadSetting
+from models.contract import BadSetting
 
 OPTIONS = {"hidden": "3", "activation": "tanh", "prior": "normal", "prior_scale": 2.0}
 OPTIONS["sigma_min"] = 1e-3

@@ -15,8 +15,8 @@ import torch
 from conftest import HOUSE
 
 from models import _download, _images
-from models._entry import BadSetting, Fault, MissingInput, UnknownName
 from models._images import classified
+from models.contract import BadInput, BadSetting, MissingInput, UsageError
 
 TABLE = {
     "x": np.arange(40.0).reshape(20, 2) ** 1.1,
@@ -118,7 +118,7 @@ def test_fewer_images_are_among_more_and_the_test_set_stays():
 
 @pytest.mark.parametrize("n", [0, 1438])
 def test_images_that_are_not_there_cannot_be_chosen(n):
-    with pytest.raises(Fault, match=f"n={n}, but digits has 1437 training images") as caught:
+    with pytest.raises(BadInput, match=f"n={n}, but digits has 1437 training images") as caught:
         classified(n=n)
     assert caught.value.exit_code == 65
 
@@ -153,7 +153,7 @@ def test_the_real_sets(name):
 def test_a_damaged_file_of_a_set_is_told(tiny):
     path = tiny / "mnist" / "t10k-labels-idx1-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(Fault, match=f"^{path} has the sha256") as caught:
+    with pytest.raises(BadInput, match=f"^{path} has the sha256") as caught:
         classified("mnist")
     assert caught.value.exit_code == 65
 
@@ -169,7 +169,7 @@ def test_a_damaged_file_of_a_set_is_told(tiny):
 def test_a_file_of_another_make_is_told(content, message, tiny, monkeypatch):
     planted = plant(tiny, "mnist", {"t10k-labels-idx1-ubyte.gz": content})
     monkeypatch.setattr(_images, "SETS", {**_images.SETS, "mnist": planted})
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(BadInput, match=message):
         classified("mnist")
 
 
@@ -291,15 +291,15 @@ def test_another_set_is_looked_at_without_its_labels(tiny):
 @pytest.mark.parametrize(
     ("source", "options", "kind", "message"),
     [
-        ("mnits", {}, UnknownName, "no data set 'mnits'; did you mean 'mnist'"),
-        ("digits", {"outside": "rotates"}, UnknownName, "'rotates' .*did you mean 'rotate'"),
-        ("digits", {"outside": "mnist"}, Fault, "mnist has 28 pixels to a side, digits has 8"),
-        ("mnist", {"outside": "mnist"}, Fault, "mnist cannot be outside itself"),
-        ("digits", {"outside": "far"}, Fault, "'far' is for moons, digits is none"),
-        ("moons", {"outside": "far,noise"}, Fault, "'noise' is for images, moons is none"),
-        (TABLE, {"outside": "far"}, Fault, "'far' is for moons, .*given in Python is none"),
-        (TABLE, {"outside": "noise"}, Fault, "given in Python is none; give nothing"),
-        ("mnits", {"n": 5}, UnknownName, "no data set 'mnits'; did you mean 'mnist'"),
+        ("mnits", {}, UsageError, "no data set 'mnits'; did you mean 'mnist'"),
+        ("digits", {"outside": "rotates"}, UsageError, "'rotates' .*did you mean 'rotate'"),
+        ("digits", {"outside": "mnist"}, BadInput, "mnist has 28 pixels to a side, digits has 8"),
+        ("mnist", {"outside": "mnist"}, BadInput, "mnist cannot be outside itself"),
+        ("digits", {"outside": "far"}, BadInput, "'far' is for moons, digits is none"),
+        ("moons", {"outside": "far,noise"}, BadInput, "'noise' is for images, moons is none"),
+        (TABLE, {"outside": "far"}, BadInput, "'far' is for moons, .*given in Python is none"),
+        (TABLE, {"outside": "noise"}, BadInput, "given in Python is none; give nothing"),
+        ("mnits", {"n": 5}, UsageError, "no data set 'mnits'; did you mean 'mnist'"),
         ("digits", {"noise": 0.2}, BadSetting, "digits has no noise of its own, yet noise=0.2"),
         ("tent", {"noise": 0.2}, BadSetting, "tent has no noise of its own"),
         (TABLE, {"noise": 0.2}, BadSetting, "has no noise of its own"),
@@ -315,7 +315,7 @@ def test_another_set_is_looked_at_without_its_labels(tiny):
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(source, options, kind, message):
-    with pytest.raises(Fault, match=message) as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         classified(source, **options)
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value) and "; " in str(caught.value)
@@ -351,7 +351,7 @@ def test_new_images_are_coded_as_the_old_ones(tmp_path):
     ],
 )
 def test_new_rows_that_are_no_such_images_are_told(new, message):
-    with pytest.raises(Fault, match=message):
+    with pytest.raises(BadInput, match=message):
         classified(n=10).new_rows(new)
 
 

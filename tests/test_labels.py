@@ -17,8 +17,8 @@ from conftest import problem_from
 from scipy import special, stats
 
 from inference import discrete, labels
-from inference._problem import Refused
 from inference.program import Program
+from models.contract import Refused
 
 MU = 0.4
 

@@ -10,8 +10,8 @@ import torch
 from conftest import QUIET, problem_from
 from scipy import stats
 
-from inference._problem import Refused
 from inference.laplace import laplace
+from models.contract import Refused
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(25, 3)), RNG.normal(size=25)

@@ -12,9 +12,9 @@ from pyro import poutine
 
 from inference import _layers, guides, scores, svi
 from inference._layers import Call, Layer, Layers, layers
-from inference._problem import Refused
 from inference.graph import Recorded
 from inference.program import Program, run
+from models.contract import Refused
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
 Y = torch.tensor([0, 1, 1, 0, 1, 0])

@@ -7,8 +7,8 @@ import pytest
 from scipy import integrate, stats
 
 import zoo
-from inference._problem import Refused
 from models import linear
+from models.contract import Refused
 
 NOISE = 1.0
 

@@ -11,9 +11,9 @@ from sklearn.linear_model import LogisticRegression
 
 import models
 import zoo
-from inference._problem import Refused
 from inference.point import map_
 from models import logistic
+from models.contract import Refused
 
 FOUR = "mean radius,mean texture,mean smoothness,mean concavity"
 
@@ -129,7 +129,7 @@ def test_methods_without_an_answer_say_why():
         zoo.run("logistic", method="exact")
     with pytest.raises(Refused, match="improper and cannot be sampled"):
         zoo.run("logistic", method="prior", prior="flat", features=FOUR)
-    with pytest.raises(models.Fault, match="3 classes"):
+    with pytest.raises(models.BadInput, match="3 classes"):
         logistic.data({"x": [1.0, 2.0, 3.0, 4.0], "y": ["a", "b", "c", "a"]})
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from inference import machine
-from inference.settings import BadSetting, UsageError
+from models.contract import BadSetting, UsageError
 
 
 def test_numbers_are_put_back_after_a_failure_too():

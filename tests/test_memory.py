@@ -10,8 +10,8 @@ from conftest import problem_from
 
 import zoo
 from inference import guides, memory
-from inference._problem import Refused
 from inference.program import Program
+from models.contract import Refused
 
 
 def groups(y):

@@ -8,7 +8,7 @@ import pytest
 
 import zoo
 from inference import _netcdf, results
-from inference._problem import Refused
+from models.contract import Refused
 
 
 @pytest.fixture(scope="module")

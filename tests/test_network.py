@@ -10,7 +10,7 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from models import _network
-from models._entry import Data
+from models.contract import Data
 
 
 class Net(PyroModule):

@@ -16,10 +16,10 @@ from scipy import stats
 import inference.program
 import zoo
 from inference import nuts as module
-from inference._problem import Fault, Refused
 from inference.chains import Outcome
 from inference.nuts import nuts
 from inference.results import summary, to_inference_data
+from models.contract import Fault, Refused
 
 
 def z_scores(problem, truth, seed=0, **settings):

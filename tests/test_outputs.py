@@ -12,9 +12,9 @@ import torch
 from conftest import problem_from, problem_of
 
 from inference import scores
-from inference._problem import Refused
 from inference.outputs import check_outputs, fisher_root, outputs, with_outputs
 from inference.program import Program, over_draws
+from models.contract import Refused
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(6, 2)))

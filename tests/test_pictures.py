@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models._entry import BadSetting, Fault, MissingInput, UnknownName
 from models._pictures import compressed, pictures
+from models.contract import BadInput, BadSetting, MissingInput, UsageError
 
 
 def test_binary_pixels_are_ones_as_often_as_they_are_grey():
@@ -48,7 +48,7 @@ def test_the_test_set_as_data_has_none_itself():
     assert data.n == 30
     assert data.scaling.labels.shape == (30,)
     assert data.scaling.grey.shape == (30, 64)
-    with pytest.raises(Fault, match="n=361, but there are 360 test images"):
+    with pytest.raises(BadInput, match="n=361, but there are 360 test images"):
         pictures(part="test", n=361)
 
 
@@ -62,7 +62,7 @@ def test_a_mapping_of_images_with_labels():
     assert 0.3 < data.tensors["x"].mean() < 0.7
     again = data.new_rows({"x": x[:1]})["x"]
     assert torch.allclose(again, torch.as_tensor(x[:1].reshape(1, -1) / 255).float())
-    with pytest.raises(Fault, match="images of 6 x 4 pixels"):
+    with pytest.raises(BadInput, match="images of 6 x 4 pixels"):
         data.new_rows({"x": x.transpose(0, 2, 1)})
 
 
@@ -77,27 +77,27 @@ def test_a_folder_of_images(tmp_path):
     assert data.tensors["x"].shape == (8, 64)
     assert data.scaling.classes == 2
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(tmp_path / "dog" / "odd.png")
-    with pytest.raises(Fault, match=r"odd.png is of another size \(8 x 8 and 9 x 8 pixels\)"):
+    with pytest.raises(BadInput, match=r"odd.png is of another size \(8 x 8 and 9 x 8 pixels\)"):
         pictures(str(tmp_path))
     (tmp_path / "dog" / "odd.png").write_text("no image")
-    with pytest.raises(Fault, match=r"odd\.png is no readable image"):
+    with pytest.raises(BadInput, match=r"odd\.png is no readable image"):
         pictures(str(tmp_path))
 
 
 @pytest.mark.parametrize(
     ("source", "options", "fault", "message"),
     [
-        ("digitz", {}, UnknownName, "did you mean 'digits'"),
-        ({"y": [1]}, {}, Fault, "there is no 'x'"),
-        ({"x": np.zeros((3, 2, 2))}, {}, Fault, "3 images are too few"),
-        ({"x": np.zeros((9, 5))}, {}, Fault, r"'x' has shape \(9, 5\)"),
-        ({"x": np.full((9, 4), np.nan)}, {}, Fault, "image 1 has a pixel of nan"),
-        ({"x": np.full((9, 4), -1)}, {}, Fault, "image 1 has a pixel of -1"),
-        ({"x": np.zeros((9, 4)), "y": [1, 2]}, {}, Fault, r"labels of shape \(2,\)"),
-        ({"x": np.zeros((9, 4))}, {"n": 20}, Fault, "n=20, but"),
+        ("digitz", {}, UsageError, "did you mean 'digits'"),
+        ({"y": [1]}, {}, BadInput, "there is no 'x'"),
+        ({"x": np.zeros((3, 2, 2))}, {}, BadInput, "3 images are too few"),
+        ({"x": np.zeros((9, 5))}, {}, BadInput, r"'x' has shape \(9, 5\)"),
+        ({"x": np.full((9, 4), np.nan)}, {}, BadInput, "image 1 has a pixel of nan"),
+        ({"x": np.full((9, 4), -1)}, {}, BadInput, "image 1 has a pixel of -1"),
+        ({"x": np.zeros((9, 4)), "y": [1, 2]}, {}, BadInput, r"labels of shape \(2,\)"),
+        ({"x": np.zeros((9, 4))}, {"n": 20}, BadInput, "n=20, but"),
         ({"x": np.zeros((9, 4))}, {"outside": "rotate"}, BadSetting, "for digits, mnist"),
         ("no/such/file.npz", {}, MissingInput, "there is no file"),
-        ("digits", {"outside": "mnist"}, Fault, "mnist has 28 pixels to a side"),
+        ("digits", {"outside": "mnist"}, BadInput, "mnist has 28 pixels to a side"),
     ],
 )
 def test_what_is_wrong_with_images_is_told(source, options, fault, message):

@@ -11,7 +11,7 @@ from conftest import QUIET, problem_from
 from pyro.distributions import constraints
 
 from inference import point
-from inference._problem import Refused
+from models.contract import Refused
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 3)) @ np.diag([1.0, 50.0, 0.02])

@@ -13,7 +13,8 @@ import pytest
 from conftest import HOUSE
 
 from inference.chains import Heard
-from inference.pool import Died, each
+from inference.pool import each
+from models.contract import Died
 
 
 def square(x):

@@ -9,9 +9,9 @@ import torch
 from conftest import Y, problem_from, regression
 
 import models
-from inference._problem import Refused
 from inference.prepare import problem_of
 from inference.program import Program
+from models.contract import Refused
 
 
 def test_integers_stay_and_become_floats_where_the_distribution_wants_them():

@@ -8,8 +8,8 @@ from conftest import QUIET, problem_from, problem_of
 from pyro.distributions import constraints
 from scipy import stats
 
-from inference._problem import Refused
 from inference.prior import prior
+from models.contract import Refused
 
 
 def test_the_data_do_not_matter():

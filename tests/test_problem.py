@@ -2,7 +2,8 @@
 
 import torch
 
-from inference._problem import Fault, Finding, Problem, Refused
+from inference._problem import Finding, Problem
+from models.contract import Fault, Refused
 
 
 def test_rows_of_a_problem():

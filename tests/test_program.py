@@ -15,8 +15,8 @@ from pyro.nn import PyroModule
 from scipy import stats
 from torch import nn
 
-from inference._problem import Fault
 from inference.program import Program, over_draws
+from models.contract import Fault
 
 
 def by_hand(mu: float, sigma: float, *, prior: bool = True) -> float:

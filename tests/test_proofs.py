@@ -10,8 +10,9 @@ from cases import run_case
 from conftest import problem_from, problem_of
 
 from inference import machine, nuts, proofs
-from inference._problem import Context, Fault, Refused
+from inference._problem import Context
 from inference.program import Program
+from models.contract import Fault, Refused
 
 Y = torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64)
 

@@ -14,8 +14,8 @@ import pytest
 
 import zoo
 from models import _data, _reading
-from models._entry import Fault, MissingInput
 from models._pictures import pictures
+from models.contract import BadInput, MissingInput
 
 SMALL = 1e6  # bytes, in the place of gigabytes
 
@@ -95,7 +95,7 @@ def test_a_bad_file_is_refused_with_its_name(name, tmp_path, monkeypatch):
     content, message = REFUSED[name]
     (tmp_path / name).write_bytes(content)
     for as_written in (False, True):
-        with pytest.raises(Fault, match=message) as caught:
+        with pytest.raises(BadInput, match=message) as caught:
             _data.read_columns(tmp_path / name, as_written=as_written)
         assert caught.value.exit_code == 65
         assert name in str(caught.value) and "; " in str(caught.value)
@@ -157,10 +157,10 @@ def _denied(*_):
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".npz"])
 def test_what_is_no_file_is_told_at_once(kind, suffix, tmp_path, monkeypatch):
     path = tmp_path / f"d{suffix}"
-    fault = (MissingInput, "no file") if kind == "absent" else (Fault, "no regular file")
+    fault = (MissingInput, "no file") if kind == "absent" else (BadInput, "no regular file")
     if kind == "folder":
         path.mkdir()
-        fault = Fault, "Is a directory"
+        fault = BadInput, "Is a directory"
     elif kind == "pipe":
         os.mkfifo(path)
     elif kind == "device":
@@ -168,10 +168,10 @@ def test_what_is_no_file_is_told_at_once(kind, suffix, tmp_path, monkeypatch):
     elif kind == "closed":
         path.write_text("")
         monkeypatch.setattr(os, "open", _denied)
-        fault = Fault, "Permission denied"
+        fault = BadInput, "Permission denied"
     elif kind == "long":
         path = tmp_path / ("d" * 300 + suffix)
-        fault = Fault, "File name too long"
+        fault = BadInput, "File name too long"
     with pytest.raises(fault[0], match=fault[1]) as caught:
         _data.read_columns(path)
     assert caught.value.exit_code == (66 if kind == "absent" else 65)
@@ -191,12 +191,12 @@ def test_what_is_no_file_is_told_at_once(kind, suffix, tmp_path, monkeypatch):
 def test_images_of_strangers(content, message, tmp_path):
     for i in range(5):
         (tmp_path / f"{i}.png").write_bytes(content)
-    with pytest.raises(Fault, match=message) as caught:
+    with pytest.raises(BadInput, match=message) as caught:
         pictures(str(tmp_path))
     assert "0.png" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_pipe_among_images_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(Fault, match=r"a\.png is no regular file"):
+    with pytest.raises(BadInput, match=r"a\.png is no regular file"):
         pictures(str(tmp_path))

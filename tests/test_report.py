@@ -14,7 +14,7 @@ from inference import report, store
 from inference._problem import Finding
 from inference.compare import Comparison
 from inference.diagnostics import Verdict
-from inference.settings import UsageError
+from models.contract import UsageError
 
 BAD = Finding("fail", "the chains disagree <in pi>", "run longer")
 

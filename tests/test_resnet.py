@@ -14,13 +14,13 @@ from pyro import poutine
 
 import zoo
 from inference import svi
-from inference._problem import Fit, Refused
+from inference._problem import Fit
 from inference.program import Batch, Program, Weighted
 from inference.results import draws_alone
 from models import _depths, resnet
-from models._entry import Data
 from models._images import Images, classified
 from models._residual import Residual, once
+from models.contract import Data, Refused
 
 SMALL = {"n": 40, "layers": 3, "width": 4}
 LAYERS = SMALL["layers"]

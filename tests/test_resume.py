@@ -20,7 +20,7 @@ from conftest import HOUSE
 import models
 import zoo
 from inference import callbacks, store
-from inference._problem import Fault, Refused
+from models.contract import Fault, Refused
 
 NUTS = {"model": "coin", "method": "nuts", "draws": 200, "warmup": 60, "workers": 2}
 SVI = {"model": "gaussian", "method": "svi", "guide": "mvn", "steps": 1500, "draws": 60}
@@ -157,16 +157,16 @@ def test_models_and_data_of_python_are_given_again_and_must_be_the_same(tmp_path
     data = {"y": [0.5, -1.0, 2.0]}
     asked = SVI | {"model": mean, "data": data}
     path = stopped(tmp_path, 0.5, **asked)
-    with pytest.raises(models.Fault, match=r"given in Python; give it again: model="):
+    with pytest.raises(models.BadInput, match=r"given in Python; give it again: model="):
         zoo.resume(path)
-    with pytest.raises(models.Fault, match=r"the model changed since the run \(sha256 \w{8}"):
+    with pytest.raises(models.BadInput, match=r"the model changed since the run \(sha256 \w{8}"):
         zoo.resume(path, model=other)
-    with pytest.raises(models.Fault, match=r"the data \(given in Python\) changed"):
+    with pytest.raises(models.BadInput, match=r"the data \(given in Python\) changed"):
         zoo.resume(path, model=mean, data={"y": [0.5, -1.0, 2.5]})
     same(zoo.resume(path, model=mean), zoo.run(**asked))
     loaded = zoo.load(path, model=mean)
     assert len(loaded.predict(rows=2)) == 2
-    with pytest.raises(models.Fault, match="given in Python"):
+    with pytest.raises(models.BadInput, match="given in Python"):
         zoo.load(path).predict(rows=2)
     assert "marginals" in zoo.load(path).plots() and zoo.load(path).exact is None
 
@@ -183,18 +183,18 @@ def test_other_libraries_data_and_files_are_refused_by_name(tmp_path):
     asked = SVI | {"model": tmp_path / "m.py", "data": tmp_path / "y.json"}
     path = stopped(tmp_path / "runs", 0.5, **asked)
     (tmp_path / "y.json").write_text('{"y": [1.0, 2.5]}')
-    with pytest.raises(models.Fault, match=r"the data .* changed since the run"):
+    with pytest.raises(models.BadInput, match=r"the data .* changed since the run"):
         zoo.resume(path)
     (tmp_path / "y.json").write_text('{"y": [1.0, 2.0]}')
     text = (tmp_path / "m.py").read_text()
     (tmp_path / "m.py").write_text(text.replace("SCALE = 1.0", "SCALE = 2.0"))
-    with pytest.raises(models.Fault, match=r"the model changed since the run"):
+    with pytest.raises(models.BadInput, match=r"the model changed since the run"):
         zoo.resume(path)
     (tmp_path / "m.py").write_text(text)
     record = store.begun(path)
     record["versions"]["torch"] = "1.0"
     store._put_manifest(path, record)
-    with pytest.raises(models.Fault, match=r"begun with torch 1.0, here is 2\."):
+    with pytest.raises(models.BadInput, match=r"begun with torch 1.0, here is 2\."):
         zoo.resume(path)
 
 
@@ -214,7 +214,7 @@ def test_another_guide_of_the_same_name_is_refused(tmp_path):
     asked = {"method": "svi", "data": {"y": [0.5, 1.0]}, "steps": 1000, "draws": 50}
     path = stopped(tmp_path / "runs", 0.5, model=tmp_path / "m.py", **asked)
     (tmp_path / "m.py").write_text(OWN_GUIDE.replace("Normal(a, 1.0)", "Normal(a, 3.0)"))
-    with pytest.raises(models.Fault, match=r"the model changed since the run \(m.py\)"):
+    with pytest.raises(models.BadInput, match=r"the model changed since the run \(m.py\)"):
         zoo.resume(path)
     (tmp_path / "m.py").write_text(OWN_GUIDE)
     assert zoo.resume(path).record["status"] == "done"

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import pytest
 
-from inference.settings import BadSetting, check, declared, nearest, share_out
+from inference.settings import check, declared, share_out
+from models.contract import BadSetting, nearest
 
 
 def function(

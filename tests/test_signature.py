@@ -100,7 +100,7 @@ def test_another_model_than_the_runs_is_refused(ours):
     helper.write_text("SCALE = 2.0  # as wide as it was\n")
     zoo.load(ours).predict([0.0])
     helper.write_text("SCALE = 3.0\n")
-    with pytest.raises(models.Fault, match=r"model changed since the run \(helper.py\)"):
+    with pytest.raises(models.BadInput, match=r"model changed since the run \(helper.py\)"):
         zoo.load(ours).predict([0.0])
 
 
@@ -117,7 +117,7 @@ def test_a_record_from_before_files_were_known_is_not_trusted_but_can_be_named(s
     record = json.loads((folder / "run.json").read_text())
     model = record["model"]
     store_as_theirs(folder, {k: v for k, v in record.items() if k != "files_of"})
-    with pytest.raises(models.Fault, match="was not made by you here"):
+    with pytest.raises(models.BadInput, match="was not made by you here"):
         zoo.load(folder).predict([0.0])
     assert len(zoo.load(folder, model=model).predict([0.0])) == 1
 

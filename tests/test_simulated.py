@@ -16,11 +16,12 @@ from scipy import stats
 
 import inference.graph
 from inference import simulated
-from inference._problem import Finding, Fit, Refused
+from inference._problem import Finding, Fit
 from inference.nuts import nuts
 from inference.program import Program
 from inference.simulated import Simulated
 from inference.svi import svi
+from models.contract import Refused
 
 FEW = {"chains": 2, "draws": 60, "warmup": 30}
 SHORT = {"steps": 60, "window": 10, "draws": 50}

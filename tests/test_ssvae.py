@@ -14,10 +14,9 @@ from scipy import signal, special, stats
 
 import zoo
 from inference import svi
-from inference._problem import Refused
 from inference.program import Program, over_draws
 from models import load, ssvae
-from models._entry import BadSetting, Fault
+from models.contract import BadInput, BadSetting, Refused
 
 SMALL = {"n": 40, "labels": 20, "latent": 2, "hidden": "8"}
 OPTIONS = {"latent": 2, "hidden": "8"}
@@ -175,7 +174,7 @@ def test_labels_that_cannot_be_had_are_told():
         entry.data(n=40, labels=50)
     with pytest.raises(BadSetting, match="pixels are binary"):
         entry.data(binarise="none")
-    with pytest.raises(Fault, match="the images have no labels"):
+    with pytest.raises(BadInput, match="the images have no labels"):
         entry.data({"x": np.zeros((20, 4, 4))})
 
 

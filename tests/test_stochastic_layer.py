@@ -13,10 +13,11 @@ from scipy import special, stats
 
 import zoo
 from inference import prepare, scores, svi
-from inference._problem import Fit, Refused
+from inference._problem import Fit
 from inference.program import Batch, Program, Weighted, over_draws, run
 from inference.sampling import Sampling
 from models import stochastic_layer
+from models.contract import Refused
 
 OPTIONS = {"hidden": "4", "width": 3, "k": 5}
 NOISY = {"data": "moons", "noise": 0.4, "n": 200, "hidden": "10", "width": 4, "steps": 1000}

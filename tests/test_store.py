@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from inference import store
-from inference._problem import Refused
+from models.contract import Refused
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import pytest
 
 import zoo
 from inference import study
-from inference._problem import Fault, Refused
-from inference.settings import BadSetting, UsageError
+from models.contract import BadSetting, Fault, Refused, UsageError
 
 METHODS = {"mle", "map", "laplace", "svi", "nuts", "exact"}
 

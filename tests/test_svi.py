@@ -19,10 +19,11 @@ from zuko.flows import NSF
 
 import zoo
 from inference import svi as module
-from inference._problem import Fault, Guide, Refused
+from inference._problem import Guide
 from inference.graph import Recorded
 from inference.program import Program, run
 from inference.svi import svi
+from models.contract import Fault, Refused
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(25, 2)) @ np.array([[1.0, 0.8], [0.0, 0.6]])

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models._entry import BadSetting, Fault, MissingInput
 from models._table import encode, from_columns, read_cells, read_table, scaling, split_rows
+from models.contract import BadInput, BadSetting, MissingInput
 
 HOMES = "size,city,price\n50,Rome,1.5\n80,Berlin,2.5\n65,Paris,2.0\n70,Rome,3.5\n"
 DEFAULTS = {"target": None, "features": None, "classes": False}
@@ -170,7 +170,7 @@ BAD = [
 
 @pytest.mark.parametrize(("text", "options", "fragment"), BAD)
 def test_bad_files_are_named_in_one_line(table, text, options, fragment):
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(BadInput) as caught:
         table(text, **options)
     assert fragment in str(caught.value) and "\n" not in str(caught.value)
     assert caught.value.exit_code == 65
@@ -188,7 +188,7 @@ def test_bad_files_are_named_in_one_line(table, text, options, fragment):
     ],
 )
 def test_bad_columns_are_named(columns, fragment):
-    with pytest.raises(Fault, match=re.escape(fragment)):
+    with pytest.raises(BadInput, match=re.escape(fragment)):
         build(columns)
 
 
@@ -232,7 +232,7 @@ def test_new_rows_are_coded_alike(table):
 )
 def test_bad_new_rows_are_named(table, change, fragment):
     new = {"city": ["Rome", "Rome"]} | change
-    with pytest.raises(Fault, match=re.escape(fragment)):
+    with pytest.raises(BadInput, match=re.escape(fragment)):
         encode(new, table(HOMES).coding, source="new")
 
 
@@ -259,5 +259,5 @@ def test_split_depends_on_the_seed_alone():
     assert (split_rows(100, 0.2, 7)[1] != split_rows(100, 0.2, 8)[1]).any()
     with pytest.raises(BadSetting):
         split_rows(10, 1.0, 0)
-    with pytest.raises(Fault, match="two or more"):
+    with pytest.raises(BadInput, match="two or more"):
         split_rows(1, 0.2, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models import _tabular, linear
-from models._entry import UnknownName
+from models.contract import UsageError
 
 COLUMNS = {
     "age": [30.0, 40.0, 50.0, 60.0, 70.0],
@@ -55,5 +55,5 @@ def test_untouched_where_asked():
 
 
 def test_unknown_sets_are_named():
-    with pytest.raises(UnknownName, match="did you mean 'diabetes'"):
+    with pytest.raises(UsageError, match="did you mean 'diabetes'"):
         linear.data("diabetis")

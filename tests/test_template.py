@@ -3,7 +3,7 @@
 import pytest
 
 from models import _template
-from models._entry import BadSetting, CannotWrite
+from models.contract import BadSetting, CannotWrite
 
 
 def test_two_files_that_name_the_model(tmp_path):

@@ -142,7 +142,7 @@ def test_a_function_given_in_python():
 def test_files_that_are_no_model(tmp_path, data_file, content, message):
     path = tmp_path / "mine.py"
     path.write_text(content)
-    with pytest.raises((zoo.models.Fault, zoo._InferenceFault), match=message) as caught:
+    with pytest.raises((zoo.models.BadInput, zoo._InferenceFault), match=message) as caught:
         zoo.run(path, data=data_file(y=[1.0, 2.0]), method="map")
     assert caught.value.exit_code == 65
 
@@ -172,7 +172,7 @@ def test_data_that_changed_since_the_run_are_noticed(tmp_path):
     run = zoo.run("linear", method="map", data=tmp_path / "d.csv", out=tmp_path / "runs")
     assert len(zoo.load(run.path).predict({"x": [1.0]})) == 1
     (tmp_path / "d.csv").write_text("x,y\n1,1000\n2,5000\n3,2000\n4,7000\n")
-    with pytest.raises(zoo.models.Fault, match=r"the data .* changed since the run"):
+    with pytest.raises(zoo.models.BadInput, match=r"the data .* changed since the run"):
         zoo.load(run.path).predict({"x": [1.0]})
 
 

@@ -13,9 +13,9 @@ from scipy import special, stats
 
 import zoo
 from inference import svi
-from inference._problem import Refused
 from inference.program import Batch, Program, over_draws, run
 from models import Fault, vae
+from models.contract import Refused
 
 SMALL = {"n": 60, "latent": 2, "hidden": "8"}
 SHORT = {"steps": 100, "draws": 50, "rows": 10}

@@ -16,9 +16,10 @@ from scipy import integrate, special, stats
 from torch.distributions import kl_divergence
 
 from inference import svi, weights
-from inference._problem import Guide, Refused
+from inference._problem import Guide
 from inference.program import Batch, Program, Weighted, run
 from models._priors import LogUniform, ScaleMixture
+from models.contract import Refused
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(8, 2)))

@@ -1,11 +1,13 @@
-"""What every model file imports: `Entry`, `Data`, `Rows`, `Redrawn`, `Exact`, and faults."""
+"""What models and inference share: `Entry`, `Data`, `Rows`, `Redrawn`, `Exact`, and all faults."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,37 +18,101 @@ if TYPE_CHECKING:
     Value = Tensor | int | float
 
 
-class Fault(ValueError):
-    """An error of a model file or its data, told to the user in one line.
+class Fault(Exception):
+    """What a user is told in one line, with the exit code; itself: the run failed."""
 
-    `exit_code` is what the command line ends with.
-    """
+    exit_code = 70
+
+
+class UsageError(Fault):
+    """A name or an argument that does not exist."""
+
+    exit_code = 2
+
+
+class BadInput(Fault):
+    """Data, a model file or a saved run that cannot be used as they are."""
 
     exit_code = 65
 
 
-class MissingInput(Fault):
+class Refused(Fault):
+    """The method has no answer for this problem, or the model excludes the data; says why."""
+
+    exit_code = 65
+
+
+class MissingInput(BadInput):
     """A file or data set that is not there."""
 
     exit_code = 66
 
 
-class UnknownName(Fault):
-    """A name that no data set has."""
+class MissingRun(Fault):
+    """There is no such run."""
 
-    exit_code = 2
+    exit_code = 66
 
 
 class CannotWrite(Fault):
-    """A file that cannot be made."""
+    """A file or folder that cannot be made or written."""
 
     exit_code = 73
 
 
+class WriteFailed(CannotWrite):
+    """The disk is full or broken."""
+
+    exit_code = 74
+
+
+class Locked(Fault):
+    """Someone else is writing this run."""
+
+    exit_code = 75
+
+
 class BadSetting(Fault):
-    """An option out of its range."""
+    """A setting that is unknown or out of its range."""
 
     exit_code = 78
+
+
+class Died(Fault):
+    """A worker's process ended without a result."""
+
+
+class Interrupted(Fault):
+    """A run that an interruption kept from ending, or from beginning.
+
+    Attributes:
+        signal: that of the interruption.
+    """
+
+    exit_code = 130
+    signal: int = signal.SIGINT
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended a run before it had a result."""
+
+    def __init__(self, signal: int, what: str = ""):
+        super().__init__(what)
+        self.signal = signal
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` with the closest known name, or all of them, of many the first ones."""
+    words = [str(word) for word in known]
+    close = get_close_matches(name, words, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    more = f", ... ({len(words)} in all)" if len(words) > _MOST_NAMED else ""
+    return f"known: {', '.join(words[:_MOST_NAMED]) or 'none'}{more}"
+
+
+# Names that a message lists.
+_MOST_NAMED = 40
 
 
 class Rows(NamedTuple):
@@ -227,11 +293,11 @@ def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
     Of a class they are those of the method that its objects are called by.
 
     Raises:
-        Fault: no parameter has a name, or Python does not know them.
+        BadInput: no parameter has a name, or Python does not know them.
     """
     parameters = _parameters(model)
     if [p.kind for p in parameters] == [inspect.Parameter.VAR_POSITIONAL]:
-        raise Fault(
+        raise BadInput(
             f"the model takes *{parameters[0].name}, {place(model)}, and data come by name; "
             "name them, as in def model(x, y)"
         )
@@ -256,7 +322,7 @@ def _parameters(model: Callable) -> list[inspect.Parameter]:
     try:
         return list(signature(model).parameters.values())
     except (ValueError, TypeError) as error:
-        raise Fault(
+        raise BadInput(
             f"the parameters of the model are not known ({error}); write it as def model(x, y)"
         ) from None
 
