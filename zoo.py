@@ -1073,8 +1073,8 @@ def _at_once(
     from importlib import import_module
 
     from inference import study
-    from inference.chains import listening
     from inference.pool import each
+    from inference.signals import listening
 
     # By the module's name: what belongs to `__main__` is not known in another process.
     remote = partial(import_module("zoo")._remote, save_in=save_in)

@@ -23,11 +23,11 @@ from models.contract import Fault
 
 from . import _source
 from ._problem import Problem
-from .chains import PRIOR, seeded
 from .graph import faster
 from .prepare import observed_keys, prepare
 from .program import Program, Site, run, start_value
 from .sampling import base_of, shape_of
+from .seeds import PRIOR, seeded
 
 # Draws from the prior, and points of the unconstrained space, at which a model is looked at.
 DRAWS = 20

@@ -36,9 +36,9 @@ from ._case import (
     listed,
     note,
 )
-from .chains import PRIOR, seeded
 from .prepare import check_support, clash
 from .program import Site, run
+from .seeds import PRIOR, seeded
 
 # -- does it run, and always in the same way ---------------------------------------------------
 

@@ -30,10 +30,10 @@ from ._case import (
     note,
 )
 from ._problem import Guide
-from .chains import PRIOR, seeded
 from .graph import Unrecordable
 from .program import Batch, Program, Site, difference, over_draws, run
 from .sampling import base_of
+from .seeds import PRIOR, seeded
 from .supports import is_inside
 from .svi import check_sites, resolve
 

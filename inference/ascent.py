@@ -19,7 +19,7 @@ from models.contract import Fault, Refused
 
 from ._problem import Context, Finding, Problem
 from .callbacks import Callback
-from .chains import Heard, listening
+from .signals import Heard, listening
 from .state import State
 
 # How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -23,33 +22,10 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from models.contract import Fault, Stopped
+from models.contract import Fault
 
-# Streams of random numbers of a run; each is independent of the others and of how many are used.
-CHAIN, FIT, DRAWS, PREDICTIVE, PRIOR, DISCRETE, SIMULATED, VOUCH = range(8)
-
-
-def spawn(seed: int, *key: int) -> np.random.SeedSequence:
-    """The seed sequence of one stream: `spawn(seed, CHAIN, 2)` is that of the third chain."""
-    return np.random.SeedSequence(seed, spawn_key=key)
-
-
-@contextmanager
-def seeded(seed: int, *key: int) -> Iterator[None]:
-    """Torch's random state set to a stream of its own; the caller's state is put back after."""
-    # Asking the GPUs for their state would start them, and a forked chain could not.
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(spawn(seed, *key).generate_state(1, np.uint64)[0] >> 1))
-        yield
-
-
-def cores() -> int:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
+from .machine import cores
+from .signals import listening
 
 # -- a chain and those who watch it ------------------------------------------------------------
 
@@ -284,40 +260,6 @@ def _collect(
         monitor.stop()
     else:
         outcome.add(number, found)
-
-
-@dataclass
-class Heard:
-    """The signal that asked a run to stop, if one did."""
-
-    signal: int | None = None
-
-
-@contextmanager
-def listening(heed: Callable[[], None] | None = None) -> Iterator[Heard]:
-    """The first SIGINT or SIGTERM is noted, the second raises `Stopped`, a KeyboardInterrupt.
-
-    Args:
-        heed: called at the first.
-    """
-    heard = Heard()
-    if threading.current_thread() is not threading.main_thread():
-        yield heard  # signals reach the main thread alone
-        return
-
-    def handle(number: int, _: Any) -> None:
-        if heard.signal is not None:
-            raise Stopped(number)
-        heard.signal = number
-        if heed is not None:
-            heed()
-
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield heard
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

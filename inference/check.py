@@ -19,7 +19,7 @@ from . import _form, _numbers
 from ._case import MOST, Case, Check, from_error, note
 from ._html import filled
 from ._problem import Guide, Problem
-from .chains import FIT, seeded
+from .seeds import FIT, seeded
 
 # -- the report --------------------------------------------------------------------------------
 

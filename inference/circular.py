@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ._problem import Finding, Fit
-from .chains import FIT, seeded
 from .program import Program, Site, over_draws
+from .seeds import FIT, seeded
 
 # Relative difference of log densities that are the same, and turns by which points are moved.
 _SAME, _TURNS = 1e-9, 3

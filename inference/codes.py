@@ -14,9 +14,9 @@ from models.contract import Refused
 
 from . import by_row, svi
 from ._problem import Guide, Problem
-from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
 from .results import indexed
+from .seeds import PREDICTIVE, seeded
 
 # Rows that are encoded at once.
 _BATCH = 1000

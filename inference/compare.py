@@ -16,8 +16,8 @@ from models.contract import Refused, UsageError, nearest
 
 from . import loo, publish, report, results
 from ._html import filled, frame
-from .chains import DRAWS, spawn
 from .distance import Yardstick, noise_of_predictions, of_predictions
+from .seeds import DRAWS, spawn
 
 # Standard errors beyond which a difference is told from Monte Carlo noise, over all parameters.
 _SURE = 4.0

@@ -18,11 +18,13 @@ from models.contract import Fault
 
 from . import chains
 from .by_row import weighted
-from .chains import PREDICTIVE, Monitor, cores, seeded
+from .chains import Monitor
 from .graph import compiled
+from .machine import cores
 from .program import Batch, Program, over_draws
 from .psis import psis
 from .scores import Scored, auroc
+from .seeds import PREDICTIVE, seeded
 
 # Draws for each row, rows of the test set and beside it, and rows for training that are encoded.
 _DRAWS, _ROWS, _CODED, _FOR_CODE = 1000, 1000, 5000, 20

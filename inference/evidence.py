@@ -25,10 +25,11 @@ from models.contract import Refused
 from . import by_row, encoded, svi
 from ._problem import Context, Problem
 from .annealed import annealed
-from .chains import PREDICTIVE, cores, seeded
+from .machine import cores
 from .program import Program
 from .results import KHAT_MAX
 from .scores import of_rows
+from .seeds import PREDICTIVE, seeded
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from models.contract import Refused
 
 from . import memory
 from ._problem import Context, Fit, Problem
-from .chains import DRAWS, seeded, spawn
 from .program import Program
+from .seeds import DRAWS, seeded, spawn
 
 
 def exact(

@@ -37,10 +37,10 @@ from . import (
 )
 from ._problem import Context, Finding, Problem
 from ._source import of_error, of_function
-from .chains import FIT, PREDICTIVE, seeded
 from .plan import Learned, Plan
 from .prepare import observed_keys, problem_of
 from .program import Program
+from .seeds import FIT, PREDICTIVE, seeded
 from .simulated import Simulated
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from models.contract import Refused
 from . import memory
 from ._layers import layers
 from ._problem import Context, Finding, Fit, Problem
-from .chains import DISCRETE, DRAWS, FIT, seeded
 from .curvature import gauss_newton, prior_precision
 from .outputs import check_outputs
 from .program import Program, run
+from .seeds import DISCRETE, DRAWS, FIT, seeded
 from .supports import elementwise
 from .svi import Pace, climbed
 

@@ -31,8 +31,8 @@ from torch import Tensor
 from . import svi, weights
 from ._problem import Context, Guide, Problem
 from .ascent import batches
-from .chains import DRAWS, seeded
 from .program import Program, Weighted
+from .seeds import DRAWS, seeded
 
 ESTIMATORS = ("reinforce", "baseline", "reparameterised", "local")
 # Draws of log p(batch | w) whose mean is the baseline.

@@ -16,13 +16,13 @@ from models.contract import BadSetting, Refused
 
 from . import memory
 from ._problem import Context, Fit, Problem
-from .chains import DISCRETE, DRAWS, FIT, seeded
 from .ends import refuse_steps
 from .gauss_newton import Structure, network
 from .kinks import Kinks
 from .mode import Mode, limits, maximise
 from .point import pace_of
 from .program import Program, further_draws, over_draws
+from .seeds import DISCRETE, DRAWS, FIT, seeded
 from .settings import OF_NETWORKS
 
 # How many sds the Gaussian reaches, and what share of the precision kinks within reach may make.

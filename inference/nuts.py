@@ -26,9 +26,10 @@ from . import memory
 from ._native import nutpie_model
 from ._problem import Context, Finding, Fit, Problem
 from .callbacks import Callback
-from .chains import CHAIN, DISCRETE, FIT, Monitor, seeded, spawn
+from .chains import Monitor
 from .graph import Function, How, Recorded, compiled
 from .program import Differentiable, Program, over_draws
+from .seeds import CHAIN, DISCRETE, FIT, seeded, spawn
 from .state import State
 
 # Unconstrained dimensions up to which correlations are learnt by default.

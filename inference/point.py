@@ -12,10 +12,10 @@ from models.contract import BadSetting, Refused
 
 from . import memory
 from ._problem import Context, Fit, Problem
-from .chains import DISCRETE, FIT, seeded
 from .ends import judged, refuse_steps
 from .mode import mode
 from .program import Program
+from .seeds import DISCRETE, FIT, seeded
 from .settings import OF_NETWORKS
 from .svi import Pace, climbed
 

@@ -18,7 +18,7 @@ import cloudpickle
 
 from models.contract import Died
 
-from .chains import Heard
+from .signals import Heard
 
 _CONTEXT = multiprocessing.get_context("spawn")
 # Seconds between looks at whether the parent lives, or a signal came; and those that a task has
@@ -92,7 +92,7 @@ def each(
         function: takes a task; what it raises is a result too.
         tasks: what is to be done, in this order.
         workers: processes.
-        heard: the signal, once there was one (`chains.listening`).
+        heard: the signal, once there was one (`signals.listening`).
         tries: how often a task is begun whose process dies; `Died` is its result after these.
     """
     waiting = [_Task(i, task, tries) for i, task in enumerate(tasks)][::-1]

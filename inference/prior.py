@@ -12,8 +12,8 @@ from models.contract import Refused
 
 from . import memory
 from ._problem import Context, Fit, Problem
-from .chains import PRIOR, seeded
 from .program import Program, over_draws
+from .seeds import PRIOR, seeded
 
 
 def prior(

@@ -26,11 +26,11 @@ from models.contract import Refused
 from ._netcdf import check_closed
 from ._problem import Fit, Problem
 from .by_row import is_of_rows
-from .chains import PREDICTIVE, seeded
 from .prior import sample as prior_sample
 from .program import Program, Site, batch_shape, over_draws
 from .psis import KHAT_MAX, psis
 from .scores import Scored, log_predictive, predictions, scored
+from .seeds import PREDICTIVE, seeded
 
 HDI_PROB = 0.94
 # Replicated data sets that stand behind a point estimate's predictive distribution.

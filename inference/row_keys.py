@@ -22,9 +22,9 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from . import discrete
-from .chains import FIT, seeded
 from .machine import tolerance
 from .program import Plate, Program, graphless, run
+from .seeds import FIT, seeded
 
 # A row plate and the data keys that are cut with it.
 Rows = tuple[str, tuple[str, ...]]

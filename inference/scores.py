@@ -23,8 +23,8 @@ from torch import Tensor
 from ._layers import Kept, kept_units, without_idle
 from ._problem import Fit, Problem
 from .by_row import is_of_rows
-from .chains import PREDICTIVE, seeded
 from .program import Program, over_draws, run
+from .seeds import PREDICTIVE, seeded
 from .supports import support_of
 
 if TYPE_CHECKING:

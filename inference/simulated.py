@@ -24,11 +24,12 @@ from models.contract import Fault, Refused, Stopped
 
 from . import machine, results
 from ._problem import Context, Fit, Problem
-from .chains import SIMULATED, Heard, listening, seeded, spawn
 from .diagnostics import verdict
 from .graph import Graphs
 from .prepare import observed_keys
 from .program import Program, over_draws
+from .seeds import SIMULATED, seeded, spawn
+from .signals import Heard, listening
 
 # Draws among which the truth is ranked: of chains few enough to be nearly independent, where at
 # least 400 are effective (the bound of their verdict).

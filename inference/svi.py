@@ -27,7 +27,6 @@ from models.contract import BadSetting, Fault, Refused
 from . import _source, batching, by_row, guides, memory, weights
 from ._problem import Context, Finding, Fit, Guide, Problem
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
-from .chains import DISCRETE, DRAWS, FIT, seeded
 from .graph import Graphs, How, compiled
 from .mode import mode
 from .prepare import clash, where
@@ -41,6 +40,7 @@ from .program import (
     sum_of_factors,
 )
 from .sampling import NOT_VECTORISED, Sampling, base_of
+from .seeds import DISCRETE, DRAWS, FIT, seeded
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}

@@ -21,10 +21,10 @@ from . import agreement, circular, modes, short_chains
 from ._problem import Finding, Fit, Problem
 from .agreement import Apart
 from .by_row import is_of_rows
-from .chains import VOUCH, seeded
 from .program import Program, over_draws
 from .psis import psis
 from .results import cell_names, log_evidence
+from .seeds import VOUCH, seeded
 from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of

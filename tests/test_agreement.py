@@ -11,8 +11,8 @@ from conftest import problem_from
 from scipy import stats
 
 from inference.agreement import total_variation
-from inference.chains import seeded
 from inference.program import Program
+from inference.seeds import seeded
 
 ROWS = torch.zeros(120)
 

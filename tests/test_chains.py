@@ -1,4 +1,4 @@
-"""Chains: streams of random numbers, order, and what becomes of a run that is cut short."""
+"""Chains: order, and what becomes of a run that is cut short."""
 
 from __future__ import annotations
 
@@ -16,29 +16,8 @@ from conftest import HOUSE, QUIET, problem_of
 
 import zoo
 from inference import chains
-from inference.chains import CHAIN, FIT, seeded, spawn
 from inference.nuts import nuts
 from models.contract import Fault
-
-
-def draw(*key):
-    with seeded(*key):
-        return torch.rand(3).tolist()
-
-
-def test_streams_are_functions_of_seed_and_key():
-    assert draw(1, CHAIN, 0) == draw(1, CHAIN, 0)
-    keys = [(seed, CHAIN, chain) for seed in range(10) for chain in range(4)]
-    keys += [(seed, FIT) for seed in range(10)]
-    assert len({tuple(draw(*key)) for key in keys}) == len(keys)
-    assert spawn(1, CHAIN, 0).entropy == 1
-
-
-def test_the_callers_state_is_put_back():
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    draw(0, FIT)
-    assert torch.equal(before, torch.get_rng_state())
 
 
 def counting(chain, monitor):

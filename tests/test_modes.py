@@ -9,8 +9,8 @@ import torch
 from conftest import problem_from
 
 from inference import modes, short_chains
-from inference.chains import seeded
 from inference.program import Program
+from inference.seeds import seeded
 
 
 def mixture(weights, locs, sds):

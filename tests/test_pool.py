@@ -12,8 +12,8 @@ import time
 import pytest
 from conftest import HOUSE
 
-from inference.chains import Heard
 from inference.pool import each
+from inference.signals import Heard
 from models.contract import Died
 
 

@@ -9,8 +9,8 @@ import torch
 from conftest import Y, problem_from, regression
 
 from inference import short_chains
-from inference.chains import seeded
 from inference.program import Program
+from inference.seeds import seeded
 
 COVARIANCE = torch.tensor([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 25.0]])
 LOC = torch.tensor([1.0, -2.0, 30.0])
