@@ -56,12 +56,14 @@ from models.contract import (
     BadSetting,
     CannotWrite,
     Fault,
+    Interrupted,
     Locked,
     MissingInput,
     MissingRun,
     Refused,
     Stopped,
     UsageError,
+    nearest,
 )
 
 if "ipykernel" in sys.modules:
@@ -192,7 +194,7 @@ class Run:
         from inference import _style, plots
 
         if kind not in self.plots():
-            raise UsageError(f"there is no plot '{kind}' here; {_nearest(kind, self.plots())}")
+            raise UsageError(f"there is no plot '{kind}' here; {nearest(kind, self.plots())}")
         if kind in self._own_figures:
             figure = self._own_figure(kind)
             if figure is None:
@@ -1072,7 +1074,6 @@ def _at_once(
     """Label to run or fault, several at once: each is planned anew in a process of its own."""
     from importlib import import_module
 
-    from inference import study
     from inference.pool import each
     from inference.signals import listening
 
@@ -1084,7 +1085,7 @@ def _at_once(
             plan = plans[labels[i]]
             made = isinstance(one, dict)
             done[labels[i]] = Run(**one, _entry=plan.entry, _data=plan.data) if made else one
-    left = study.Interrupted("not run, or interrupted before it had a result; run it again")
+    left = Interrupted("not run, or interrupted before it had a result; run it again")
     left.signal = heard.signal
     if heard.signal:
         done = {k: v for k, v in done.items() if isinstance(v, Run | Refused)}
@@ -1123,15 +1124,15 @@ def _asked(
     anywhere = sorted(set().union(*known.values()))
     for key in given:
         if key not in anywhere:
-            near = _nearest(key, anywhere)
-            raise _settings.BadSetting(f"there is no setting '{key}' here; {near}")
+            near = nearest(key, anywhere)
+            raise BadSetting(f"there is no setting '{key}' here; {near}")
     for job in jobs:
         for key in set(job.varied) - known[job.method]:
             if key not in anywhere:
-                near = _nearest(key, anywhere)
-                raise _settings.BadSetting(f"{name} has no setting '{key}' to vary; {near}")
+                near = nearest(key, anywhere)
+                raise BadSetting(f"{name} has no setting '{key}' to vary; {near}")
             having = ",".join(method for method, names in known.items() if key in names)
-            raise _settings.BadSetting(
+            raise BadSetting(
                 f"{job.method} on {name} has no setting '{key}' to vary; choose --methods {having}"
             )
     asked = {}
@@ -1179,12 +1180,12 @@ def _compared(done: Mapping[str, Any]) -> Table:
 
 
 def _row(label: str, one: Any, key: str) -> Any:
-    from inference import compare, study
+    from inference import compare
 
     if isinstance(one, Run):
         return compare.Row(label=label, posterior=key, record=one.record, idata=one.idata)
     status = "refused" if isinstance(one, Refused) else "failed"
-    status = "interrupted" if isinstance(one, study.Interrupted) else status
+    status = "interrupted" if isinstance(one, Interrupted) else status
     return compare.Row(label=label, posterior=key, reason=str(one), status=status)
 
 
@@ -1590,14 +1591,14 @@ def _entry(
         return entry, name_of(entry.model)
     name = str(model)
     if name not in models.names() and not name.endswith(".py"):
-        known = _nearest(name, models.names())
+        known = nearest(name, models.names())
         raise UsageError(f"there is no model '{name}'; {known} (a file of yours ends in .py)")
     return models.load(name, settings.get("dtype", "float64")), name
 
 
 def _method(name: str) -> Callable:
     if name not in inference.METHODS:
-        raise UsageError(f"there is no method '{name}'; {_nearest(name, inference.METHODS)}")
+        raise UsageError(f"there is no method '{name}'; {nearest(name, inference.METHODS)}")
     return inference.method(name)
 
 
@@ -1619,10 +1620,6 @@ def _guide(
     if isinstance(guide, str):
         guides.parse(guide, entry.guides)  # a wrong name is told now
     return guide
-
-
-def _nearest(name: str, known: Any) -> str:
-    return _settings.nearest(name, known)
 
 
 def _homes(entry: models.Entry, function: Callable | None = None) -> dict[str, dict[str, Any]]:
@@ -1906,7 +1903,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
     arguments, unknown = _parser().parse_known_args(argv)
     if unknown:
         options = [o for o in arguments.parser._option_string_actions if o.startswith("--")]
-        known = _nearest(unknown[0], options)
+        known = nearest(unknown[0], options)
         raise UsageError(f"{arguments.verb} takes no {unknown[0]}; {known}")
     vars(arguments).update(held(vars(arguments)))
     return arguments

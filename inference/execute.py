@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from models.contract import Refused
+from models.contract import Refused, UsageError
 
 from . import (
     _form,
@@ -31,7 +31,6 @@ from . import (
     results,
     scores,
     separable,
-    settings,
     svi,
     vouch,
 )
@@ -387,7 +386,7 @@ def predict(
     problem = fitted(problem, record, draws.params)
     program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))
     if not program.of("observed"):
-        raise settings.UsageError(
+        raise UsageError(
             "nothing was observed in this run, so there is nothing to predict; give it data"
         )
     if len(program.undrawn) == len(program.of("observed")):

@@ -25,7 +25,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
-from models.contract import Fault, Refused
+from models.contract import BadSetting, Fault, Refused, UsageError, nearest
 
 from . import memory, settings, weights
 from ._density import Flowing, LowRankNormal
@@ -216,16 +216,16 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     name, colon, argument = text.partition(":")
     known = [*own, *(shared for shared in GUIDES if shared not in own)]
     if name not in known:
-        near = settings.nearest(name, known)
-        raise settings.UsageError(f"there is no guide '{name}' here; {near}")
+        near = nearest(name, known)
+        raise UsageError(f"there is no guide '{name}' here; {near}")
     taken = {} if name in own else settings.declared(GUIDES[name])
     if not colon:
         return name, {}
     if not taken:
-        raise settings.BadSetting(f"the guide {name} takes no argument; write {name}")
+        raise BadSetting(f"the guide {name} takes no argument; write {name}")
     (setting,) = taken.values()
     if argument.strip().lower() in ("", "none"):
-        raise settings.BadSetting(f"{text} lacks its {setting.name}; write {name}, or {name}:2")
+        raise BadSetting(f"{text} lacks its {setting.name}; write {name}, or {name}:2")
     return name, {setting.name: settings.check(setting, argument)}
 
 

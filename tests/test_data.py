@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models import _data
-from models.contract import BadInput, MissingInput
+from models.contract import BadInput, MissingInput, nearest
 
 
 def test_the_three_formats_give_the_same_columns(tmp_path):
@@ -100,6 +100,6 @@ def test_assignments():
 
 def test_of_many_names_the_first_are_listed():
     names = [f"gene_{i}" for i in range(10_000)]
-    assert _data.nearest("x", names).endswith(", gene_39, ... (10000 in all)")
-    assert _data.nearest("gene9", names).startswith("did you mean 'gene_9")
-    assert _data.nearest("x", []) == "known: none"
+    assert nearest("x", names).endswith(", gene_39, ... (10000 in all)")
+    assert nearest("gene9", names).startswith("did you mean 'gene_9")
+    assert nearest("x", []) == "known: none"

@@ -14,7 +14,7 @@ from inference import report, store
 from inference._problem import Finding
 from inference.compare import Comparison
 from inference.diagnostics import Verdict
-from models.contract import UsageError
+from models.contract import CannotWrite, UsageError
 
 BAD = Finding("fail", "the chains disagree <in pi>", "run longer")
 
@@ -147,7 +147,7 @@ def test_what_cannot_be_reported(tmp_path):
         zoo.report()
     with pytest.raises(UsageError, match=r"is no \.html"):
         zoo.report(tmp_path, out="report.pdf")
-    with pytest.raises(store.CannotWrite, match="cannot write"):
+    with pytest.raises(CannotWrite, match="cannot write"):
         zoo.report(tmp_path, out="/proc/nowhere/report.html")
 
 

@@ -20,7 +20,7 @@ from conftest import HOUSE
 import models
 import zoo
 from inference import callbacks, store
-from models.contract import Fault, Refused
+from models.contract import Fault, Locked, Refused
 
 NUTS = {"model": "coin", "method": "nuts", "draws": 200, "warmup": 60, "workers": 2}
 SVI = {"model": "gaussian", "method": "svi", "guide": "mvn", "steps": 1500, "draws": 60}
@@ -237,12 +237,12 @@ def test_a_run_is_locked_while_it_is_written(tmp_path):
     path = stopped(tmp_path, 0.5, **SVI)
     with store.reopen(path):
         assert store.is_running(path)
-        with pytest.raises(store.Locked, match="written by another process") as caught:
+        with pytest.raises(Locked, match="written by another process") as caught:
             zoo.resume(path)
         assert caught.value.exit_code == 75
-        with pytest.raises(store.Locked, match="not done yet"):
+        with pytest.raises(Locked, match="not done yet"):
             zoo.load(path)
-        with pytest.raises(store.Locked):
+        with pytest.raises(Locked):
             store.remove(path)
     assert not store.is_running(path)
     with pytest.raises(Refused, match="stopped before it was done") as caught:

@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from inference import store
-from models.contract import Refused
+from models.contract import CannotWrite, MissingRun, Refused
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_write_that_fails_leaves_a_run_that_can_be_resumed(tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(results, "netcdf", full)
-        with pytest.raises(store.CannotWrite, match=r"No space left.*zoo\.py resume") as caught:
+        with pytest.raises(CannotWrite, match=r"No space left.*zoo\.py resume") as caught:
             zoo.run("coin", method="exact", draws=50, out=tmp_path)
     assert caught.value.exit_code == 74
     (path,) = tmp_path.iterdir()
@@ -102,19 +102,19 @@ def test_names_stay_inside_and_are_not_overwritten(tmp_path):
     first, second = run.save(tmp_path), run.save(tmp_path)
     assert first != second and first.parent == second.parent == tmp_path
     run.record["name"] = "../../x"
-    with pytest.raises(store.CannotWrite, match="no name for a folder"):
+    with pytest.raises(CannotWrite, match="no name for a folder"):
         run.save(tmp_path)
 
 
 def test_text_is_written_whole_and_runs_are_listed(saved, tmp_path):
     store.write_text(tmp_path / "t.csv", "a\n")
     assert (tmp_path / "t.csv").read_text() == "a\n"
-    with pytest.raises(store.CannotWrite):
+    with pytest.raises(CannotWrite):
         store.write_text(tmp_path / "no" / "t.csv", "a\n")
     (saved.parent / "other").mkdir()
     (saved.parent / "other" / "run.json").write_text("{")
     assert {row["status"] for row in store.runs(saved.parent)} == {"done", "damaged"}
-    with pytest.raises(store.MissingRun):
+    with pytest.raises(MissingRun):
         store.record(tmp_path)
 
 
@@ -122,7 +122,7 @@ def test_a_folder_is_checked_before_the_work_and_nothing_is_left(tmp_path):
     store.check_folder(tmp_path / "new" / "runs")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("")
-    with pytest.raises(store.CannotWrite, match="cannot write the run"):
+    with pytest.raises(CannotWrite, match="cannot write the run"):
         store.check_folder(tmp_path / "file" / "runs")
 
 

@@ -142,7 +142,7 @@ def test_a_function_given_in_python():
 def test_files_that_are_no_model(tmp_path, data_file, content, message):
     path = tmp_path / "mine.py"
     path.write_text(content)
-    with pytest.raises((zoo.models.BadInput, zoo._InferenceFault), match=message) as caught:
+    with pytest.raises(zoo.Fault, match=message) as caught:
         zoo.run(path, data=data_file(y=[1.0, 2.0]), method="map")
     assert caught.value.exit_code == 65
 
