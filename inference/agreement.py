@@ -79,12 +79,12 @@ def total_variation(
 
 
 def _of_some_rows(program: Program) -> Program:
-    """The program of evenly chosen rows, where rows stand for themselves."""
+    """The program of some rows, where rows stand for themselves; any order may have a period."""
     problem = program.problem
     if problem.rows is None or problem.n <= _ROWS or any(s.plates for s in program.of("latent")):
         return program
-    every = -(-problem.n // _ROWS)
-    return of_rows(problem, {key: problem.tensors[key][::every] for key in problem.rows[1]})
+    pick = torch.randperm(problem.n, generator=torch.Generator().manual_seed(0))[:_ROWS]
+    return of_rows(problem, {key: problem.tensors[key][pick] for key in problem.rows[1]})
 
 
 def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:

@@ -27,6 +27,9 @@ _RICH = ("mvn", "maf", "nsf")
 # of the quantities that may be above the usual one.
 _MANY, R_HAT_OF_MANY, _SHARE = 30, 1.02, 0.05
 
+# A tail of weights so heavy has no mean, so that what was not drawn may hold most of the mass.
+_NO_MEAN = 1.0
+
 R_HAT_MAX, ESS_MIN, BFMI_MIN, DIVERGENT_MAX = 1.01, 400, 0.3, 0.001
 
 
@@ -277,6 +280,9 @@ def _khat(khat: float, draws: int, idata: az.InferenceData, measured: bool) -> l
     if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
         mend = "its weights tell nothing one by one, it is judged on what it predicts"
         return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
+    if measured and khat >= _NO_MEAN:
+        what = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
+        return [Finding("note", what, "compare with nuts", opens=PURPOSES)]
     if measured:
         what = f"its importance weights are too uneven (k-hat {khat:.2f}, bound {bound:.2f})"
         return [Finding("note", what, opens=("evidence", "loo"))]

@@ -1,9 +1,9 @@
 """Modes that a sample of the posterior has missed: climbs from far-away points, compared with it.
 
 Points from the prior and elsewhere climb the density, a step of each growing while it gains. Where
-one ends in a mode of comparable mass (density and width, as Laplace's approximation has them),
-from which a straight line to the nearest of the sample's draws crosses a valley, the sample does
-not know it.
+one ends in a mode of comparable mass (density and width, as Laplace's approximation has them), the
+sample does not know it if a straight line to the nearest of its draws crosses a valley, or if none
+of its draws is nearly as high: a spike within a slab.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _POINTS, _STEPS = 48, 60
 _ALONG, _VALLEY, _SHARE = 9, 3.0, -4.0
 # Ends so many nats lower than the sample's mode, and more than so many modes, are not looked at.
 _LOWEST, _MODES = 40.0, 5
+# Newton's steps at an end that is weighed, and what one more may promise, nats: else it is none.
+_NEWTON, _PROMISE = 5, 0.5
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -88,12 +90,28 @@ def missed(
     tops, heights = tops[several], heights[several]
     unknown = _valleys(density, tops, u[_nearby(tops, heights, u, value, scale)])
     unknown[0] = False
+    above = heights > value.max() + _depth(u.shape[1])
+    unknown |= above
     if not unknown.any():
         return None
-    home = _mass(density, tops[0], scale)
-    found = [Missed(top, _mass(density, top, scale) - home) for top in tops[unknown][:_MODES]]
-    largest = max(found, key=lambda one: one.log_share)
-    return largest if largest.log_share > _SHARE else None
+    home = _mass_of(u, value) if above[0] else _weighed(density, tops[0], scale)[1]
+    highest = tops[unknown][heights[unknown].argsort(descending=True)[:_MODES]]
+    weighed = [_weighed(density, top, scale) for top in highest]
+    top, mass = max(weighed, key=lambda one: one[1])
+    return Missed(top, mass - home) if mass - home > _SHARE else None
+
+
+def _depth(d: int) -> float:
+    """Nats by which draws of a Gaussian in d dimensions lie below its top, nearly all of them."""
+    half = d / 2
+    return half + 2 * math.sqrt(half) + 1
+
+
+def _mass_of(u: Tensor, value: Tensor) -> float:
+    """Log mass of where a sample (S, d) of log density (S,) lies, as if it were a Gaussian."""
+    spread = torch.cov(u.T).reshape(u.shape[1], u.shape[1])
+    entropy = 0.5 * torch.linalg.slogdet(spread).logabsdet + u.shape[1] * (_HALF_LOG_2_PI + 0.5)
+    return float(value.mean() + entropy)
 
 
 def _several(tops: Tensor, scale: Tensor) -> Tensor:
@@ -130,8 +148,7 @@ def _nearby(tops: Tensor, heights: Tensor, u: Tensor, value: Tensor, scale: Tens
     mine = torch.zeros_like(away, dtype=torch.bool)
     mine[away.argmin(0), torch.arange(len(u))] = True
     own, best = torch.where(mine, value, -math.inf).max(1)
-    half = u.shape[1] / 2  # a Gaussian's draws lie so many nats lower than its top, give or take
-    near = own > heights - (half + 2 * math.sqrt(half) + 1)
+    near = own > heights - _depth(u.shape[1])
     nearest = torch.where(value >= value.median(), away, math.inf).argmin(1)
     return torch.where(near, best, nearest)
 
@@ -144,17 +161,37 @@ def _valleys(density: Density, tops: Tensor, draws: Tensor) -> Tensor:
     return values.min(0).values < torch.minimum(values[0], values[-1]) - _VALLEY
 
 
-def _mass(density: Density, top: Tensor, scale: Tensor) -> float:
-    """Laplace's log mass of a mode; minus infinity where it is none."""
+def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, float]:
+    """An end of a climb, brought to its top by Newton's steps, and Laplace's log mass of it.
+
+    Minus infinity where it is no mode: a saddle, a ridge, a slope without an end.
+    """
+    for _ in range(_NEWTON):
+        value, slope, curvature = _expanded(density, top, scale)
+        if not curvature.isfinite().all():
+            return top, -math.inf
+        values, vectors = torch.linalg.eigh(curvature)
+        if values[0] <= 0:
+            return top, -math.inf
+        along = vectors.T @ slope
+        promise = float(0.5 * (along.square() / values).sum())
+        further = top + scale * (vectors @ (along / values))
+        if promise < 1e-3 or not density(further[None])[0] > value:
+            break
+        top = further
+    if promise > _PROMISE:
+        return top, -math.inf
+    log_volume = len(top) * _HALF_LOG_2_PI - 0.5 * values.log().sum() + scale.log().sum()
+    return top, float(value + log_volume)
+
+
+def _expanded(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log density at a point (d,), its slope and its negated Hessian, in units of the scale."""
     step = 1e-3 * scale
     moves = torch.diag(step)
-    value, _ = density(top[None])
+    value, slope = density(top[None])
     _, ahead = density(top + moves)
     _, behind = density(top - moves)
     hessian = (ahead - behind) / (2 * step[:, None])
     curvature = -0.5 * (hessian + hessian.T) * scale[:, None] * scale
-    values = torch.linalg.eigvalsh(curvature)
-    if not values.isfinite().all() or values.min() <= 0:
-        return -math.inf
-    log_scale = scale.log().sum()
-    return float(value[0] + len(top) * _HALF_LOG_2_PI - 0.5 * values.log().sum() + log_scale)
+    return value[0], slope[0] * scale, curvature

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from ._problem import Finding, Fit, Problem
 from .agreement import Apart
 from .by_row import is_of_rows
 from .program import Program, over_draws
-from .psis import psis
+from .psis import KHAT_MAX, psis
 from .results import cell_names, log_evidence
 from .seeds import VOUCH, seeded
 from .short_chains import Density
@@ -46,6 +47,8 @@ _MOST = 3e7
 _ITERATIONS_OF_FEW = 4
 # Effective draws by importance weights that tell moments well enough, and their k-hat.
 _FEWEST, _KHAT = 400, 0.5
+# The fewest that may contradict chains.
+_FEW_BESIDE = 100
 # Chains that are needed to say anything.
 _FEW = 32
 # Nats by which an evidence may be off.
@@ -267,7 +270,8 @@ def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding
     if moments.wrong:
         return [_wrong(program, moments, "short chains of HMC from its draws")]
     if moments.known:
-        return []
+        beside = _weighted(program, fit, _FEW_BESIDE, KHAT_MAX)
+        return [] if beside is None else _of_weights(program, beside)
     by_weights = _weighted(program, fit)
     if by_weights is None:
         what = "short chains of HMC from its draws mix too slowly to tell whether it is right"
@@ -356,19 +360,32 @@ def _by_weights(program: Program, fit: Fit) -> list[Finding]:
 
 
 def _of_weights(program: Program, moments: Moments) -> list[Finding]:
-    return [_wrong(program, moments, "its importance weights")] if moments.wrong else []
+    if not moments.wrong:
+        return []
+    found = _wrong(program, moments, "its importance weights")
+    return [replace(found, opens=("predictions",))]
 
 
-def _weighted(program: Program, fit: Fit) -> Moments | None:
-    """The fit's moments beside those by its weights p / q; None where these are too uneven."""
+def _weighted(
+    program: Program, fit: Fit, fewest: float = _FEWEST, khat_max: float = _KHAT
+) -> Moments | None:
+    """The fit's moments beside those by its weights p / q; None where these are too uneven.
+
+    Fewer effective draws than serve to judge by alone must differ by three of their errors more.
+    """
     if fit.log_p is None or fit.log_q is None or not program.layout:
         return None
     ratios = (fit.log_p - fit.log_q).flatten()
     smoothed, khat = psis(ratios.numpy())
     weights = torch.as_tensor(smoothed).softmax(0).to(ratios)
-    if not khat < _KHAT or 1 / weights.square().sum() < _FEWEST:
+    effective = float(1 / weights.square().sum())
+    if not khat < khat_max or effective < fewest:
         return None
+    error = 3 / math.sqrt(effective) if effective < _FEWEST or khat >= _KHAT else 0.0
     ours = _flat(program, {name: fit.draws[name].flatten(0, 1) for name in program.layout})
     mean = weights @ ours
     sd = (weights @ (ours - mean).square()).sqrt().clamp_min(1e-300)
-    return Moments((ours.mean(0) - mean) / sd, ours.std(0) / sd, torch.zeros_like(sd))
+    shift, ratio = (ours.mean(0) - mean) / sd, ours.std(0) / sd
+    shift = shift.sign() * (shift.abs() - error).clamp_min(0.0)
+    ratio = torch.where(ratio < 1, ratio * (1 + error), ratio / (1 + error))
+    return Moments(shift, ratio, torch.zeros_like(sd))

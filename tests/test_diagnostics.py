@@ -107,15 +107,24 @@ def test_findings_of_the_method_count_the_gravest_first():
     assert judge(GOOD, findings=[Finding("note", "a")]).status == "pass"
 
 
-@pytest.mark.parametrize(("measured", "status"), [(True, "pass"), (False, "warn")])
-def test_a_bad_k_hat_is_a_warning_where_nothing_else_measured_the_parameters(measured, status):
+@pytest.mark.parametrize(
+    ("khat", "measured", "status", "answer"),
+    [
+        (0.9, True, "pass", "yes"),
+        (1.5, True, "pass", "not known"),  # weights without a mean
+        (0.9, False, "warn", "no"),
+    ],
+)
+def test_a_bad_k_hat_is_a_warning_where_nothing_else_measured_the_parameters(
+    khat, measured, status, answer
+):
     opened = Finding("note", "nothing measured it", opens=("parameters", "predictions"))
     idata = az.from_dict(posterior={"x": GOOD[:1]})
     ratios = torch.zeros(4000)
     fit = Fit(draws={"x": torch.as_tensor(GOOD[:1])}, kind="independent", log_ratios=ratios)
-    found = verdict(fit, idata, {"khat": 1.5}, [] if measured else [opened])
+    found = verdict(fit, idata, {"khat": khat}, [] if measured else [opened])
     assert found.status == status
-    assert found.trust["parameters"].answer == ("yes" if measured else "no")
+    assert found.trust["parameters"].answer == answer
     assert found.trust["evidence"].answer != "yes"
 
 
