@@ -89,3 +89,19 @@ def test_what_was_censored_is_left_out():
     with seeded(0, 0):
         found = total_variation(whole, {"loc": torch.zeros(1)}, {"loc": torch.full((4,), 0.7)})
     assert found.surely == pytest.approx(2 * stats.norm.cdf(0.35) - 1, abs=0.03)
+
+
+def test_rows_that_alternate_are_not_all_of_one_kind():
+    def model(y, pair, treated):
+        effect = pyro.sample("effect", dist.Normal(torch.zeros(150), 1.0).to_event(1))
+        with pyro.plate("row", len(y)):
+            pyro.sample("y", dist.Normal(treated * effect[pair], 1.0), obs=y)
+
+    rows = torch.arange(300)  # every second is treated
+    data = {"y": torch.zeros(300), "pair": rows // 2, "treated": (rows % 2).double()}
+    program = Program(problem_from(model, data))
+    one, other = {"effect": torch.zeros(1, 150)}, {"effect": torch.full((1, 150), 1.0)}
+    # Half of the rows are two normals apart by one sd.
+    expected = 0.5 * (2 * dist.Normal(0.0, 1.0).cdf(torch.tensor(0.5)) - 1).item()
+    with seeded(0, 0):
+        assert total_variation(program, one, other).seen == pytest.approx(expected, abs=0.04)

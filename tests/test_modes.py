@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import problem_from
 
-from inference import modes, short_chains
+from inference import machine, modes, short_chains
 from inference.program import Program
 from inference.seeds import seeded
 
@@ -56,6 +56,36 @@ def test_a_sample_that_knows_both_modes_has_missed_none():
     with seeded(0, 0):
         u = torch.randn(200, 2) + torch.tensor([4.0, 0.0]) * torch.randn(200, 1).sign()
         assert modes.missed(density, u, density(u)[0], 6 * torch.randn(30, 2)) is None
+
+
+def spiked(weight):
+    """A slab in three dimensions with a spike of this weight within it, and draws of either."""
+    slab = dist.Normal(torch.zeros(3), 1.0).to_event(1)
+    spike = dist.Normal(torch.full((3,), 0.5), 0.01).to_event(1)
+
+    def density(u):
+        u = u.detach().requires_grad_()
+        weights = torch.tensor([1 - weight, weight])
+        each = torch.stack([slab.log_prob(u), spike.log_prob(u)], 1)
+        value = (each + weights.log()).logsumexp(1)
+        (slope,) = torch.autograd.grad(value.sum(), u)
+        return value.detach(), slope
+
+    return density, slab, spike
+
+
+@pytest.mark.parametrize("weight", [0.2, 0.9])
+def test_a_spike_within_a_slab_is_a_mode_that_no_valley_parts_from_it(weight):
+    with machine.numbers(), seeded(0, 0):
+        density, slab, spike = spiked(weight)
+        u = slab.sample((500,))
+        points = torch.cat([2 * torch.randn(20, 3), 0.5 + 0.05 * torch.randn(4, 3)])
+        found = modes.missed(density, u, density(u)[0], points)
+        both = torch.cat([u, spike.sample((500,))])
+        assert modes.missed(density, both, density(both)[0], points) is None
+    expected = torch.tensor(weight / (1 - weight)).log().item()
+    assert found.log_share == pytest.approx(expected, abs=0.2)
+    assert (found.top - 0.5).abs().max() < 0.01
 
 
 def test_a_skewed_density_has_one_mode():
