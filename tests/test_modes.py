@@ -79,7 +79,7 @@ def test_a_spike_within_a_slab_is_a_mode_that_no_valley_parts_from_it(weight):
     with machine.numbers(), seeded(0, 0):
         density, slab, spike = spiked(weight)
         u = slab.sample((500,))
-        points = torch.cat([2 * torch.randn(20, 3), 0.5 + 0.05 * torch.randn(4, 3)])
+        points = torch.cat([2 * torch.randn(20, 3), 0.5 + 0.02 * torch.randn(4, 3)])
         found = modes.missed(density, u, density(u)[0], points)
         both = torch.cat([u, spike.sample((500,))])
         assert modes.missed(density, both, density(both)[0], points) is None
