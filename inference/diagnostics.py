@@ -286,8 +286,9 @@ def _khat(khat: float, draws: int, idata: az.InferenceData, measured: bool) -> l
     if measured:
         what = f"its importance weights are too uneven (k-hat {khat:.2f}, bound {bound:.2f})"
         return [Finding("note", what, opens=("evidence", "loo"))]
-    rich = idata.attrs.get("guide", "") in _RICH
-    mend = f"do not trust the parameter intervals; try {'' if rich else '--guide mvn, or '}nuts"
+    guide = idata.attrs.get("guide", "")
+    richer = "--guide mvn, or " if guide and guide not in _RICH else ""
+    mend = f"do not trust the parameter intervals; try {richer}nuts"
     return [Finding("warn", what, mend, ("parameters", "evidence", "loo"), ("predictions",))]
 
 

@@ -296,7 +296,9 @@ def _said(program: Program, moments: Moments) -> str:
         name = names[int(moments.ratio.argmax())]
         said.append(f"its intervals are too wide ({name}: {moments.ratio.max():.2f} times the sd)")
     if shift.max() > _SHIFT:
-        said.append(f"its mean of {names[int(shift.argmax())]} is off by {shift.max():.2f} sd")
+        least = "" if moments.known else "at least "
+        far = f"{least}{shift.max():.2f} sd"
+        said.append(f"its mean of {names[int(shift.argmax())]} is off by {far}")
     return " and ".join(said)
 
 
@@ -312,7 +314,8 @@ def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) ->
         fit: whose.
     """
     if apart is not None and apart.surely >= _PREDICTS:
-        what = f"what it predicts is off by {apart.surely:.2g} (total variation, mean over rows)"
+        off = f"{'' if known else 'at least '}{apart.surely:.2g}"
+        what = f"what it predicts is off by {off} (total variation, mean over rows)"
         level = "note" if fit.kind == "point" else "warn"
         return [Finding(level, what, "use nuts", spoils=("predictions",))]
     if apart is not None and known and apart.likely < bound:
