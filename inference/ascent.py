@@ -224,7 +224,8 @@ class Ascent:
         if broke is not None:
             self.adam.flat.copy_(last)
             return _broken_off(trace, at.done + broke, self.lr)
-        return {"trace": trace, **self._ending(trace, heard.signal)}
+        # One that came too late to end it is for whoever goes on after it.
+        return {"trace": trace, "signal": heard.signal, **self._ending(trace, heard.signal)}
 
     def _window(
         self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard, told: _Told

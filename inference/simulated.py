@@ -137,7 +137,7 @@ class Simulated:
         seed = int(spawn(self.seed, SIMULATED, i, _METHOD).generate_state(1)[0])
         context = Context(apart=False, graphs=self.graphs)
         fit = self.method(self.given(self.problem), seed=seed, context=context, **self.settings)
-        if fit.status == "interrupted":
+        if fit.signal is not None:
             raise Stopped(fit.signal)
         if fit.kind == "point":
             raise Fault("a point estimate has no draws among which the truth could be ranked")

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HOUSE = Path(__file__).resolve().parent.parent
-_LONGEST, _PATIENCE = 15.0, 60.0  # seconds until it is stopped, and until it has then ended
+_LONGEST, _PATIENCE = 15.0, 120.0  # seconds until it is stopped, and until it has then ended
 _FINE = (0, 130, -signal.SIGINT)  # done, interrupted, stopped in its last moment
 # Words of what is the user's own, of other machines and of further libraries.
 _NOT_HERE = ("my", "new", "schools", "cuda", "aot", "flow")
@@ -60,8 +60,17 @@ def end_of(words: list[str], folder: Path) -> tuple[int, str]:
             said, _ = process.communicate(timeout=_LONGEST)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=_PATIENCE)
+            said = _rest_of(process)
     return process.returncode, (said.strip().splitlines() or [""])[-1]
+
+
+def _rest_of(process: subprocess.Popen) -> str:
+    """What a process says that was asked to end; it is killed if it does not."""
+    try:
+        return process.communicate(timeout=_PATIENCE)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"{process.communicate()[0]}\nwent on for {_PATIENCE:.0f} s after Ctrl-C"
 
 
 def main(folder: Path) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal as signals
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,19 @@ class Watch:
 def findings(values, rows=10, of_rows=False):
     watch = Watch(len(values), values, schedule="linear", rows=rows, of_rows=of_rows)
     return [(f.level, f.what, f.mend) for f in watch.run()["findings"]]
+
+
+def test_a_signal_that_comes_too_late_is_passed_on():
+    watch = Watch(400, schedule="linear")
+
+    def step(*rows):
+        if len(watch.rates) == 399:
+            signals.raise_signal(signals.SIGINT)
+        return watch(*rows)
+
+    ended = watch.ascent.run(step, NO_BATCHES, QUIET)
+    assert ended["signal"] == signals.SIGINT and ended.get("status", "done") == "done"
+    assert len(ended["trace"]) == 400
 
 
 # -- the linear schedule -----------------------------------------------------------------------
