@@ -167,7 +167,7 @@ class Run:
         try:
             known = self.entry.exact
             return known(self.data, **self.record["options"]) if known is not None else None
-        except BadInput:
+        except Fault:
             return None
 
     def plots(self) -> list[str]:
@@ -181,7 +181,7 @@ class Run:
         """The model's own figures, where the model is to be had."""
         try:
             return self.entry.figures
-        except BadInput:
+        except Fault:
             return {}
 
     @ours_alone()
@@ -1193,7 +1193,7 @@ def _exact_of(run: Run) -> Any:
     """The exact truth where it can be had: a run loaded may have lost its data."""
     try:
         return run.exact
-    except BadInput:
+    except Fault:
         return None
 
 

@@ -198,7 +198,7 @@ def _with_other(
     begin = short_chains.still(density, short_chains.around(density, other.top[None], count))
     there = _constrained(program, short_chains.moved(density, begin).u.flatten(0, 1))
     size = len(next(iter(theirs.values())))
-    mine = round(size / (1 + math.exp(other.log_share)))
+    mine = round(size / (1 + math.exp(min(other.log_share, 50.0))))
     here = torch.linspace(0, size - 1, mine).round().long()
     pick = torch.randint(len(next(iter(there.values()))), (size - mine,))
     return {name: torch.cat([theirs[name][here], there[name][pick]]) for name in theirs}

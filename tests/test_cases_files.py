@@ -22,7 +22,7 @@ from scipy import integrate, special, stats
 from torch import nn
 
 import zoo
-from models import Fault
+from models.contract import BadInput
 
 # -- cases -------------------------------------------------------------------------------------
 
@@ -231,7 +231,7 @@ def test_runs_of_objects_are_kept_loaded_and_resumed(write, tmp_path):
     record = json.loads((run.path / "run.json").read_text())
     assert zoo.resume(run.path).record["model_sha256"] == record["model_sha256"]
     path.write_text(path.read_text().replace("zeros(2), 3.0", "zeros(2), 4.0"))
-    with pytest.raises(Fault, match="the model changed since the run"):
+    with pytest.raises(BadInput, match="the model changed since the run"):
         zoo.load(run.path).predict({"x": X})
 
 
@@ -450,7 +450,7 @@ def test_missing_values_that_the_model_deals_with(name, write, tmp_path):
     path, data = write(MASKED), tmp_path / name
     data.write_text(GAPS[name])
     with pytest.raises(
-        Fault, match=r"y is not finite in row 3 .*--set missing=model if the model"
+        BadInput, match=r"y is not finite in row 3 .*--set missing=model if the model"
     ):
         zoo.run(path, data=data)
     run = zoo.run(path, data=data, missing="model")
@@ -471,9 +471,9 @@ def test_what_is_missing_and_counts_is_refused(write):
     gaps = {"x": X, "y": np.where(SEEN, Y, np.nan)}
     with pytest.raises(zoo.Refused, match=r"the density is NaN, as values of y are, .*mask them"):
         zoo.run(path, data=gaps, missing="model")
-    with pytest.raises(Fault, match="y is not finite in row 1"):
+    with pytest.raises(BadInput, match="y is not finite in row 1"):
         zoo.run(path, data={"x": X, "y": [np.inf, *Y[1:]]}, missing="model")
-    with pytest.raises(Fault, match="y holds 'a' in row 2"):
+    with pytest.raises(BadInput, match="y holds 'a' in row 2"):
         zoo.run(path, data={"x": X, "y": [None, "a", *Y[2:]]}, missing="model")
 
 

@@ -16,7 +16,7 @@ from conftest import HOUSE
 
 from models import _download, _images
 from models._images import classified
-from models.contract import BadInput, BadSetting, MissingInput, UsageError
+from models.contract import BadInput, BadSetting, Fault, MissingInput, UsageError
 
 TABLE = {
     "x": np.arange(40.0).reshape(20, 2) ** 1.1,
@@ -315,7 +315,7 @@ def test_another_set_is_looked_at_without_its_labels(tiny):
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused(source, options, kind, message):
-    with pytest.raises(BadInput, match=message) as caught:
+    with pytest.raises(Fault, match=message) as caught:
         classified(source, **options)
     assert type(caught.value) is kind
     assert "\n" not in str(caught.value) and "; " in str(caught.value)

@@ -14,8 +14,8 @@ from scipy import special, stats
 import zoo
 from inference import svi
 from inference.program import Batch, Program, over_draws, run
-from models import Fault, vae
-from models.contract import Refused
+from models import vae
+from models.contract import BadInput, Refused
 
 SMALL = {"n": 60, "latent": 2, "hidden": "8"}
 SHORT = {"steps": 100, "draws": 50, "rows": 10}
@@ -237,7 +237,7 @@ def test_parameters_of_other_images_are_no_beginning(decoder):
 def test_without_zuko_all_but_the_flow_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko.flows", None)
     assert zoo.run("vae", **SMALL, **SHORT, progress=False).record["status"] == "done"
-    with pytest.raises(Fault, match=r'guide flow needs zuko; pip install "bayeszoo\[flows\]"'):
+    with pytest.raises(BadInput, match=r'guide flow needs zuko; pip install "bayeszoo\[flows\]"'):
         zoo.run("vae", guide="flow", **SMALL, **SHORT, progress=False)
     checked = zoo.check("vae", **SMALL)
     told = [check for check in checked.checks if "zuko" in check.what]
