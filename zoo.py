@@ -1692,20 +1692,19 @@ def _begun(plan: Plan) -> dict[str, Any]:
     guide, given = plan.guide, plan.settings.get("guide")
     own = given if callable(given) else plan.entry.guides.get(guide)
     in_file = guide is not None and guide.endswith(".py")
+    model_sha256, of_model = models.identity(plan.entry.model)
+    guide_sha256, of_guide = models.identity(own) if callable(own) else (None, [])
     return {
         "id": secrets.token_hex(8),
         "name": "-".join([stem, plan.method, *_in_folder(guide), str(plan.seed), stamp]),
         "model": str(Path(plan.name).resolve()) if plan.name.endswith(".py") else plan.name,
-        "model_sha256": models.fingerprint(plan.entry.model),
+        "model_sha256": model_sha256,
         "model_in_python": plan.model_in_python,
         "method": plan.method,
         "guide": str(Path(guide).resolve()) if in_file else guide,
-        "guide_sha256": models.fingerprint(own) if callable(own) else None,
+        "guide_sha256": guide_sha256,
         "guide_in_python": callable(given) and not in_file,
-        "unhashed": {
-            "model": models.unhashed(plan.entry.model),
-            "guide": models.unhashed(own) if callable(own) else [],
-        },
+        "unhashed": {"model": of_model, "guide": of_guide},
         "files_of": {
             **({"model": models.trees(plan.name)} if plan.name.endswith(".py") else {}),
             **({"guide": models.trees(guide)} if in_file else {}),

@@ -72,9 +72,7 @@ OF_DRAWS = ("torch", "pyro-ppl", "numpy", "scipy", "nutpie")
 
 
 def versions(names: Sequence[str] = (*OF_DRAWS, "arviz")) -> dict[str, str]:
-    """Python, the libraries that determine a run's numbers, the code of the inferences, and
-    the instructions of the processor that torch computes with.
-    """
+    """What a run's numbers depend on: Python, libraries, this code, the processor."""
     installed = {name: version(name) for name in names}
     instructions = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     ours = {"python": sys.version.split()[0], "zoo": _own_version(), "instructions": instructions}

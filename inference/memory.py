@@ -12,9 +12,8 @@ from .program import Program
 
 # What a run may take, bytes.
 _MOST_BYTES = 4e9
-# Square matrices of the latents at once, as measured. With a Hessian while Newton's step is found:
-# itself, its scaled copy, their decomposition and its workspace. With a covariance while it is
-# learned: it has a copy and a gradient for each of eight particles, and what Adam keeps.
+# Square matrices of the latents that are held at once, as measured: of a Hessian while Newton's
+# step is found (3,000 latents), of a covariance while a guide learns it (4,000).
 _SQUARES = {"Hessian": 6, "covariance": 40}
 # Draws are copied once on their way into InferenceData.
 _COPIES = 2

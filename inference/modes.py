@@ -94,7 +94,8 @@ def missed(
     unknown |= above
     if not unknown.any():
         return None
-    home = _mass_of(u, value) if above[0] else _weighed(density, tops[0], scale)[1]
+    home = -math.inf if above[0] else _weighed(density, tops[0], scale)[1]
+    home = home if math.isfinite(home) else _mass_of(u, value)
     highest = tops[unknown][heights[unknown].argsort(descending=True)[:_MODES]]
     weighed = [_weighed(density, top, scale) for top in highest]
     top, mass = max(weighed, key=lambda one: one[1])
@@ -166,7 +167,7 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
 
     Minus infinity where it is no mode: a saddle, a ridge, a slope without an end.
     """
-    for _ in range(_NEWTON):
+    for step in range(_NEWTON):
         value, slope, curvature = _expanded(density, top, scale)
         if not curvature.isfinite().all():
             return top, -math.inf
@@ -176,7 +177,8 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
         along = vectors.T @ slope
         promise = float(0.5 * (along.square() / values).sum())
         further = top + scale * (vectors @ (along / values))
-        if promise < 1e-3 or not density(further[None])[0] > value:
+        last = promise < 1e-3 or step == _NEWTON - 1
+        if last or not density(further[None])[0] > value:
             break
         top = further
     if promise > _PROMISE:

@@ -88,9 +88,9 @@ def fingerprint(model: Callable) -> str:
     return of(model)
 
 
-def unhashed(model: Callable) -> list[str]:
-    """What of a model (or guide) its fingerprint does not know: see `_fingerprint.unhashed`."""
-    from ._fingerprint import unhashed as of
+def identity(model: Callable) -> tuple[str, list[str]]:
+    """The hash of a model (or guide), and what it leaves out: see `_fingerprint.identity`."""
+    from ._fingerprint import identity as of
 
     return of(model)
 

@@ -85,7 +85,7 @@ def read_cells_of(path: Path) -> Columns:
 
 
 def _numbers_alone(path: Path) -> Columns | None:
-    """The columns of a large file that holds numbers alone, read in a tenth of the memory.
+    """The columns of a large file that holds numbers alone, read without a text for each cell.
 
     None of any other file, and of one of which the general reading might say more: an odd row, a
     gap, a word.

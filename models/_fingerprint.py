@@ -9,7 +9,6 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Mapping
-from enum import Enum
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -30,20 +29,20 @@ def fingerprint(model: Callable) -> str:
     libraries do not. What has no source is known by its code. The weights of a module that is the
     model count; those of one that it merely names are what training changes.
     """
-    parts = _parts(model)
-    text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return identity(model)[0]
 
 
-def unhashed(model: Callable) -> list[str]:
-    """What a model (or guide) names of which the fingerprint does not know the value.
+def identity(model: Callable) -> tuple[str, list[str]]:
+    """The fingerprint of a model (or guide), and what it names whose value is not in that.
 
-    Objects of libraries that are no part of a model: a table, a generator, an open file.
+    These are objects of libraries that are no part of a model: a table, a generator, an open file.
 
     Returns:
-        Names with types, such as `TABLE (pandas.DataFrame)`.
+        The hash, and names with types, such as `TABLE (pandas.DataFrame)`.
     """
-    return sorted(_parts(model).unknown)
+    parts = _parts(model)
+    text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest(), sorted(parts.unknown)
 
 
 class _Parts(dict[str, str]):
@@ -70,7 +69,7 @@ def _parts(model: Callable) -> _Parts:
 
 
 # Kinds of values that are no more than what they print.
-_PLAIN = bool | int | float | complex | str | bytes | range | slice | PurePath | re.Pattern | Enum
+_PLAIN = bool | int | float | complex | str | bytes | range | slice | PurePath | re.Pattern
 _PLAIN |= torch.dtype | torch.device | types.EllipsisType
 
 

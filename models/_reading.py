@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .contract import BadInput, MissingInput
+from .contract import BadInput, Fault, MissingInput
 
 # What the content of one file may take in memory, bytes.
 _MOST_BYTES = 4e9
@@ -35,7 +35,7 @@ def reading(path: str | Path, what: str, mend: str) -> Iterator[None]:
     """
     try:
         yield
-    except BadInput:
+    except Fault:
         raise
     except MemoryError:
         raise BadInput(f"{path} does not fit into memory; give a part of it") from None

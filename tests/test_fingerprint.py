@@ -18,7 +18,7 @@ from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 import zoo
-from models import fingerprint, unhashed, wrap
+from models import fingerprint, identity, wrap
 
 PRIOR = dist.Normal(0.0, 1.0)
 TABLE, RNG, PLACE = pd.DataFrame({"a": [1.0]}), np.random.default_rng(0), Path("data")
@@ -140,7 +140,7 @@ def test_values_that_it_does_not_know_are_named_and_recorded():
         pyro.sample("y", dist.Normal(TABLE["a"][0], np.exp(0.0)), obs=y)
 
     names = ["RNG (numpy.random._generator.Generator)", "TABLE (pandas.DataFrame)"]
-    assert [name.replace("core.frame.", "") for name in unhashed(model)] == names
-    assert unhashed(plain) == []
+    assert [name.replace("core.frame.", "") for name in identity(model)[1]] == names
+    assert identity(plain) == (fingerprint(plain), [])
     run = zoo.run(model, method="prior", data={"y": 0.5}, draws=10)
-    assert run.record["unhashed"] == {"model": unhashed(model), "guide": []}
+    assert run.record["unhashed"] == {"model": identity(model)[1], "guide": []}
