@@ -50,7 +50,8 @@ from inference._warnings import ZooWarning, ours_alone
 from inference.ambient import alone
 from inference.arguments import checked, held, recordable
 from inference.callbacks import Callback, Callbacks
-from inference.plan import Learned, Plan, bound, name_of
+from inference.plan import Learned, Plan, name_of
+from inference.settings import bound
 from models.contract import (
     BadInput,
     BadSetting,
@@ -326,7 +327,7 @@ class Run:
     @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
-        from inference import store
+        from inference import results, store
 
         given = self._source
         if given is None and self.path is not None:
@@ -334,7 +335,9 @@ class Run:
         kept = store.arrays_of(given)
         with store.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
-            place.write(self.record, idata=self.idata, params=self.params, pictures=True)
+            place.write(
+                self.record, netcdf=results.netcdf(self.idata), params=self.params, pictures=True
+            )
             place.add_figures(self._pictures())
         return place.path
 
@@ -668,7 +671,8 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
         if _has_posterior(run):
             alike.setdefault(run.record["data"]["sha256"], {})[label] = run
     tables = [_compared(part) for part in alike.values() if len(part) > 1]
-    page = report.report(named, tables)
+    pictures = {label: store.pictures(run.path) for label, run in named.items()}
+    page = report.report(named, tables, pictures)
     if out is not None:
         store.write_text(Path(out), page)
     return page
@@ -780,6 +784,8 @@ def _executed(plan: Plan, context: Context, record: Mapping[str, Any], started: 
 
 def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
     """The planned run in its folder: computed, saved, shown, and last its pictures."""
+    from inference import results
+
     context, told = _context(plan, how, place)
     with _ending(told) as ended:
         run = _executed(plan, context, place.record, started)
@@ -789,7 +795,8 @@ def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
             run.record["timing"]["earlier_s"] = place.spent
         ended.append(run)
         try:
-            place.write(run.record, idata=run.idata, params=run.params, pictures=how.figures)
+            netcdf = results.netcdf(run.idata)
+            place.write(run.record, netcdf=netcdf, params=run.params, pictures=how.figures)
         finally:
             how.show(run)  # also where there is no room to save it
         if how.figures:
@@ -1153,7 +1160,7 @@ def _planned(asked: Mapping[str, Any]) -> Any:
 
 def _compared(done: Mapping[str, Any]) -> Table:
     """The table and the pictures of runs, or of the faults that kept them from running."""
-    from inference import compare, machine, overlays, uncertainty
+    from inference import compare, machine, overlays, report, uncertainty
 
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
     keys = compare.posterior_keys({label: run.record for label, run in runs.items()})
@@ -1163,7 +1170,7 @@ def _compared(done: Mapping[str, Any]) -> Table:
         exact[keys[label]] = exact[keys[label]] or _exact_of(run)
     with machine.numbers():
         table = compare.compare(rows, exact, seed=next(iter(runs.values())).record["seed"])
-    table.runs = dict(runs)
+    table.runs, table.html = dict(runs), report.comparison_html
     table.title = f"compare-{Path(next(iter(runs.values())).record['model']).stem}"
     results = {label: run.idata for label, run in runs.items()}
     truth = exact[next(iter(keys.values()))] if len(set(keys.values())) == 1 else None
@@ -1611,7 +1618,7 @@ def _guide(
     from inference import guides
 
     if guide is None:
-        return [*entry.guides, *guides.GUIDES][0]
+        return [*entry.guides, *inference.GUIDES][0]
     if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
         keys = models.data_keys(entry.model)
         own = bound(models.load_guide(str(guide), keys, dtype), options)
@@ -2379,7 +2386,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _guide_rows() -> dict[str, str]:
     own = {n: models.own_guides(n) for n in models.names()}
     forms = inference.guide_forms()
-    rows = {forms[name]: title for name, title in inference.guide_titles().items()}
+    rows = {forms[name]: inference.title(name) for name in inference.GUIDES}
     rows["FILE.py"] = "a guide of yours: a Pyro function `guide` of the model's data keys"
     for model, names in own.items():
         rows |= {f"{name} ({model})": "the model's own guide" for name in names}
@@ -2497,9 +2504,9 @@ def _show(arguments: argparse.Namespace) -> None:
         whose = "the model's own" if i else "the model's own, the default"
         _say(f"  {guide:20} {_own_guide(entry, guide)} ({whose})".replace("  (", " ("))
     forms = inference.guide_forms()
-    for guide, text in inference.guide_titles().items():
-        if not entry.identified or guide not in inference.network_guides():
-            _say(f"  {forms[guide]:20} {text}")
+    for guide, kind in inference.GUIDES.items():
+        if not entry.identified or not kind.of_networks:
+            _say(f"  {forms[guide]:20} {inference.title(guide)}")
 
 
 def _own_guide(entry: models.Entry, guide: str) -> str:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from .callbacks import Callback
-from .state import State
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
-
-    from .graph import Graphs
 
     Level = Literal["note", "warn", "fail"]
     Purpose = Literal["parameters", "predictions", "evidence", "loo"]
@@ -86,6 +84,46 @@ class Problem:
         labels = {plate: self.coords[plate][:rows]} if plate in self.coords else {}
         coords = {**self.coords, **labels}
         return replace(self, tensors={**self.tensors, **some}, coords=coords)
+
+
+class State:
+    """What a method keeps while it runs, so that it can go on after a kill: here, nothing.
+
+    Named sets of arrays; `inference.storage.state.Folder` keeps them in the folder of a run.
+    """
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to save again."""
+        return False
+
+    def save(self, name: str, arrays: Mapping[str, np.ndarray], **numbers: Any) -> None:
+        """Keep arrays and numbers under a name, in place of what was there."""
+
+    def load(self, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        """Arrays and numbers of that name; None where there are none, or damaged ones."""
+        return None
+
+
+class Graphs(Protocol):
+    """Functions recorded once for many fits (`inference.program.record.Recordings`)."""
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing was recorded yet: this is the first of the fits."""
+
+    def compiled(
+        self,
+        function: Callable[..., Any],
+        points: Sequence[Sequence[Tensor]],
+        *,
+        how: str = "traced",
+        live: Sequence[Tensor] = (),
+    ) -> Callable[..., Any]:
+        """The function recorded, from the graph of an earlier fit if there is one."""
+
+    def memory(self, name: str, tensor: Tensor) -> Tensor:
+        """A tensor in the memory that the graphs read."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,10 +17,9 @@ from tqdm.auto import tqdm
 
 from models.contract import Fault, Refused
 
-from ._problem import Context, Finding, Problem
+from ._problem import Context, Finding, Problem, State
 from .callbacks import Callback
 from .signals import Heard, listening
-from .state import State
 
 # How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.
 Schedule = Literal["plateau", "linear"]

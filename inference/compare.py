@@ -14,7 +14,7 @@ import pandas as pd
 
 from models.contract import Refused, UsageError, nearest
 
-from . import loo, publish, report, results
+from . import loo, publish, results
 from ._html import filled, frame
 from .distance import Yardstick, noise_of_predictions, of_predictions
 from .seeds import DRAWS, spawn
@@ -126,13 +126,14 @@ class Table(pd.DataFrame):
         notes: what a reader should know of the whole.
         pictures: kind to function of no arguments that gives a Figure.
         signal: the signal that cut the study short; 0 if none did.
+        html: gives a notebook's page from the table, where that is more than its rows and notes.
     """
 
-    _metadata = ("title", "runs", "notes", "pictures", "signal")
+    _metadata = ("title", "runs", "notes", "pictures", "signal", "html")
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.title, self.signal = "", 0
+        self.title, self.signal, self.html = "", 0, None
         self.runs, self.notes, self.pictures = {}, [], {}
 
     def figures(self) -> list[str]:
@@ -154,6 +155,8 @@ class Table(pd.DataFrame):
         return {"rows": _plain(self), "notes": self.notes}
 
     def _repr_html_(self) -> str:
+        if self.html is not None:
+            return self.html(self)
         parts = {"values": frame(self), "notes": self.notes}
         return filled("{{ values }}{% for one in notes %}<p>{{ one }}</p>{% endfor %}", **parts)
 
@@ -189,9 +192,6 @@ class Comparison(Table):
         }
         shown = {"references": self.references, "parameters": parameters, "trust": self.trust}
         return {**super().to_json_object(), **shown}
-
-    def _repr_html_(self) -> str:
-        return report.comparison_html(self)
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, Any]]:

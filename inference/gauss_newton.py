@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from pyro.distributions import constraints
@@ -25,13 +24,13 @@ from . import memory
 from ._layers import layers
 from ._problem import Context, Finding, Fit, Problem
 from .curvature import gauss_newton, prior_precision
+from .laplace import Structure
+from .network_points import climbed
 from .outputs import check_outputs
 from .program import Program, run
 from .seeds import DISCRETE, DRAWS, FIT, seeded
 from .supports import elementwise
-from .svi import Pace, climbed
-
-Structure = Literal["auto", "full", "last", "diagonal"]
+from .svi import Pace
 
 # Weights up to which `auto` takes the full matrix.
 _MOST_FULL = 5_000

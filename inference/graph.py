@@ -399,7 +399,7 @@ def faster(
     return run
 
 
-class Graphs:
+class Recordings:
     """Functions recorded once for many fits, which differ in the values of their data alone.
 
     A graph is held against its function anew for each fit, and recorded again if they differ;

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pyro
 import pyro.distributions as dist
@@ -27,11 +27,11 @@ from torch.distributions import biject_to
 
 from models.contract import BadSetting, Fault, Refused, UsageError, nearest
 
-from . import memory, settings, weights
+from . import GUIDES, guide, memory, settings
 from ._density import Flowing, LowRankNormal
 from ._problem import Guide
 from .program import Program, run, start_value
-from .supports import Supported, support_of
+from .supports import Supported
 
 # Where the values of a site start: site (a Pyro message) to a value in its support.
 Init = Callable[[Any], Tensor]
@@ -42,11 +42,6 @@ _SLOW = {"window": 200}
 _FLOW = {"lr": 0.03, **_SLOW}
 # Splines are noisier: of 31 weights the ELBO ends 0.25 nats lower with 8 draws, as soon.
 _SPLINES = {**_FLOW, "particles": 32}
-# The share of a network's units that is off: by whether classes are predicted. A few dozen units
-# that give a number show the noise of each (Gal and Ghahramani 2016 took 0.05 for such tables).
-_RATES = {True: 0.2, False: 0.05}
-# So are networks trained.
-_NETWORK = {"lr": 1e-3, "schedule": "linear"}
 
 
 def normal(program: Program, init: Init = start_value) -> Guide:
@@ -115,93 +110,6 @@ def nsf(
     return Guide(_flow(program, init, "NSF", transforms), settings=_SPLINES)
 
 
-def local(program: Program, init: Init = start_value) -> Guide:
-    """Mean field over a network's weights, by noise at the layers' outputs: less variance.
-
-    See `weights.MeanField`; the family is that of `normal`, the gradient's variance is not.
-    """
-    return weights.MeanField(program, init).guide(**_NETWORK)
-
-
-def lastlayer(program: Program, init: Init = start_value) -> Guide:
-    """A full covariance over a network's last layer, mean field over the rest."""
-    return weights.LastLayer(program, init).guide(**_NETWORK)
-
-
-def dropout(
-    program: Program,
-    init: Init = start_value,
-    *,
-    rate: Annotated[float | Literal["learned"] | None, "> 0", "< 1"] = None,
-) -> Guide:
-    """Hidden units of a network on or off at random: point masses, a surrogate objective.
-
-    See `weights.Dropout`, and `weights.GaussianDropout` for a rate that is learned.
-
-    Args:
-        program: the model and its data.
-        init: where the weights start.
-        rate: probability of a unit to be off; `learned` begins at 0.2; None takes 0.2, or 0.05
-            where numbers are predicted.
-    """
-    return _dropout(program, init, rate, "unit")
-
-
-def dropconnect(
-    program: Program,
-    init: Init = start_value,
-    *,
-    rate: Annotated[float | Literal["learned"] | None, "> 0", "< 1"] = None,
-) -> Guide:
-    """Weights of a network on or off at random: point masses, a surrogate objective.
-
-    See `weights.Dropout`, and `weights.GaussianDropout` for a rate that is learned.
-
-    Args:
-        program: the model and its data.
-        init: where the weights start.
-        rate: probability of a weight to be off; `learned` begins at 0.2; None takes 0.2, or 0.05
-            where numbers are predicted.
-    """
-    return _dropout(program, init, rate, "weight")
-
-
-def sparse(program: Program, init: Init = start_value) -> Guide:
-    """Sparse variational dropout: a network whose needless weights are removed."""
-    return weights.Sparse(program, init).guide(**_NETWORK)
-
-
-def ensemble(
-    program: Program, init: Init = start_value, *, members: Annotated[int, ">= 2"] = 5
-) -> Guide:
-    """Several modes, from several starts: no posterior, for comparison.
-
-    Args:
-        program: the model and its data.
-        init: where the members start.
-        members: their number.
-    """
-    return weights.Ensemble(program, init, members).guide(**_NETWORK)
-
-
-GUIDES = {
-    "normal": normal,
-    "mvn": mvn,
-    "lowrank": lowrank,
-    "structured": structured,
-    "maf": maf,
-    "nsf": nsf,
-    "local": local,
-    "lastlayer": lastlayer,
-    "dropout": dropout,
-    "dropconnect": dropconnect,
-    "sparse": sparse,
-    "ensemble": ensemble,
-}
-# The guides of networks' weights, which other models refuse.
-OF_NETWORKS = ("local", "lastlayer", "dropout", "dropconnect", "sparse", "ensemble")
-
-
 def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     """`lowrank:5` as the guide's name and its argument, `("lowrank", {"rank": 5})`.
 
@@ -218,7 +126,7 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     if name not in known:
         near = nearest(name, known)
         raise UsageError(f"there is no guide '{name}' here; {near}")
-    taken = {} if name in own else settings.declared(GUIDES[name])
+    taken = {} if name in own else settings.declared(guide(name))
     if not colon:
         return name, {}
     if not taken:
@@ -227,21 +135,6 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     if argument.strip().lower() in ("", "none"):
         raise BadSetting(f"{text} lacks its {setting.name}; write {name}, or {name}:2")
     return name, {setting.name: settings.check(setting, argument)}
-
-
-def _dropout(
-    program: Program, init: Init, rate: float | str | None, by: Literal["unit", "weight"]
-) -> Guide:
-    if rate is None:
-        rate = _RATES[_predicts_classes(program)]
-    kind = weights.GaussianDropout if rate == "learned" else weights.Dropout
-    start = 0.2 if rate == "learned" else rate
-    return kind(program, init, start, by).guide(**_NETWORK)
-
-
-def _predicts_classes(program: Program) -> bool:
-    supports = [support_of(site.fn) for site in program.of("observed")]
-    return all(support is not None and support.is_discrete for support in supports)
 
 
 def _check_square(program: Program) -> None:

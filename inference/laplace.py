@@ -6,7 +6,7 @@ That of a network, whose Hessian is of no use, is in `gauss_newton.py`.
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pyro.distributions as dist
 import torch
@@ -14,10 +14,9 @@ from torch import Tensor
 
 from models.contract import BadSetting, Refused
 
-from . import memory
+from . import METHODS, load, memory
 from ._problem import Context, Fit, Problem
 from .ends import refuse_steps
-from .gauss_newton import Structure, network
 from .kinks import Kinks
 from .mode import Mode, limits, maximise
 from .point import pace_of
@@ -25,6 +24,8 @@ from .program import Program, further_draws, over_draws
 from .seeds import DISCRETE, DRAWS, FIT, seeded
 from .settings import OF_NETWORKS
 
+# Which weights of a network are random, and how.
+Structure = Literal["auto", "full", "last", "diagonal"]
 # How many sds the Gaussian reaches, and what share of the precision kinks within reach may make.
 _REACH = 4.0
 _MISSED = 0.05
@@ -73,7 +74,7 @@ def laplace(
     """
     pace = pace_of(problem, steps, lr, batch_size)
     if pace is not None:
-        return network(problem, pace, structure, draws, seed, context)
+        return load(METHODS["laplace"].network)(problem, pace, structure, draws, seed, context)
     if structure != "auto":
         raise BadSetting("structure: for networks alone; leave it out")
     program = Program(problem)

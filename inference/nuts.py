@@ -24,13 +24,12 @@ from models.contract import Fault, Refused, Stopped
 from . import chains as chains_
 from . import memory
 from ._native import nutpie_model
-from ._problem import Context, Finding, Fit, Problem
+from ._problem import Context, Finding, Fit, Problem, State
 from .callbacks import Callback
 from .chains import Monitor
 from .graph import Function, How, Recorded, compiled
 from .program import Differentiable, Program, over_draws
 from .seeds import CHAIN, DISCRETE, FIT, seeded, spawn
-from .state import State
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64

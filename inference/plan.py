@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
-
-from . import settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +62,3 @@ class Plan:
 def name_of(function: Any) -> str:
     """What a function (or an object that is called like one) is called."""
     return getattr(function, "__name__", type(function).__name__)
-
-
-def bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
-    """A guide of the model's with those of its options that it names."""
-    named = settings.declared(guide)
-    return partial(guide, **{k: v for k, v in options.items() if k in named})

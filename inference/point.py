@@ -10,14 +10,14 @@ from typing import Annotated
 
 from models.contract import BadSetting, Refused
 
-from . import memory
+from . import METHODS, load, memory
 from ._problem import Context, Fit, Problem
 from .ends import judged, refuse_steps
 from .mode import mode
 from .program import Program
 from .seeds import DISCRETE, FIT, seeded
 from .settings import OF_NETWORKS
-from .svi import Pace, climbed
+from .svi import Pace
 
 
 def mle(
@@ -53,7 +53,7 @@ def mle(
         raise Refused("mle needs observations, nothing is observed; give data, or use map")
     pace = pace_of(problem, steps, lr, batch_size)
     if pace is not None:
-        return _network(problem, pace, seed, context, prior=False)
+        return load(METHODS["mle"].network)(problem, pace, seed, context, prior=False)
     return _estimate(program, seed, starts, prior=False)
 
 
@@ -86,7 +86,7 @@ def map_(
     """
     pace = pace_of(problem, steps, lr, batch_size)
     if pace is not None:
-        return _network(problem, pace, seed, context, prior=True)
+        return load(METHODS["map"].network)(problem, pace, seed, context, prior=True)
     return _estimate(Program(problem, narrowed=False), seed, starts, prior=True)
 
 
@@ -105,15 +105,6 @@ def pace_of(
     if problem.identified:
         return None
     return Pace(**{"steps": 10_000, "lr": 1e-3, "schedule": "linear", **given})
-
-
-def _network(problem: Problem, pace: Pace, seed: int, context: Context, *, prior: bool) -> Fit:
-    """A point estimate of a network's weights, one of the many that are alike."""
-    values, ended = climbed(problem, pace, prior=prior, seed=seed, context=context)
-    program = Program(problem)
-    with seeded(seed, DISCRETE):
-        draws = program.complete({k: v[None] for k, v in values.items()})
-    return Fit(draws={k: v[None] for k, v in draws.items()}, kind="point", params=values, **ended)
 
 
 def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:

@@ -19,10 +19,9 @@ from models.contract import Fault, Refused
 
 from . import _source, discrete, row_keys
 from ._problem import Problem
-from .plan import bound
 from .program import Program, Site
 from .sampling import shape_of
-from .settings import declared
+from .settings import bound, declared
 from .supports import outside
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.contract import Fault
 
-from . import publish, store
+from . import publish
 from ._html import filled, ours, table
 from .terminal import layout, number
 
@@ -110,12 +110,17 @@ _BADGE = """<span class="verdict" style="background:{{ colour }};color:#fff;padd
 # -- the report -------------------------------------------------------------------------------
 
 
-def report(runs: Mapping[str, Any], tables: Sequence[Comparison]) -> str:
+def report(
+    runs: Mapping[str, Any],
+    tables: Sequence[Comparison],
+    pictures: Mapping[str, Sequence[Path]],
+) -> str:
     """One self-contained page: verdicts first, then comparison, pictures, settings, versions.
 
     Args:
         runs: label to run (`zoo.Run`), of any models and data.
         tables: comparisons of those that saw the same data.
+        pictures: label to the pictures that were saved with a run; without any they are drawn.
     """
     rows = {str(k): row for one in tables for k, row in one.iterrows()}
     statuses = {label: run.verdict.status for label, run in runs.items()}
@@ -127,7 +132,7 @@ def report(runs: Mapping[str, Any], tables: Sequence[Comparison]) -> str:
         "verdicts": [_verdict(k, runs[k], statuses[k], readings[k]) for k in ordered],
         "published": publish.last_line(_answers(runs, tables)),
         "compared": [_side_by_side(one) for one in tables],
-        "sections": [_section(label, runs[label]) for label in ordered],
+        "sections": [_section(label, runs[label], pictures.get(label, ())) for label in ordered],
         "made_with": _made_with(runs),
     }
     return str(filled(_PAGE, style=ours(_STYLE), **parts))
@@ -211,9 +216,9 @@ def _items(words: Sequence[str]) -> Markup:
     return filled("<ul>{% for one in words %}<li>{{ one }}</li>{% endfor %}</ul>", words=words)
 
 
-def _section(label: str, run: Any) -> Markup:
+def _section(label: str, run: Any, saved: Sequence[Path]) -> Markup:
     record, verdict = run.record, run.verdict
-    pictures = [_kept(file, f"{label}: {file.stem}") for file in store.pictures(run.path)] or [
+    pictures = [_kept(file, f"{label}: {file.stem}") for file in saved] or [
         _picture(run, kind, f"{label}: {kind}") for kind in run.plots()
     ]
     options = {**record["options"], **record["settings"], "seed": record["seed"]}

@@ -15,6 +15,7 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from models.contract import BadSetting, nearest
@@ -184,3 +185,9 @@ def share_out(
             raise BadSetting(f"there is no setting '{name}' here; {nearest(name, known)}")
         shares[home][name] = check(homes[home][name], value)
     return shares
+
+
+def bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
+    """A guide of the model's with those of its options that it names."""
+    named = declared(guide)
+    return partial(guide, **{k: v for k, v in options.items() if k in named})

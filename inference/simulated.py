@@ -25,7 +25,7 @@ from models.contract import Fault, Refused, Stopped
 from . import machine, results
 from ._problem import Context, Fit, Problem
 from .diagnostics import verdict
-from .graph import Graphs
+from .graph import Recordings
 from .prepare import observed_keys
 from .program import Program, over_draws
 from .seeds import SIMULATED, seeded, spawn
@@ -79,7 +79,7 @@ class Simulated:
                 f"the distribution of {self.program.undrawn[0]} has no sample(), so no data can "
                 "be simulated; write one"
             )
-        self.graphs = Graphs(list(fresh.values()))
+        self.graphs = Recordings(list(fresh.values()))
         self._check_joint()
 
     def _check_joint(self) -> None:

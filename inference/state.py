@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._problem import State
 from ._warnings import ZooWarning
 
 if TYPE_CHECKING:
@@ -25,17 +26,18 @@ if TYPE_CHECKING:
 _SHARE, _SECONDS = 0.05, 1.0
 
 
-class State:
-    """Named sets of arrays in a folder, each written whole; without a folder it keeps nothing.
+class Folder(State):
+    """Named sets of arrays in a folder, each written whole.
 
     Args:
-        folder: where; None keeps nothing.
+        folder: where.
         run: what tells this run from others: a file of another run, or of another name, is as good
             as damaged.
     """
 
-    def __init__(self, folder: Path | None = None, run: str = ""):
-        self.folder, self.run = folder, run
+    def __init__(self, folder: Path, run: str = ""):
+        self.folder: Path | None = folder  # None once the disk is full
+        self.run = run
         self._due = 0.0
 
     @property

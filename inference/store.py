@@ -30,10 +30,9 @@ from models.contract import CannotWrite, Fault, Locked, MissingRun, Refused, Sto
 from . import signature
 from ._shape import odd
 from .callbacks import Journal, last_step, seconds_spent
-from .state import State, partial_of, replace, sync
+from .state import Folder, partial_of, replace, sync
 
 if TYPE_CHECKING:
-    import arviz as az
     import numpy as np
     from matplotlib.figure import Figure
     from torch import Tensor
@@ -115,7 +114,7 @@ class Place:
         self, path: Path, record: Mapping[str, Any], lock: Any, made: list[Path] | None = None
     ):
         self.path, self.record, self.made, self.lock = path, dict(record), made, lock
-        self.state = State(path / "state", record.get("id", ""))
+        self.state = Folder(path / "state", record.get("id", ""))
         self.spent = seconds_spent(path / "progress.jsonl")
         self.journal = Journal(path / "progress.jsonl")
         _clear(path)
@@ -163,7 +162,7 @@ class Place:
         self,
         record: Mapping[str, Any],
         *,
-        idata: az.InferenceData,
+        netcdf: bytes,
         params: Mapping[str, Tensor],
         pictures: bool = False,
     ) -> None:
@@ -171,7 +170,7 @@ class Place:
 
         Args:
             record: what is known of the run now.
-            idata: its draws.
+            netcdf: its draws, as the content of a netCDF file.
             params: its learned parameters.
             pictures: whether these are to come: then it is done when `add_figures` is.
 
@@ -181,7 +180,7 @@ class Place:
         if pictures and record["status"] == "done":
             record = {**record, "status": DRAWING}
         with self._told():
-            _put_result(self.path, record, idata, params)
+            _put_result(self.path, record, netcdf, params)
             self._finish(record)
 
     def write_tables(
@@ -452,12 +451,9 @@ def _rename(partial: Path, out: Path, name: str) -> Path:
 def _put_result(
     folder: Path,
     record: Mapping[str, Any],
-    idata: az.InferenceData,
+    netcdf: bytes,
     params: Mapping[str, Tensor],
 ) -> None:
-    from . import results
-
-    netcdf = results.netcdf(idata)
     replace(folder / "idata.nc", lambda path: path.write_bytes(netcdf))
     if params:
         from safetensors.torch import save

@@ -24,10 +24,11 @@ from torch.distributions import transform_to
 
 from models.contract import BadSetting, Fault, Refused
 
-from . import _source, batching, by_row, guides, memory, weights
-from ._problem import Context, Finding, Fit, Guide, Problem
+from . import _source, batching, by_row, guides, memory
+from . import guide as shared_guide
+from ._problem import Context, Finding, Fit, Graphs, Guide, Problem
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
-from .graph import Graphs, How, compiled
+from .graph import How, compiled
 from .mode import mode
 from .prepare import clash, where
 from .program import (
@@ -47,7 +48,7 @@ _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}
 # What is climbed where the guide has no objective of its own.
 Aim = Literal["elbo", "iwae"]
 # Stream of the random numbers that a guide begins with, apart from those of its steps.
-_BEGIN = 1
+BEGIN = 1
 # And of draws that are looked at for what is outside of supports.
 _LOOK = 2
 # Draws by which it is seen whether a guide stays inside of the model's supports, and if not.
@@ -120,7 +121,7 @@ def svi(
     program = Program(problem)
     if isinstance(_module(_own(guide, program)), AutoLaplaceApproximation):
         return _laplace(problem, draws, seed, context)
-    with seeded(seed, FIT, _BEGIN):
+    with seeded(seed, FIT, BEGIN):
         chosen, findings = _chosen(guide, program, begin, seed, context)
     shown = program if rows is None else _of_first(program, chosen.guide, rows, seed)
     memory.check(shown, draws)
@@ -129,7 +130,7 @@ def svi(
     used |= {name: value for name, value in own.items() if value is not None}
     pace = Pace(steps, batch_size, compile=compile, objective=objective, **used)
     with store(), _in_mode(chosen.guide, False):
-        with seeded(seed, FIT, _BEGIN):
+        with seeded(seed, FIT, BEGIN):
             _check_aim(objective, program, chosen)
         ended = trained(program, chosen, pace, seed, context)
         if chosen.objective is None and batch_size is None:
@@ -218,23 +219,6 @@ def _lend(param: Tensor, data: Tensor) -> None:
     if not hasattr(param, "lent"):
         param.lent = param.data
     param.data = data
-
-
-def climbed(
-    problem: Problem, pace: Pace, *, prior: bool, seed: int, context: Context
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of a network at the top of a stochastic ascent: of log posterior or likelihood.
-
-    Returns:
-        Latent to value, and what a `Fit` says of the ascent.
-    """
-    program = Program(problem)
-    with seeded(seed, FIT, _BEGIN):
-        points = weights.Points(program, program.start_of, prior=prior)
-    with store():
-        ended = trained(program, points.guide(), pace, seed, context)
-        values = {name: value.detach().clone() for name, value in points.locs().items()}
-    return values, ended
 
 
 @dataclass(frozen=True)
@@ -438,7 +422,7 @@ def resolve(
         return replace(guide, guide=_anew(guide.guide))
     if isinstance(guide, str) and guide not in program.problem.guides:
         name, argument = guides.parse(guide)
-        return guides.GUIDES[name](program, init, **argument)
+        return shared_guide(name)(program, init, **argument)
     objective = program.problem.objectives.get(guide) if isinstance(guide, str) else None
     return Guide(program.kept(_anew(_own(guide, program))), objective=objective)
 

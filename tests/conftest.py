@@ -19,6 +19,7 @@ import pytest
 import scene
 import torch
 
+import inference
 import models
 from inference import machine, prepare, settings
 from inference._problem import Context, Problem
@@ -102,6 +103,9 @@ def tags(page: str) -> list:
     parser.feed(page)
     return parser.found
 
+
+# The shared guides of a network's weights.
+NETWORK_GUIDES = [name for name, kind in inference.GUIDES.items() if kind.of_networks]
 
 # What a stranger's record may hold, and what must not come out of it.
 EVIL = "<script>alert('x')</script>\"'> <img src=javascript:y onload=z> {{'a' * 9}} \x1b[2J\u202e"

@@ -497,12 +497,12 @@ def test_the_proof_leaves_nothing_behind_and_sees_few_rows():
 
 def test_many_fits_are_proved_once(monkeypatch):
     from inference._problem import Context
-    from inference.graph import Graphs
+    from inference.graph import Recordings
 
     proved = []
     monkeypatch.setattr(batching, "prove", lambda *_: proved.append(1))
     problem = problem_from(regression, {"x": X, "y": Y})
-    context = Context(graphs=Graphs([problem.tensors["y"]]))
+    context = Context(graphs=Recordings([problem.tensors["y"]]))
     for _ in range(3):
         svi.svi(problem, seed=0, context=context, steps=2, draws=2, batch_size=4)
     assert len(proved) == 1

@@ -17,7 +17,7 @@ from conftest import problem_from, problem_of
 
 import models
 from inference import graph
-from inference.graph import Graphs, compiled, record
+from inference.graph import Recordings, compiled, record
 from inference.program import Program
 from models.contract import Refused
 
@@ -293,7 +293,7 @@ def test_gradients_of_convolutions_are_recorded():
 
 def test_a_graph_serves_other_values_of_its_live_tensors():
     y, u = torch.tensor([1.0, 2.0]), torch.tensor([0.3])
-    graphs = Graphs([y])
+    graphs = Recordings([y])
 
     def function(u):
         return (u * y).sum(), u.exp()
@@ -308,7 +308,7 @@ def test_a_graph_serves_other_values_of_its_live_tensors():
 
 def test_a_graph_that_does_not_follow_is_recorded_again():
     hidden, u = torch.tensor(1.0), torch.tensor([0.3])
-    graphs = Graphs([])
+    graphs = Recordings([])
 
     def function(u):
         return (u * hidden,)
@@ -320,7 +320,7 @@ def test_a_graph_that_does_not_follow_is_recorded_again():
 
 
 def test_what_cannot_be_recorded_is_told_once_and_runs_as_it_is():
-    graphs, u = Graphs([]), torch.tensor([0.3])
+    graphs, u = Recordings([]), torch.tensor([0.3])
 
     def function(u):
         return (u * 2 if u.sum() > 0 else u,)
@@ -331,7 +331,7 @@ def test_what_cannot_be_recorded_is_told_once_and_runs_as_it_is():
 
 
 def test_parameters_stay_in_the_memory_of_the_first():
-    graphs = Graphs([])
+    graphs = Recordings([])
     first = graphs.memory("parameters", torch.tensor([1.0, 2.0]))
     second = graphs.memory("parameters", torch.tensor([3.0, 4.0]))
     assert second is first and first.tolist() == [3.0, 4.0]

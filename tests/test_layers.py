@@ -7,10 +7,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import perceptron, problem_from, problem_of
+from conftest import NETWORK_GUIDES, perceptron, problem_from, problem_of
 from pyro import poutine
 
-from inference import _layers, guides, scores, svi
+from inference import _layers, scores, svi
 from inference._layers import Call, Layer, Layers, layers
 from inference.graph import Recorded
 from inference.program import Program, run
@@ -145,7 +145,7 @@ def test_noise_is_vectorised():
 
 # -- in a step ---------------------------------------------------------------------------------
 
-GUIDES = [*guides.OF_NETWORKS, "dropout:learned", "dropconnect:learned"]
+GUIDES = [*NETWORK_GUIDES, "dropout:learned", "dropconnect:learned"]
 
 
 def gradient_of(guide, particles, how):

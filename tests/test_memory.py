@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import problem_from
 
+import inference
 import zoo
-from inference import guides, memory
+from inference import memory
 from inference.program import Program
 from models.contract import Refused
 
@@ -75,4 +76,4 @@ def test_a_full_covariance_is_refused_before_it_is_made(guide):
     if guide == "maf":
         pytest.importorskip("zuko")
     with pytest.raises(Refused, match=r"the covariance of 100,000 latents takes .* GB"):
-        guides.GUIDES[guide](Program(problem_from(wide)))
+        inference.guide(guide)(Program(problem_from(wide)))

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 import models
-from inference.plan import Plan, bound, name_of
+from inference.plan import Plan, name_of
+from inference.settings import bound
 
 
 def planned(**settings) -> Plan:

@@ -131,7 +131,7 @@ def planted(runs, text):
     table.trust = dict.fromkeys([text], found.trust[found.index[0]])
     table.references, table.notes, table.pictures = {text: text}, [text], {text: lambda: Figure()}
     table[["reading", "reason"]] = text
-    page = report.report({text: Planted(runs[0], text)}, [table])
+    page = report.report({text: Planted(runs[0], text)}, [table], {})
     return "".join((page, report.comparison_html(table)))
 
 
