@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
-from . import caches
+from .core import caches
 
 caches.ensure()
 
@@ -55,28 +55,34 @@ class GuideKind:
 
 
 METHODS = {
-    "nuts": Method(function="nuts:nuts", single=True, on_gpu=True),
-    "svi": Method(function="svi:svi", takes_guide=True, single=True, on_gpu=True),
-    "laplace": Method(function="laplace:laplace", network="gauss_newton:network"),
-    "map": Method(function="point:map_", result="point", network="network_points:estimate"),
-    "mle": Method(function="point:mle", result="point", network="network_points:estimate"),
-    "exact": Method(function="exact:exact", uses_density=False, single=True),
-    "prior": Method(function="prior:prior", result="prior", uses_density=False, single=True),
+    "nuts": Method(function="methods.nuts:nuts", single=True, on_gpu=True),
+    "svi": Method(function="methods.svi:svi", takes_guide=True, single=True, on_gpu=True),
+    "laplace": Method(function="methods.laplace:laplace", network="networks.gauss_newton:network"),
+    "map": Method(
+        function="methods.point:map_", result="point", network="networks.points:estimate"
+    ),
+    "mle": Method(
+        function="methods.point:mle", result="point", network="networks.points:estimate"
+    ),
+    "exact": Method(function="methods.exact:exact", uses_density=False, single=True),
+    "prior": Method(
+        function="methods.prior:prior", result="prior", uses_density=False, single=True
+    ),
 }
 
 GUIDES = {
-    "normal": GuideKind(function="guides:normal"),
-    "mvn": GuideKind(function="guides:mvn"),
-    "lowrank": GuideKind(function="guides:lowrank"),
-    "structured": GuideKind(function="guides:structured"),
-    "maf": GuideKind(function="guides:maf"),
-    "nsf": GuideKind(function="guides:nsf"),
-    "local": GuideKind(function="network_guides:local", of_networks=True),
-    "lastlayer": GuideKind(function="network_guides:lastlayer", of_networks=True),
-    "dropout": GuideKind(function="network_guides:dropout", of_networks=True),
-    "dropconnect": GuideKind(function="network_guides:dropconnect", of_networks=True),
-    "sparse": GuideKind(function="network_guides:sparse", of_networks=True),
-    "ensemble": GuideKind(function="network_guides:ensemble", of_networks=True),
+    "normal": GuideKind(function="methods.guides:normal"),
+    "mvn": GuideKind(function="methods.guides:mvn"),
+    "lowrank": GuideKind(function="methods.guides:lowrank"),
+    "structured": GuideKind(function="methods.guides:structured"),
+    "maf": GuideKind(function="methods.guides:maf"),
+    "nsf": GuideKind(function="methods.guides:nsf"),
+    "local": GuideKind(function="networks.network_guides:local", of_networks=True),
+    "lastlayer": GuideKind(function="networks.network_guides:lastlayer", of_networks=True),
+    "dropout": GuideKind(function="networks.network_guides:dropout", of_networks=True),
+    "dropconnect": GuideKind(function="networks.network_guides:dropconnect", of_networks=True),
+    "sparse": GuideKind(function="networks.network_guides:sparse", of_networks=True),
+    "ensemble": GuideKind(function="networks.network_guides:ensemble", of_networks=True),
 }
 
 

@@ -21,8 +21,9 @@ import torch
 
 import inference
 import models
-from inference import machine, prepare, settings
-from inference._problem import Context, Problem
+from inference.core import machine, settings
+from inference.core.problem import Context, Problem
+from inference.program import prepare
 
 HOUSE = Path(__file__).parent.parent
 QUIET = Context()
@@ -60,7 +61,7 @@ def problem_of(name: str, source=None, **options) -> Problem:
 
 def problem_from(model, tensors=None, **options) -> Problem:
     """The problem of a Pyro function and its data."""
-    from inference.prepare import prepare
+    from inference.program.prepare import prepare
 
     problem = Problem(model=partial(model, **options), tensors=tensors or {})
     return prepare(problem, dtype=torch.float64)

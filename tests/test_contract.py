@@ -14,9 +14,9 @@ from conftest import problem_of as problem_of_options
 import inference
 import models
 import zoo
-from inference import svi
-from inference.program import Program, over_draws, run, value_and_grad
-from inference.settings import declared
+from inference.core.settings import declared
+from inference.methods import svi
+from inference.program.program import Program, over_draws, run, value_and_grad
 from models.contract import BadSetting, Refused
 
 SHORT = {

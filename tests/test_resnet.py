@@ -13,10 +13,10 @@ from conftest import problem_of
 from pyro import poutine
 
 import zoo
-from inference import svi
-from inference._problem import Fit
-from inference.program import Batch, Program, Weighted
-from inference.results import draws_alone
+from inference.core.problem import Fit
+from inference.methods import svi
+from inference.program.program import Batch, Program, Weighted
+from inference.results.inference_data import draws_alone
 from models import _depths, resnet
 from models._images import Images, classified
 from models._residual import Residual, once
