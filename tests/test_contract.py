@@ -17,6 +17,7 @@ import zoo
 from inference.core.settings import declared
 from inference.methods import svi
 from inference.program.program import Program, over_draws, run, value_and_grad
+from inference.workflow.plan import homes
 from models.contract import BadSetting, Refused
 
 SHORT = {
@@ -98,8 +99,8 @@ def test_data_keys_are_those_of_the_model_and_observed_sites_bear_their_names(na
 def test_no_name_is_declared_in_two_homes(name):
     entry = models.load(name)
     for method in inference.METHODS:
-        homes = zoo._homes(entry, inference.method(method))
-        names = [key for home in homes.values() for key in home]
+        known = homes(entry, inference.method(method))
+        names = [key for home in known.values() for key in home]
         assert len(names) == len(set(names)), f"{method}: {names}"
 
 
