@@ -21,8 +21,9 @@ from ..core import user_code
 from ..core.problem import Problem
 from ..core.settings import bound, declared
 from . import discrete, row_keys
-from .program import Program, Site
+from .program import Program
 from .sampling import shape_of
+from .sites import Site
 from .supports import outside
 
 

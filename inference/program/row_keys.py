@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ..core.machine import tolerance
 from ..core.seeds import FIT, seeded
-from . import discrete
-from .program import Plate, Program, graphless, run
+from .handlers import factors, graphless, run
+from .program import Program
+from .sites import Plate
 
 # A row plate and the data keys that are cut with it.
 Rows = tuple[str, tuple[str, ...]]
@@ -89,7 +90,7 @@ def scored(trace: poutine.Trace) -> Factors:
     """The sites of a run that have a density, each scored under its key `log_prob`."""
     return {
         name: node
-        for name, node in discrete.factors(trace).items()
+        for name, node in factors(trace).items()
         if not isinstance(node["fn"], _Subsample) and not node["infer"].get("_deterministic")
     }
 
