@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, combinations, cycle, islice
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -28,7 +27,6 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.machine import tolerance
-from ..core.problem import Problem
 from .discrete import Summed, all_labels, cells_of
 from .parallel import Parallel, values_of
 from .sampling import NOT_VECTORISED, over_draws
@@ -62,8 +60,6 @@ _MOST_LATENTS = 6
 # Where the continuous latents stand among what a point has.
 _U = -1
 
-_FOUND: WeakKeyDictionary[Problem, Summed] = WeakKeyDictionary()
-
 
 def summed(program: TracedModel) -> Summed | None:
     """The discrete latents of a program summed out; None where it has none.
@@ -73,26 +69,26 @@ def summed(program: TracedModel) -> Summed | None:
     """
     if not program.of("discrete"):
         return None
-    if program.problem not in _FOUND:
+    if program.prototype.summed is None:
         store = pyro.get_param_store().scope()
         with torch.random.fork_rng(devices=[]), torch.no_grad(), store:
             torch.manual_seed(0)
-            _FOUND[program.problem] = _chosen(program)
-    return _FOUND[program.problem]
+            program.prototype.summed = _chosen(program)
+    return program.prototype.summed
 
 
 def share(program: TracedModel, some: TracedModel) -> None:
     """Sum the labels out in a program of some of the rows as in that of all, without a proof."""
     way = program.summed
     if way is not None and not way.parallel.homes:
-        _FOUND[some.problem] = _way(some, list(way.joint))
+        some.prototype.summed = _way(some, list(way.joint))
 
 
 def _chosen(program: TracedModel) -> Summed:
     n = program.problem.n or 0
     large = program.elements_of_run > _LARGE or program.size * n > _PRODUCTS
     if large and n > _ROWS:
-        some = type(program)(program.problem.first(_ROWS))
+        some = program.first(_ROWS)
         if (way := _proved(some, Drawn(some))) is not None and not way.parallel.homes:
             return _way(program, list(way.joint))
     drawn = Drawn(program)

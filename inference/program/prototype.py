@@ -17,6 +17,7 @@ from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from .discrete import Summed
 from .edges import limits
 from .handlers import Start, StartRule, graphless, run, start_by, start_value
 from .sites import Site, role_of, sites_of
@@ -41,6 +42,7 @@ class Prototype:
         trace: the run.
         moving: site to what its support, or what is observed, depends on.
         unseen: the latents that stand for what was not seen.
+        summed: the discrete latents summed out, once a way is proved (see `labels`).
     """
 
     def __init__(self, model: Callable, tensors: Mapping[str, Any], rule: StartRule | None):
@@ -48,6 +50,7 @@ class Prototype:
         self.trace = self._run()
         self.moving = self._moving()
         self.unseen = self._unseen()
+        self.summed: Summed | None = None
 
     @property
     def params(self) -> list[str]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -44,6 +45,8 @@ from .sampling import masked
 from .sites import Site, batch_shape, support_within
 from .supports import elementwise, is_inside, outside
 
+# Fields of a problem that change what is known of it from its first runs.
+_TRACED = {"model", "tensors", "latent_keys", "params", "start", "linear_at"}
 # What is known of a problem from its first runs.
 _PROTOTYPES: WeakKeyDictionary[Problem, Prototype] = WeakKeyDictionary()
 
@@ -55,6 +58,7 @@ class TracedModel:
         problem: the model and its data.
         narrowed: whether latents have the supports that the observations leave them, so that no
             edge is met; else those of their priors.
+        prototype: what first runs told of the same model, data and parameters; None runs it.
 
     Attributes:
         model: the Pyro function, the model's own parameters fitted; linear in its latents where
@@ -71,18 +75,17 @@ class TracedModel:
         has_factor: whether the model has a `pyro.factor`, a likelihood without a distribution.
     """
 
-    def __init__(self, problem: Problem, *, narrowed: bool = True):
+    def __init__(
+        self, problem: Problem, *, narrowed: bool = True, prototype: Prototype | None = None
+    ):
         self.problem = problem
         self.plain = Free(problem.latent_keys)(Fitted(problem.params)(problem.model))
-        if problem not in _PROTOTYPES:
-            _PROTOTYPES[problem] = Prototype(self.plain, problem.tensors, problem.start)
-        prototype = _PROTOTYPES[problem]
-        self.bounds = prototype.bounds() if narrowed else {}
-        self.sites = prototype.sites(self.bounds)
+        self.prototype = prototype or _prototype_of(problem, self.plain)
+        self.bounds = self.prototype.bounds() if narrowed else {}
+        self.sites = self.prototype.sites(self.bounds)
         self.edges = [site.name for site in self.of("observed") if site.moves]
-        self.model = self._with_density(prototype)
-        self._masked = prototype.masked
-        self.own, self.has_factor = prototype.params, prototype.has_factor
+        self.model = self._with_density()
+        self.own, self.has_factor = self.prototype.params, self.prototype.has_factor
         self.unfitted = [name for name in self.own if name not in problem.params]
         self.layout, self.size = {}, 0
         for site in self.of("latent"):
@@ -91,13 +94,29 @@ class TracedModel:
             self.layout[site.name] = (part, shape)
             self.size = part.stop
 
-    def _with_density(self, prototype: Prototype) -> Callable:
+    def _with_density(self) -> Callable:
         """The model with the density that is inferred from."""
         model = self.plain
         if self.problem.linear_at is not None:
             model = linearised(model, self.problem.linear_at)
-        model = prototype.unseen.without(model)
+        model = self.prototype.unseen.without(model)
         return Excluding(self.edges)(model) if self.edges else model
+
+    def changed(self, **fields: Any) -> Self:
+        """The same of a problem with some fields changed (`params`, `tensors`, `linear_at`).
+
+        What the first runs told is handed on as far as the change leaves it true.
+        """
+        prototype = None if _TRACED & fields.keys() else self.prototype
+        return type(self)(replace(self.problem, **fields), prototype=prototype)
+
+    def first(self, rows: int) -> Self:
+        """The same of the first so many rows."""
+        return type(self)(self.problem.first(rows))
+
+    def unnarrowed(self) -> Self:
+        """The same where latents have the supports of their priors."""
+        return type(self)(self.problem, narrowed=False, prototype=self.prototype)
 
     def kept(self, guide: Callable) -> Callable:
         """A guide in which parameters of the model's, already fitted, are what they are there."""
@@ -255,5 +274,11 @@ class TracedModel:
             for site in self.of("latent")
             if isinstance(site.base, dist.ImproperUniform)
             or masked(site.fn)
-            or site.name in self._masked
+            or site.name in self.prototype.masked
         ]
+
+
+def _prototype_of(problem: Problem, plain: Callable) -> Prototype:
+    if problem not in _PROTOTYPES:
+        _PROTOTYPES[problem] = Prototype(plain, problem.tensors, problem.start)
+    return _PROTOTYPES[problem]
