@@ -80,7 +80,7 @@ class TracedModel:
     ):
         self.problem = problem
         self.plain = Free(problem.latent_keys)(Fitted(problem.params)(problem.model))
-        self.prototype = prototype or _prototype_of(problem, self.plain)
+        self.prototype = _prototype_of(problem, prototype or self.plain)
         self.bounds = self.prototype.bounds() if narrowed else {}
         self.sites = self.prototype.sites(self.bounds)
         self.edges = [site.name for site in self.of("observed") if site.moves]
@@ -278,7 +278,9 @@ class TracedModel:
         ]
 
 
-def _prototype_of(problem: Problem, plain: Callable) -> Prototype:
+def _prototype_of(problem: Problem, known: Prototype | Callable) -> Prototype:
+    """What is known of a problem, or the first runs of its model."""
     if problem not in _PROTOTYPES:
-        _PROTOTYPES[problem] = Prototype(plain, problem.tensors, problem.start)
+        ran = isinstance(known, Prototype)
+        _PROTOTYPES[problem] = known if ran else Prototype(known, problem.tensors, problem.start)
     return _PROTOTYPES[problem]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from models.contract import Refused, UsageError
+from models.contract import Refused, Rows, UsageError
 
 from .. import method
 from ..checks import baselines, circular, proofs, separable, structure, vouch
@@ -371,7 +371,7 @@ def predict(
         model=model,
         tensors=tensors,
         latent_keys=tuple(key for key in record["latent_keys"] if key not in keys),
-        rows=(plate, tuple(keys)) if plate else None,
+        rows=Rows(plate, tuple(keys)) if plate else None,
     )
     problem = fitted(problem, record, draws.params)
     program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))

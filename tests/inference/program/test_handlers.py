@@ -16,6 +16,7 @@ from torch import nn
 
 from inference.program.handlers import Batch, Weighted, run, start_value, sum_of_factors
 from inference.program.program import Program
+from models.contract import Rows
 
 
 class _Decoder(PyroModule):
@@ -52,7 +53,7 @@ def test_fitted_parameters_reach_the_modules_of_a_model(kind):
 
 
 def test_a_batch_weighs_what_lies_in_its_rows_and_nothing_else():
-    problem = replace(problem_from(regression, {"y": Y}), rows=("row", ("y",)))
+    problem = replace(problem_from(regression, {"y": Y}), rows=Rows("row", ("y",)))
     values = {"mu": torch.tensor(0.3), "sigma": torch.tensor(1.2)}
     batch = Batch.of(problem, {"y": Y[:2]})
     trace = run(problem.model, batch.tensors, poutine.condition(data=values), Weighted(batch))
