@@ -16,7 +16,10 @@ import models
 import zoo
 from inference.core.settings import declared
 from inference.methods import svi
-from inference.program.program import Program, over_draws, run, value_and_grad
+from inference.program.derivatives import value_and_grad
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from inference.workflow.plan import homes
 from models.contract import BadSetting, Refused
 

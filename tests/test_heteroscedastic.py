@@ -12,7 +12,8 @@ from scipy import optimize, stats
 import zoo
 from inference.core.problem import Fit
 from inference.program import prepare
-from inference.program.program import Program, over_draws
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from inference.results import scores
 from models import heteroscedastic
 from models.contract import BadSetting

@@ -15,7 +15,8 @@ from pyro import poutine
 import zoo
 from inference.core.problem import Fit
 from inference.methods import svi
-from inference.program.program import Batch, Program, Weighted
+from inference.program.handlers import Batch, Weighted
+from inference.program.program import Program
 from inference.results.inference_data import draws_alone
 from models import _depths, resnet
 from models._images import Images, classified

@@ -14,7 +14,8 @@ from scipy import signal, special, stats
 
 import zoo
 from inference.methods import svi
-from inference.program.program import Program, over_draws
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models import load, ssvae
 from models.contract import BadInput, BadSetting, Refused
 

@@ -15,8 +15,9 @@ import zoo
 from inference.core.problem import Fit
 from inference.methods import svi
 from inference.program import prepare
-from inference.program.program import Batch, Program, Weighted, over_draws, run
-from inference.program.sampling import Sampling
+from inference.program.handlers import Batch, Weighted, run
+from inference.program.program import Program
+from inference.program.sampling import Sampling, over_draws
 from inference.results import scores
 from models import stochastic_layer
 from models.contract import Refused

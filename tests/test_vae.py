@@ -13,7 +13,9 @@ from scipy import special, stats
 
 import zoo
 from inference.methods import svi
-from inference.program.program import Batch, Program, over_draws, run
+from inference.program.handlers import Batch, run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models import vae
 from models.contract import BadInput, Refused
 

@@ -26,8 +26,10 @@ from models.contract import Refused
 from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods.prior import sample as prior_sample
-from ..program.program import Program, Site, batch_shape, over_draws
+from ..program.program import Program
 from ..program.row_latents import is_of_rows
+from ..program.sampling import over_draws
+from ..program.sites import Site, batch_shape
 from .netcdf import check_closed
 from .psis import KHAT_MAX, psis
 from .scores import Scored, log_predictive, predictions, scored

@@ -12,7 +12,7 @@ import torch
 
 import inference
 import models
-from models.contract import BadInput, Data, Entry, Refused, UsageError
+from models.contract import BadInput, Data, Entry, Refused, Rows, UsageError
 
 from ..core import machine
 from ..core.problem import Context, Problem
@@ -127,7 +127,7 @@ def _of_new_rows(run: Fitted, source: Any, rows: int) -> Problem:
         model=prepare.instance(run.entry.model, of_class, run.record["options"]),
         tensors=tensors,
         latent_keys=tuple(key for key in run.record["latent_keys"] if key not in keys),
-        rows=(plate, tuple(keys)) if plate else None,
+        rows=Rows(plate, tuple(keys)) if plate else None,
     )
     return with_fit(problem, run.record, run.params)
 

@@ -32,8 +32,8 @@ def microseconds(n: int) -> float:
     """A gradient of the traced density, the fastest of several rounds."""
     import torch
 
+    from inference.program.graphs import compiled
     from inference.program.program import Program
-    from inference.program.record import compiled
 
     program = Program(problem(n))
     u = program.start()

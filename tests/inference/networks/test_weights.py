@@ -18,7 +18,8 @@ from torch.distributions import kl_divergence
 from inference.core.problem import Guide
 from inference.methods import svi
 from inference.networks import weights
-from inference.program.program import Batch, Program, Weighted, run
+from inference.program.handlers import Batch, Weighted, run
+from inference.program.program import Program
 from models._priors import LogUniform, ScaleMixture
 from models.contract import Refused
 
