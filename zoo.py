@@ -960,7 +960,7 @@ def _data_kept(folder: Path) -> dict[str, Any] | None:
         BadInput: the file is damaged, or would not fit into memory.
     """
     from inference import store
-    from models._data import read_columns
+    from models.data.columns import read_columns
 
     path = folder / store.DATA
     columns = read_columns(path) if path.is_file() else None
@@ -2546,9 +2546,9 @@ def _show_sites(entry: models.Entry) -> None:
 
 
 def _new(arguments: argparse.Namespace) -> None:
-    from models import _template
+    from models.users import template
 
-    for path in _template.write(arguments.name):
+    for path in template.write(arguments.name):
         _say(f"wrote {path}")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+import models
 from models.contract import BadSetting, UsageError, nearest
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -83,9 +84,16 @@ def versions(names: Sequence[str] = (*OF_DRAWS, "arviz")) -> dict[str, str]:
 def _own_version() -> str:
     """A hash of this package's sources: draws of another state of it may be others."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in _sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _sources() -> list[Path]:
+    """The files of the whole package: zoo.py, and all below `models` and `inference`."""
+    house = Path(models.__file__).parents[1]
+    below = [*house.glob("models/**/*.py"), *house.glob("inference/**/*.py")]
+    return [house / "zoo.py", *sorted(below)]
 
 
 def cores() -> int:

@@ -42,11 +42,11 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import RED, captioned, panels
-from ._images import Images, classified
-from ._network import Activation, Prior, bayesian, network, refuses, start
 from .contract import Data, Entry
+from .data.columns import integers
+from .data.images import Images, classified
+from .parts.figures import RED, captioned, panels
+from .parts.networks import Activation, Prior, bayesian, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -31,9 +31,9 @@ import torch
 from pyro.distributions import constraints
 from scipy import special, stats
 
-from ._data import column, said, simulated_rng
-from ._figure import BLUE, captioned, panels
 from .contract import BadInput, Data, Entry, Exact, Rows
+from .data.columns import column, said, simulated_rng
+from .parts.figures import BLUE, captioned, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -224,7 +224,7 @@ class Entry:
     Attributes:
         model: Pyro function; positional parameters are data keys, keyword-only ones options. Or
             a PyroModule class, made as `cls(data, *, options)` or `cls(*, options)`, with
-            `forward(data keys)`; or a callable of another kind (see `_callable.py`).
+            `forward(data keys)`; or a callable of another kind (see `users/callables.py`).
         data: `data(source, *, ...)`; `source=None` is the default data set. No rows at all (n = 0)
             mean the prior.
         guides: own guides beside the shared ones, name to Pyro function of the data keys (and
@@ -280,7 +280,7 @@ class Entry:
     figures: Mapping[str, Callable] = field(default_factory=dict)
 
     def __post_init__(self):
-        from ._callable import as_function
+        from .users.callables import as_function
 
         object.__setattr__(self, "model", as_function(self.model))
         guides = {name: as_function(guide, whole=True) for name, guide in self.guides.items()}
@@ -317,7 +317,7 @@ def _is_needed(parameter: inspect.Parameter) -> bool:
 
 
 def _parameters(model: Callable) -> list[inspect.Parameter]:
-    from ._callable import signature
+    from .users.callables import signature
 
     try:
         return list(signature(model).parameters.values())
@@ -329,7 +329,7 @@ def _parameters(model: Callable) -> list[inspect.Parameter]:
 
 def place(model: Callable) -> str:
     """File and line where a model is written, as far as Python knows."""
-    from ._callable import heart
+    from .users.callables import heart
 
     function = model.__init__ if inspect.isclass(model) else heart(model)
     code = getattr(function, "__code__", None)

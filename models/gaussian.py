@@ -30,8 +30,8 @@ import pyro
 import pyro.distributions as dist
 from scipy import stats
 
-from ._data import assignments, said
 from .contract import BadInput, Data, Entry, Exact
+from .data.columns import assignments, said
 
 
 def model(x, y, *, rho: Annotated[float, "> -1", "< 1"] = 0.9):

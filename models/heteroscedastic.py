@@ -47,11 +47,11 @@ from scipy import special
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ._data import integers, simulated_rng
-from ._figure import BLUE, ORANGE, RED, SKY, captioned, panels
-from ._network import Activation, Prior, bayesian, network, refuses, start
-from ._tabular import tabular
 from .contract import BadSetting, Data, Entry
+from .data.columns import integers, simulated_rng
+from .data.tabular import tabular
+from .parts.figures import BLUE, ORANGE, RED, SKY, captioned, panels
+from .parts.networks import Activation, Prior, bayesian, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -31,10 +31,10 @@ import pyro
 import pyro.distributions as dist
 from scipy import special, stats
 
-from ._exact import Gridded, NormalMixture
-from ._figure import BLUE, RED, SKY, captioned, panels
-from ._tabular import coefficients, simulated_features, tabular
 from .contract import Data, Entry, Exact
+from .data.tabular import coefficients, simulated_features, tabular
+from .parts.figures import BLUE, RED, SKY, captioned, panels
+from .parts.marginals import Gridded, NormalMixture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

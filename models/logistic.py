@@ -34,10 +34,10 @@ import pyro.distributions as dist
 from pyro.distributions import constraints
 from scipy import optimize, special, stats
 
-from ._exact import Gridded
-from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
-from ._tabular import coefficients, simulated_features, tabular
 from .contract import BadInput, Data, Entry, Exact
+from .data.tabular import coefficients, simulated_features, tabular
+from .parts.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
+from .parts.marginals import Gridded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ The slide has [z <= l] where "z the number of layers to use" needs [l <= z]. And
 p(y, z | x) at test time: summed over y that is the prior, which has not seen x; so is the average
 of p(z | x, y) over predicted labels. What depends on x is p(z | x, y) of the label; what q(z | x)
 learns of it, p(z) exp(E[log p(y | x, z)]), y as in the data, up to a factor; and the joint mode of
-(y, z), which allows an exact early exit (see `models/_residual.py`).
+(y, z), which allows an exact early exit (see `models/parts/residual.py`).
 
 Data:   x, shape (n, k), pixels in [0, 1] or features, and y, shape (n,), classes 0..C-1; default
         `digits`; `mnist`, `fashion-mnist` (with convolutional blocks), `tent` (inputs that need a
@@ -48,11 +48,12 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from . import _depths
-from ._depths import Trained
-from ._images import Images, classified
-from ._network import bayesian, one_class, start
-from ._residual import (
+from .contract import Data, Entry
+from .data.images import Images, classified
+from .parts import depths
+from .parts.depths import Trained
+from .parts.networks import bayesian, one_class, start
+from .parts.residual import (
     RULES,
     SURENESS,
     WITHOUT_Q,
@@ -65,7 +66,6 @@ from ._residual import (
     once,
     signs,
 )
-from .contract import Data, Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -355,9 +355,9 @@ def metrics(
     guide: str,
     **options: Any,
 ) -> dict[str, float]:
-    """Of weights at a point: see `_depths.scores`."""
+    """Of weights at a point: see `depths.scores`."""
     found = trained(data, draws, params, guide, **options)
-    return {} if found is None else _depths.scores(found)
+    return {} if found is None else depths.scores(found)
 
 
 def doubts(
@@ -429,9 +429,9 @@ ENTRY = Entry(
     metrics=metrics,
     doubts=doubts,
     figures={
-        "depths": _picture(_depths.by_class),
-        "extremes": _picture(_depths.extremes),
-        "exits": _picture(_depths.against_work),
+        "depths": _picture(depths.by_class),
+        "extremes": _picture(depths.extremes),
+        "exits": _picture(depths.against_work),
     },
     settings={
         "nuts": {"warmup": 300, "draws": 600},

@@ -42,12 +42,12 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import grid, shown
-from ._images import generator
-from ._network import convolution, dense, start, tanh_layers
-from ._pictures import Binarise, Pictures, pictures
 from .contract import BadInput, BadSetting, Data, Entry, Redrawn, Rows
+from .data.columns import integers
+from .data.images import generator
+from .data.pictures import Binarise, Pictures, pictures
+from .parts.figures import grid, shown
+from .parts.networks import convolution, dense, start, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

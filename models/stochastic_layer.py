@@ -48,11 +48,11 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import BLUE, GREY, RED, SKY, captioned, panels
-from ._images import classified
-from ._network import dense, tanh_layers
 from .contract import Data, Entry
+from .data.columns import integers
+from .data.images import classified
+from .parts.figures import BLUE, GREY, RED, SKY, captioned, panels
+from .parts.networks import dense, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

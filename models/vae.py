@@ -42,11 +42,11 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import grid, shown
-from ._network import dense, tanh_layers
-from ._pictures import Pictures, compressed, pictures
 from .contract import BadInput, Data, Entry
+from .data.columns import integers
+from .data.pictures import Pictures, compressed, pictures
+from .parts.figures import grid, shown
+from .parts.networks import dense, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

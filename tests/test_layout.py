@@ -12,18 +12,19 @@ from conftest import HOUSE
 
 import models
 
-FILES = sorted([*HOUSE.glob("models/*.py"), *HOUSE.glob("inference/*.py"), HOUSE / "zoo.py"])
+FILES = sorted([*HOUSE.glob("models/**/*.py"), *HOUSE.glob("inference/**/*.py"), HOUSE / "zoo.py"])
 
 
 def imports(path: Path) -> set[str]:
     """Every module a file imports, relative ones made absolute (`models.contract`)."""
-    package = "" if path.parent == HOUSE else path.parent.name
+    package = path.parent.relative_to(HOUSE).parts
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, [package if node.level else "", node.module]))
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            base = ".".join(filter(None, [*above, node.module]))
             found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
     return found
 
@@ -39,13 +40,15 @@ def importers(library: str) -> set[str]:
 
 def test_models_and_inference_do_not_know_each_other():
     assert not [f for f in importers("inference") if f.startswith("models/")]
-    for path in HOUSE.glob("inference/*.py"):
+    for path in HOUSE.glob("inference/**/*.py"):
         known = {name for name in imports(path) if name.split(".")[0] == "models"} - {"models"}
         assert all(name.startswith("models.contract") for name in known), path
     assert not [f for f in importers("zoo") if f != "zoo.py"]
 
 
-@pytest.mark.parametrize("path", sorted(HOUSE.glob("models/*.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", sorted(HOUSE.glob("models/**/*.py")), ids=lambda p: str(p.relative_to(HOUSE))
+)
 def test_no_model_imports_another(path):
     others = {f"models.{name}" for name in models.names()}
     assert not imports(path) & others
@@ -66,7 +69,7 @@ def test_matplotlib_is_used_as_figures_never_as_pyplot():
 
 
 def test_every_model_and_module_has_its_test():
-    tests = {path.stem for path in HOUSE.glob("tests/test_*.py")}
+    tests = {path.stem for path in HOUSE.glob("tests/**/test_*.py")}
     for path in FILES:
         if path.stem != "__init__":
             assert f"test_{path.stem.strip('_')}" in tests, path

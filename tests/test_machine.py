@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import HOUSE
 
 from inference import machine
 from models.contract import BadSetting, UsageError
@@ -34,3 +35,5 @@ def test_devices(monkeypatch):
 
 def test_versions_name_what_determines_the_numbers():
     assert {"python", "torch", "pyro-ppl", "arviz", "numpy", "nutpie"} <= machine.versions().keys()
+    sources = {str(path.relative_to(HOUSE)) for path in machine._sources()}
+    assert {"zoo.py", "models/coin.py", "models/data/csv.py", "inference/svi.py"} <= sources

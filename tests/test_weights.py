@@ -18,8 +18,8 @@ from torch.distributions import kl_divergence
 from inference import svi, weights
 from inference._problem import Guide
 from inference.program import Batch, Program, Weighted, run
-from models._priors import LogUniform, ScaleMixture
 from models.contract import Refused
+from models.parts.priors import LogUniform, ScaleMixture
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(8, 2)))
