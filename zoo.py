@@ -180,7 +180,7 @@ class Run:
     def _own_figures(self) -> Mapping[str, Callable]:
         """The model's own figures, where the model is to be had."""
         try:
-            return self.entry.figures
+            return self.entry.results.figures
         except Fault:
             return {}
 
@@ -206,9 +206,9 @@ class Run:
         """A figure of the model's own; None where it is not for these data."""
         from inference import results
 
-        function = self._own_figures[kind]
-        more = results.wanted(function, self.idata, self.params) | self.record["options"]
-        return function(self.data, results.draws_of(self.idata), **more)
+        options = self.record["options"]
+        view = results.view(self.data, self.idata, self.params, options, self.metrics)
+        return self._own_figures[kind](view)
 
     @checked
     @alone()
@@ -621,7 +621,7 @@ def gradients(
     plan = _plan(
         model,
         method="svi",
-        guide=entry.estimates[0] if entry.estimates else "local",
+        guide=[*entry.inference.estimators, "local"][0],
         data=data,
         columns=columns,
         seed=seed,
@@ -1271,7 +1271,7 @@ def _estimators(entry: models.Entry, settings: Mapping[str, Any], data: models.D
     declared = _settings.declared(entry.model)
     options = {k: s.default for k, s in declared.items()}
     options |= {k: _settings.check(declared[k], v) for k, v in settings.items() if k in declared}
-    known = entry.exact is not None and entry.refuses("exact", options, data) is None
+    known = entry.exact is not None and entry.inference.refuses("exact", options, data) is None
     return ["mle", "map", "exact" if known else "nuts"]
 
 
@@ -1517,7 +1517,7 @@ def _plan(
     data = models.given(entry.model, data)
     given = _data(entry, data, options)
     placed = machine.device(device, method)
-    reason = entry.refuses(method, shares["model"], given)
+    reason = entry.inference.refuses(method, shares["model"], given)
     if reason:
         raise Refused(f"{method} is refused for {name}: {reason}")
     if "guide" in _settings.declared(function):
@@ -1572,7 +1572,7 @@ def _first(
     entry: models.Entry, method: str | None, guide: str | Path | Callable | None
 ) -> tuple[str, Any]:
     """Method and guide, where they are not named those of the model's own choice."""
-    first, _, own = entry.first.partition(":")
+    first, _, own = entry.inference.first.partition(":")
     if method is None:
         method = first if guide is None else "svi"
     if guide is None and method == first and own:
@@ -1611,14 +1611,14 @@ def _guide(
     from inference import guides
 
     if guide is None:
-        return [*entry.guides, *guides.GUIDES][0]
+        return [*entry.inference.guides, *guides.GUIDES][0]
     if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
         keys = models.data_keys(entry.model)
         own = bound(models.load_guide(str(guide), keys, dtype), options)
         own.__name__ = str(guide)  # what the record says
         return own
     if isinstance(guide, str):
-        guides.parse(guide, entry.guides)  # a wrong name is told now
+        guides.parse(guide, entry.inference.guides)  # a wrong name is told now
     return guide
 
 
@@ -1651,7 +1651,7 @@ def _share_out(
     shares["model"] = {k: s.default for k, s in homes["model"].items()} | shares["model"]
     defaults = {k: s.default for k, s in homes["method"].items()}
     for name in (method, f"{method}:{str(guide).partition(':')[0]}"):
-        defaults |= entry.settings.get(name, {})
+        defaults |= entry.inference.settings.get(name, {})
     shares["method"] = defaults | shares["method"]
     return shares
 
@@ -1690,7 +1690,8 @@ def _begun(plan: Plan) -> dict[str, Any]:
 
     stamp, stem = time.strftime("%Y%m%d-%H%M%S"), Path(plan.name).stem
     guide, given = plan.guide, plan.settings.get("guide")
-    own = given if callable(given) else plan.entry.guides.get(guide)
+    known = plan.entry.inference.guides.get(guide)
+    own = given if callable(given) else known and known.function
     in_file = guide is not None and guide.endswith(".py")
     model_sha256, of_model = models.identity(plan.entry.model)
     guide_sha256, of_guide = models.identity(own) if callable(own) else (None, [])
@@ -2493,7 +2494,7 @@ def _show(arguments: argparse.Namespace) -> None:
             _say(f"  {method:8} {text}")
         _show_method_settings(entry, [method for method in reasons if not reasons[method]])
     _say("\nGuides for svi")
-    for i, guide in enumerate(entry.guides):
+    for i, guide in enumerate(entry.inference.guides):
         whose = "the model's own" if i else "the model's own, the default"
         _say(f"  {guide:20} {_own_guide(entry, guide)} ({whose})".replace("  (", " ("))
     forms = inference.guide_forms()
@@ -2504,8 +2505,9 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _own_guide(entry: models.Entry, guide: str) -> str:
     """What a guide of the model's own is, or what it is trained by if that is its own too."""
-    told = inspect.getdoc(entry.objectives.get(guide, entry.guides[guide])) or ""
-    return told.partition("\n")[0].rstrip(".")
+    own = entry.inference.guides[guide]
+    doc = inspect.getdoc(own.objective or own.function) or ""
+    return doc.partition("\n")[0].rstrip(".")
 
 
 def _show_settings(title: str, declared: Mapping[str, Any]) -> None:
@@ -2521,7 +2523,7 @@ def _show_method_settings(entry: models.Entry, methods: Sequence[str]) -> None:
     for method in methods:
         declared = _homes(entry, inference.method(method))["method"]
         values = {name: setting.default for name, setting in declared.items()}
-        values |= entry.settings.get(method, {})
+        values |= entry.inference.settings.get(method, {})
         told = " ".join(f"{k}={str(v).lower()}" for k, v in values.items())
         lines = textwrap.wrap(
             told, 88, initial_indent=f"  {method:8} ", subsequent_indent=" " * 11

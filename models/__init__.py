@@ -57,10 +57,12 @@ def paragraph(name: str, heading: str) -> str:
 
 
 def entry_fields(name: str) -> dict[str, ast.expr]:
-    """The keyword arguments of the file's `ENTRY = Entry(...)`, as syntax."""
+    """The fields of the file's `ENTRY = Entry(...)` and of the records in it, as syntax."""
     for node in _source(name).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ENTRY":
-            return {keyword.arg: keyword.value for keyword in node.value.keywords}
+            records = [node.value, *(field.value for field in node.value.keywords)]
+            calls = [record for record in records if isinstance(record, ast.Call)]
+            return {field.arg: field.value for call in calls for field in call.keywords}
     return {}
 
 
@@ -69,10 +71,17 @@ def has_exact(name: str) -> bool:
     return "exact" in entry_fields(name)
 
 
+# Methods that want a prior of every weight.
+_OF_PRIORS = ("mle", "map", "laplace", "nuts", "prior")
+
+
 def refused(name: str) -> dict[str, str]:
     """Method to the reason why it is refused on the default data."""
-    field = entry_fields(name).get("refused")
-    return ast.literal_eval(field) if field is not None else {}
+    fields = entry_fields(name)
+    if "has_parameters" in fields:
+        reason = "its networks have weights without priors, which only svi fits"
+        return dict.fromkeys(_OF_PRIORS, reason)
+    return ast.literal_eval(fields["refused"]) if "refused" in fields else {}
 
 
 def own_guides(name: str) -> list[str]:

@@ -19,7 +19,17 @@ import numpy as np
 import torch
 from pyro.util import get_rng_state, set_rng_seed, set_rng_state
 
-from ..contract import BadInput, Data, Entry, MissingInput, data_keys, nearest, takes_any
+from ..contract import (
+    BadInput,
+    Data,
+    Entry,
+    Guide,
+    Inference,
+    MissingInput,
+    data_keys,
+    nearest,
+    takes_any,
+)
 from ..data.columns import check_finite, read_columns, said
 from ..data.csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, split_names
 from .callables import as_function, signature
@@ -47,8 +57,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
     if not callable(model):
         raise BadInput(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
     guide = getattr(module, "guide", None)
-    guides = {"own": guide} if callable(guide) else {}
-    return entry_of(model, guides=guides)
+    return entry_of(model, guide if callable(guide) else None)
 
 
 def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callable:
@@ -84,14 +93,19 @@ def _existing(name: str, what: str) -> Path:
     return path
 
 
-def entry_of(model: Callable, guides: dict[str, Callable] | None = None) -> Entry:
+def entry_of(model: Callable, guide: Callable | None = None) -> Entry:
     """The entry of a Pyro function (or what acts as one): its data are read by parameter name.
+
+    Args:
+        model: the function.
+        guide: the guide beside it, if there is one.
 
     Raises:
         BadInput: no data keys can be read from its parameters.
     """
     data_keys(model)
-    return Entry(model=model, data=_reader(model), guides=guides or {})
+    guides = {} if guide is None else {"own": Guide(guide)}
+    return Entry(model=model, data=_reader(model), inference=Inference(guides=guides))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from scipy import integrate, stats
 import models
 import zoo
 from models import coin
-from models.contract import Refused
+from models.contract import Refused, View
 
 
 @pytest.mark.parametrize("flips", ["HH", "HTT", "T", "HTHTHHHT"])
@@ -125,7 +125,9 @@ def test_what_is_no_flip_is_named_with_its_row(tmp_path, flips):
 
 
 def test_updating_shows_a_curve_per_flip():
-    figure = coin.updating(coin.data("HHT"), {}, alpha=1.0, beta=1.0)
+    figure = coin.updating(
+        View(data=coin.data("HHT"), draws={}, options={"alpha": 1.0, "beta": 1.0})
+    )
     labels = [line.get_label() for line in figure.axes[0].lines]
     assert labels == ["prior", "after 1 (1 heads)", "after 2 (2 heads)", "after 3 (2 heads)"]
     final = figure.axes[0].lines[-1].get_ydata()

@@ -1,8 +1,9 @@
 """The record of a model, and the hash of data."""
 
+import pytest
 import torch
 
-from models.contract import Data, Entry, Rows, data_keys
+from models.contract import Data, Entry, Guide, Inference, Results, Rows, data_keys
 
 
 def data(**tensors):
@@ -32,5 +33,29 @@ def test_an_entry_needs_a_model_and_data_and_refuses_nothing_by_itself():
         pass
 
     entry = Entry(model=model, data=data)
-    assert entry.refuses("mle", {}, data(y=torch.zeros(1))) is None
+    assert entry.inference.refuses("mle", {}, data(y=torch.zeros(1))) is None
     assert list(data_keys(model)) == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [
+        ("guides", r"inference=Inference\(guides="),
+        ("settings", r"inference=Inference\(settings="),
+        ("metrics", r"results=Results\(metrics=.* View"),
+        ("doubts", r"results=Results\(caveats="),
+    ],
+)
+def test_a_field_that_moved_is_an_error_that_names_its_place(field, place):
+    with pytest.raises(TypeError, match=rf"no field {field} any more; write {place}"):
+        Entry(model=lambda y: None, data=data, **{field: {}})
+
+
+def test_estimators_of_one_bound_are_told_by_name():
+    def guide(y):
+        pass
+
+    guides = {"one": Guide(guide, estimator=True), "two": Guide(guide), "three": Guide(guide)}
+    guides["three"] = Guide(guide, objective=max, estimator=True)
+    assert Inference(guides=guides).estimators == ["one", "three"]
+    assert Inference().estimators == [] and Results().figures == {}

@@ -14,7 +14,7 @@ from inference import prepare, scores
 from inference._problem import Fit
 from inference.program import Program, over_draws
 from models import heteroscedastic
-from models.contract import BadSetting
+from models.contract import BadSetting, View
 
 OPTIONS = {"hidden": "3", "activation": "tanh", "prior": "normal", "prior_scale": 2.0}
 OPTIONS["sigma_min"] = 1e-3
@@ -173,10 +173,10 @@ def test_the_error_of_sigma_is_that_of_the_mean_variance():
     truth = 0.1 + 0.05 * (data.scaling.x_loc + data.scaling.x_scale * x[:, 0] + 4)
     sigma = data.scaling.y_scale * np.sqrt((sigmas**2).mean(0))
     _, found = scored(draws)
-    metrics = heteroscedastic.metrics(data, draws, None, groups=groups_of(found), **OPTIONS)
+    metrics = heteroscedastic.metrics(View(data=data, draws=draws, groups=groups_of(found)))
     assert metrics["sigma_error"] == pytest.approx(np.abs(sigma / truth - 1).mean(), rel=1e-10)
     table = heteroscedastic.data("diabetes")
-    assert heteroscedastic.metrics(table, draws, None, groups={}, **OPTIONS) == {}
+    assert heteroscedastic.metrics(View(data=table, draws=draws)) == {}
 
 
 def test_sigma_stays_above_its_bound():
@@ -191,8 +191,8 @@ def test_sigma_stays_above_its_bound():
 
 def test_the_bands_are_those_of_the_draws():
     draws, data = weights(6), heteroscedastic.data(n=50)
-    groups = groups_of(scored(draws)[1])
-    figure = heteroscedastic.bands(data, draws, groups=groups, **OPTIONS)
+    view = View(data=data, draws=draws, groups=groups_of(scored(draws)[1]))
+    figure = heteroscedastic.bands(view)
     assert "should widen where no data are" in figure.get_suptitle().replace("\n", " ")
     ax = figure.axes[0]
     lines = {line.get_label(): line for line in ax.lines}
@@ -207,9 +207,9 @@ def test_the_bands_are_those_of_the_draws():
     np.testing.assert_allclose(lines["noise alone, 90 %"].get_ydata(), mean - noise, rtol=1e-9)
     assert np.abs(lines["truth, 90 %"].get_xdata()).max() <= 4
     point = groups_of(scored(weights(1))[1])
-    figure = heteroscedastic.bands(data, draws, groups=point, **OPTIONS)
+    figure = heteroscedastic.bands(replace(view, groups=point))
     assert "a point estimate" in figure.get_suptitle()
-    assert heteroscedastic.bands(data, draws, groups={}, **OPTIONS) is None
+    assert heteroscedastic.bands(replace(view, groups={})) is None
 
 
 def test_the_line_of_a_table_is_along_its_strongest_feature():

@@ -8,7 +8,9 @@ from scipy import integrate, stats
 
 import zoo
 from models import linear
-from models.contract import Refused
+from models.contract import Refused, View
+
+OPTIONS = {"noise": None, "prior_scale": 1.0}
 
 NOISE = 1.0
 
@@ -164,7 +166,8 @@ def test_the_band_is_that_of_the_draws_in_the_users_units():
         "b": 0.05 * rng.normal(size=800),
         "sigma": np.full(800, 0.8),
     }
-    ax = linear.band(data, draws, noise=None, prior_scale=1.0).axes[0]
+    view = View(data=data, draws=draws, options=OPTIONS)
+    ax = linear.band(view).axes[0]
     assert ax.get_xlabel() == "bmi"  # the larger weight
     line, points = ax.lines
     units, grid = data.scaling, line.get_xdata()
@@ -184,13 +187,14 @@ def test_the_band_is_that_of_the_draws_in_the_users_units():
 
 def test_a_point_estimate_has_a_line_without_a_band_of_its_own():
     draws = {"w": np.array([[0.6]]), "b": np.array([0.0])}
-    figure = linear.band(linear.data(features="bmi"), draws, noise=0.5, prior_scale=1.0)
+    data, options = linear.data(features="bmi"), {"noise": 0.5, "prior_scale": 1.0}
+    figure = linear.band(View(data=data, draws=draws, options=options))
     assert len(figure.axes[0].collections) == 1
     assert "point estimate" in figure.get_suptitle()
 
 
 def test_the_band_sharpens():
-    figure = linear.sharpening(linear.data(), {}, noise=None, prior_scale=1.0)
+    figure = linear.sharpening(View(data=linear.data(), draws={}, options=OPTIONS))
     assert [ax.get_title() for ax in figure.axes] == ["2 rows", "10 rows", "50 rows", "442 rows"]
     widths = []
     for ax in figure.axes:

@@ -13,7 +13,7 @@ import models
 import zoo
 from inference.point import map_
 from models import logistic
-from models.contract import Refused
+from models.contract import Refused, View
 
 FOUR = "mean radius,mean texture,mean smoothness,mean concavity"
 
@@ -157,7 +157,7 @@ def test_the_boundary_of_one_feature_is_the_mean_probability_of_the_draws():
     data = logistic.data(features="mean radius")
     rng = np.random.default_rng(0)
     draws = {"w": rng.normal(-3, 0.3, (200, 1)), "b": rng.normal(0.5, 0.2, 200)}
-    ax = logistic.boundary(data, draws, **OPTIONS).axes[0]
+    ax = logistic.boundary(View(data=data, draws=draws)).axes[0]
     assert ax.get_ylabel() == "P(y = 1)" and ax.get_xlabel() == "mean radius"
     line, units = ax.lines[0], data.scaling
     at = (line.get_xdata() - units.x_loc[0]) / units.x_scale[0]
@@ -168,7 +168,7 @@ def test_the_boundary_of_one_feature_is_the_mean_probability_of_the_draws():
 def test_the_boundary_runs_along_the_two_strongest_features():
     data = logistic.data(features=FOUR)
     w = np.array([-2.0, -0.1, 0.2, -1.0])
-    point = logistic.boundary(data, {"w": w[None], "b": np.zeros(1)}, **OPTIONS)
+    point = logistic.boundary(View(data=data, draws={"w": w[None], "b": np.zeros(1)}))
     assert point.axes[0].get_xlabel() == "mean radius"
     assert point.axes[0].get_ylabel() == "mean concavity"
     assert [ax.get_title() for ax in point.axes] == ["P(y = 1)", ""]  # a map and its colours
@@ -178,7 +178,7 @@ def test_the_boundary_runs_along_the_two_strongest_features():
     standard = (at - units.x_loc[[0, 3]]) / units.x_scale[[0, 3]]
     np.testing.assert_allclose(standard @ w[[0, 3]], 0, atol=1e-3)  # P = 1/2 on the boundary
     draws = {"w": w + 0.1 * np.random.default_rng(0).normal(size=(50, 4)), "b": np.zeros(50)}
-    several = logistic.boundary(data, draws, **OPTIONS)
+    several = logistic.boundary(View(data=data, draws=draws))
     assert several.axes[1].get_title() == "sd of P(y = 1) over draws"
 
 

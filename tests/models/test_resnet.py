@@ -18,7 +18,7 @@ from inference._problem import Fit
 from inference.program import Batch, Program, Weighted
 from inference.results import draws_alone
 from models import resnet
-from models.contract import Data, Refused
+from models.contract import Data, Refused, View
 from models.data.images import Images, classified
 from models.parts import depths
 from models.parts.residual import Residual, once
@@ -75,19 +75,20 @@ def test_the_posterior_of_the_depth_is_bayes_rule(monkeypatch):
     data = classified("moons", n=SMALL["n"])
     draws = {name: value.numpy()[None] for name, value in values.items()}
     options = {**SMALL, "heads": "shared", "ratio": 0.7, "cost": None, "depth": "latent"}
-    net = resnet.trained(data, draws, {}, "enumerated", **options)
+    view = View(data=data, draws=draws, guide="enumerated", options=options)
+    net = resnet.trained(view)
     logs = log_terms(problem, values)
     truth = np.exp(logs)
     np.testing.assert_allclose(net.posterior, truth / truth.sum(0), atol=1e-6)
     np.testing.assert_allclose(net.posterior.sum(0), 1, atol=1e-12)
     monkeypatch.setattr(depths, "_ROWS", 7)  # some rows at once
-    again = resnet.trained(data, draws, {}, "enumerated", **options)
+    again = resnet.trained(view)
     torch.testing.assert_close(again.posterior, net.posterior)
     x, _ = net.rows(data.tensors)
     torch.testing.assert_close(
         again.chances(x)[0].log()[:, :, 0], net.net(x)[1].log_softmax(-1)[..., 0]
     )
-    of_all = resnet.trained(data, draws, {}, "same_marginal", **options).posterior
+    of_all = resnet.trained(replace(view, guide="same_marginal")).posterior
     log_z = np.log(0.7 ** np.arange(LAYERS + 1) / (0.7 ** np.arange(LAYERS + 1)).sum())
     together = np.exp((logs - log_z[:, None]).sum(1) + log_z)
     np.testing.assert_allclose(of_all[:, 0], together / together.sum(), atol=1e-6)
@@ -323,7 +324,7 @@ def test_rows_that_are_all_at_one_depth_are_told():
     assert not any("one depth" in f.what for f in spread.verdict.findings)
 
 
-@pytest.mark.parametrize("guide", list(resnet.ENTRY.guides))
+@pytest.mark.parametrize("guide", list(resnet.ENTRY.inference.guides))
 def test_every_guide_trains_and_its_exits_are_told(guide):
     run = zoo.run("resnet", data="moons", guide=guide, **SMALL, steps=30, batch_size=20)
     told = {k[9:-1] for k in run.metrics if k.startswith("accuracy[")}

@@ -11,13 +11,14 @@ import pytest
 import torch
 from scipy import special, stats
 
+import models
 import zoo
 from inference import prepare, scores, svi
 from inference._problem import Fit
 from inference.program import Batch, Program, Weighted, over_draws, run
 from inference.sampling import Sampling
 from models import stochastic_layer
-from models.contract import Refused
+from models.contract import Refused, View
 
 OPTIONS = {"hidden": "4", "width": 3, "k": 5}
 NOISY = {"data": "moons", "noise": 0.4, "n": 200, "hidden": "10", "width": 4, "steps": 1000}
@@ -164,16 +165,17 @@ def test_sigma_is_read_from_the_draws():
     rng = np.random.default_rng(7)
     loc = rng.normal(size=(50, 3)) * np.array([2.0, 1.0, 0.5])
     a = loc + 0.3 * rng.normal(size=(400, 50, 3))
-    metrics = stochastic_layer.metrics(None, {"a": a}, None)
+    view = View(data=stochastic_layer.ENTRY.data("moons", n=50), draws={"a": a})
+    metrics = stochastic_layer.metrics(view)
     assert metrics["sigma"] == pytest.approx(0.3, rel=0.01)
     assert metrics["sigma_relative"] == pytest.approx(0.3 / loc.std(0).mean(), rel=0.02)
-    figure = stochastic_layer.noise(None, {"a": a}, **OPTIONS)
+    figure = stochastic_layer.noise(view)
     heights = [bar.get_height() for bar in figure.axes[1].patches]
     np.testing.assert_allclose(heights[:3], sorted(loc.std(0), reverse=True), rtol=0.02)
     np.testing.assert_allclose(heights[3:], 0.3, rtol=0.05)
 
 
-@pytest.mark.parametrize("method", stochastic_layer.ENTRY.refused)
+@pytest.mark.parametrize("method", models.refused("stochastic_layer"))
 def test_only_svi_fits_parameters(method):
     with pytest.raises(Refused, match="parameters of its own"):
         zoo.run("stochastic_layer", method=method, data="moons")

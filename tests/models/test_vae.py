@@ -1,4 +1,4 @@
-"""The variational autoencoder: densities by NumPy, guides, uses, doubts, a saved decoder."""
+"""The variational autoencoder: densities by NumPy, guides, uses, caveats, a saved decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import zoo
 from inference import svi
 from inference.program import Batch, Program, over_draws, run
 from models import vae
-from models.contract import BadInput, Refused
+from models.contract import BadInput, Refused, View
 
 SMALL = {"n": 60, "latent": 2, "hidden": "8"}
 SHORT = {"steps": 100, "draws": 50, "rows": 10}
@@ -131,14 +131,15 @@ def test_a_run_tells_what_its_code_is_worth(tmp_path):
     assert loaded.predict(rows=2).shape[0] == 128
 
 
-def test_doubts():
+def test_caveats():
     sound = {"active_units": 3, "elbo_test": -20.0, "elbo_train": -19.5}
-    assert vae.doubts(sound, latent=4) == []
-    ((what, mend),) = vae.doubts(sound, latent=3)
-    assert "every number of the code (3) is in use" in what
-    assert "latent=6" in mend
-    ((what, _),) = vae.doubts(sound | {"elbo_train": -15.0}, latent=4)
-    assert "5.0 nats above those held out" in what
+    view = View(data=vae.ENTRY.data(n=20), draws={}, options={"latent": 4}, metrics=sound)
+    assert vae.caveats(view) == []
+    ((reason, fix),) = vae.caveats(replace(view, options={"latent": 3}))
+    assert "every number of the code (3) is in use" in reason
+    assert "latent=6" in fix
+    ((reason, _),) = vae.caveats(replace(view, metrics=sound | {"elbo_train": -15.0}))
+    assert "5.0 nats above those held out" in reason
 
 
 def test_a_code_of_one_number_is_too_short():

@@ -158,6 +158,17 @@ def test_an_entry_of_its_own_is_taken_whole(tmp_path):
     assert models.load(str(path)).exact is not None
 
 
+def test_a_field_of_an_older_entry_is_named_with_its_place(tmp_path):
+    path = tmp_path / "mine.py"
+    template.write(str(path))
+    path.write_text(path.read_text().replace("exact=exact)", "exact=exact, figures={})"))
+    with pytest.raises(
+        models.BadInput, match=r"no field figures any more; write results="
+    ) as told:
+        models.load(str(path))
+    assert f"{path}, line " in str(told.value)
+
+
 def _written(folder, helper, line):
     folder.mkdir(exist_ok=True)
     (folder / "helper.py").write_text(helper)
