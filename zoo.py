@@ -43,14 +43,15 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
         "of that name shadows it; leave that folder, or rename it"
     )
 
-from inference import settings as _settings
-from inference._plain import plain
-from inference._problem import Context, Finding
-from inference._warnings import ZooWarning, ours_alone
-from inference.ambient import alone
-from inference.arguments import checked, held, recordable
-from inference.callbacks import Callback, Callbacks
-from inference.plan import Learned, Plan, bound, name_of
+from inference.core import settings as _settings
+from inference.core.ambient import alone
+from inference.core.arguments import checked, held, recordable
+from inference.core.callbacks import Callback, Callbacks
+from inference.core.plain_text import plain
+from inference.core.problem import Context, Finding
+from inference.core.settings import bound
+from inference.core.zoo_warnings import ZooWarning, ours_alone
+from inference.workflow.plan import Learned, Plan, name_of
 from models.contract import (
     BadInput,
     BadSetting,
@@ -78,11 +79,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from inference._problem import Problem
-    from inference.calibration import Calibration
-    from inference.check import Checked
-    from inference.compare import Table
-    from inference.diagnostics import Verdict
+    from inference.checks.calibration import Calibration
+    from inference.checks.check import Checked
+    from inference.core.problem import Problem
+    from inference.results.comparison import Table
+    from inference.results.diagnostics import Verdict
 
 __all__ = ["Callback", "Run", "ZooWarning"]
 __all__ += ["BadInput", "BadSetting", "CannotWrite", "Fault", "Locked", "MissingInput"]
@@ -153,11 +154,11 @@ class Run:
     @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
-        from inference import results
+        from inference.results import inference_data
 
-        table = results.summary(self.idata)
+        table = inference_data.summary(self.idata)
         known = self.record["exact"]
-        return results.with_truth(table, known) if known else table
+        return inference_data.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:
@@ -172,7 +173,7 @@ class Run:
 
     def plots(self) -> list[str]:
         """The kinds that `plot` can draw for this run."""
-        from inference import plots
+        from inference.show import plots
 
         return [*plots.available(self.idata), *self._own_figures]
 
@@ -191,7 +192,7 @@ class Run:
         Raises:
             UsageError: no such figure, or one that this result cannot fill.
         """
-        from inference import _style, plots
+        from inference.show import plots, style
 
         if kind not in self.plots():
             raise UsageError(f"there is no plot '{kind}' here; {nearest(kind, self.plots())}")
@@ -199,15 +200,15 @@ class Run:
             figure = self._own_figure(kind)
             if figure is None:
                 raise UsageError(f"the plot '{kind}' is not for these data")
-            return _style.shown(figure)
+            return style.shown(figure)
         return plots.PLOTS[kind][0](self.idata, self.exact)
 
     def _own_figure(self, kind: str) -> Figure | None:
         """A figure of the model's own; None where it is not for these data."""
-        from inference import results
+        from inference.results import inference_data
 
         options = self.record["options"]
-        view = results.view(self.data, self.idata, self.params, options, self.metrics)
+        view = inference_data.view(self.data, self.idata, self.params, options, self.metrics)
         return self._own_figures[kind](view)
 
     @checked
@@ -263,7 +264,7 @@ class Run:
             Refused: the rows of this model have no latents of their own, or no encoder.
             Fault: the run held no rows out, and none are given.
         """
-        from inference import evidence
+        from inference.rows import evidence
 
         _must_be_counts(1, rows=rows)
         _must_be_counts(2, particles=particles)
@@ -294,7 +295,7 @@ class Run:
             Refused: the rows of this model have no latents of their own, or no encoder.
             Fault: the run held no rows out, and none are given.
         """
-        from inference import codes
+        from inference.rows import codes
 
         _must_be_counts(1, rows=rows)
         _must_be_counts(2, draws=draws)
@@ -316,7 +317,7 @@ class Run:
         Raises:
             Refused: the run has none; says why.
         """
-        from inference import loo
+        from inference.results import loo
 
         if "loo" not in self.idata.groups():
             raise Refused(self.verdict.trust["loo"].because or "the run has no elpd_loo")
@@ -326,7 +327,8 @@ class Run:
     @ours_alone()
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
-        from inference import store
+        from inference.results import inference_data
+        from inference.storage import store
 
         given = self._source
         if given is None and self.path is not None:
@@ -334,7 +336,12 @@ class Run:
         kept = store.arrays_of(given)
         with store.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
-            place.write(self.record, idata=self.idata, params=self.params, pictures=True)
+            place.write(
+                self.record,
+                netcdf=inference_data.netcdf(self.idata),
+                params=self.params,
+                pictures=True,
+            )
             place.add_figures(self._pictures())
         return place.path
 
@@ -372,7 +379,7 @@ class Run:
         return "\n".join([self._title, *self.verdict.reasons, self.summary().to_string()])
 
     def _repr_html_(self) -> str:
-        from inference._html import filled, frame
+        from inference.core.html import filled, frame
 
         template = "<p><b>{{ title }}</b></p><ul>{% for one in reasons %}<li>{{ one }}</li>"
         template += "{% endfor %}</ul>{{ summary }}"
@@ -522,7 +529,7 @@ def compare(
     Raises:
         UsageError, Fault: as `run`, for what concerns all methods; different data.
     """
-    from inference import study
+    from inference.workflow import study
 
     common = {"data": data, "columns": _columns(target, features)}
     common |= {"seed": seed, "device": device, "settings": settings}
@@ -567,7 +574,9 @@ def check(
     Raises:
         UsageError, Fault: as `run`, for a model, data or settings that cannot be read.
     """
-    from inference import check, machine, prepare
+    from inference.checks import check
+    from inference.core import machine
+    from inference.program import prepare
 
     entry, name = _entry(model, settings)
     homes = _homes(entry)
@@ -612,7 +621,7 @@ def gradients(
     Raises:
         UsageError, Fault: as `run`; Refused: the model has no layers.
     """
-    from inference import execute
+    from inference.workflow import execute
 
     if draws < 10:
         raise UsageError(f"--gradients {draws} tells no variance; give 10 or more, such as 1000")
@@ -651,7 +660,9 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     Raises:
         UsageError: no runs, or a file of another kind. Fault: a run that cannot be read.
     """
-    from inference import compare, report, store
+    from inference.results import comparison
+    from inference.show import report
+    from inference.storage import store
 
     if not runs:
         raise UsageError("a report needs runs; see `zoo.py list runs`")
@@ -662,13 +673,14 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     loaded = _loaded([one for one in runs if not _has_no_result(one)])
     if not loaded:
         raise UsageError("none of these is a run with a result; see `zoo.py list runs`")
-    named = dict(zip(compare.labels([run.record for run in loaded]), loaded))
+    named = dict(zip(comparison.labels([run.record for run in loaded]), loaded))
     alike: dict[str, dict[str, Run]] = {}
     for label, run in named.items():
         if _has_posterior(run):
             alike.setdefault(run.record["data"]["sha256"], {})[label] = run
     tables = [_compared(part) for part in alike.values() if len(part) > 1]
-    page = report.report(named, tables)
+    pictures = {label: store.pictures(run.path) for label, run in named.items()}
+    page = report.report(named, tables, pictures)
     if out is not None:
         store.write_text(Path(out), page)
     return page
@@ -692,8 +704,9 @@ def load(
     Raises:
         Fault: no run there, or one that is damaged or not done; another model.
     """
-    from inference import results, store
-    from inference.diagnostics import Answer, Verdict
+    from inference.results import inference_data
+    from inference.results.diagnostics import Answer, Verdict
+    from inference.storage import store
 
     folder = Path(folder)
     record = store.record(folder)
@@ -710,7 +723,7 @@ def load(
         _must_be_of(what, one, record)
     return Run(
         record=record,
-        idata=results.read(folder / "idata.nc"),
+        idata=inference_data.read(folder / "idata.nc"),
         verdict=Verdict(record["verdict"]["status"], tuple(findings), given),
         params=store.read_params(folder),
         _entry=entry,
@@ -749,7 +762,7 @@ def _checked(callbacks: Sequence[Callback]) -> Sequence[Callback]:
 
 def _carried_out(plan: Plan, how: _How, started: float, out: str | Path | None) -> Run:
     """The planned run, in a folder of its own if `out` is given."""
-    from inference import store
+    from inference.storage import store
 
     record = _begun(plan)
     if out is None:
@@ -771,7 +784,7 @@ def _context(plan: Plan, how: _How, place: Any = None) -> tuple[Context, Callbac
 
 
 def _executed(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Run:
-    from inference import execute
+    from inference.workflow import execute
 
     found = execute.execute(plan, context, record, started)
     source = plan.asked["source"]
@@ -780,6 +793,8 @@ def _executed(plan: Plan, context: Context, record: Mapping[str, Any], started: 
 
 def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
     """The planned run in its folder: computed, saved, shown, and last its pictures."""
+    from inference.results import inference_data
+
     context, told = _context(plan, how, place)
     with _ending(told) as ended:
         run = _executed(plan, context, place.record, started)
@@ -789,7 +804,8 @@ def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
             run.record["timing"]["earlier_s"] = place.spent
         ended.append(run)
         try:
-            place.write(run.record, idata=run.idata, params=run.params, pictures=how.figures)
+            netcdf = inference_data.netcdf(run.idata)
+            place.write(run.record, netcdf=netcdf, params=run.params, pictures=how.figures)
         finally:
             how.show(run)  # also where there is no room to save it
         if how.figures:
@@ -809,7 +825,7 @@ def _ending(told: Callbacks) -> Iterator[list[Run]]:
 
 def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibration:
     """The run or the calibration of a folder, carried to its end."""
-    from inference import store
+    from inference.storage import store
 
     begun = store.begun(folder)
     calibration = "calibration" in begun
@@ -853,7 +869,7 @@ def _same_plan(record: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Pla
     Raises:
         Fault: model, guide, data or libraries are not those of the run, naming both.
     """
-    from inference import machine
+    from inference.core import machine
 
     for name, now in machine.versions(machine.OF_DRAWS).items():
         if record["versions"].get(name) != now:
@@ -959,7 +975,7 @@ def _data_kept(folder: Path) -> dict[str, Any] | None:
     Raises:
         BadInput: the file is damaged, or would not fit into memory.
     """
-    from inference import store
+    from inference.storage import store
     from models.data.columns import read_columns
 
     path = folder / store.DATA
@@ -984,7 +1000,7 @@ def _source_of(record: Mapping[str, Any]) -> Any:
 
 
 def _is_run(one: Any) -> bool:
-    from inference import store
+    from inference.storage import store
 
     named = isinstance(one, str | Path) and (Path(one) / "run.json").is_file()
     return named and not (Path(one) / store.FITS).exists()
@@ -992,7 +1008,7 @@ def _is_run(one: Any) -> bool:
 
 def _is_study(one: Any) -> bool:
     """Whether it is the folder of a comparison or a calibration, which lie among the runs."""
-    from inference import store
+    from inference.storage import store
 
     if not isinstance(one, str | Path) or _is_run(one):
         return False
@@ -1001,7 +1017,7 @@ def _is_study(one: Any) -> bool:
 
 def _has_no_result(one: Any) -> bool:
     """Whether it is the folder of a run that failed, or was stopped, before it had a result."""
-    from inference import store
+    from inference.storage import store
 
     return not isinstance(one, Run) and _is_run(one) and "verdict" not in store.begun(Path(one))
 
@@ -1021,12 +1037,12 @@ def _must_be_idle(options: Mapping[str, Any], why: str) -> None:
 
 
 def _runs_compared(runs: Sequence[Run]) -> Table:
-    from inference import compare
+    from inference.results import comparison
 
     for run in runs:
         if not _has_posterior(run):
             raise UsageError("a run of the prior gives no posterior to compare; leave it out")
-    return _compared(dict(zip(compare.labels([run.record for run in runs]), runs)))
+    return _compared(dict(zip(comparison.labels([run.record for run in runs]), runs)))
 
 
 def _methods_compared(
@@ -1038,12 +1054,14 @@ def _methods_compared(
     workers: int,
 ) -> Table:
     """Every job on one model; all plans are made before the first is run."""
-    from inference import compare, overlays, study
+    from inference.results import comparison
+    from inference.show import overlays
+    from inference.workflow import study
 
     asked = _asked(model, jobs, common)
     plans = {label: _planned(one) for label, one in asked.items()}
     sound = {label: plan for label, plan in plans.items() if isinstance(plan, Plan)}
-    compare.check_same_data({k: {"data": _data_said(plan.data)} for k, plan in sound.items()})
+    comparison.check_same_data({k: {"data": _data_said(plan.data)} for k, plan in sound.items()})
     if workers == 1:
         begin = partial(_begin, progress=progress, save_in=save_in)
         done = study.attempt(plans, begin, progress=progress)
@@ -1074,8 +1092,8 @@ def _at_once(
     """Label to run or fault, several at once: each is planned anew in a process of its own."""
     from importlib import import_module
 
-    from inference.pool import each
-    from inference.signals import listening
+    from inference.core.jobs import each
+    from inference.core.signals import listening
 
     # By the module's name: what belongs to `__main__` is not known in another process.
     remote = partial(import_module("zoo")._remote, save_in=save_in)
@@ -1095,7 +1113,7 @@ def _at_once(
 @alone()
 def _remote(asked: Mapping[str, Any], save_in: Any) -> Any:
     """What makes up the run, without the functions that another process would not know."""
-    from inference import study
+    from inference.workflow import study
 
     plan = _planned(asked)
     (run,) = study.attempt({"": plan}, partial(_begin, progress=False, save_in=save_in)).values()
@@ -1153,17 +1171,19 @@ def _planned(asked: Mapping[str, Any]) -> Any:
 
 def _compared(done: Mapping[str, Any]) -> Table:
     """The table and the pictures of runs, or of the faults that kept them from running."""
-    from inference import compare, machine, overlays, uncertainty
+    from inference.core import machine
+    from inference.results import comparison
+    from inference.show import overlays, report, uncertainty
 
     runs = {label: one for label, one in done.items() if isinstance(one, Run)}
-    keys = compare.posterior_keys({label: run.record for label, run in runs.items()})
+    keys = comparison.posterior_keys({label: run.record for label, run in runs.items()})
     rows = [_row(label, one, keys.get(label, "")) for label, one in done.items()]
     exact = dict.fromkeys(keys.values())
     for label, run in runs.items():
         exact[keys[label]] = exact[keys[label]] or _exact_of(run)
     with machine.numbers():
-        table = compare.compare(rows, exact, seed=next(iter(runs.values())).record["seed"])
-    table.runs = dict(runs)
+        table = comparison.compare(rows, exact, seed=next(iter(runs.values())).record["seed"])
+    table.runs, table.html = dict(runs), report.comparison_html
     table.title = f"compare-{Path(next(iter(runs.values())).record['model']).stem}"
     results = {label: run.idata for label, run in runs.items()}
     truth = exact[next(iter(keys.values()))] if len(set(keys.values())) == 1 else None
@@ -1180,13 +1200,13 @@ def _compared(done: Mapping[str, Any]) -> Table:
 
 
 def _row(label: str, one: Any, key: str) -> Any:
-    from inference import compare
+    from inference.results import comparison
 
     if isinstance(one, Run):
-        return compare.Row(label=label, posterior=key, record=one.record, idata=one.idata)
+        return comparison.Row(label=label, posterior=key, record=one.record, idata=one.idata)
     status = "refused" if isinstance(one, Refused) else "failed"
     status = "interrupted" if isinstance(one, Interrupted) else status
-    return compare.Row(label=label, posterior=key, reason=str(one), status=status)
+    return comparison.Row(label=label, posterior=key, reason=str(one), status=status)
 
 
 def _exact_of(run: Run) -> Any:
@@ -1199,7 +1219,7 @@ def _exact_of(run: Run) -> Any:
 
 def _kept(table: Table, out: str | Path | None) -> Table:
     """The table, with its pictures saved under `out`, if that is given."""
-    from inference import store
+    from inference.storage import store
 
     if out is None:
         return table
@@ -1216,7 +1236,8 @@ def _grown(
     model: Any, sizes: Any, methods: Any, common: Mapping[str, Any], progress: bool
 ) -> Table:
     """The estimates from the first n rows of one sequence, and what each predicts of the next."""
-    from inference import overlays, study
+    from inference.show import overlays
+    from inference.workflow import study
 
     entry, name = _entry(model, common["settings"])
     whole = _sequence(entry, name, common, study.sizes(sizes, None)[-1])
@@ -1279,7 +1300,10 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     """What the run predicts of the row after the sequence; none if it has no such row."""
     import torch
 
-    from inference import execute, machine, prepare, results, study
+    from inference.core import machine
+    from inference.program import prepare
+    from inference.results import inference_data
+    from inference.workflow import execute, study
 
     predicted = run.record["data"]["predicted"]
     if set(whole.rows.keys) <= set(predicted):
@@ -1291,11 +1315,11 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
     if known is not None:
         found = (float(known.mean()), math.nan, math.nan)
     else:
-        draws = {k: torch.as_tensor(v) for k, v in results.draws_of(run.idata).items()}
+        draws = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(run.idata).items()}
         with machine.numbers(run.data.dtype):
             problem = prepare.problem_of(run.entry, run.record["options"], run.data)
             problem = execute.fitted(problem, run.record, run.params)
-            found = results.next_row(problem, row, draws, run.record["seed"])
+            found = inference_data.next_row(problem, row, draws, run.record["seed"])
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
 
 
@@ -1333,7 +1357,8 @@ def calibrate(
     Raises:
         UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
     """
-    from inference import calibration, store
+    from inference.checks import calibration
+    from inference.storage import store
 
     if sbc < calibration.FEWEST:
         raise UsageError(f"sbc={sbc}: {calibration.FEWEST} fits at least; some 500 tell something")
@@ -1381,7 +1406,7 @@ def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
 
 def _calibrated_in(place: Any, study: _Study) -> Calibration:
     """A calibration in its folder, which goes on from the fits that are there."""
-    from inference import store
+    from inference.storage import store
 
     began = time.perf_counter()
     found = {fit["i"]: fit for fit in store.lines(place.path / store.FITS)}
@@ -1414,7 +1439,8 @@ def _calibrated(study: _Study, **kept: Any) -> Calibration:
     """
     from importlib import import_module
 
-    from inference import calibration, execute, simulated
+    from inference.checks import calibration, simulated
+    from inference.workflow import execute
 
     one, token = execute.simulated(study.plan).fit, str(time.time_ns())
     if study.jobs > 1:
@@ -1440,7 +1466,7 @@ def _calibration_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Cal
 
 def _calibration_of(folder: Path) -> Calibration:
     """A calibration that is saved, judged again from its fits."""
-    from inference import store
+    from inference.storage import store
 
     record = store.record(folder)
     names = {key: record[key] for key in ("model", "method", "guide")}
@@ -1456,7 +1482,8 @@ def _judged(
     stopped: int,
 ) -> Calibration:
     """The fits of a calibration as a table with its verdict and its picture."""
-    from inference import calibration, overlays
+    from inference.checks import calibration
+    from inference.show import overlays
 
     table = calibration.judge(fits, n)
     words = [Path(names["model"]).stem, names["method"], *_in_folder(names["guide"])]
@@ -1473,7 +1500,7 @@ _studies: dict[str, Any] = {}
 @alone()
 def _remote_fit(token: str, asked: Mapping[str, Any], i: int) -> dict[str, Any] | None:
     """The i-th fit, in another process, which plans and records once for all of its fits."""
-    from inference import execute
+    from inference.workflow import execute
 
     if token not in _studies:
         _studies.clear()
@@ -1502,7 +1529,7 @@ def _plan(
     Raises:
         UsageError, Fault: as `run`.
     """
-    from inference import machine
+    from inference.core import machine
 
     entry, name = _entry(model, settings)
     method, guide = _first(entry, method, guide)
@@ -1608,10 +1635,10 @@ def _guide(
     options: Mapping[str, Any],
     dtype: str,
 ) -> str | Callable:
-    from inference import guides
+    from inference.methods import guides
 
     if guide is None:
-        return [*entry.inference.guides, *guides.GUIDES][0]
+        return [*entry.inference.guides, *inference.GUIDES][0]
     if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
         keys = models.data_keys(entry.model)
         own = bound(models.load_guide(str(guide), keys, dtype), options)
@@ -1686,7 +1713,7 @@ def _data(entry: models.Entry, source: Any, options: Mapping[str, Any]) -> Any:
 
 def _begun(plan: Plan) -> dict[str, Any]:
     """What run.json holds of a run before it begins: how it is made, and made again."""
-    from inference import machine
+    from inference.core import machine
 
     stamp, stem = time.strftime("%Y%m%d-%H%M%S"), Path(plan.name).stem
     guide, given = plan.guide, plan.settings.get("guide")
@@ -1747,7 +1774,9 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def _predict(run: Run, source: Any, rows: int) -> pd.DataFrame:
     """The predictive distribution of new rows, summarised."""
-    from inference import execute, machine, prepare
+    from inference.core import machine
+    from inference.program import prepare
+    from inference.workflow import execute
 
     _, keys = run.record["data"]["rows"] or (None, ())
     with machine.numbers(run.record["data"].get("dtype", "float64")):
@@ -1775,7 +1804,8 @@ def _encoder_of(
     run: Run, source: Any, rows: int | None
 ) -> Iterator[tuple[Problem, Any, dict[str, Tensor]]]:
     """The problem of a saved run, its guide, and rows for it; numbers are those of the run."""
-    from inference import execute, machine
+    from inference.core import machine
+    from inference.workflow import execute
 
     if run.record["method"] != "svi":
         raise UsageError(
@@ -1887,7 +1917,7 @@ def _of_system(error: OSError) -> tuple[str, int]:
         return f"{what}; check the name", 66
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{what}; name a folder that you may write to (--out, XDG_CACHE_HOME)", 73
-    if str(error.filename).startswith(str(inference.caches.root())):
+    if str(error.filename).startswith(str(inference.core.caches.root())):
         return f"{what}; set XDG_CACHE_HOME to a folder that you may write to", 73
     return f"{what}; check the place", 74
 
@@ -2133,7 +2163,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from inference import store
+    from inference.storage import store
 
     if store.begun(Path(arguments.folder))["status"] == "done":
         _say(f"{arguments.folder} was done already, this is its result", file=sys.stderr)
@@ -2150,7 +2180,7 @@ def _how(arguments: argparse.Namespace) -> _How:
 
 
 def _show_result(run: Run) -> None:
-    from inference import terminal
+    from inference.show import terminal
 
     with suppress(BrokenPipeError):  # nobody reads on: the run is saved all the same
         terminal.show_run(run.record, run.summary())
@@ -2171,7 +2201,8 @@ def _ended(run: Run, arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from inference import store, terminal
+    from inference.show import terminal
+    from inference.storage import store
 
     store.check_folder(Path(arguments.out))
     table = compare(
@@ -2198,7 +2229,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from inference import terminal
+    from inference.show import terminal
 
     if arguments.sbc is not None:
         return _check_calibration(arguments)
@@ -2221,7 +2252,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _check_gradients(arguments: argparse.Namespace) -> int:
-    from inference import terminal
+    from inference.show import terminal
 
     table = gradients(
         arguments.model,
@@ -2253,7 +2284,7 @@ def _check_calibration(arguments: argparse.Namespace) -> int:
 
 def _calibration_ended(table: Calibration, arguments: argparse.Namespace) -> int:
     """A calibration as the command line shows it, and its exit code."""
-    from inference import terminal
+    from inference.show import terminal
 
     if arguments.json:
         print(json.dumps(table.to_json_object()))
@@ -2300,7 +2331,7 @@ def _table_file(name: str | None) -> Path | None:
 
 
 def _write_table(out: Path | None, table: pd.DataFrame) -> None:
-    from inference import store
+    from inference.storage import store
 
     if out is not None:
         text = table.to_csv() if out.suffix == ".csv" else json.dumps(_rows_of(table), indent=1)
@@ -2309,7 +2340,8 @@ def _write_table(out: Path | None, table: pd.DataFrame) -> None:
 
 
 def _evidence_command(arguments: argparse.Namespace) -> None:
-    from inference import evidence, terminal
+    from inference.rows import evidence
+    from inference.show import terminal
 
     out = _table_file(arguments.out)
     names = ("data", "rows", "particles", "annealed", "gaps", "seed")
@@ -2343,7 +2375,7 @@ def _tell(of_rows: Callable[..., pd.DataFrame], arguments: argparse.Namespace) -
     if arguments.json:
         print(json.dumps(_rows_of(table)))
     else:
-        from inference import terminal
+        from inference.show import terminal
 
         terminal.show_table(terminal.console(), table)
 
@@ -2380,7 +2412,7 @@ def _list(arguments: argparse.Namespace) -> None:
 def _guide_rows() -> dict[str, str]:
     own = {n: models.own_guides(n) for n in models.names()}
     forms = inference.guide_forms()
-    rows = {forms[name]: title for name, title in inference.guide_titles().items()}
+    rows = {forms[name]: inference.title(name) for name in inference.GUIDES}
     rows["FILE.py"] = "a guide of yours: a Pyro function `guide` of the model's data keys"
     for model, names in own.items():
         rows |= {f"{name} ({model})": "the model's own guide" for name in names}
@@ -2416,7 +2448,7 @@ def _print_models(rows: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
-    from inference import store
+    from inference.storage import store
 
     rows = {}
     for record in store.runs(Path(arguments.out)):
@@ -2427,7 +2459,7 @@ def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 def _state_of(record: Mapping[str, Any]) -> str:
     """The state of a run in words: the verdict of one that is done."""
-    from inference import store
+    from inference.storage import store
 
     verdict, status = record.get("verdict", {}).get("status"), record["status"]
     if status in ("done", store.DRAWING):
@@ -2439,7 +2471,7 @@ def _state_of(record: Mapping[str, Any]) -> str:
 
 
 def _clean(arguments: argparse.Namespace) -> None:
-    from inference import store
+    from inference.storage import store
 
     out, verb = Path(arguments.out), "would remove" if arguments.dry_run else "removed"
     if arguments.runs:
@@ -2463,7 +2495,8 @@ def _clean(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from inference import store, terminal
+    from inference.show import terminal
+    from inference.storage import store
 
     folder = Path(arguments.name)
     if (folder / "run.json").is_file():
@@ -2498,9 +2531,9 @@ def _show(arguments: argparse.Namespace) -> None:
         whose = "the model's own" if i else "the model's own, the default"
         _say(f"  {guide:20} {_own_guide(entry, guide)} ({whose})".replace("  (", " ("))
     forms = inference.guide_forms()
-    for guide, text in inference.guide_titles().items():
-        if not entry.identified or guide not in inference.network_guides():
-            _say(f"  {forms[guide]:20} {text}")
+    for guide, kind in inference.GUIDES.items():
+        if not entry.identified or not kind.of_networks:
+            _say(f"  {forms[guide]:20} {inference.title(guide)}")
 
 
 def _own_guide(entry: models.Entry, guide: str) -> str:
@@ -2532,8 +2565,9 @@ def _show_method_settings(entry: models.Entry, methods: Sequence[str]) -> None:
 
 
 def _show_sites(entry: models.Entry) -> None:
-    from inference import machine, prepare
-    from inference.program import Program
+    from inference.core import machine
+    from inference.program import prepare
+    from inference.program.program import Program
 
     options = {k: s.default for k, s in _settings.declared(entry.model).items()}
     with machine.numbers():

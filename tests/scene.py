@@ -24,7 +24,7 @@ from typing import Any
 from faults import FILES, ROWS
 
 import zoo
-from inference._plain import plain
+from inference.core.plain_text import plain
 
 HOUSE = Path(__file__).parent.parent
 Done = subprocess.CompletedProcess
@@ -240,7 +240,7 @@ def _hash(content: bytes) -> str:
 
 def forge(folder: Path, files: Mapping[str, bytes] | None = None, **changes: Any) -> None:
     """Change files of a run or its record, and all hashes with them, as a forger would."""
-    from inference import store
+    from inference.storage import store
 
     path = folder / "run.json"
     record = json.loads(path.read_text())

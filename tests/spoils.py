@@ -18,7 +18,7 @@ import scene as scenes
 from conftest import EVIL
 from faults import GUIDE, PLANTED, USER_MODEL
 
-from inference import store
+from inference.storage import store
 from models.users.trees import trees
 
 # What a planted file makes when it is run.

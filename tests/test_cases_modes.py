@@ -13,8 +13,8 @@ from pyro import poutine
 from scipy import optimize, stats
 from scipy.special import logsumexp
 
-from inference import point
-from inference.laplace import laplace
+from inference.methods import point
+from inference.methods.laplace import laplace
 from models.contract import Refused
 
 RNG = np.random.default_rng(3)

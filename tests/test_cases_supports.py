@@ -23,10 +23,10 @@ from torch import nn
 from torch.distributions import transforms
 
 import zoo
-from inference import svi as module
-from inference.laplace import laplace
-from inference.program import Program, over_draws, run
-from inference.svi import svi
+from inference.methods import svi as module
+from inference.methods.laplace import laplace
+from inference.methods.svi import svi
+from inference.program.program import Program, over_draws, run
 from models.contract import Fault, Refused
 
 FEW = {"steps": 60, "draws": 20}

@@ -8,15 +8,15 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import QUIET
+from conftest import NETWORK_GUIDES, QUIET
 from conftest import problem_of as problem_of_options
 
 import inference
 import models
 import zoo
-from inference import guides, svi
-from inference.program import Program, over_draws, run, value_and_grad
-from inference.settings import declared
+from inference.core.settings import declared
+from inference.methods import svi
+from inference.program.program import Program, over_draws, run, value_and_grad
 from models.contract import BadSetting, Refused
 
 SHORT = {
@@ -106,8 +106,8 @@ def test_no_name_is_declared_in_two_homes(name):
 @every_model
 def test_guides_have_the_sites_and_shapes_of_the_latents(name):
     program = Program(problem_of(name))
-    for guide in [*program.problem.guides, *guides.GUIDES]:
-        if guide in guides.OF_NETWORKS:
+    for guide in [*program.problem.guides, *inference.GUIDES]:
+        if guide in NETWORK_GUIDES:
             continue
         values, log_q = draws_of(program, guide)
         assert {k: tuple(v.shape[1:]) for k, v in values.items()} == shapes(program)
@@ -117,21 +117,21 @@ def test_guides_have_the_sites_and_shapes_of_the_latents(name):
 
 # Latents that are unbounded and in no plate may be weights; those of a product are a layer.
 REFUSED = {
-    "coin": guides.OF_NETWORKS,
+    "coin": NETWORK_GUIDES,
     "gaussian": ("local", "lastlayer", "dropout", "dropconnect", "sparse"),
-    "linear": guides.OF_NETWORKS,
+    "linear": NETWORK_GUIDES,
     "logistic": ("dropout", "sparse"),
     "bnn": ("sparse",),
     "heteroscedastic": ("sparse",),
-    "stochastic_layer": guides.OF_NETWORKS,  # its latents are activations
-    "vae": guides.OF_NETWORKS,  # its latents are codes
-    "ssvae": guides.OF_NETWORKS,
-    "resnet": [guide for guide in guides.OF_NETWORKS if guide != "ensemble"],
+    "stochastic_layer": NETWORK_GUIDES,  # its latents are activations
+    "vae": NETWORK_GUIDES,  # its latents are codes
+    "ssvae": NETWORK_GUIDES,
+    "resnet": [guide for guide in NETWORK_GUIDES if guide != "ensemble"],
 }
 
 
 @every_model
-@pytest.mark.parametrize("guide", guides.OF_NETWORKS)
+@pytest.mark.parametrize("guide", NETWORK_GUIDES)
 def test_guides_of_networks_draw_weights_or_refuse_the_model(name, guide):
     program = Program(problem_of(name))
     if guide in REFUSED[name]:

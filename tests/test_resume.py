@@ -19,7 +19,8 @@ from conftest import HOUSE
 
 import models
 import zoo
-from inference import callbacks, store
+from inference.core import callbacks
+from inference.storage import store
 from models.contract import Fault, Locked, Refused
 
 NUTS = {"model": "coin", "method": "nuts", "draws": 200, "warmup": 60, "workers": 2}
@@ -51,8 +52,8 @@ class StopAt(zoo.Callback):
 
 @pytest.fixture(autouse=True)
 def _save_at_each_chance(monkeypatch):
-    monkeypatch.setattr("inference.state._SECONDS", 0.0)
-    monkeypatch.setattr("inference.state._SHARE", 1e9)
+    monkeypatch.setattr("inference.storage.state._SECONDS", 0.0)
+    monkeypatch.setattr("inference.storage.state._SHARE", 1e9)
 
 
 def stopped(folder: Path, share: float, **asked) -> Path:

@@ -32,7 +32,7 @@ sys.path.insert(0, str(HOUSE))
 
 
 import zoo  # noqa: E402
-from inference import store  # noqa: E402
+from inference.storage import store  # noqa: E402
 from models.contract import Fault  # noqa: E402
 
 _NUTS = ["coin", "--method", "nuts", "--set", "draws=1500", "warmup=100", "chains=4"]

@@ -58,11 +58,11 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     import torch
     from torch import nn
 
-    from inference import ascent, svi
-    from inference._problem import Context, Guide, Problem
-    from inference.prepare import prepare
-    from inference.program import Program
-    from inference.state import State
+    from inference.core.problem import Context, Guide, Problem
+    from inference.methods import ascent, svi
+    from inference.program.prepare import prepare
+    from inference.program.program import Program
+    from inference.storage.state import State
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -192,11 +192,12 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     import torch
 
     import models
-    from inference import ascent, machine, svi
-    from inference._problem import Context
-    from inference.prepare import problem_of
-    from inference.program import Program
-    from inference.state import State
+    from inference.core import machine
+    from inference.core.problem import Context
+    from inference.methods import ascent, svi
+    from inference.program.prepare import problem_of
+    from inference.program.program import Program
+    from inference.storage.state import State
 
     pyro.clear_param_store()
     torch.set_num_threads(1)

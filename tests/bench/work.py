@@ -19,7 +19,7 @@ def problem(n: int):
 
     import models
     import zoo
-    from inference import prepare
+    from inference.program import prepare
 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
@@ -32,8 +32,8 @@ def microseconds(n: int) -> float:
     """A gradient of the traced density, the fastest of several rounds."""
     import torch
 
-    from inference.graph import compiled
-    from inference.program import Program
+    from inference.program.program import Program
+    from inference.program.record import compiled
 
     program = Program(problem(n))
     u = program.start()
@@ -50,8 +50,8 @@ def microseconds(n: int) -> float:
 
 def megabytes(n: int, chains: int) -> float:
     """Memory that the chains add to their parent while they sample, shared pages counted once."""
-    from inference._problem import Context
-    from inference.nuts import nuts
+    from inference.core.problem import Context
+    from inference.methods.nuts import nuts
 
     ours = problem(n)
     settings = {"chains": chains, "workers": chains, "draws": 4, "warmup": 10}
@@ -87,9 +87,9 @@ def seconds(chains: int) -> float:
     """Sampling the breast-cancer table with so many chains."""
     import models
     import zoo
-    from inference import prepare
-    from inference._problem import Context
-    from inference.nuts import nuts
+    from inference.core.problem import Context
+    from inference.methods.nuts import nuts
+    from inference.program import prepare
 
     entry = models.load("logistic")
     options = {k: s.default for k, s in zoo._settings.declared(entry.model).items()}

@@ -11,7 +11,7 @@ from scipy import special, stats
 import inference
 import models
 import zoo
-from inference.program import Program
+from inference.program.program import Program
 from models import bnn
 from models.contract import BadSetting, Refused
 

@@ -10,9 +10,10 @@ import torch
 from scipy import optimize, stats
 
 import zoo
-from inference import prepare, scores
-from inference._problem import Fit
-from inference.program import Program, over_draws
+from inference.core.problem import Fit
+from inference.program import prepare
+from inference.program.program import Program, over_draws
+from inference.results import scores
 from models import heteroscedastic
 from models.contract import BadSetting, View
 

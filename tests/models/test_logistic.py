@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 import models
 import zoo
-from inference.point import map_
+from inference.methods.point import map_
 from models import logistic
 from models.contract import Refused, View
 

@@ -13,10 +13,10 @@ from conftest import problem_of
 from pyro import poutine
 
 import zoo
-from inference import svi
-from inference._problem import Fit
-from inference.program import Batch, Program, Weighted
-from inference.results import draws_alone
+from inference.core.problem import Fit
+from inference.methods import svi
+from inference.program.program import Batch, Program, Weighted
+from inference.results.inference_data import draws_alone
 from models import resnet
 from models.contract import Data, Refused, View
 from models.data.images import Images, classified

@@ -13,8 +13,8 @@ from pyro import poutine
 from scipy import signal, special, stats
 
 import zoo
-from inference import svi
-from inference.program import Program, over_draws
+from inference.methods import svi
+from inference.program.program import Program, over_draws
 from models import load, ssvae
 from models.contract import BadInput, BadSetting, Refused
 

@@ -13,10 +13,12 @@ from scipy import special, stats
 
 import models
 import zoo
-from inference import prepare, scores, svi
-from inference._problem import Fit
-from inference.program import Batch, Program, Weighted, over_draws, run
-from inference.sampling import Sampling
+from inference.core.problem import Fit
+from inference.methods import svi
+from inference.program import prepare
+from inference.program.program import Batch, Program, Weighted, over_draws, run
+from inference.program.sampling import Sampling
+from inference.results import scores
 from models import stochastic_layer
 from models.contract import Refused, View
 

@@ -12,8 +12,8 @@ from conftest import QUIET, problem_of
 from scipy import special, stats
 
 import zoo
-from inference import svi
-from inference.program import Batch, Program, over_draws, run
+from inference.methods import svi
+from inference.program.program import Batch, Program, over_draws, run
 from models import vae
 from models.contract import BadInput, Refused, View
 

@@ -10,7 +10,7 @@ import torch
 from conftest import problem_from
 from scipy import integrate, stats
 
-from inference.program import Program
+from inference.program.program import Program
 from models.parts.priors import LogUniform, ScaleMixture
 
 AT = torch.tensor([-3.0, -0.2, -1e-4, 0.0, 1e-3, 0.7, 8.0], dtype=torch.float64)

@@ -17,7 +17,7 @@ from pyro.infer.reparam import LocScaleReparam
 from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
-from inference import machine
+from inference.core import machine
 from models.contract import BadInput, data_keys, takes_any
 from models.users import callables
 from models.users.callables import Model, as_function, heart, signature

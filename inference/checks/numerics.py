@@ -1,0 +1,305 @@
+"""What can be told from a model's numbers: density, gradient, graph, guide and predictions.
+
+Each function finds what is wrong, or worth a word; nothing where all is well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from models.contract import Refused
+
+from ..core import user_code
+from ..core.problem import Guide
+from ..core.seeds import PRIOR, seeded
+from ..methods.svi import check_sites, resolve
+from ..program import discrete
+from ..program.program import Batch, Program, Site, difference, over_draws, run
+from ..program.record import Unrecordable
+from ..program.sampling import base_of
+from ..program.supports import is_inside
+from .model_view import (
+    DRAWS,
+    POINTS,
+    Case,
+    Check,
+    Watch,
+    cross,
+    expected_shape,
+    from_error,
+    listed,
+    note,
+)
+
+# Data sets from the prior: what none of them reaches has a probability below 1e-3. Of large data
+# there are fewer, some seconds' worth, but so many that their central 95 % are known.
+_REPLICATES, _FEWEST, _DRAWN = 1000, 200, 20_000_000
+# Coordinates of the gradient that are held against differences, at a point.
+_COORDINATES = 10
+
+
+# -- density -----------------------------------------------------------------------------------
+
+
+def density(case: Case) -> Iterator[Check]:
+    """A log density or gradient that is not finite at draws or random points."""
+    program = case.program
+    points = [draw.unconstrained(program) for draw in case.draws]
+    points += [torch.rand(program.size) * 4 - 2 for _ in range(DRAWS)]
+    pairs = [_value_and_gradient(program, u) for u in points]
+    values, slopes = (torch.stack(part) for part in zip(*pairs))  # (points,), (points, d)
+    where = f"of {len(points)} points (draws from the prior, and random ones)"
+    if not values.isfinite().all():
+        yield _not_finite(case, points, values, where)
+    elif not slopes.isfinite().all():
+        yield _no_slope(case, slopes, where)
+    elif not torch.equal(program.log_density(points[0]).detach(), values[0]):
+        what = "the log density is another each time at the same values of the latents"
+        mend = "draw random numbers by pyro.sample, or give them as data"
+        yield cross(what, user_code.of_function(case.raw.model), mend)
+
+
+def _no_slope(case: Case, slopes: Tensor, where: str) -> Check:
+    flawed = ~slopes.isfinite()
+    name = _latent(case.program, int(flawed.any(0).nonzero()[0]))
+    what = f"the gradient of the log density in {name} is {slopes[flawed][0]} at "
+    what += f"{int(flawed.any(1).sum())} {where}, the density is finite"
+    return cross(what, case.line(name), "look for a root, abs or where of what may be zero")
+
+
+def _not_finite(case: Case, points: Sequence[Tensor], values: Tensor, where: str) -> Check:
+    """A cross; a mere note where the data exclude some values of the latents."""
+    wrong = (~values.isfinite()).nonzero().flatten().tolist()
+    value, site = values[wrong[0]].item(), case.program.barred(points[wrong[0]])
+    what = f"the log density is {value} at {len(wrong)} {where}"
+    what += f", by the site {site}" if site else ""
+    line = case.line(site) if site else user_code.of_function(case.raw.model)
+    if not (values[wrong] == -math.inf).all():
+        return cross(what, line, "look for a logarithm, root or quotient of what may be zero")
+    if len(wrong) == len(points):
+        case.program.start()  # refuses, naming the observation, where there is no other point
+    return note(f"{what}: the data exclude such values, nuts has an edge to step back from")
+
+
+def _value_and_gradient(program: Program, u: Tensor) -> tuple[Tensor, Tensor]:
+    if program.size:
+        return program.density_and_gradient(u)
+    return program.log_density(u).detach(), u
+
+
+def _latent(program: Program, coordinate: int) -> str:
+    """The latent that a coordinate of the unconstrained vector belongs to."""
+    inside = (n for n, (part, _) in program.layout.items() if coordinate < part.stop)
+    return next(inside)
+
+
+def gradient(case: Case) -> Iterator[Check]:
+    """A gradient that differs from central differences."""
+    if not case.program.size:
+        yield note("no continuous latents")
+        return
+    wrong = next((found for u in case.points if (found := _wrong_slope(case.program, u))), None)
+    if wrong:
+        i, slope, numeric = wrong
+        name = _latent(case.program, i)
+        what = f"the gradient of the log density in {name} is {slope:.4g}"
+        what += f", by central differences {numeric:.4g}"
+        line = getattr(case.untraced, "place", None) or case.line(name)
+        mend = "take no .item(), .detach(), float(), NumPy or torch.tensor([...]) of a latent "
+        mend += "(torch.stack keeps its gradient)"
+        yield cross(what, line, mend)
+
+
+def _wrong_slope(program: Program, u: Tensor) -> tuple[int, float, float] | None:
+    """A coordinate, the gradient in it, and the difference that it should equal."""
+    value, slopes = program.density_and_gradient(u)
+    error = 1e-4 if u.dtype is torch.float64 else 1e-2
+    error *= max(1.0, float(slopes.abs().max()), 1e-3 * float(value.abs()))
+    for i in torch.randperm(program.size)[:_COORDINATES].tolist():
+        slope, e = float(slopes[i]), torch.zeros_like(u)
+        e[i] = 1.0
+        numeric = difference(program.log_density, u, e, slope, error)
+        if not abs(numeric - slope) <= error:
+            return i, slope, numeric
+    return None
+
+
+def likelihood(case: Case) -> Iterator[Check]:
+    """A pointwise log-likelihood that is not log joint minus log prior."""
+    program = case.program
+    if not case.observed:
+        yield note("nothing is observed")
+        return
+    for draw, u in zip(case.draws[:POINTS], case.points):
+        values = draw.values(program) | program.constrain(u)
+        with torch.no_grad():
+            parts = program.log_likelihood(values)
+            pointwise = float(sum(part.sum() for part in parts.values()))
+            whole = _without_prior(program, values, u)
+        if program.has_factor:
+            yield note("the factor is left out, it belongs to no observation")
+            return
+        small = 1e-8 if torch.get_default_dtype() is torch.float64 else 1e-4
+        if not math.isclose(pointwise, whole, rel_tol=small, abs_tol=small):
+            what = f"the log-likelihood of the observations adds up to {pointwise:.6g}"
+            what += f", log joint minus log prior is {whole:.6g}"
+            name = case.observed[0].name
+            yield cross(what, case.line(name), "let each observation be one value of its site")
+            return
+
+
+def _without_prior(program: Program, values: Mapping[str, Tensor], u: Tensor) -> float:
+    """Log joint minus log prior: labels of the rows summed out, others at their drawn values."""
+    if program.sums_rows or not program.of("discrete"):
+        return float(program.log_density(u, jacobian=False, prior=False))
+    trace = run(program.model, program.problem.tensors, poutine.condition(data=values))
+    scored = discrete.factors(trace)
+    prior = sum(scored[name]["log_prob"].sum() for name in values)
+    return float(sum(node["log_prob"].sum() for node in scored.values()) - prior)
+
+
+def traced(case: Case) -> Iterator[Check]:
+    """A traced density that differs from Pyro's, or that cannot be traced."""
+    program = case.program
+    if not program.size:
+        yield note("no continuous latents")
+        return
+    error = case.untraced
+    if error is None:
+        return
+    what = "the log density cannot be traced, and runs slowly"
+    if isinstance(error, Unrecordable):
+        yield cross(f"{what}: {error}", None, "write it by torch.where(condition, a, b)", error)
+    else:
+        yield from_error(what, error, "it is right without, or use other operations there")
+
+
+# -- guides, predictions -----------------------------------------------------------------------
+
+
+def guide(case: Case) -> Iterator[Check]:
+    """Sites of a guide that are not the model's latents, or lie outside their priors."""
+    program = case.program
+    guides = {name: name for name in program.problem.guides}
+    if case.guide is not None:
+        guides = {getattr(case.guide, "__name__", str(case.guide)): case.guide}
+    if not guides:
+        yield note("the model has no guide of its own")
+    for name, guide in guides.items():
+        with pyro.get_param_store().scope():
+            for fault in _guide_faults(case, guide):
+                several = len(guides) > 1
+                yield replace(fault, what=f"'{name}': {fault.what}") if several else fault
+
+
+def _guide_faults(case: Case, guide: str | Guide | Callable) -> Iterator[Check]:
+    program, watch = case.program, Watch()
+    try:
+        guide = resolve(guide, program).guide
+    except Exception as error:
+        yield note(f"not checked, it cannot be made: {error}")
+        return
+    tensors = program.problem.tensors
+    try:
+        trace = run(guide, tensors, watch)
+    except Exception as error:
+        yield from_error("the guide cannot run", error)
+        return
+    try:
+        check_sites(program, trace, Batch(tensors))
+    except Refused as refusal:
+        named = [name for name in watch.lines if f"site '{name}'" in str(refusal)]
+        line = watch.lines[named[0]] if named else user_code.of_function(guide)
+        what, _, mend = str(refusal).rpartition("; ")
+        yield cross(what, line, mend)
+        return
+    values = {name: trace.nodes[name]["value"] for name in program.layout}
+    model = run(program.model, tensors, poutine.condition(data=values))
+    for name, value in values.items():
+        fn = model.nodes[name]["fn"]
+        if not is_inside(fn, value):
+            what = f"the guide draws {name} outside the support of its prior"
+            mend = f"give it the support of {type(base_of(fn)).__name__} (LogNormal, Beta, ...)"
+            yield cross(what, watch.lines[name], mend)
+
+
+def predictive(case: Case) -> Iterator[Check]:
+    """What the prior predicts, beside the data."""
+    program = case.program
+    if not case.observed:
+        yield note("nothing is observed")
+        return
+    if program.undrawn:
+        yield note(f"{listed(program.undrawn)} has no sample(): the prior predicts nothing there")
+    drawn = [site for site in case.observed if site.name not in program.undrawn]
+    if not drawn:
+        return
+    if program.improper():
+        yield note(f"the prior of {listed(program.improper())} is improper and predicts nothing")
+        return
+    for site in drawn:
+        if site.shape != expected_shape(site):
+            yield note(
+                f"not compared, the prior draws {site.name} of shape {expected_shape(site)}"
+            )
+            return
+    with seeded(case.seed, PRIOR):
+        made = over_draws(
+            lambda _: _statistics(program.prior(), drawn),
+            {"draw": torch.arange(_replicates(program.elements))},
+            program.elements,
+        )
+    data = _statistics({s.name: s.data[~s.data.isnan()] for s in drawn}, drawn)
+    for site in drawn:
+        yield _beside(site.name, data[site.name].tolist(), made[site.name])
+
+
+def _replicates(elements: int) -> int:
+    """How many data sets of so many numbers are drawn: fewer of large ones."""
+    return min(_REPLICATES, max(_FEWEST, _DRAWN // max(elements, 1)))
+
+
+def _statistics(values: Mapping[str, Tensor], sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Mean, sd, least and greatest of each site, (4,)."""
+    found = {}
+    for site in sites:
+        flat = values[site.name].flatten().to(torch.get_default_dtype())
+        sd = ((flat - flat.mean()) ** 2).mean().sqrt()
+        found[site.name] = torch.stack([flat.mean(), sd, flat.min(), flat.max()])
+    return found
+
+
+def _beside(name: str, data: Sequence[float], drawn: Tensor) -> Check:
+    """The data beside what the prior predicts, with a word where it lies outside all of that."""
+    (mean, sd, least, most), (low, high) = data, drawn.nanquantile(_CENTRAL.to(drawn), 0)
+    mean = 0.0 if abs(mean) < 1e-9 * sd else mean  # of standardised data, but for rounding
+    said = f"{name}: mean {mean:.4g} (prior 95 %: {low[0]:.4g} to {high[0]:.4g}), "
+    said += f"sd {sd:.4g} ({low[1]:.4g} to {high[1]:.4g}), "
+    said += f"range {least:.4g} to {most:.4g} ({low[2]:.4g} to {high[3]:.4g})"
+    far = [
+        statistic
+        for i, statistic in enumerate(("mean", "sd"))
+        if not _reached(data[i], drawn[:, i])
+    ]
+    if far:
+        return note(
+            f"{said}: in none of {len(drawn)} draws is the {' or the '.join(far)} so far out; "
+            "rescale the data, or widen the prior"
+        )
+    return Check("", True, said)
+
+
+def _reached(value: float, drawn: Tensor) -> bool:
+    """Whether the finite ones of what the prior predicts reach so far."""
+    finite = drawn[drawn.isfinite()]
+    return not len(finite) or bool(finite.min() <= value <= finite.max())
+
+
+_CENTRAL = torch.tensor([0.025, 0.975], dtype=torch.float64)

@@ -1,0 +1,203 @@
+"""Laplace's approximation: a Gaussian at the mode of the *unconstrained* density.
+
+That of a network, whose Hessian is of no use, is in `gauss_newton.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from models.contract import BadSetting, Refused
+
+from .. import METHODS, load
+from ..core.problem import Context, Fit, Problem
+from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
+from ..core.settings import OF_NETWORKS
+from ..program import memory
+from ..program.kinks import Kinks
+from ..program.program import Program, further_draws, over_draws
+from .ends import refuse_steps
+from .mode import Mode, limits, maximise
+from .point import pace_of
+
+# Which weights of a network are random, and how.
+Structure = Literal["auto", "full", "last", "diagonal"]
+# How many sds the Gaussian reaches, and what share of the precision kinks within reach may make.
+_REACH = 4.0
+_MISSED = 0.05
+
+
+def laplace(
+    problem: Problem,
+    *,
+    seed: int,
+    context: Context,
+    draws: Annotated[int, ">= 2"] = 4000,
+    starts: Annotated[int, ">= 1"] = 4,
+    structure: Annotated[Structure, OF_NETWORKS] = "auto",
+    steps: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+    lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
+    batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+) -> Fit:
+    """Gaussian at the mode of the unconstrained density, with its exact Hessian.
+
+    The mode of the density of `u = T^-1(x)` differs from that of x (`map`) by the Jacobian of T;
+    with log evidence = log p(u*) + d/2 log 2 pi - log det(-H)/2 (MacKay 2003, eq. 27.7).
+
+    A network is climbed as by `map` to one of its many modes; there the generalised Gauss-Newton
+    matrix stands in for the Hessian, and predictions are those of the network made linear in its
+    weights (Immer, Korzepa and Bauer 2021, arXiv:2008.08646). Its log evidence is of that one
+    mode, and given where the matrix is of all weights.
+
+    Args:
+        problem: model and data; discrete latents are summed out, then recovered.
+        seed: seed of starting points and draws.
+        context: whether it is one of many fits, whose k-hat is of these draws alone.
+        draws: independent draws from the Gaussian, mapped to the constrained space.
+        starts: number of random starting points; the best mode is taken; not of networks.
+        structure: which weights of a network are random, and how: `full`, all of them jointly;
+            `last`, those of the last layer, the rest at the mode; `diagonal`, all, independently.
+            `auto` is `full` up to 5,000 weights, else `last`.
+        steps: steps of a network's ascent; of networks alone, as lr and batch_size.
+        lr: its first learning rate.
+        batch_size: rows in a step; None takes all.
+
+    Raises:
+        Refused: no mode in the interior, a Hessian there that is not negative definite, or kinks
+            of the density within reach; of a network a prior that is not log-concave, or
+            observations of another kind than known.
+        BadSetting: settings of networks for another model.
+    """
+    pace = pace_of(problem, steps, lr, batch_size)
+    if pace is not None:
+        return load(METHODS["laplace"].network)(problem, pace, structure, draws, seed, context)
+    if structure != "auto":
+        raise BadSetting("structure: for networks alone; leave it out")
+    program = Program(problem)
+    if not program.size:
+        raise Refused("laplace needs a continuous latent, the model has none; use exact")
+    memory.check(program, draws, hessian=True)
+    _refuse_laplace_sites(program)
+    with seeded(seed, FIT):
+        points = [program.start() for _ in range(starts)]
+    refuse_steps(program.log_density, points[0])
+    mode = maximise(program.log_density, points, limits(program))
+    root = _root(mode)
+    _refuse_kinks(program, mode, root)
+    with seeded(seed, DRAWS):
+        values, log_p, log_q = _draw(program, mode, root, draws)
+        more = 0 if context.of_many else further_draws(program, program.log_joint, values)
+        log_ratios = log_p - log_q
+        if more > draws:
+            _, log_p_more, log_q_more = _draw(program, mode, root, more)
+            log_ratios = log_p_more - log_q_more
+    with seeded(seed, DISCRETE):
+        values = program.complete(values)
+    evidence = mode.value + program.size * _HALF_LOG_2_PI + root.diagonal().log().sum()
+    # An improper prior has no scale of its own: what it gives as evidence is arbitrary.
+    metrics = {} if program.improper() else {"log_evidence": evidence.item()}
+    return Fit(
+        draws={name: value[None] for name, value in values.items()},
+        kind="independent",
+        log_p=log_p[None],
+        log_q=log_q[None],
+        log_ratios=log_ratios,
+        params={"loc": mode.u, "scale_tril": root},
+        metrics=metrics,
+        point=program.constrain(mode.u),
+    )
+
+
+_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+
+
+def _draw(
+    program: Program, mode: Mode, root: Tensor, draws: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Constrained draws (S, *shape), and log p and log q there (S,)."""
+    noise = torch.randn(draws, program.size)
+    u = {"u": mode.u + noise @ root.T}
+    log_q_u = -0.5 * (noise**2).sum(1) - program.size * _HALF_LOG_2_PI
+    log_q_u = log_q_u - root.diagonal().log().sum()
+    elements = program.elements
+    values = over_draws(lambda one: program.constrain(one["u"]), u, elements)
+    log_p = over_draws(program.log_joint, values, elements)
+    log_p_u = over_draws(lambda one: program.log_density(one["u"]), u, elements)
+    # log q(x) = log q(u) - log|dT/du|, and that Jacobian is log p(u) - log p(x).
+    return values, log_p, log_q_u - (log_p_u - log_p)
+
+
+def _refuse_laplace_sites(program: Program) -> None:
+    """Refuse Laplace densities, whose kinks the Hessian does not see."""
+    for site in program.of("latent", "observed"):
+        if isinstance(site.base, dist.Laplace | dist.AsymmetricLaplace):
+            what = "prior" if site.role == "latent" else "likelihood"
+            where = "at zero, where the mode may lie"
+            if site.role == "observed":
+                where = "where a residual is zero, which the Hessian does not see"
+            raise Refused(
+                f"the Laplace {what} of {site.name} has no second derivative {where}; use map "
+                "for the mode, svi or nuts for the posterior, or a normal or Student-t one"
+            )
+
+
+def _refuse_kinks(program: Program, mode: Mode, root: Tensor) -> None:
+    """Refuse a Gaussian within whose reach the density has kinks that matter.
+
+    Across a kink the slope jumps by j, a second derivative of j times a delta function. Its mean
+    under the Gaussian, j phi(r / s) / s with s the sd of the residual r, is held against the
+    precision.
+    """
+    kinks = Kinks.of(program.log_density, mode.u)
+    if kinks is None:
+        return
+    residuals = kinks.residuals(mode.u)
+    sides = torch.where(residuals < 0, -1.0, 1.0).to(residuals)
+    every = kinks.gradients(mode.u) @ root  # of the residuals, in sds of the Gaussian
+    spread = every.norm(dim=1).clamp_min(1e-300)
+    near = (residuals.abs() < _REACH * spread).nonzero()[:, 0]
+    missed = torch.zeros_like(root)
+    for i in near:
+        row = every[i]
+        # The kink's most likely point: there the slopes on its two sides are compared.
+        at = mode.u - root @ row * residuals[i] / row.square().sum()
+        one = torch.zeros_like(residuals, dtype=torch.bool)
+        one[i] = True
+        jump = kinks.across(at, sides, one).jumps[0]
+        chance = torch.exp(-0.5 * (residuals[i] / spread[i]) ** 2 - _HALF_LOG_2_PI) / spread[i]
+        missed = missed + jump * chance * torch.outer(row, row)
+    share = torch.linalg.eigvalsh(missed).abs().max().item() if missed.isfinite().all() else 1.0
+    if share > _MISSED:
+        lines = ", ".join(kinks.lines(residuals.abs() < _REACH * spread))
+        raise Refused(
+            f"the density has kinks within reach of the Gaussian ({lines}), which its Hessian "
+            f"does not see: they make {share:.0%} of its precision; use svi or nuts"
+        )
+
+
+def _root(mode: Mode) -> Tensor:
+    """Lower-triangular root of the covariance (-H)^-1, (d, d)."""
+    if mode.on is not None:
+        what = {"kink": "a kink", "edge": "an edge"}[mode.on]
+        raise Refused(
+            f"the mode lies on {what} of the density, where it has no second derivative; use map "
+            "for the mode, svi or nuts for the posterior"
+        )
+    if mode.escaped.any() or not mode.converged:
+        raise Refused(
+            "the unconstrained density has no mode that the optimiser can reach (it runs to "
+            "infinity or does not converge); use nuts, or a proper prior"
+        )
+    try:
+        precision = torch.linalg.cholesky(-mode.hessian)
+        return torch.linalg.cholesky(torch.cholesky_inverse(precision))
+    except torch.linalg.LinAlgError:
+        raise Refused(
+            "the Hessian at the mode is not negative definite, so the Gaussian does not exist; "
+            "use nuts, or reparameterise what is redundant"
+        ) from None

@@ -1,0 +1,301 @@
+"""Fit and InferenceData -> a plain verdict: can this result be trusted, and if not, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import arviz as az
+import numpy as np
+
+from ..core.problem import PURPOSES, Finding, Fit
+from .inference_data import KHAT_MAX, in_halves, judged
+
+if TYPE_CHECKING:
+    from ..core.problem import Purpose
+
+_RANK = {"note": 0, "warn": 1, "fail": 2}
+
+# Shares of rows whose latents a guide may miss before a word is said, or a warning given.
+_FEW_ROWS, _MANY_ROWS = 0.05, 0.5
+
+# Guides beyond which there is nuts alone.
+_RICH = ("mvn", "maf", "nsf")
+
+# Above so many quantities R-hat may be larger by chance: the bound of the largest, and the share
+# of the quantities that may be above the usual one.
+_MANY, R_HAT_OF_MANY, _SHARE = 30, 1.02, 0.05
+
+# A tail of weights so heavy has no mean, so that what was not drawn may hold most of the mass.
+_NO_MEAN = 1.0
+
+R_HAT_MAX, ESS_MIN, BFMI_MIN, DIVERGENT_MAX = 1.01, 400, 0.3, 0.001
+
+
+class Answer(NamedTuple):
+    """Whether a result may be used for a purpose: `yes`, `no` or `not known`, and why not."""
+
+    answer: Literal["yes", "no", "not known"]
+    because: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Verdict:
+    """`pass`, `warn` or `fail`, with the findings that led to it and what to do about each.
+
+    Two questions: whether the computation came to its end (`fail` where it did not), and what its
+    result may be used for (`trust`).
+
+    Attributes:
+        status: the gravest finding's level.
+        findings: what was found.
+        given: what the kind of the result answers by itself: a point has no intervals. None where
+            there is no result to be used.
+    """
+
+    status: Literal["pass", "warn", "fail"]
+    findings: tuple[Finding, ...] = ()
+    given: Mapping[Purpose, Answer] | None = None
+
+    @property
+    def trust(self) -> dict[Purpose, Answer]:
+        """Purpose to answer."""
+        return {purpose: self._answer(purpose) for purpose in PURPOSES}
+
+    def _answer(self, purpose: Purpose) -> Answer:
+        """No where a finding spoils it or the computation failed, else what they leave open."""
+        ordered = sorted(self.findings, key=lambda f: -_RANK[f.level])
+        for finding in ordered:
+            if purpose in finding.spoils or (finding.level == "fail" and not finding.spoils):
+                return Answer("no", str(finding))
+        if purpose in (self.given or {}):
+            return self.given[purpose]
+        opened = [str(f) for f in ordered if purpose in f.opens]
+        return Answer("not known", opened[0]) if opened else Answer("yes")
+
+    @property
+    def headline(self) -> str:
+        """In a sentence or two, what a person reads first."""
+        failed = next((f for f in self.findings if f.level == "fail"), None)
+        if failed is not None:
+            used = [_PURPOSES[p] for p, found in self.trust.items() if found.answer == "yes"]
+            but = f", but for its {_listed(used)}" if used else ""
+            return f"Do not use it{but}: {failed.what}."
+        given = list((self.given or {}).values())
+        if len(given) == len(PURPOSES) and len(set(given)) == 1:
+            return f"{self.given['parameters'].because.capitalize()}."
+        by = {answer: [] for answer in ("yes", "no", "not known")}
+        for purpose, answer in self.trust.items():
+            by[answer.answer].append(_PURPOSES[purpose])
+        spoiling = [f for f in self.findings if "parameters" in f.spoils]
+        if spoiling and all(f.of_intervals for f in spoiling):
+            by["yes"].insert(0, "means")
+            by["no"] = ["intervals" if word == "parameters" else word for word in by["no"]]
+        said = [_ENDS[max((_RANK[f.level] for f in self.findings if f.unfinished), default=None)]]
+        said += [f"Trust its {_listed(by['yes'])}."] if by["yes"] else []
+        said += [f"Do not trust its {_listed(by['no'])}."] if by["no"] else []
+        said += [f"Not known: {_listed(by['not known'])}."] if by["not known"] else []
+        return " ".join(said)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Status, the sentence, reasons, and purpose to answer and to why it is not yes."""
+        trust = self.trust
+        return {
+            "status": self.status,
+            "headline": self.headline,
+            "reasons": self.reasons,
+            "trust": {purpose: found.answer for purpose, found in trust.items()},
+            "because": {k: found.because for k, found in trust.items() if found.because},
+        }
+
+    @property
+    def reasons(self) -> list[str]:
+        """The findings in words, the gravest first."""
+        return [str(f) for f in sorted(self.findings, key=lambda f: -_RANK[f.level])]
+
+    def __str__(self) -> str:
+        first = self.status if self.given is None else f"{self.status}: {self.headline}"
+        return "\n".join([first, *self.reasons])
+
+    __repr__ = __str__
+
+    def with_findings(self, more: Sequence[Finding]) -> Verdict:
+        """The verdict that further findings lead to."""
+        return _of([*self.findings, *more], self.given)
+
+
+# What the gravest finding of an ascent that might go on says, by its rank.
+_ENDS = {
+    None: "Converged.",
+    _RANK["note"]: "Still gaining a little at its end.",
+    _RANK["warn"]: "Still gaining at its end.",
+}
+_PURPOSES = {
+    "parameters": "parameters",
+    "predictions": "predictions",
+    "evidence": "evidence",
+    "loo": "leave-one-out score",
+}
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer]) -> Verdict:
+    worst = max((_RANK[f.level] for f in findings), default=0)
+    return Verdict(("pass", "warn", "fail")[worst], tuple(findings), given)
+
+
+def verdict(
+    fit: Fit,
+    idata: az.InferenceData,
+    metrics: Mapping[str, float],
+    checked: Sequence[Finding] | None = None,
+    alike: Callable[[], bool] = lambda: False,
+) -> Verdict:
+    """Judge a result by the rules of its kind.
+
+    Chains: R-hat (Vehtari et al. 2021), bulk and tail ESS, E-BFMI (Betancourt 2016), divergences.
+    Approximations with a density: Pareto k-hat (Yao et al. 2018). All: finite, converged.
+
+    Args:
+        fit: what a method returned.
+        idata: its InferenceData.
+        metrics: its metrics.
+        checked: what a comparison with short chains found (`vouch`); None where there was none,
+            so that k-hat alone judges an approximation.
+        alike: whether chains predict alike, asked where they disagree on their latents.
+    """
+    findings = [*fit.findings, *_finite(fit), *(checked or [])]
+    if fit.kind == "chains" and not any(f.level == "fail" for f in findings):
+        mixing, others = _mixing(idata), _divergences(idata) + _energy(idata)
+        if mixing and not others and alike():
+            mixing = [replace(f, spoils=("parameters", "evidence", "loo")) for f in mixing]
+        findings += mixing + others
+    if "khat_high" in metrics:
+        findings += _khat_of_rows(metrics["khat_high"])
+    elif "khat" in metrics:
+        measured = checked is not None and not any("parameters" in f.opens for f in checked)
+        findings += _khat(metrics["khat"], len(fit.log_ratios), idata, measured)
+    return _of(findings, _given(fit, idata, metrics))
+
+
+def _given(
+    fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]
+) -> dict[Purpose, Answer]:
+    """What a result of this kind cannot be used for, whatever was found."""
+    if fit.kind == "prior":
+        return dict.fromkeys(PURPOSES, Answer("no", "these are draws of the prior"))
+    groups, answers = idata.groups(), {}
+    if "elpd_loo" not in metrics:
+        why = next((str(f) for f in fit.findings if "loo" in f.opens), "it was not computed")
+        answers["loo"] = Answer("not known", why)
+    if fit.kind == "point":
+        answers["parameters"] = Answer("no", "a point estimate has no intervals")
+        answers["loo"] = Answer("no", "a point estimate has no leave-one-out")
+    if "predictions" in groups:
+        answers["parameters"] = Answer("no", "the weights of a network are not identified")
+        answers["loo"] = Answer("no", "a network has none here; score rows that are held out")
+        if fit.kind != "chains":
+            why = "nothing measured how far its predictions are from the posterior's: try nuts"
+            answers["predictions"] = Answer("not known", why)
+    if not {"posterior_predictive", "predictions"} & set(groups):
+        answers["predictions"] = Answer("not known", "nothing is predicted")
+    if "log_evidence" not in metrics:
+        answers["evidence"] = Answer("not known", "it was not computed: use exact or laplace")
+    return answers
+
+
+def _finite(fit: Fit) -> list[Finding]:
+    bad = [name for name, value in fit.draws.items() if not value.isfinite().all()]
+    mend = "check the model's supports, or rescale the data"
+    return [Finding("fail", f"draws of {', '.join(bad)} are not finite", mend)] if bad else []
+
+
+def _mixing(idata: az.InferenceData) -> list[Finding]:
+    posterior = judged(idata)
+    if posterior.sizes["chain"] == 1 and posterior.sizes["draw"] >= 8:
+        posterior = in_halves(posterior)
+    moving = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
+    with np.errstate(invalid="ignore"):  # what never moves has no R-hat
+        r_hat, findings = _by_name(az.rhat(moving)), []
+    if r_hat:
+        worst = max(r_hat, key=r_hat.get)
+        over = np.mean([value > R_HAT_MAX for value in r_hat.values()])
+        many = len(r_hat) > _MANY
+        bound = R_HAT_OF_MANY if many else R_HAT_MAX
+        found = f"R-hat {r_hat[worst]:.3f} in {worst}, bound {bound}"
+        if many and r_hat[worst] <= bound:
+            found = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hat)} quantities"
+            found += f", bound {_SHARE:.0%}"
+        if r_hat[worst] > bound or (many and over > _SHARE):
+            mend = "run longer (--set warmup=... draws=...)"
+            findings.append(Finding("fail", f"the chains disagree ({found})", mend))
+    for method in ("bulk", "tail"):
+        ess = _by_name(az.ess(moving, method=method))
+        worst = min(ess, key=ess.get, default=None)
+        if worst is not None and ess[worst] < ESS_MIN:
+            found = f"{method} ESS {ess[worst]:.0f} in {worst}, need {ESS_MIN}"
+            what = f"too few effective draws ({found})"
+            findings.append(Finding("fail", what, "run longer (--set draws=...)"))
+    return findings
+
+
+def _by_name(dataset: object) -> dict[str, float]:
+    """Scalar name to value, without those that do not move (NaN)."""
+    values = {}
+    for name, array in dataset.data_vars.items():
+        for index, value in np.ndenumerate(array.values):
+            if np.isfinite(value):
+                labels = [str(array[d].values[i]) for d, i in zip(array.dims, index)]
+                values[f"{name}[{', '.join(labels)}]" if labels else str(name)] = float(value)
+    return values
+
+
+def _divergences(idata: az.InferenceData) -> list[Finding]:
+    diverging = idata["sample_stats"]["diverging"].values
+    if not diverging.any():
+        return []
+    share = diverging.mean()
+    what = f"{diverging.sum()} of {diverging.size} draws diverged, the posterior may be cut short"
+    mend = "raise --set target_accept=0.95, or reparameterise (non-centred)"
+    return [Finding("fail" if share > DIVERGENT_MAX else "warn", what, mend)]
+
+
+def _energy(idata: az.InferenceData) -> list[Finding]:
+    lowest = float(np.min(az.bfmi(idata)))
+    if lowest >= BFMI_MIN:
+        return []
+    what = f"the sampler moves too slowly between energies (E-BFMI {lowest:.2f}, need {BFMI_MIN})"
+    return [Finding("fail", what, "reparameterise heavy tails or funnels")]
+
+
+def _khat(khat: float, draws: int, idata: az.InferenceData, measured: bool) -> list[Finding]:
+    bound = min(KHAT_MAX, 1 - 1 / np.log10(draws))
+    if khat < bound:
+        return []
+    what = f"the approximation misses the posterior (k-hat {khat:.2f}, bound {bound:.2f})"
+    if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
+        mend = "its weights tell nothing one by one, it is judged on what it predicts"
+        return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
+    if measured and khat >= _NO_MEAN:
+        what = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
+        return [Finding("note", what, "compare with nuts", opens=PURPOSES)]
+    if measured:
+        what = f"its importance weights are too uneven (k-hat {khat:.2f}, bound {bound:.2f})"
+        return [Finding("note", what, opens=("evidence", "loo"))]
+    guide = idata.attrs.get("guide", "")
+    richer = "--guide mvn, or " if guide and guide not in _RICH else ""
+    mend = f"do not trust the parameter intervals; try {richer}nuts"
+    return [Finding("warn", what, mend, ("parameters", "evidence", "loo"), ("predictions",))]
+
+
+def _khat_of_rows(share: float) -> list[Finding]:
+    """Of the rows that have latents of their own, many that the guide misses, or a few."""
+    if share <= _FEW_ROWS:
+        return []
+    what = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
+    mend = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
+    return [Finding("warn" if share > _MANY_ROWS else "note", what, mend)]

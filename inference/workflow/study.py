@@ -1,0 +1,277 @@
+"""Many runs from one request: several methods, a setting that varies, data that grow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.contract import Fault, Interrupted, UsageError
+
+from ..core.plain_text import plain
+from ..results.comparison import Table, by
+
+METHODS = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
+# The estimates of a study of growing data, by the method that gives them.
+POINTS = ("mle", "map")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study.
+
+    Attributes:
+        label: its name in the table.
+        method: name of the method.
+        guide: guide of svi, by name or as a Pyro function.
+        varied: the setting that varies and its value here.
+    """
+
+    label: str
+    method: str
+    guide: Any = None
+    varied: Mapping[str, Any] = field(default_factory=dict)
+
+
+def jobs(
+    methods: str | Sequence[Any] | None, vary: str | Mapping[str, Sequence[Any]] | None
+) -> list[Job]:
+    """Every method at every value of the setting that varies.
+
+    Args:
+        methods: `map,svi:mvn,nuts`, or a list of such words and of (`svi`, Pyro function).
+        vary: `prior_scale=0.1,1,10`, or the same as a mapping; one setting.
+
+    Raises:
+        UsageError: no method, the prior (which is no posterior), or not one setting.
+    """
+    chosen = [_method(word) for word in _words(METHODS if methods is None else methods)]
+    if not chosen:
+        raise UsageError(f"there is nothing to compare; give --methods {','.join(METHODS)}")
+    name, values = _varied(vary)
+    if name is None:
+        found = [Job(label, method, guide) for label, method, guide in chosen]
+    else:
+        found = [
+            Job(f"{label} {name}={value}", method, guide, {name: value})
+            for label, method, guide in chosen
+            for value in values
+        ]
+    twice = [job.label for i, job in enumerate(found) if job.label in [j.label for j in found[:i]]]
+    if twice:
+        raise UsageError(f"{twice[0]} is asked for twice; leave one out")
+    return found
+
+
+def _words(methods: str | Sequence[Any]) -> list[Any]:
+    if isinstance(methods, str):
+        return [word.strip() for word in methods.split(",") if word.strip()]
+    return list(methods)
+
+
+def _method(word: Any) -> tuple[str, str, Any]:
+    """Label, method and guide."""
+    if not isinstance(word, str):
+        method, guide = word
+        name = guide if isinstance(guide, str) else getattr(guide, "__name__", "guide")
+        return f"{method}:{name}", method, guide
+    method, _, guide = word.partition(":")
+    if method == "prior":
+        raise UsageError("prior gives no posterior to compare; leave it out")
+    return word, method, guide or None
+
+
+def _varied(vary: str | Mapping[str, Sequence[Any]] | None) -> tuple[str | None, Sequence[Any]]:
+    if vary is None:
+        return None, ()
+    if isinstance(vary, str):
+        name, equals, values = vary.partition("=")
+        vary = {
+            name.strip(): [v.strip() for v in values.split(",") if v.strip()] if equals else []
+        }
+    if len(vary) != 1 or not all(len(values) for values in vary.values()):
+        raise UsageError("--vary takes one setting and its values; write --vary name=0.1,1,10")
+    ((name, values),) = vary.items()
+    return name, values
+
+
+def sensitivity(
+    parameters: pd.DataFrame, jobs: Sequence[Job], runs: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Where each value of the varied setting puts each parameter, by method.
+
+    Args:
+        parameters: those of a `Comparison`, by run and parameter.
+        jobs: what was asked for.
+        runs: label to run; its record has the value as it was used.
+
+    Returns:
+        Columns setting, value, method, parameter, mean, sd, low, high.
+    """
+    parts = []
+    for job in jobs:
+        if not job.varied or job.label not in runs:
+            continue
+        (setting,) = job.varied
+        record = runs[job.label].record
+        value = {**record["options"], **record["settings"]}[setting]
+        part = parameters.loc[job.label].reset_index()
+        part = part.assign(setting=setting, value=value, method=by(record))
+        parts.append(part.rename(columns={"hdi_low": "low", "hdi_high": "high"}))
+    columns = ["setting", "value", "method", "parameter", "mean", "sd", "low", "high"]
+    return pd.concat(parts)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def moved(table: pd.DataFrame) -> list[str]:
+    """In words, how far the varied setting moves the posterior means, by method.
+
+    Args:
+        table: as `sensitivity` gives it.
+    """
+    said = []
+    for method, part in table.groupby("method", sort=False):
+        means = part.pivot(index="parameter", columns="value", values="mean")
+        sds = part.pivot(index="parameter", columns="value", values="sd")
+        smallest = sds.min(axis=1).where(sds.min(axis=1) > 1e-10 * means.abs().max(axis=1))
+        spread = ((means.max(axis=1) - means.min(axis=1)) / smallest).dropna()
+        if len(spread) and means.shape[1] > 1:
+            setting, worst = part["setting"].iloc[0], spread.idxmax()
+            values = list(dict.fromkeys(part["value"]))
+            said.append(
+                f"{method}: over {setting} = {values[0]} .. {values[-1]}, mean of {worst} moves"
+                f" by {spread.max():.2g} of its smallest sds, the median parameter by "
+                f"{spread.median():.2g}"
+            )
+    return said
+
+
+def sizes(words: str | Sequence[int], most: int | None) -> list[int]:
+    """The numbers of rows to look at, increasing.
+
+    Args:
+        words: `2,10,100`, or a list.
+        most: rows that there are; None where they are simulated.
+
+    Raises:
+        UsageError: not whole positive numbers, or more than there are.
+    """
+    listed = words.split(",") if isinstance(words, str) else list(words)
+    try:
+        found = sorted({int(word) for word in listed})
+    except ValueError:
+        found = []
+    if not found or found[0] < 1:
+        raise UsageError(f"--sizes {words} are no numbers of rows; write --sizes 2,10,100")
+    if most is not None and found[-1] > most:
+        raise UsageError(f"there are {most} rows, --sizes asks for {found[-1]}; take fewer")
+    return found
+
+
+# -- one after the other, or several at once --------------------------------------------------
+
+
+def attempt(
+    plans: Mapping[str, Any],
+    begin: Callable[[Any], Any],
+    *,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Label to run, or to the fault that kept it from running.
+
+    After an interruption nothing more is begun.
+
+    Args:
+        plans: label to what `begin` takes, or to a fault, which stays.
+        begin: makes the run (`zoo.Run`) of a plan.
+        progress: whether to tell each outcome on standard error.
+    """
+    done: dict[str, Any] = {}
+    for label, plan in plans.items():
+        stopped = stopped_by(done.values())
+        done[label] = Interrupted("not run") if stopped else _one(plan, begin)
+        if progress:
+            print(plain(f"{label}: {_outcome(done[label])}"), file=sys.stderr)
+    return done
+
+
+def _one(plan: Any, begin: Callable[[Any], Any]) -> Any:
+    if isinstance(plan, Fault):
+        return plan
+    try:
+        return begin(plan)
+    except Fault as fault:
+        return fault
+    except KeyboardInterrupt:
+        return Interrupted("interrupted before it had a result; run it again")
+
+
+def stopped_by(outcomes: Iterable[Any]) -> int:
+    """The signal that interrupted one of the runs; 0 if none did."""
+    return max((_signal_of(one) for one in outcomes), default=0)
+
+
+def _signal_of(one: Any) -> int:
+    if isinstance(one, Interrupted):
+        return int(one.signal)
+    return 0 if isinstance(one, Fault) else one.record["signal"] or 0
+
+
+def _outcome(one: Any) -> str:
+    if isinstance(one, Fault):
+        return str(one)
+    return f"{one.verdict.status}, {one.record['timing']['fit_s']:.1f} s"
+
+
+# -- data that grow ---------------------------------------------------------------------------
+
+
+def estimators(methods: str | Sequence[Any] | None) -> list[Any]:
+    """The methods of a study of growing data, of which one at most has more than a point.
+
+    Raises:
+        UsageError: two posteriors, which one table could not tell apart.
+    """
+    words = [] if methods is None else _words(methods)
+    if sum(word not in POINTS for word in words) > 1:
+        raise UsageError(
+            "--sizes takes one method for the posterior beside mle and map; leave the others out"
+        )
+    return words
+
+
+def estimates(n: int, method: str, summary: pd.DataFrame) -> list[dict[str, Any]]:
+    """What one method says of each scalar from n rows; `value`, and an interval if it has one."""
+    name = method if method in POINTS else "posterior"
+    interval = {"low": "hdi_low", "high": "hdi_high"}
+    return [
+        {
+            "n": n,
+            "estimate": name,
+            "parameter": parameter,
+            "value": float(row["mean"]),
+            **{ours: float(row.get(theirs, np.nan)) for ours, theirs in interval.items()},
+        }
+        for parameter, row in summary.iterrows()
+    ]
+
+
+def prediction(
+    n: int, method: str, site: str, found: tuple[float, float, float]
+) -> list[dict[str, Any]]:
+    """What one method predicts of the next row, from n rows: a probability has no interval."""
+    value, low, high = found
+    name = method if method in POINTS else "predictive"
+    parameter = f"P(next {site} = 1)" if np.isnan(low) else f"next {site}"
+    line = {"n": n, "estimate": name, "parameter": parameter}
+    return [{**line, "value": value, "low": low, "high": high}]
+
+
+def growth(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Table:
+    """The table of a study of growing data: n, estimate, parameter, value, low, high."""
+    table = Table(list(rows), columns=["n", "estimate", "parameter", "value", "low", "high"])
+    table.notes += notes
+    return table
