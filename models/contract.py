@@ -402,19 +402,17 @@ def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
             f"the model takes *{parameters[0].name}, {place(model)}, and data come by name; "
             "name them, as in def model(x, y)"
         )
-    return {p.name: p for p in parameters if p.kind in POSITIONAL or _is_needed(p)}
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {
+        p.name: p
+        for p in parameters
+        if p.kind not in optional and (p.kind is not p.KEYWORD_ONLY or p.default is p.empty)
+    }
 
 
 def takes_any(model: Callable) -> bool:
     """Whether a model takes data of any name (`**data`)."""
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(model))
-
-
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
 
 
 def _parameters(model: Callable) -> list[inspect.Parameter]:

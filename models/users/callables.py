@@ -23,7 +23,7 @@ from pyro.poutine.reparam_messenger import ReparamHandler
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import nn
 
-from ..contract import POSITIONAL
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Layer(NamedTuple):
