@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,17 @@ from typing import Any
 import numpy as np
 
 from ..contract import BadInput, BadSetting, MissingInput, UsageError, nearest
-from .csv import SUFFIXES, read_cells_of, read_csv
-from .reading import check_size, content, plain_array, reading, size_of, text_of
+from .csv import SUFFIXES, read_cells, read_csv
+from .reading import (
+    check_cells,
+    check_once,
+    check_size,
+    content,
+    plain_array,
+    reading,
+    size_of,
+    text_of,
+)
 
 _SUFFIXES = (*SUFFIXES, ".json", ".npz")
 # Suffix to what such a file is and how to mend one that is not; else it is a table.
@@ -49,7 +57,7 @@ def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any
             raise MissingInput(f"there is no file {path}; check the name")
         if suffix not in _SUFFIXES:
             raise BadInput(f"{path} is none of {', '.join(_SUFFIXES)}; convert it to one of these")
-        table = read_cells_of if as_written else read_csv
+        table = read_cells if as_written else read_csv
         return {".json": _read_json, ".npz": _read_npz}.get(suffix, table)(path)
 
 
@@ -57,9 +65,13 @@ def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    text = text_of(path)
+    check_cells(text, ",", path)
     try:
         found = json.loads(
-            text_of(path, ","), parse_int=_whole, object_pairs_hook=lambda p: _named(p, path)
+            text.decode("utf-8-sig"),
+            parse_int=_whole,
+            object_pairs_hook=lambda pairs: _named(pairs, path),
         )
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno} column {error.colno}"
@@ -78,14 +90,8 @@ def _whole(digits: str) -> int | float:
 
 
 def _named(pairs: Sequence[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    _check_once([name for name, _ in pairs], path)
+    check_once([name for name, _ in pairs], f"{path} has several values")
     return dict(pairs)
-
-
-def _check_once(names: Sequence[str], path: Path) -> None:
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise BadInput(f"{path} has several values called {', '.join(twice):.80}; rename them")
 
 
 def _plain_or_array(value: Any, where: str) -> Any:
@@ -132,7 +138,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
         check_size(sum(member.file_size for member in members), path)
         check_size(sum(_header_size(archive, member) for member in members), path)
         names = [member.filename.removesuffix(".npy") for member in members]
-        _check_once(names, path)
+        check_once(names, f"{path} has several values")
         return {name: _array(archive, one, path) for name, one in zip(names, members)}
 
 

@@ -1,12 +1,16 @@
-"""Comma-, semicolon- or tab-separated text: one set of rules for every model."""
+"""Comma-, semicolon- or tab-separated text: one set of rules for every model.
+
+What cuts the rows, whether they have a header and which are refused is decided here; the numbers
+of large files are read by pandas.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,32 +18,40 @@ from typing import Any
 import numpy as np
 
 from ..contract import BadInput
-from .reading import content, text_of
+from .reading import check_cells, check_once, text_of
 
 SUFFIXES = (".csv", ".tsv", ".txt")
 _MISSING = {"", "?", "NA", "na", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NaT", "NULL", "null"}
-
-# Bytes of a file from which on it is worth trying whether it holds numbers alone, and lines at its
-# beginning that tell how it is cut.
-_LARGE, _HEAD = 1_000_000, 40
 _TRUTHS = {"false": 0.0, "true": 1.0}
+# Bytes of a file from which on numbers are read without making a text of each first.
+_LARGE = 1_000_000
+_BOM = "\ufeff".encode()
 
 
 class Columns(dict[str, Any]):
-    """The columns of a file by name; `notes` tell what of it was left out."""
+    """The columns of a file by name, shape (n,) each.
+
+    Attributes:
+        notes: what of the file was left out, in words.
+    """
 
     notes: tuple[str, ...] = ()
 
 
 def read_csv(path: Path) -> Columns:
-    """The columns of a file: truths, whole numbers, numbers, or text, None for a missing cell."""
-    cells = read_cells_of(path)
+    """The columns of a file: truths, whole numbers, numbers, or text, None for a missing cell.
+
+    Raises:
+        MissingInput, BadInput: as `read_cells`.
+    """
+    cells = read_cells(path)
     columns = Columns({name: _typed(column) for name, column in cells.items()})
     columns.notes = cells.notes
     return columns
 
 
 def _typed(values: np.ndarray) -> np.ndarray:
+    """Cells in the narrowest type that holds them all; a missing number is NaN."""
     if values.dtype != object:
         return values
     cells = cells_of(values)
@@ -53,70 +65,165 @@ def _typed(values: np.ndarray) -> np.ndarray:
     return array.astype(np.int64) if whole and np.abs(array).max() < 2**63 else array
 
 
-def read_cells_of(path: Path) -> Columns:
+def read_cells(path: Path) -> Columns:
     """The cells of each column as text; a header or none, then `column_1` and so on.
 
-    Rows of which each begins with a name, for which the header has no field (R's `write.table`),
-    are read without it.
+    The columns of a large file that hold numbers alone are numbers. Rows of which each begins
+    with a name, for which the header has no field (R's `write.table`), are read without it.
 
     Raises:
         MissingInput: no file. BadInput: unequal rows, a name twice, no rows, not UTF-8, not
             readable.
     """
-    numbers = _numbers_alone(path)
-    if numbers is not None:
-        return numbers
-    rows = _records(text_of(path, "\t;, "), path)
-    if not rows:
+    text = _Text(path)
+    if not len(text.widths):
         raise BadInput(f"{path} is empty; give a table with a header and rows")
-    named = len(rows[-1][1]) > len(rows[0][1])
-    cells = [row[named and i > 0 :] for i, (_, row) in enumerate(rows)]
-    names = [f"column_{i + 1}" for i in range(len(cells[0]))]
-    if _is_header(cells[0], cells[1:]):
-        names = [" ".join(name.split()) or other for name, other in zip(cells.pop(0), names)]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise BadInput(f"several columns are called {', '.join(twice):.80}, {path}; rename them")
-    table = np.array(cells, dtype=object).reshape(len(cells), len(names))
-    columns = Columns({name: table[:, i] for i, name in enumerate(names)})
-    if named:
-        columns.notes = ("the first field of each row is its name, and left out",)
-    return columns
+    named = text.has_row_names()
+    first, second = text.head(named)
+    header = _names_numbers(first, second)
+    columns = None if named else text.numbers(first, second)
+    if columns is None:
+        rows = text.cells(named)
+        header = header or _is_words(first, rows[1:])
+        columns = list(np.array(rows[header:], dtype=object).reshape(-1, len(first)).T)
+    names = [f"column_{i + 1}" for i in range(len(first))]
+    if header:
+        names = [" ".join(name.split()) or other for name, other in zip(first, names)]
+    check_once(names, f"{path} has several columns")
+    read = Columns(zip(names, columns))
+    read.notes = ("the first field of each row is its name, and left out",) if named else ()
+    return read
 
 
-def _numbers_alone(path: Path) -> Columns | None:
-    """The columns of a large file that holds numbers alone, read without a text for each cell.
+def _names_numbers(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether some cell of the first row is a name above a number."""
+    pairs = ((above, below) for above, below in zip(first, second) if above not in _MISSING)
+    return any(_is_number(below) and not _is_number(above) for above, below in pairs)
 
-    None of any other file, and of one of which the general reading might say more: an odd row, a
-    gap, a word.
+
+def _is_words(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    """Whether the first two rows are words, the first ones above others (no H above an H)."""
+    words = not any(map(_is_number, [*first, *(below[0] if below else [])]))
+    return words and all(row[0] != first[0] for row in below)
+
+
+class _Text:
+    """The text of a file, whose rows are cut by the mark that cuts the first ones equally.
+
+    Attributes:
+        path: of the file.
+        content: its bytes.
+        mark: what is between two cells.
     """
-    if path.stat().st_size < _LARGE:
-        return None
-    import pandas as pd
 
-    raw = content(path)
-    lines = io.TextIOWrapper(io.BytesIO(raw), "utf-8-sig", "replace")
-    head = "".join(islice(lines, _HEAD))
-    delimiter = _delimiter(head)
-    first, *rest = islice(filter(any, _reader(head, delimiter, strict=False)), _HEAD)
-    if not rest or delimiter == " " or b"\0" in raw:
-        return None
-    header = _is_header(first, rest)
-    if header and len(set(first)) < len(first):
-        return None
-    options = {"sep": delimiter, "header": 0 if header else None, "skipinitialspace": True}
-    options |= {"keep_default_na": False} | _to_the_last_digit(pd.__version__)
-    try:
-        table = pd.read_csv(io.BytesIO(raw), encoding="utf-8-sig", low_memory=False, **options)
-    except ValueError:
-        return None
-    columns = {name: table.iloc[:, i].to_numpy() for i, name in enumerate(table.columns)}
-    numbers = all(v.dtype.kind in "if" and np.isfinite(v).all() for v in columns.values())
-    if not numbers or not isinstance(table.index, pd.RangeIndex):
-        return None
-    names = [" ".join(name.split()) for name in first] if header else [""] * len(first)
-    names = [name or f"column_{i + 1}" for i, name in enumerate(names)]
-    return Columns(zip(names, columns.values()))
+    def __init__(self, path: Path):
+        self.path, self.content = path, text_of(path)
+        self.mark = _delimiter(self)
+
+    def lines(self) -> Iterable[str]:
+        """The lines, each with its end; they are decoded one after the other."""
+        return io.TextIOWrapper(io.BytesIO(self.content), "utf-8-sig")
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows that are not blank, and the lines that they begin in, counted from 1.
+
+        Raises:
+            BadInput: a quote that ends in the middle of a cell, or nowhere.
+        """
+        closed = (re.sub(r'" +(?=[,;\t\n]|$)', '"', line) for line in self.lines())
+        reader, line = _reader(closed, self.mark, strict=True), 1
+        try:
+            for row in reader:
+                if len(row) > 1 or "".join(row).strip():
+                    yield line, row
+                line = reader.line_num + 1
+        except csv.Error as error:
+            where = f"{self.path} line {line}"
+            raise BadInput(f"broken CSV ({error}), {where}; correct the quotes") from None
+
+    @cached_property
+    def widths(self) -> np.ndarray:
+        """How many cells each row has."""
+        return np.fromiter((len(row) for _, row in self.rows()), int)
+
+    def cells(self, named: bool) -> list[list[str]]:
+        """The stripped cells of all rows, those below the first without names if they bear some.
+
+        Raises:
+            BadInput: they would not fit into memory.
+        """
+        check_cells(self.content, "\t;, ", self.path)
+        return list(self._stripped(named))
+
+    def _stripped(self, named: bool) -> Iterator[list[str]]:
+        for i, (_, row) in enumerate(self.rows()):
+            yield [cell.strip() for cell in row[named and i > 0 :]]
+
+    def head(self, named: bool) -> tuple[list[str], list[str]]:
+        """The cells of the first row, and those of the second or none."""
+        first, *second = islice(self._stripped(named), 2)
+        return first, [cell for row in second for cell in row]
+
+    def has_row_names(self) -> bool:
+        """Whether each row but the header begins with a name; else all are equally long.
+
+        Raises:
+            BadInput: with the first row whose length is not that of the first.
+        """
+        width, *below = self.widths
+        wrong = next((i for i, other in enumerate(below, 1) if other != width), None)
+        if wrong is None:
+            return False
+        line, row = next(islice(self.rows(), wrong, None))
+        problem = f"{len(row)} fields instead of {width}, {self.path} line {line}"
+        fix = "correct it (text that holds the separator in quotes)"
+        if set(below) == {width + 1} and not any(map(_is_number, self.head(False)[0])):
+            fix = "if each row begins with its name, give the header a name for that field too"
+            rows = self.cells(False)[1:]
+            if not any(row[-1] for row in rows):
+                fix = "every row ends with a separator: take it away, or give the header one too"
+            elif self._are_names([row[0] for row in rows]):
+                return True
+        raise BadInput(f"{problem}; {fix}")
+
+    def _are_names(self, first: Sequence[str]) -> bool:
+        """Whether first fields are names of rows: each another, and no column of numbers.
+
+        R writes them in quotes, or else counts from 1.
+        """
+        begins = {line for line, _ in self.rows()}
+        lines = (line for i, line in enumerate(self.lines(), 1) if i in begins)
+        quoted = all(line.lstrip().startswith('"') for line in islice(lines, 1, None))
+        counted = list(first) == [str(i) for i in range(1, len(first) + 1)]
+        words = not any(map(_is_number, first))
+        return len(set(first)) == len(first) and (counted or quoted or words)
+
+    def numbers(self, first: Sequence[str], second: Sequence[str]) -> list[np.ndarray] | None:
+        """The columns of a large file, those of numbers as such; None of other files.
+
+        None as well where pandas cuts rows that are not ours. A missing number is NaN.
+
+        Args:
+            first, second: the cells of the first two rows, of which some is a number.
+        """
+        words = not any(map(_is_number, [*first, *second]))
+        if len(self.content) < _LARGE or words or self.mark == " ":
+            return None
+        import pandas as pd
+
+        header = _names_numbers(first, second)
+        options = {"sep": self.mark, "header": 0 if header else None, "names": range(len(first))}
+        options |= {"skipinitialspace": True, "keep_default_na": False, "na_values": _MISSING}
+        options |= _to_the_last_digit(pd.__version__) | {"low_memory": False}
+        try:
+            table = pd.read_csv(io.BytesIO(self.content), encoding="utf-8-sig", **options)
+        except ValueError:
+            return None
+        alone = len(first) == 1 and table.isna().to_numpy().any()  # a gap, or a row of blanks
+        if alone or len(table) != len(self.widths) - header:
+            return None
+        columns = (table[i].to_numpy() for i in table)
+        return [column.astype(float) if column.dtype.kind == "u" else column for column in columns]
 
 
 def _to_the_last_digit(version: str) -> dict[str, str]:
@@ -125,77 +232,21 @@ def _to_the_last_digit(version: str) -> dict[str, str]:
     return {"float_precision": "round_trip"} if old else {}
 
 
-def _records(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """The rows of a CSV text and the lines they begin in, stripped and without blank ones.
-
-    All are equally long, or all but the first one field longer than that.
-    """
-    text = re.sub(r'" +(?=[,;\t\n]|$)', '"', text)
-    rows, line = [], 1
-    try:
-        reader = _reader(text, _delimiter(text), strict=True)
-        for row in reader:
-            if len(row) > 1 or "".join(row).strip():
-                rows.append((line, [cell.strip() for cell in row]))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise BadInput(f"broken CSV ({error}), {path} line {line}; correct the quotes") from None
-    _check_widths(rows, text.split("\n"), path)
-    return rows
-
-
-def _check_widths(
-    rows: Sequence[tuple[int, Sequence[str]]], text: Sequence[str], path: Path
-) -> None:
-    """Refuse rows of different lengths, unless each but the header begins with a name.
-
-    Raises:
-        BadInput: with the first row whose length is not that of the first.
-    """
-    widths = [len(row) for _, row in rows]
-    wrong = next((i for i, width in enumerate(widths) if width != widths[0]), None)
-    if wrong is None:
-        return
-    line, row = rows[wrong]
-    found = f"{len(row)} fields instead of {widths[0]}, {path} line {line}"
-    mend = "correct it (text that holds the separator in quotes)"
-    if set(widths[1:]) == {widths[0] + 1} and not any(map(_is_number, rows[0][1])):
-        first = [row[0] for _, row in rows[1:]]
-        mend = "if each row begins with its name, give the header a name for that field too"
-        if not any(row[-1] for _, row in rows[1:]):
-            mend = "every row ends with a separator: take it away, or give the header one too"
-        elif _are_names(first, [text[line - 1] for line, _ in rows[1:]]):
-            return
-    raise BadInput(f"{found}; {mend}")
-
-
-def _are_names(first: Sequence[str], lines: Sequence[str]) -> bool:
-    """Whether the first fields are names of rows: each another, and no column of numbers.
-
-    R writes them in quotes, or else counts from 1.
-    """
-    counted = first == [str(i) for i in range(1, len(first) + 1)]
-    quoted = all(line.lstrip().startswith('"') for line in lines)
-    words = not any(map(_is_number, first))
-    return len(set(first)) == len(first) and (counted or quoted or words)
-
-
 def _is_number(cell: str) -> bool:
     return number(cell) is not None
 
 
-def _reader(text: str, delimiter: str, *, strict: bool) -> Any:
-    lines = io.StringIO(text)
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=strict)
+def _reader(lines: Iterable[str], mark: str, *, strict: bool) -> Any:
+    return csv.reader(lines, delimiter=mark, skipinitialspace=True, strict=strict)
 
 
-def _delimiter(text: str) -> str:
+def _delimiter(text: _Text) -> str:
     """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`.
 
     A space if nothing else cuts them, and it cuts numbers off (R's `write.table`).
     """
     rows = {
-        mark: list(islice(filter(any, _reader(text, mark, strict=False)), 20)) or [[""]]
+        mark: list(islice(filter(any, _reader(text.lines(), mark, strict=False)), 20)) or [[""]]
         for mark in "\t;, "
     }
     widths = {mark: [len(row) for row in cut] for mark, cut in rows.items()}
@@ -206,18 +257,8 @@ def _delimiter(text: str) -> str:
     mark = max(",;\t", key=lambda mark: widths[mark][0])
     if widths[mark][0] > 1 or len(set(rest)) != 1 or not any(map(_is_number, rows[" "][1])):
         return mark
-    named = rest[0] == first + 1 and (first > 1 or text.startswith('"'))
+    named = rest[0] == first + 1 and (first > 1 or text.content.lstrip(_BOM).startswith(b'"'))
     return " " if named or rest[0] == first > 1 else mark
-
-
-def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
-    """Whether a name stands above a number, or words above other words (no H above an H)."""
-    second = rest[0] if rest else []
-    for above, below in zip(first, second):
-        if number(above) is None and above not in _MISSING and number(below) is not None:
-            return True
-    words = all(number(cell) is None for cell in [*first, *second])
-    return words and not any(row[0] == first[0] for row in rest)
 
 
 def number(cell: str) -> float | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from ..contract import BadInput, Data, data_keys
-from .reading import plain_array
+from .reading import check_once, plain_array
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,9 +71,7 @@ def _column(key: str, source: Any) -> np.ndarray:
 
 def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     names = [str(name) for name in frame.columns]
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise BadInput(f"several columns are called {', '.join(twice)}; rename them")
+    check_once(names, "the DataFrame has several columns")
     return {name: _values(frame.iloc[:, i]) for i, name in enumerate(names)}
 
 

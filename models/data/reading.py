@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -73,26 +74,51 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def text_of(path: Path, marks: str) -> str:
-    """The text of a file in UTF-8, with or without a byte order mark; its lines end in `\\n`.
-
-    Args:
-        path: the file.
-        marks: what cuts it into cells; of each, one kind at a time.
+def text_of(path: Path) -> bytes:
+    """The bytes of a text in UTF-8, with or without a byte order mark.
 
     Raises:
-        MissingInput: there is no such file. BadInput: it is no text, or holds too many cells.
+        MissingInput: there is no such file. BadInput: it is no text.
     """
-    raw = content(path)
-    lines = max(raw.count(b"\n"), raw.count(b"\r"))
-    cells = max(raw.count(mark.encode()) for mark in marks)
-    check_size(_LETTER_BYTES * len(raw) + _LINE_BYTES * lines + _CELL_BYTES * cells, path)
-    if b"\0" in raw:
+    text = content(path)
+    if b"\0" in text:
         raise BadInput(f"{path} is no text (it holds NUL bytes); save it as text in UTF-8")
     try:
-        return raw.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        text.decode()
     except UnicodeDecodeError:
         raise BadInput(f"{path} is no text in UTF-8; save it as UTF-8") from None
+    return text
+
+
+def check_cells(text: bytes, marks: str, where: str | Path) -> None:
+    """Refuse a text whose cells would take too much memory as objects of Python.
+
+    Args:
+        text: the whole of it.
+        marks: what may cut it into cells; of each, one kind at a time.
+        where: what is read.
+
+    Raises:
+        BadInput: with the number of gigabytes.
+    """
+    lines = max(text.count(b"\n"), text.count(b"\r"))
+    cells = max(text.count(mark.encode()) for mark in marks)
+    check_size(_LETTER_BYTES * len(text) + _LINE_BYTES * lines + _CELL_BYTES * cells, where)
+
+
+def check_once(names: Sequence[str], where: str) -> None:
+    """Refuse names of which one is there twice.
+
+    Args:
+        names: all of them.
+        where: what has several of one name, in words: `d.csv has several columns`.
+
+    Raises:
+        BadInput: with these names.
+    """
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise BadInput(f"{where} called {', '.join(twice):.80}; rename them")
 
 
 def check_size(size: float, where: str | Path) -> None:

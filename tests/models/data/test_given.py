@@ -98,7 +98,7 @@ def test_types_of_pandas_become_plain_ones():
         (line, [1, 2], NEEDS_BOTH),
         (line, np.ones((3, 2)), NEEDS_BOTH),
         (line, FRAME["age"], NEEDS_BOTH),
-        (line, FRAME.set_axis(["a", "b", "a", "c"], axis=1), "several columns are called a;"),
+        (line, FRAME.set_axis(["a", "b", "a", "c"], axis=1), "has several columns called a;"),
         (lambda: None, [1], "the model needs no data"),
     ],
 )

@@ -141,7 +141,7 @@ BAD = [
     ("a,b,y\n1,2,2\n3,?,4\n5,6,NA\n", {}, "'b' is missing in row 2 (1 in this column, 2 in all)"),
     ("a,y\nRome,1\nnull,2\nRome,3\n", {}, "'a' is missing in row 2"),
     ("a,y\n1,2\n3,-inf\n", {}, "'y' is infinite in row 2"),
-    ("a,a,y\n1,2,3\n", {}, "several columns are called a"),
+    ("a,a,y\n1,2,3\n", {}, "has several columns called a"),
     ("a,y\n1,2\n3\n", {}, "1 fields instead of 2, "),
     ('"a\nb",y\nu,1\n"v\nw",2\n', {}, "'a b' is text"),
     ('a,y\n"u\nv",2\n\n3,4,5\n', {}, "line 5; correct it"),
