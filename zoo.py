@@ -313,9 +313,9 @@ def new(name: str) -> None:
     Args:
         name: name of a model of the zoo, or FOLDER/NAME.py.
     """
-    from models import _template
+    from models.users import template
 
-    for path in _template.write(name):
+    for path in template.write(name):
         _say(f"wrote {path}")
 
 

@@ -252,7 +252,7 @@ def test_what_is_not_identified_is_judged_by_its_predictions(name):
     if entry.identified:
         return
     assert isinstance(entry.model, type)
-    assert entry.start is not None or Program(problem_of(name)).unfitted
+    assert entry.inference.start is not None or Program(problem_of(name)).unfitted
     assert done.idata["predictions"].sizes["draw"] == 5
     with pytest.raises(BadSetting, match="there is no setting 'steps'"):
         zoo.run("coin", method="map", **OF_NETWORKS)

@@ -164,7 +164,7 @@ def simulation(plan: Plan) -> Simulated:
         """What belongs to these data: a refusal, the exact truth."""
         own = {key: problem.tensors[key].clone() for key in study.keys.values()}
         drawn = replace(data, tensors={**data.tensors, **own}, test=None)
-        reason = entry.refuses(plan.method, options, drawn)
+        reason = entry.inference.refuses(plan.method, options, drawn)
         if reason:
             raise Refused(reason)
         known = partial(prepare.truth, entry, drawn, options) if entry.exact else None

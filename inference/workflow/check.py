@@ -109,7 +109,7 @@ def gradients(
     request = Request(
         model=model,
         method=inference.OF_GUIDES,
-        guide=entry.estimates[0] if entry.estimates else "local",
+        guide=[*entry.inference.estimators, "local"][0],
         data=data,
         columns=columns(target, features),
         seed=seed,
@@ -132,9 +132,10 @@ def _gradients(plan: Plan, context: Context, draws: int) -> Table:
     with machine.numbers(plan.data.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
         asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
-        if plan.entry.estimates:
-            rows = gradients.biases(problem, plan.entry.estimates, **asked)
-            trained, over = plan.entry.estimates[0], "a part's parameters"
+        estimators = plan.entry.inference.estimators
+        if estimators:
+            rows = gradients.biases(problem, estimators, **asked)
+            trained, over = estimators[0], "a part's parameters"
         else:
             rows = gradients.variances(problem, **asked)
             trained, over = "a mean field", "a layer's means"

@@ -73,7 +73,7 @@ def _method_settings(entry: Entry, methods: Sequence[str]) -> Iterator[str]:
     for method in methods:
         declared = homes(entry, inference.method(method))["method"]
         values = {name: setting.default for name, setting in declared.items()}
-        values |= entry.settings.get(method, {})
+        values |= entry.inference.settings.get(method, {})
         words = " ".join(f"{k}={str(v).lower()}" for k, v in values.items())
         lines = textwrap.wrap(
             words, 88, initial_indent=f"  {method:8} ", subsequent_indent=" " * 11
@@ -83,7 +83,7 @@ def _method_settings(entry: Entry, methods: Sequence[str]) -> Iterator[str]:
 
 def _guides(entry: Entry) -> Iterator[str]:
     yield "\nGuides for svi"
-    for i, guide in enumerate(entry.guides):
+    for i, guide in enumerate(entry.inference.guides):
         whose = "the model's own" if i else "the model's own, the default"
         yield f"  {guide:20} {_title(entry, guide)} ({whose})".replace("  (", " (")
     forms = inference.guide_forms()
@@ -94,5 +94,6 @@ def _guides(entry: Entry) -> Iterator[str]:
 
 def _title(entry: Entry, guide: str) -> str:
     """What a guide of the model's own is, or what it is trained by if that is its own too."""
-    written = inspect.getdoc(entry.objectives.get(guide, entry.guides[guide])) or ""
+    own = entry.inference.guides[guide]
+    written = inspect.getdoc(own.objective or own.function) or ""
     return written.partition("\n")[0].rstrip(".")

@@ -244,18 +244,18 @@ def _judge(
     left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
     fit.findings += findings + separable.findings(problem, idata)
     metrics |= left_out | inference_data.held_out(problem, fit, idata) | dict(codes)
-    if entry.original is not None and data.scaling is not None and fit.kind != "prior":
-        inference_data.add_original(idata, lambda draws: entry.original(draws, data))
+    if entry.results.original is not None and data.scaling is not None and fit.kind != "prior":
+        inference_data.add_original(idata, lambda draws: entry.results.original(draws, data))
     checked = vouch.findings(problem, fit, metrics, plan.seed)
     alike = partial(vouch.chains_predict_alike, problem, fit, plan.seed)
     verdict = diagnostics.verdict(fit, idata, metrics, checked, alike)
-    if entry.metrics is not None and fit.kind != "prior":
-        more = inference_data.wanted(entry.metrics, idata, fit.params) | dict(plan.options)
-        metrics |= entry.metrics(data, inference_data.draws_of(idata), fit.exact, **more)
-    if entry.doubts is not None and fit.kind != "prior":
-        more = inference_data.wanted(entry.doubts, idata, fit.params) | dict(plan.options)
-        doubts = [Finding("warn", *doubt) for doubt in entry.doubts(metrics, **more)]
-        verdict = verdict.with_findings(doubts)
+    if fit.kind != "prior":
+        view = inference_data.view(data, idata, fit.params, plan.options, metrics, fit.exact)
+        if entry.results.metrics is not None:
+            metrics = metrics | entry.results.metrics(view)
+        if entry.results.caveats is not None:
+            caveats = entry.results.caveats(replace(view, metrics=metrics))
+            verdict = verdict.with_findings([Finding("warn", *caveat) for caveat in caveats])
     beside, findings = baselines.compared(problem, idata)
     return verdict.with_findings(findings), metrics | beside
 
@@ -310,7 +310,7 @@ def simulated(plan: Plan) -> Simulated:
         """What belongs to these data: a refusal, the exact truth."""
         own = {key: problem.tensors[key].clone() for key in study.keys.values()}
         simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
-        reason = entry.refuses(plan.method, options, simulated_data)
+        reason = entry.inference.refuses(plan.method, options, simulated_data)
         if reason:
             raise Refused(reason)
         known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
@@ -333,9 +333,10 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
     with machine.numbers(plan.data.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
         asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
-        if plan.entry.estimates:
-            found = gradients.biases(problem, plan.entry.estimates, **asked)
-            what = plan.entry.estimates[0], "a part's parameters"
+        estimators = plan.entry.inference.estimators
+        if estimators:
+            found = gradients.biases(problem, estimators, **asked)
+            what = estimators[0], "a part's parameters"
         else:
             found = gradients.variances(problem, **asked)
             what = "a mean field", "a layer's means"

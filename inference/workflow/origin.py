@@ -53,7 +53,8 @@ OF_FILES = ("model", "model_in_python", "guide", "guide_in_python", "files_of")
 def _model_and_guide(plan: Plan) -> dict[str, Any]:
     """Names, files and hashes of model and guide."""
     guide, given = plan.guide, plan.settings.get("guide")
-    own = given if callable(given) else plan.entry.guides.get(guide)
+    known = plan.entry.inference.guides.get(guide)
+    own = given if callable(given) else known and known.function
     in_file = guide is not None and guide.endswith(".py")
     model_sha256, of_model = models.identity(plan.entry.model)
     guide_sha256, of_guide = models.identity(own) if callable(own) else (None, [])
@@ -241,7 +242,7 @@ def data_kept(folder: Path) -> dict[str, Any] | None:
     Raises:
         BadInput: the file is damaged, or would not fit into memory.
     """
-    from models._data import read_columns
+    from models.data.columns import read_columns
 
     from ..storage import store
 

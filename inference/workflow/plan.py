@@ -154,7 +154,7 @@ def planned(request: Request, earlier: Any = None) -> Plan:
     source = models.given(entry.model, request.data)
     data = read_data(entry, source, data_options)
     device = machine.device(request.device, method)
-    reason = entry.refuses(method, shares["model"], data)
+    reason = entry.inference.refuses(method, shares["model"], data)
     if reason:
         raise Refused(f"{method} is refused for {name}: {reason}")
     if inference.METHODS[method].takes_guide:
@@ -195,7 +195,7 @@ def _method_and_guide(
     entry: Entry, method: str | None, guide: str | Path | Callable | None
 ) -> tuple[str, Any]:
     """Method and guide, where they are not named those of the model's own choice."""
-    first, _, own = entry.first.partition(":")
+    first, _, own = entry.inference.first.partition(":")
     if method is None:
         method = first if guide is None else inference.OF_GUIDES
     if guide is None and method == first and own:
@@ -252,14 +252,14 @@ def guide_of(
     from ..methods import guides
 
     if guide is None:
-        return [*entry.guides, *inference.GUIDES][0]
+        return [*entry.inference.guides, *inference.GUIDES][0]
     if isinstance(guide, Path) or (isinstance(guide, str) and guide.endswith(".py")):
         keys = models.data_keys(entry.model)
         own = settings.bound(models.load_guide(str(guide), keys, dtype), options)
         own.__name__ = str(guide)  # what the record says
         return own
     if isinstance(guide, str):
-        guides.parse(guide, entry.guides)  # a wrong name is refused now
+        guides.parse(guide, entry.inference.guides)  # a wrong name is refused now
     return guide
 
 
@@ -300,7 +300,7 @@ def _shared_out(
     shares["model"] = {k: s.default for k, s in known["model"].items()} | shares["model"]
     defaults = {k: s.default for k, s in known["method"].items()}
     for name in (method, f"{method}:{str(guide).partition(':')[0]}"):
-        defaults |= entry.settings.get(name, {})
+        defaults |= entry.inference.settings.get(name, {})
     shares["method"] = defaults | shares["method"]
     return shares
 

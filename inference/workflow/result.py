@@ -119,7 +119,7 @@ class Run:
     def _own_figures(self) -> Mapping[str, Callable]:
         """The model's own figures, where the model is to be had."""
         try:
-            return self.entry.figures
+            return self.entry.results.figures
         except Fault:
             return {}
 
@@ -145,9 +145,9 @@ class Run:
         """A figure of the model's own; None where it is not for these data."""
         from ..results import inference_data
 
-        function = self._own_figures[kind]
-        more = inference_data.wanted(function, self.idata, self.params) | self.record["options"]
-        return function(self.data, inference_data.draws_of(self.idata), **more)
+        options = self.record["options"]
+        view = inference_data.view(self.data, self.idata, self.params, options, self.metrics)
+        return self._own_figures[kind](view)
 
     def pictures(self) -> dict[str, Figure]:
         """All pictures of a run that is done; one that cannot be drawn costs a warning."""

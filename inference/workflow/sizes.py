@@ -127,7 +127,9 @@ def estimators(methods: str | Sequence[Any] | None) -> list[Any]:
 def _estimators(entry: Entry, given: Mapping[str, Any], data: Data) -> list[str]:
     """The point estimates and the posterior, exact where the model knows it."""
     options = model_options(entry, given)
-    known = entry.exact is not None and entry.refuses(inference.EXACT, options, data) is None
+    known = (
+        entry.exact is not None and entry.inference.refuses(inference.EXACT, options, data) is None
+    )
     return [*inference.POINTS, inference.EXACT if known else inference.SAMPLER]
 
 
