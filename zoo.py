@@ -86,6 +86,19 @@ __all__ += ["run"]
 # -- the commands -------------------------------------------------------------------------------
 
 
+def _called(verb: Callable, typed: Typed) -> None:
+    """Call a verb and show what it gives, if anything: a table, or words."""
+    from inference.show import terminal
+
+    result = typed.calls(verb)
+    if typed.json:
+        print(json.dumps(rows_of(result) if hasattr(result, "iterrows") else result))
+    elif hasattr(result, "iterrows"):
+        terminal.show_table(terminal.console(), result)
+    elif result is not None:
+        _say(str(result))
+
+
 def _list(typed: Typed) -> None:
     rows = typed.calls(listed)
     if typed.json:
@@ -337,7 +350,7 @@ _CHECKED = "Is a model sound; with --sbc, is its inference calibrated"
 
 COMMANDS = {
     "list": Command(_list, [listed], [_JSON]),
-    "show": Command(lambda typed: typed.calls(show), [show]),
+    "show": Command(partial(_called, show), [show]),
     "run": Command(_run, [run], [_JSON, _QUIET, _STRICT], _RUNS),
     "resume": Command(_resume, [resume], [_JSON, _QUIET, _STRICT]),
     "compare": Command(_compare, [compare], [_JSON, _QUIET], _RUNS),
@@ -360,7 +373,7 @@ COMMANDS = {
     ),
     "report": Command(_report, [report], defaults={"out": "report.html"}),
     "clean": Command(_clean, [clean]),
-    "new": Command(lambda typed: typed.calls(new), [new]),
+    "new": Command(partial(_called, new), [new]),
 }
 
 
