@@ -26,7 +26,7 @@ from ..core import user_code
 from ..core.machine import tolerance
 from ..core.problem import Guide
 from . import labels
-from .handlers import Batch, Weighted, graphless, run
+from .handlers import Batch, Weighted, condition, graphless, run
 from .program import Program
 from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored
 from .sampling import base_of
@@ -114,7 +114,7 @@ class _Pass:
         """
 
         def found() -> Factors:
-            handlers = poutine.condition(data=dict(values)), Weighted(batch), self.lines
+            handlers = condition(values), Weighted(batch), self.lines
             trace = run(function, batch.tensors, *handlers)
             self._check_sizes(trace, batch, values)
             return scored(trace)

@@ -28,7 +28,7 @@ from models.contract import Refused
 
 from ..core.machine import tolerance
 from .discrete import Summed, all_labels, cells_of
-from .parallel import Parallel, values_of
+from .parallel import Parallel
 from .sampling import NOT_VECTORISED, over_draws
 from .sites import Site
 from .traced import TracedModel
@@ -172,7 +172,7 @@ class Drawn:
         nodes = self.program.trace_at(u).nodes
         for site in self.sites:
             values = nodes[site.name]["fn"].enumerate_support(expand=False)
-            if values.numel() != values_of(site).numel():
+            if values.numel() != site.labels.numel():
                 raise Refused(
                     f"the values that {site.name} ~ {type(site.base).__name__} can take depend on "
                     "other latents; give it a fixed list of values (Categorical)"
@@ -197,8 +197,8 @@ class Drawn:
             return {name: torch.cat([value] * times) for name, value in every}
         made = {}
         for site in self.sites:
-            values = values_of(site)
-            shape = site.shape[: len(site.shape) - site.event_dim]
+            values = site.labels
+            shape = site.batch_shape
             index = torch.randint(len(values), (_UNIFORM, *shape))
             equal = torch.arange(_EQUAL).reshape(-1, *[1] * len(shape)).expand(-1, *shape)
             made[site.name] = values[torch.cat([index, equal % len(values)])]
@@ -273,7 +273,7 @@ def _changes(drawn: Drawn, latents: Sequence[Site]) -> dict[str, Tensor]:
     The latents stand in the same plates. Factors that no label changes are left out.
     """
     program = drawn.program
-    shape = latents[0].shape[: len(latents[0].shape) - latents[0].event_dim]
+    shape = latents[0].batch_shape
     count = int(torch.tensor(shape).prod())
     if count > _MOST_FLIPS or count * program.elements_of_run > _MOST_NUMBERS:
         return {}
@@ -294,7 +294,7 @@ def _changes(drawn: Drawn, latents: Sequence[Site]) -> dict[str, Tensor]:
 
 def _flipped(site: Site, labels: Tensor, count: int) -> Tensor:
     """Labels, each time another one of them changed, (count, *shape)."""
-    values = values_of(site)
+    values = site.labels
     flat = labels.reshape(count, *values.shape[1:])
     index = (flat[:, None] == values).reshape(count, len(values), -1).all(-1).int().argmax(1)
     step = torch.randint(1, max(len(values), 2), (count,))

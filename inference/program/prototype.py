@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .discrete import Summed
 from .edges import limits
-from .handlers import Start, StartRule, graphless, run, start_by, start_value
+from .handlers import Start, StartRule, condition, graphless, run, start_by, start_value
 from .sites import Site, role_of, sites_of
 from .supports import alike, bounds_of, elementwise, ends, numbers, support_of
 from .unseen import Unseen, under_mask, unseen
@@ -68,7 +68,7 @@ class Prototype:
         return under_mask(self.trace) - self.unseen.whole
 
     def _at(self, values: Mapping[str, Tensor]) -> poutine.Trace:
-        return run(self._model, self._tensors, poutine.condition(data=dict(values)))
+        return run(self._model, self._tensors, condition(values))
 
     def _run(self, seed: int = 0, label: int | None = None, width: float = 1.0) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""

@@ -25,7 +25,7 @@ from models.contract import Rows
 
 from ..core.machine import tolerance
 from ..core.seeds import FIT, seeded
-from .handlers import factors, graphless, run
+from .handlers import condition, factors, graphless, run
 from .program import Program
 from .sites import Plate
 
@@ -126,9 +126,9 @@ class _Looked:
     def run(self, changed: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Factors | None:
         """The factors with some data changed; None where the model cannot run on them."""
         tensors = {**self.tensors, **changed}
-        condition = poutine.condition(data=dict(values))
+        at_values = condition(values)
         try:
-            return graphless(lambda: scored(run(self.program.model, tensors, condition)))
+            return graphless(lambda: scored(run(self.program.model, tensors, at_values)))
         except Exception:  # whatever a model raises on data it was not written for
             return None
 

@@ -19,7 +19,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from . import batching
-from .handlers import Batch, factors, run
+from .handlers import Batch, condition, factors, run
 from .program import Program
 from .sampling import over_draws
 
@@ -46,7 +46,7 @@ def weighted(program: Program, guide: Callable, batch: Batch) -> tuple[Tensor, d
     """The log weights of a draw, and the draw."""
     drawn = run(guide, batch.tensors)
     values = {name: drawn.nodes[name]["value"] for name in program.layout}
-    trace = run(program.model, batch.tensors, poutine.condition(data=values))
+    trace = run(program.model, batch.tensors, condition(values))
     plate, units = program.problem.rows[0], program.log_units_of_row
     return _of_rows(trace, plate) - _of_rows(drawn, plate) - units, values
 
@@ -72,7 +72,7 @@ def log_prior_and_likelihood(
     program: Program, values: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """log p(z) and log p(x | z) of each row, (rows,) each, at its latents."""
-    trace = run(program.model, program.problem.tensors, poutine.condition(data=dict(values)))
+    trace = run(program.model, program.problem.tensors, condition(values))
     plate, latents = program.problem.rows[0], program.layout
     both = _of_rows(trace, plate) - program.log_units_of_row
     prior = _of_rows(trace, plate, latents)

@@ -30,11 +30,12 @@ from .discrete import Summed
 from .handlers import (
     Assign,
     Batch,
-    Excluding,
     Fitted,
-    Free,
     Start,
+    condition,
+    excluding,
     factors,
+    freed,
     run,
     start_by,
     sum_of_factors,
@@ -42,7 +43,7 @@ from .handlers import (
 from .outputs import linearised
 from .prototype import Prototype
 from .sampling import masked
-from .sites import Site, batch_shape, support_within
+from .sites import Site, support_within
 from .supports import elementwise, is_inside, outside
 
 # Fields of a problem that change what is known of it from its first runs.
@@ -79,7 +80,7 @@ class TracedModel:
         self, problem: Problem, *, narrowed: bool = True, prototype: Prototype | None = None
     ):
         self.problem = problem
-        self.plain = Free(problem.latent_keys)(Fitted(problem.params)(problem.model))
+        self.plain = freed(problem.latent_keys)(Fitted(problem.params)(problem.model))
         self.prototype = _prototype_of(problem, prototype or self.plain)
         self.bounds = self.prototype.bounds() if narrowed else {}
         self.sites = self.prototype.sites(self.bounds)
@@ -100,7 +101,7 @@ class TracedModel:
         if self.problem.linear_at is not None:
             model = linearised(model, self.problem.linear_at)
         model = self.prototype.unseen.without(model)
-        return Excluding(self.edges)(model) if self.edges else model
+        return excluding(self.edges)(model) if self.edges else model
 
     def changed(self, **fields: Any) -> Self:
         """The same of a problem with some fields changed (`params`, `tensors`, `linear_at`).
@@ -143,7 +144,7 @@ class TracedModel:
         """Number of batch dimensions, of plates or none, left of which enumeration begins."""
         plates = (-p.dim for site in self.sites.values() for p in site.plates)
         sites = self.of("latent", "discrete", "observed")
-        return max((*plates, *(len(batch_shape(site)) for site in sites)), default=0)
+        return max((*plates, *(len(site.batch_shape) for site in sites)), default=0)
 
     def parts(self, u: Tensor) -> dict[str, Tensor]:
         """The unconstrained vector (d,) cut into latent name and unconstrained value."""
@@ -164,8 +165,8 @@ class TracedModel:
 
     def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
         """Values of the continuous latents to the unconstrained vector (d,)."""
-        given = poutine.condition(data=self.continuous(values))
-        return self.unconstrained_of(run(self.model, self.problem.tensors, given))
+        at_values = condition(self.continuous(values))
+        return self.unconstrained_of(run(self.model, self.problem.tensors, at_values))
 
     def unconstrained_of(self, trace: poutine.Trace) -> Tensor:
         """The continuous latents of a run as a vector (d,)."""
@@ -202,7 +203,7 @@ class TracedModel:
 
     def trace_at(self, u: Tensor, given: Mapping[str, Tensor] | None = None) -> poutine.Trace:
         """A run at `u` (d,) and these labels; others are drawn from their priors."""
-        handlers = [poutine.condition(data=dict(given or {})), self.assign(self.parts(u))]
+        handlers = [condition(given or {}), self.assign(self.parts(u))]
         return run(self.model, self.problem.tensors, *handlers)
 
     def log_joint_at(
@@ -218,7 +219,7 @@ class TracedModel:
         everything, assign = Batch(self.problem.tensors), self.assign(self.parts(u))
         if way is not None:
             return way.log_prob(everything, assign, only=given) + assign.log_jacobian
-        trace = run(self.model, everything.tensors, poutine.condition(data=dict(given)), assign)
+        trace = run(self.model, everything.tensors, condition(given), assign)
         return sum_of_factors(trace, everything) + assign.log_jacobian
 
     def factors_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -241,7 +242,7 @@ class TracedModel:
     def excluded(self, values: Mapping[str, Tensor]) -> str | None:
         """The first observation that the latents exclude, in words with its line; None: none."""
         with torch.no_grad():
-            trace = run(self.plain, self.problem.tensors, poutine.condition(data=dict(values)))
+            trace = run(self.plain, self.problem.tensors, condition(values))
         for name in self.edges:
             node = trace.nodes[name]
             said = outside(node["fn"], node["value"], name)
@@ -257,7 +258,7 @@ class TracedModel:
 
     def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whether each latent that has bounds is within those of its prior."""
-        trace = run(self.plain, self.problem.tensors, poutine.condition(data=dict(values)))
+        trace = run(self.plain, self.problem.tensors, condition(values))
         return {name: is_inside(trace.nodes[name]["fn"], values[name]) for name in self.bounded}
 
     def line(self, name: str) -> str | None:
