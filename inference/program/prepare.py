@@ -139,6 +139,7 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
     """The problem as it came in: what was not given, or has no rows, is latent."""
     tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
     tensors |= {key: torch.zeros(()) for key in free}
+    own = entry.inference.guides
     if data.n == 0:
         free = [*free, *data.rows.keys]
         tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
@@ -148,11 +149,11 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
         rows=data.rows and Rows(data.rows.plate, tuple(data.rows.keys)),
         latent_keys=tuple(free),
         model=instance(entry.model, data, options),
-        guides=_Made({k: partial(_own, v, data, options) for k, v in entry.guides.items()}),
-        objectives={name: _own(aim, data, options) for name, aim in entry.objectives.items()},
+        guides=_Made({k: partial(_own, v.function, data, options) for k, v in own.items()}),
+        objectives={k: _own(v.objective, data, options) for k, v in own.items() if v.objective},
         exact=partial(truth, entry, data, options) if entry.exact else None,
         identified=entry.identified,
-        start=entry.start,
+        start=entry.inference.start,
     )
 
 

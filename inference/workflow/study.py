@@ -1,23 +1,20 @@
-"""Many runs from one request: several methods, a setting that varies, data that grow."""
+"""Many runs from one request: which they are, one after the other, and what varies."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
+import inference
 from models.contract import Fault, Interrupted, UsageError
 
 from ..core.plain_text import plain
-from ..results.comparison import Table, by
 
-METHODS = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
-# The estimates of a study of growing data, by the method that gives them.
-POINTS = ("mle", "map")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,12 @@ def jobs(
     Raises:
         UsageError: no method, the prior (which is no posterior), or not one setting.
     """
-    chosen = [_method(word) for word in _words(METHODS if methods is None else methods)]
+    chosen = [
+        _method(word) for word in words_of(inference.COMPARED if methods is None else methods)
+    ]
     if not chosen:
-        raise UsageError(f"there is nothing to compare; give --methods {','.join(METHODS)}")
+        names = ",".join(inference.COMPARED)
+        raise UsageError(f"there is nothing to compare; give --methods {names}")
     name, values = _varied(vary)
     if name is None:
         found = [Job(label, method, guide) for label, method, guide in chosen]
@@ -67,7 +67,8 @@ def jobs(
     return found
 
 
-def _words(methods: str | Sequence[Any]) -> list[Any]:
+def words_of(methods: str | Sequence[Any]) -> list[Any]:
+    """The methods of a list, or of `map,svi:mvn,nuts`."""
     if isinstance(methods, str):
         return [word.strip() for word in methods.split(",") if word.strip()]
     return list(methods)
@@ -80,8 +81,8 @@ def _method(word: Any) -> tuple[str, str, Any]:
         name = guide if isinstance(guide, str) else getattr(guide, "__name__", "guide")
         return f"{method}:{name}", method, guide
     method, _, guide = word.partition(":")
-    if method == "prior":
-        raise UsageError("prior gives no posterior to compare; leave it out")
+    if method in inference.METHODS and inference.METHODS[method].result == "prior":
+        raise UsageError(f"{method} gives no posterior to compare; leave it out")
     return word, method, guide or None
 
 
@@ -112,6 +113,10 @@ def sensitivity(
     Returns:
         Columns setting, value, method, parameter, mean, sd, low, high.
     """
+    import pandas as pd
+
+    from ..results.comparison import by
+
     parts = []
     for job in jobs:
         if not job.varied or job.label not in runs:
@@ -147,28 +152,6 @@ def moved(table: pd.DataFrame) -> list[str]:
                 f"{spread.median():.2g}"
             )
     return said
-
-
-def sizes(words: str | Sequence[int], most: int | None) -> list[int]:
-    """The numbers of rows to look at, increasing.
-
-    Args:
-        words: `2,10,100`, or a list.
-        most: rows that there are; None where they are simulated.
-
-    Raises:
-        UsageError: not whole positive numbers, or more than there are.
-    """
-    listed = words.split(",") if isinstance(words, str) else list(words)
-    try:
-        found = sorted({int(word) for word in listed})
-    except ValueError:
-        found = []
-    if not found or found[0] < 1:
-        raise UsageError(f"--sizes {words} are no numbers of rows; write --sizes 2,10,100")
-    if most is not None and found[-1] > most:
-        raise UsageError(f"there are {most} rows, --sizes asks for {found[-1]}; take fewer")
-    return found
 
 
 # -- one after the other, or several at once --------------------------------------------------
@@ -226,52 +209,32 @@ def _outcome(one: Any) -> str:
     return f"{one.verdict.status}, {one.record['timing']['fit_s']:.1f} s"
 
 
-# -- data that grow ---------------------------------------------------------------------------
+# -- what is given ------------------------------------------------------------------------------
 
 
-def estimators(methods: str | Sequence[Any] | None) -> list[Any]:
-    """The methods of a study of growing data, of which one at most has more than a point.
+def is_run(given: Any) -> bool:
+    """Whether it is the folder of a single run."""
+    from ..storage import store
+
+    named = isinstance(given, str | Path) and (Path(given) / "run.json").is_file()
+    return named and not (Path(given) / store.FITS).exists()
+
+
+def is_study(given: Any) -> bool:
+    """Whether it is the folder of a comparison or a calibration, which lie among the runs."""
+    from ..storage import store
+
+    if not isinstance(given, str | Path) or is_run(given):
+        return False
+    return any((Path(given) / name).is_file() for name in ("table.csv", store.FITS))
+
+
+def check_idle(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that would have no effect.
 
     Raises:
-        UsageError: two posteriors, which one table could not tell apart.
+        UsageError: naming the first that was given.
     """
-    words = [] if methods is None else _words(methods)
-    if sum(word not in POINTS for word in words) > 1:
-        raise UsageError(
-            "--sizes takes one method for the posterior beside mle and map; leave the others out"
-        )
-    return words
-
-
-def estimates(n: int, method: str, summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """What one method says of each scalar from n rows; `value`, and an interval if it has one."""
-    name = method if method in POINTS else "posterior"
-    interval = {"low": "hdi_low", "high": "hdi_high"}
-    return [
-        {
-            "n": n,
-            "estimate": name,
-            "parameter": parameter,
-            "value": float(row["mean"]),
-            **{ours: float(row.get(theirs, np.nan)) for ours, theirs in interval.items()},
-        }
-        for parameter, row in summary.iterrows()
-    ]
-
-
-def prediction(
-    n: int, method: str, site: str, found: tuple[float, float, float]
-) -> list[dict[str, Any]]:
-    """What one method predicts of the next row, from n rows: a probability has no interval."""
-    value, low, high = found
-    name = method if method in POINTS else "predictive"
-    parameter = f"P(next {site} = 1)" if np.isnan(low) else f"next {site}"
-    line = {"n": n, "estimate": name, "parameter": parameter}
-    return [{**line, "value": value, "low": low, "high": high}]
-
-
-def growth(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Table:
-    """The table of a study of growing data: n, estimate, parameter, value, low, high."""
-    table = Table(list(rows), columns=["n", "estimate", "parameter", "value", "low", "high"])
-    table.notes += notes
-    return table
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{why}, {given[0]} would have no effect; leave it out")

@@ -20,8 +20,8 @@ from inference.methods import svi
 from inference.networks import weights
 from inference.program.handlers import Batch, Weighted, run
 from inference.program.program import Program
-from models._priors import LogUniform, ScaleMixture
 from models.contract import Refused
+from models.parts.priors import LogUniform, ScaleMixture
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(8, 2)))
