@@ -124,7 +124,7 @@ class Summed:
 
 def cells_of(sites: Sequence[Site]) -> int:
     """Number of joint values of all labels of the sites."""
-    return math.prod(len(site.labels) ** _labels_in(site) for site in sites)
+    return math.prod(len(site.choices) ** _labels_in(site) for site in sites)
 
 
 def _labels_in(site: Site) -> int:
@@ -133,7 +133,7 @@ def _labels_in(site: Site) -> int:
 
 def all_labels(sites: Sequence[Site]) -> dict[str, Tensor]:
     """All joint labels of the sites, (cells, *shape) each."""
-    sizes = [len(site.labels) for site in sites for _ in range(_labels_in(site))]
+    sizes = [len(site.choices) for site in sites for _ in range(_labels_in(site))]
     index = torch.stack(torch.unravel_index(torch.arange(math.prod(sizes)), sizes), 1)
     parts = index.split([_labels_in(site) for site in sites], dim=1)
-    return {s.name: s.labels[part].reshape(-1, *s.shape) for s, part in zip(sites, parts)}
+    return {s.name: s.choices[part].reshape(-1, *s.shape) for s, part in zip(sites, parts)}

@@ -89,7 +89,7 @@ class Parallel:
         self._evaluator: TraceEinsumEvaluator | None = None
         # Each latent has a dimension of its own, to the left of the plates.
         self._axes = {name: -1 - self.nesting - i for i, name in enumerate(self.latents)}
-        cells = math.prod(len(site.labels) for site in latents)
+        cells = math.prod(len(site.choices) for site in latents)
         alike = len({site.plates for site in latents}) <= 1
         self.tabular = alike and cells <= _MAX_CELLS
 
@@ -110,23 +110,23 @@ class Parallel:
             return {name: node["log_prob"] for name, node in nodes.items()}
 
         each = torch.func.vmap(at, randomness="different")(self._equal_labels())
-        sizes = [len(site.labels) for site in reversed(self.latents.values())]
+        sizes = [len(site.choices) for site in reversed(self.latents.values())]
         for name, log_prob in each.items():
             ones = (1,) * (self.nesting - log_prob.ndim + 1)
             table = log_prob.reshape(*sizes, *ones, *log_prob.shape[1:])
             nodes[name] |= {"log_prob": table if name in self.homes else log_prob[0]}
         for name, site in self.latents.items():
             ones = (1,) * (-self._axes[name] - 1)
-            nodes[name] |= {"value": site.labels.reshape(-1, *ones, *site.fn.event_shape)}
+            nodes[name] |= {"value": site.choices.reshape(-1, *ones, *site.fn.event_shape)}
         return nodes
 
     def _equal_labels(self) -> dict[str, Tensor]:
         """The joint values that all elements of the plates can share, (cells, *shape) each."""
         sites = list(reversed(self.latents.values()))
-        index = torch.meshgrid(*(torch.arange(len(s.labels)) for s in sites), indexing="ij")
+        index = torch.meshgrid(*(torch.arange(len(s.choices)) for s in sites), indexing="ij")
         equal = {}
         for site, which in zip(sites, index):
-            values = site.labels[which.flatten()]
+            values = site.choices[which.flatten()]
             ones = (1,) * len(site.batch_shape)
             shape = (len(values), *ones, *site.fn.event_shape)
             equal[site.name] = values.reshape(shape).expand(-1, *site.shape)
@@ -276,7 +276,7 @@ class Parallel:
         logits = table.reshape(-1, *table.shape[len(sizes) :]).movedim(0, -1)
         index = torch.unravel_index(drawn_cell(logits), sizes)
         return {
-            name: site.labels[index[table.ndim + self._axes[name]].reshape(site.batch_shape)]
+            name: site.choices[index[table.ndim + self._axes[name]].reshape(site.batch_shape)]
             for name, site in self.latents.items()
         }
 

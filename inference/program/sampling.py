@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
@@ -160,40 +162,41 @@ _SAMPLERS: dict[type, Callable[..., Tensor]] = {
 }
 
 
-def vectorises(
-    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor]
-) -> bool:
+def vectorises(function: Callable[[Any], Any], draws: Mapping[str, Tensor]) -> bool:
     """Whether a function of one draw can be computed at all draws (S, *shape) together."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            torch.func.vmap(function, randomness="different")(dict(draws))
-        except NOT_VECTORISED:
-            return False
+    try:
+        _batched(function, draws)
+    except NOT_VECTORISED:
+        return False
     return True
 
 
-def over_draws(
-    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor], size: int = 1
-) -> Any:
-    """A function of one draw at all draws (S, *shape), vectorised where the model allows.
+def over_draws(function: Callable[[Any], Any], draws: Any, size: int = 1) -> Any:
+    """A function of one draw at all draws, vectorised where the model allows.
 
     `torch.func.vmap` shows the model shapes without the draw dimension, so that models need not
     broadcast; what it cannot do (a branch on a value, some samplers) is done draw by draw.
 
     Args:
-        function: gives a tensor or a dictionary of tensors.
-        draws: name to tensor with the draws first.
+        function: of the same tree as `draws`, without their first dimension; gives a tensor, or a
+            tree of tensors.
+        draws: a tensor, or a tree of tensors (name to tensor), the draws first: (S, *shape).
         size: elements that one evaluation holds, to bound the memory of a chunk.
+
+    Returns:
+        What the function gives, with the draws first.
     """
-    n = len(next(iter(draws.values())))
-    chunk = max(1, min(n, _CHUNK_ELEMENTS // max(size, 1)))
+    n = len(tree_leaves(draws)[0])
+    try:
+        return _batched(function, draws, max(1, min(n, _CHUNK_ELEMENTS // max(size, 1))))
+    except NOT_VECTORISED:
+        with torch.no_grad():
+            each = [function(tree_map(itemgetter(i), draws)) for i in range(n)]
+    return tree_map(lambda *values: torch.stack(values), *each)
+
+
+def _batched(function: Callable[[Any], Any], draws: Any, chunk: int | None = None) -> Any:
+    """A function of one draw at all draws, so many of them at once."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            return torch.func.vmap(function, randomness="different", chunk_size=chunk)(dict(draws))
-        except NOT_VECTORISED:
-            each = [function({k: v[i] for k, v in draws.items()}) for i in range(n)]
-    if isinstance(each[0], Mapping):
-        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
-    return torch.stack(each)
+        return torch.func.vmap(function, randomness="different", chunk_size=chunk)(draws)

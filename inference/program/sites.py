@@ -68,7 +68,7 @@ class Site:
         return self.shape[: len(self.shape) - self.event_dim]
 
     @property
-    def labels(self) -> Tensor:
+    def choices(self) -> Tensor:
         """The values that a discrete latent can have, (k, *event_shape)."""
         return self.fn.enumerate_support(expand=False).reshape(-1, *self.fn.event_shape)
 

@@ -48,6 +48,8 @@ from .supports import elementwise, is_inside, outside
 
 # Fields of a problem that change what is known of it from its first runs.
 _TRACED = {"model", "tensors", "latent_keys", "params", "start", "linear_at"}
+# Numbers of a run, and products of latents and rows, above which it is long.
+_LARGE, _PRODUCTS = 100_000, 1_000_000
 # What is known of a problem from its first runs.
 _PROTOTYPES: WeakKeyDictionary[Problem, Prototype] = WeakKeyDictionary()
 
@@ -138,6 +140,15 @@ class TracedModel:
     def elements_of_run(self) -> int:
         """Scalars of all sites."""
         return sum(site.value.numel() for site in self.sites.values())
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a run is long, so that proofs make do with few runs, or with some of the rows.
+
+        It has many numbers, or (as a network) many products of latents and rows.
+        """
+        products = self.size * (self.problem.n or 1)
+        return self.elements_of_run > _LARGE or products > _PRODUCTS
 
     @cached_property
     def max_plate_nesting(self) -> int:
