@@ -81,7 +81,7 @@ class Program(TracedModel):
         return Batch.of(self.problem, tensors)
 
     def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
-        batch = batch or Batch(self.problem.tensors)
+        batch = batch or Batch(self.tensors)
         if self.summed is not None:
             return self.summed.log_prob(batch, *handlers) - self._log_units
         return sum_of_factors(run(self.model, batch.tensors, *handlers), batch) - self._log_units
@@ -111,11 +111,11 @@ class Program(TracedModel):
         return {name: draws[name] for name in self.sites if name in draws}
 
     def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.summed.sample(self.problem.tensors, self.continuous(values))
+        return self.summed.sample(self.tensors, self.continuous(values))
 
     def deterministics(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The deterministic sites at one draw of all latents, and what was not seen, drawn."""
-        trace = run(self.plain, self.problem.tensors, condition(values))
+        trace = run(self.plain, self.tensors, condition(values))
         sites = self.of("deterministic", "unseen")
         return {site.name: trace.nodes[site.name]["value"] for site in sites}
 
@@ -130,7 +130,7 @@ class Program(TracedModel):
             values: latents, the discrete ones too where they are not summed out.
             tensors: other data in the place of the problem's.
         """
-        tensors = self.problem.tensors if tensors is None else tensors
+        tensors = self.tensors if tensors is None else tensors
         if self.sums_rows:
             observed = [site.name for site in self.of("observed")]
             scores = self.summed.parallel.log_likelihood(
@@ -158,7 +158,7 @@ class Program(TracedModel):
         """
         (site,) = self.of("observed")
         return self.summed.parallel.log_chances(
-            self.problem.tensors, self.continuous(values), site.name, labels
+            self.tensors, self.continuous(values), site.name, labels
         )
 
     def predictive(
@@ -170,7 +170,7 @@ class Program(TracedModel):
         """
         kept = {name: values[name] for name in values if not self._fresh(name, new_rows)}
         free = freed(self._drawn)(self.model)
-        trace = run(free, self.problem.tensors, condition(kept))
+        trace = run(free, self.tensors, condition(kept))
         return {name: trace.nodes[name]["value"] for name in self._drawn}
 
     def _fresh(self, name: str, new_rows: bool) -> bool:
@@ -184,7 +184,7 @@ class Program(TracedModel):
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
         """One joint draw of all latents, deterministics and observations from the prior."""
-        trace = run(freed(self._drawn)(self.plain), self.problem.tensors)
+        trace = run(freed(self._drawn)(self.plain), self.tensors)
         return {k: trace.nodes[k]["value"] for k in self.sites if k not in self.undrawn}
 
     @cached_property

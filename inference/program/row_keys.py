@@ -111,7 +111,7 @@ def differs(one: Tensor, other: Tensor) -> Tensor:
 
 def _as_long(program: Program, plate: Plate) -> tuple[str, ...]:
     """The data keys as long as a plate."""
-    tensors = {k: v for k, v in program.problem.tensors.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in program.tensors.items() if isinstance(v, Tensor)}
     return tuple(k for k, v in tensors.items() if v.ndim and len(v) == plate.size)
 
 
@@ -119,7 +119,7 @@ class _Looked:
     """A model at fixed latents, run on its data and on changed data."""
 
     def __init__(self, program: Program):
-        self.program, self.tensors = program, program.problem.tensors
+        self.program, self.tensors = program, program.tensors
         self.values = fixed(program)
         self._mixed: dict[str, tuple[Factors | None, Tensor]] = {}
 

@@ -72,7 +72,7 @@ def log_prior_and_likelihood(
     program: Program, values: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """log p(z) and log p(x | z) of each row, (rows,) each, at its latents."""
-    trace = run(program.model, program.problem.tensors, condition(values))
+    trace = run(program.model, program.tensors, condition(values))
     plate, latents = program.problem.rows[0], program.layout
     both = _of_rows(trace, plate) - program.log_units_of_row
     prior = _of_rows(trace, plate, latents)
@@ -81,7 +81,7 @@ def log_prior_and_likelihood(
 
 def draws_by_row(program: Program, guide: Callable) -> bool:
     """Whether a guide draws the latents of each row apart from those of others."""
-    trace, plate = run(guide, program.problem.tensors), program.problem.rows[0]
+    trace, plate = run(guide, program.tensors), program.problem.rows[0]
     nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
     drawn = [node for node in nodes if not isinstance(node["fn"], _Subsample)]
     return all(plate in {f.name for f in node["cond_indep_stack"]} for node in drawn)
@@ -93,7 +93,7 @@ def encodes(program: Program, guide: Callable) -> bool:
     And those of each row from its own data: rows are encoded some at a time.
     """
     keys, count = program.problem.rows[1], 2 if program.problem.n == 1 else 1  # another number
-    tensors = program.problem.tensors
+    tensors = program.tensors
     rows = {key: tensors[key][:1].expand(count, *tensors[key].shape[1:]) for key in keys}
     try:
         drawn = run(guide, {**tensors, **rows})
@@ -106,7 +106,7 @@ def encodes(program: Program, guide: Callable) -> bool:
 
 def at_draws(program: Program, guide: Callable, draws: int) -> Tensor:
     """The log weights of all rows at draws from the guide, (draws, rows)."""
-    everything = Batch(program.problem.tensors)
+    everything = Batch(program.tensors)
 
     def one(_: Mapping[str, Tensor]) -> Tensor:
         return log_weights(program, guide, everything)
