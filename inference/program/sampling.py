@@ -8,7 +8,7 @@ are the same, and so are the gradients (implicit ones for the gamma family).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -44,11 +44,40 @@ def _as_in_the_run(value: Tensor) -> Tensor:
     return value.to(torch.get_default_dtype()) if value.is_floating_point() else value
 
 
-def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
-    """A distribution without `to_event`, `expand` and `mask` around it."""
+def layers_of(fn: dist.TorchDistribution) -> Iterator[dist.TorchDistribution]:
+    """A distribution and those inside of its `to_event`, `expand` and `mask`, the base last."""
+    yield fn
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
-    return fn
+        yield fn
+
+
+def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """A distribution without `to_event`, `expand` and `mask` around it."""
+    *_, base = layers_of(fn)
+    return base
+
+
+def masks_of(fn: dist.TorchDistribution) -> list[dist.MaskedDistribution]:
+    """The masks around a distribution, the outermost first."""
+    return [layer for layer in layers_of(fn) if isinstance(layer, dist.MaskedDistribution)]
+
+
+def with_base(fn: dist.TorchDistribution, change: Callable[[Any], Any]) -> Any:
+    """A distribution whose base is another, in the same `to_event`, `expand` and `mask`.
+
+    Args:
+        fn: the distribution.
+        change: gives the other base; where it has the expanded shape already, that stays.
+    """
+    if isinstance(fn, dist.Independent):
+        return with_base(fn.base_dist, change).to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.MaskedDistribution):
+        return dist.MaskedDistribution(with_base(fn.base_dist, change), fn._mask)
+    if isinstance(fn, dist.ExpandedDistribution):
+        inner = with_base(fn.base_dist, change)
+        return inner if inner.batch_shape == fn.batch_shape else inner.expand(fn.batch_shape)
+    return change(fn)
 
 
 def shape_of(fn: dist.TorchDistribution, value: Tensor) -> tuple[int, ...]:
@@ -65,12 +94,8 @@ def _is_known(fn: dist.TorchDistribution) -> bool:
 
 def masked(fn: dist.TorchDistribution) -> bool:
     """Whether a mask takes (part of) the density away, as Pyro's flat priors do."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    if not isinstance(fn, dist.MaskedDistribution):
-        return False
-    mask = fn._mask
-    return not (mask if isinstance(mask, bool) else bool(mask.all()))
+    outermost = next(iter(masks_of(fn)), None)
+    return outermost is not None and not torch.as_tensor(outermost._mask).all()
 
 
 def _sample(fn: dist.TorchDistribution) -> Tensor:

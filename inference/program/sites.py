@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from .edges import narrowed
-from .sampling import base_of
+from .sampling import base_of, masks_of
 from .supports import support_of
 
 
@@ -143,9 +143,7 @@ def _seen(node: Mapping[str, Any]) -> Tensor | None:
     """Which elements of an observed value no mask takes out of the density; None: all of them."""
     value, fn = node["value"], node["fn"]
     masks = [(node["mask"], getattr(fn, "event_dim", 0))]
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        masks += [(fn._mask, fn.event_dim)] if isinstance(fn, dist.MaskedDistribution) else []
-        fn = fn.base_dist
+    masks += [(layer._mask, layer.event_dim) for layer in masks_of(fn)]
     seen = torch.ones_like(value, dtype=torch.bool)
     for mask, event_dim in masks:
         if mask is not None:

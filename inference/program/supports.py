@@ -17,7 +17,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to, transforms
 
-from .sampling import base_of
+from .sampling import base_of, with_base
 
 # Share of the range of some values by which `violation` wants them inside of their support.
 _MARGIN = 0.05
@@ -238,18 +238,16 @@ class Supported(dist.MaskedDistribution):
 
 def within(fn: Any) -> Any:
     """The distribution with a density of zero outside its support, or its components' supports."""
-    if isinstance(fn, dist.Uniform):
-        return fn  # torch's own is right
-    if isinstance(fn, dist.MaskedDistribution):
-        return dist.MaskedDistribution(within(fn.base_dist), fn._mask)
-    if isinstance(fn, dist.ExpandedDistribution):
-        return within(fn.base_dist).expand(fn.batch_shape)
-    if isinstance(fn, dist.Independent):
-        return within(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
-    if isinstance(fn, dist.MixtureSameFamily):
-        parts = fn.mixture_distribution, within(fn.component_distribution)
+    return with_base(fn, _within)
+
+
+def _within(base: Any) -> Any:
+    if isinstance(base, dist.Uniform):
+        return base  # torch's own is right
+    if isinstance(base, dist.MixtureSameFamily):
+        parts = base.mixture_distribution, within(base.component_distribution)
         return dist.MixtureSameFamily(*parts, validate_args=False)
-    return Within(fn)
+    return Within(base)
 
 
 def _inner(support: Any, like: Tensor) -> Tensor:
