@@ -20,6 +20,7 @@ from torch.distributions import biject_to
 
 from ..core.problem import Problem
 from .bits import Bits
+from .edges import Bounds
 from .sampling import Sampling
 from .sites import is_deterministic, support_within
 from .supports import support_of, within
@@ -181,7 +182,7 @@ class Assign(Messenger):
         log_jacobian: log |dT/du| of all latents in the last run, nats.
     """
 
-    def __init__(self, parts: Mapping[str, Tensor], bounds: Mapping[str, tuple[Tensor, Tensor]]):
+    def __init__(self, parts: Mapping[str, Tensor], bounds: Bounds):
         super().__init__()
         self.parts, self.bounds = parts, bounds
 

@@ -58,9 +58,8 @@ def find(program: Program) -> Rows | None:
 @contextmanager
 def aside() -> Iterator[None]:
     """Runs of a model that leave nothing behind: no parameter, random number or warning."""
-    store, warned = pyro.get_param_store().scope(), warnings.catch_warnings()
-    with seeded(0, FIT), poutine.block(), store, warned:
-        warnings.simplefilter("ignore")
+    store, quiet = pyro.get_param_store().scope(), warnings.catch_warnings(action="ignore")
+    with seeded(0, FIT), poutine.block(), store, quiet:
         yield
 
 

@@ -14,9 +14,9 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from .edges import narrowed
+from .edges import Bounds, narrowed
 from .sampling import base_of, masks_of
-from .supports import support_of
+from .supports import over_events, support_of
 
 
 class Plate(NamedTuple):
@@ -99,15 +99,7 @@ def batch_shape(site: Site) -> tuple[int, ...]:
     return site.batch_shape
 
 
-def over_events(mask: Tensor | bool, event_dim: int) -> Tensor:
-    """A mask of a batch shape, with dimensions of size one for those of an event."""
-    mask = torch.as_tensor(mask)
-    return mask.reshape(mask.shape + (1,) * event_dim)
-
-
-def sites_of(
-    trace: poutine.Trace, moving: Mapping[str, str], bounds: Mapping[str, tuple[Tensor, Tensor]]
-) -> dict[str, Site]:
+def sites_of(trace: poutine.Trace, moving: Mapping[str, str], bounds: Bounds) -> dict[str, Site]:
     """The sample sites of a run by name, in the order of the model.
 
     Args:
@@ -151,7 +143,7 @@ def _seen(node: Mapping[str, Any]) -> Tensor | None:
     return None if seen.shape != value.shape or seen.all() else seen
 
 
-def support_within(site: Mapping[str, Any], bounds: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
+def support_within(site: Mapping[str, Any], bounds: Bounds) -> Any:
     """The support of a latent (a Pyro message), as far as the data leave it."""
     support = support_of(site["fn"])
     return narrowed(support, *bounds[site["name"]]) if site["name"] in bounds else support
