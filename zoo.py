@@ -154,11 +154,11 @@ class Run:
     @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
-        from inference.results import inference_data
+        from inference.results import inference_data, truth
 
         table = inference_data.summary(self.idata)
         known = self.record["exact"]
-        return inference_data.with_truth(table, known) if known else table
+        return truth.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:
@@ -1302,7 +1302,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
 
     from inference.core import machine
     from inference.program import prepare
-    from inference.results import inference_data
+    from inference.results import inference_data, predictive
     from inference.workflow import execute, study
 
     predicted = run.record["data"]["predicted"]
@@ -1319,7 +1319,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
         with machine.numbers(run.data.dtype):
             problem = prepare.problem_of(run.entry, run.record["options"], run.data)
             problem = execute.fitted(problem, run.record, run.params)
-            found = inference_data.next_row(problem, row, draws, run.record["seed"])
+            found = predictive.next_row(problem, row, draws, run.record["seed"])
     return study.prediction(run.data.n, run.record["method"], predicted[0], found)
 
 

@@ -30,6 +30,12 @@ class Method:
         uses_density: whether it needs the log density and its gradient, which are then proved.
         single: whether single precision is enough for it.
         on_gpu: whether it runs on a GPU.
+        reference: whether its draws are those of the posterior, so that other results are compared
+            with them: `always`, or where its verdict is a `pass`; None: no.
+        states_evidence: whether its log evidence may be compared with another model's.
+        mode_of: the density that its `point` is the mode of: in the model's own space
+            (`constrained`) or the `unconstrained` one; None: of none.
+        label: its estimate in words, where that has a name of its own.
     """
 
     function: str
@@ -39,6 +45,10 @@ class Method:
     uses_density: bool = True
     single: bool = False
     on_gpu: bool = False
+    reference: Literal["always", "pass"] | None = None
+    states_evidence: bool = False
+    mode_of: Literal["constrained", "unconstrained"] | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +58,43 @@ class GuideKind:
     Attributes:
         function: `module:name`, in this package.
         of_networks: whether it is of a network's weights alone; other models refuse it.
+        rich: whether it knows all correlations of the latents: only chains are beyond it.
     """
 
     function: str
     of_networks: bool = False
+    rich: bool = False
 
 
 METHODS = {
-    "nuts": Method(function="methods.nuts:nuts", single=True, on_gpu=True),
+    "nuts": Method(function="methods.nuts:nuts", single=True, on_gpu=True, reference="pass"),
     "svi": Method(function="methods.svi:svi", takes_guide=True, single=True, on_gpu=True),
-    "laplace": Method(function="methods.laplace:laplace", network="networks.gauss_newton:network"),
+    "laplace": Method(
+        function="methods.laplace:laplace",
+        network="networks.gauss_newton:network",
+        states_evidence=True,
+        mode_of="unconstrained",
+    ),
     "map": Method(
-        function="methods.point:map_", result="point", network="networks.points:estimate"
+        function="methods.point:map_",
+        result="point",
+        network="networks.points:estimate",
+        mode_of="constrained",
+        label="MAP",
     ),
     "mle": Method(
-        function="methods.point:mle", result="point", network="networks.points:estimate"
+        function="methods.point:mle",
+        result="point",
+        network="networks.points:estimate",
+        label="maximum likelihood",
     ),
-    "exact": Method(function="methods.exact:exact", uses_density=False, single=True),
+    "exact": Method(
+        function="methods.exact:exact",
+        uses_density=False,
+        single=True,
+        reference="always",
+        states_evidence=True,
+    ),
     "prior": Method(
         function="methods.prior:prior", result="prior", uses_density=False, single=True
     ),
@@ -72,11 +102,11 @@ METHODS = {
 
 GUIDES = {
     "normal": GuideKind(function="methods.guides:normal"),
-    "mvn": GuideKind(function="methods.guides:mvn"),
+    "mvn": GuideKind(function="methods.guides:mvn", rich=True),
     "lowrank": GuideKind(function="methods.guides:lowrank"),
     "structured": GuideKind(function="methods.guides:structured"),
-    "maf": GuideKind(function="methods.guides:maf"),
-    "nsf": GuideKind(function="methods.guides:nsf"),
+    "maf": GuideKind(function="methods.guides:maf", rich=True),
+    "nsf": GuideKind(function="methods.guides:nsf", rich=True),
     "local": GuideKind(function="networks.network_guides:local", of_networks=True),
     "lastlayer": GuideKind(function="networks.network_guides:lastlayer", of_networks=True),
     "dropout": GuideKind(function="networks.network_guides:dropout", of_networks=True),
@@ -90,6 +120,16 @@ def load(function: str) -> Callable:
     """The function of a dotted name `module:name`; its module is imported now."""
     module, _, name = function.partition(":")
     return getattr(import_module(f".{module}", __package__), name)
+
+
+def about(method: str) -> Method:
+    """What a recorded method is; of one that there is no more, what holds of any."""
+    return METHODS.get(method, Method(function=""))
+
+
+def about_guide(guide: str) -> GuideKind:
+    """What a recorded guide (`lowrank:5`) is; of a model's own what holds of any."""
+    return GUIDES.get(guide.partition(":")[0], GuideKind(function=""))
 
 
 def method(name: str) -> Callable:

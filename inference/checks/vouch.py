@@ -22,7 +22,8 @@ from ..core.problem import Finding, Fit, Problem
 from ..core.seeds import VOUCH, seeded
 from ..program.program import Program, over_draws
 from ..program.row_latents import is_of_rows
-from ..results.inference_data import cell_names, log_evidence
+from ..results.groups import cell_names
+from ..results.metrics import log_evidence
 from ..results.psis import KHAT_MAX, psis
 from . import agreement, circular, modes, short_chains
 from .agreement import Apart

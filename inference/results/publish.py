@@ -13,24 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.problem import PURPOSES
+from .diagnostics import PURPOSES_IN_WORDS
+from .differences import SURE, THE_REFERENCE
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # What is wrong with a mean, in posterior sds, and with an sd, as a share of the posterior's.
 _SHIFT, _SHARE = 0.25, 0.25
-# Standard errors beyond which a difference is told from Monte Carlo noise.
-_SURE = 4.0
 # Total variation of predictions, mean over rows, beyond noise.
 _PREDICTS = 0.02
 # Purpose to the columns that are shown for it.
 _COLUMNS = {"evidence": ("log_evidence",), "loo": ("elpd_loo", "elpd_loo_se")}
-_WORDS = {
-    "parameters": "parameters",
-    "predictions": "predictions",
-    "evidence": "evidence",
-    "loo": "leave-one-out",
-}
 
 
 def trust(
@@ -45,9 +39,9 @@ def trust(
     """
     if record["verdict"]["status"] == "fail":
         return dict.fromkeys(PURPOSES, "no")
-    told = record["verdict"].get("trust", {})
-    answers = {purpose: told.get(purpose, "not known") for purpose in PURPOSES}
-    if line["reading"] == "the reference":
+    own = record["verdict"].get("trust", {})
+    answers = {purpose: own.get(purpose, "not known") for purpose in PURPOSES}
+    if line["reading"] == THE_REFERENCE:
         return answers
     if record.get("identified", True):
         answers["parameters"] = _corrected(answers["parameters"], _parameters(each))
@@ -68,7 +62,7 @@ def _parameters(each: pd.DataFrame) -> str:
     if "sd_ratio" not in each or each["sd_ratio"].isna().all():
         return "not known"
     shift, ratio = each["mean_error"].abs(), (each["sd_ratio"] - 1).abs()
-    error, ratio_error = _SURE * each["mean_error_se"], _SURE * each["sd_ratio_se"]
+    error, ratio_error = SURE * each["mean_error_se"], SURE * each["sd_ratio_se"]
     if ((shift > _SHIFT) & (shift - _SHIFT > error / 2)).any():
         return "no"
     if ((ratio > _SHARE) & (ratio - _SHARE > ratio_error / 2)).any():
@@ -86,7 +80,7 @@ def capped(line: Mapping[str, Any], answers: Mapping[str, str], own: Mapping[str
     lost = [p for p in ("parameters", "predictions") if answers[p] == "no" != own.get(p, "no")]
     if not lost:
         return dict(line)
-    reason = f"the reference contradicts its {_WORDS[lost[0]]}"
+    reason = f"the reference contradicts its {PURPOSES_IN_WORDS[lost[0]]}"
     status = "warn" if line["verdict"] == "pass" else line["verdict"]
     return {**line, "verdict": status, "reason": line["reason"] or reason}
 
@@ -104,10 +98,10 @@ def hidden(
 ) -> list[str]:
     """A note on each number that is not shown."""
     notes = []
-    for label, found in answers.items():
+    for label, own in answers.items():
         because = records[label]["verdict"].get("because", {})
         for purpose, (name, *_) in _COLUMNS.items():
-            if found[purpose] == "no" and name in records[label]["metrics"]:
+            if own[purpose] == "no" and name in records[label]["metrics"]:
                 why = f": {because[purpose]}" if purpose in because else ""
                 notes.append(f"{name} of {label} is not shown{why}")
     return notes
@@ -115,8 +109,8 @@ def hidden(
 
 def last_line(answers: Mapping[str, Mapping[str, str]]) -> str:
     """Which runs may be published, and for what."""
-    said = []
+    parts = []
     for purpose in PURPOSES:
-        fit = [label for label, found in answers.items() if found[purpose] == "yes"]
-        said.append(f"{_WORDS[purpose]} of {', '.join(fit) or 'none'}")
-    return f"You may publish: {'; '.join(said)}."
+        fit = [label for label, own in answers.items() if own[purpose] == "yes"]
+        parts.append(f"{PURPOSES_IN_WORDS[purpose]} of {', '.join(fit) or 'none'}")
+    return f"You may publish: {'; '.join(parts)}."

@@ -17,7 +17,7 @@ from ..core.seeds import PREDICTIVE, seeded
 from ..methods import svi
 from ..program import row_latents
 from ..program.program import Program, over_draws, run
-from ..results.inference_data import indexed
+from ..results.predictive import indexed
 
 # Rows that are encoded at once.
 _BATCH = 1000

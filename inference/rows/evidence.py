@@ -28,8 +28,8 @@ from ..core.seeds import PREDICTIVE, seeded
 from ..methods import svi
 from ..program import row_latents
 from ..program.program import Program
-from ..results.inference_data import KHAT_MAX
-from ..results.scores import of_rows
+from ..results.predictive import of_rows
+from ..results.psis import KHAT_MAX
 from . import importance
 from .annealed import annealed
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import arviz as az
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from ..results.diagnostics import BFMI_MIN, ESS_MIN
-from ..results.inference_data import KHAT_MAX, judged
+from ..results.inference_data import bfmi as bfmi_of, ess as ess_of, judged
+from ..results.psis import KHAT_MAX
 from ..results.scores import calibration_bins
 from . import style, uncertainty
 from .style import (
