@@ -100,6 +100,12 @@ METHODS = {
     ),
 }
 
+# Methods that give a point, the one without a prior first.
+POINTS = sorted(
+    (name for name, kind in METHODS.items() if kind.result == "point"),
+    key=lambda name: METHODS[name].mode_of is not None,
+)
+
 GUIDES = {
     "normal": GuideKind(function="methods.guides:normal"),
     "mvn": GuideKind(function="methods.guides:mvn", rich=True),

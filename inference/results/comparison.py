@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,6 @@ from . import differences, loo, publish, reference
 from .distance import Yardstick
 from .psis import KHAT_MAX
 from .reference import Row
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _WORDS = ("verdict", "reason", "worst", "reading")
 _COLUMNS = [
@@ -91,7 +88,7 @@ class Comparison(Table):
     allows), nats; reading, in words.
 
     Attributes:
-        references: posterior key to the name of the run that its runs were compared with, or why none.
+        references: posterior key to the name of what its runs were compared with, or why none.
         parameters: a row per run and scalar: mean, sd, hdi_low, hdi_high, the reference's, and
             the differences.
         trust: label to purpose to `yes`, `no` or `not known`, the reference having the last word.
@@ -159,7 +156,9 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
         for key in dict.fromkeys(row.posterior for row in done.values())
     }
     lines = {row.label: _without_run(row) for row in rows}
-    parameters = {k: differences.scalars(r.summary, references[r.posterior]) for k, r in done.items()}
+    parameters = {
+        k: differences.scalars(r.summary, references[r.posterior]) for k, r in done.items()
+    }
     trust = {}
     yardsticks = {key: _yardstick(row) for key, row in references.items()}
     for label, row in done.items():
@@ -171,7 +170,9 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
     _add_bayes_factors(lines, done)
     _add_differences(lines, done)
     table = _table(lines, parameters)
-    table.references = {key: row.label if row else _NO_REFERENCE for key, row in references.items()}
+    table.references = {
+        key: row.label if row else _NO_REFERENCE for key, row in references.items()
+    }
     records = {label: row.record for label, row in done.items()}
     table.trust = trust
     table.notes = [*publish.hidden(records, trust), publish.last_line(trust)]
@@ -205,7 +206,9 @@ def _table(
 
 def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, Row]) -> None:
     """log evidence less the largest one, where models differ and one method knows both."""
-    for name in dict.fromkeys(r.record["method"] for r in done.values() if r.method.states_evidence):
+    for name in dict.fromkeys(
+        r.record["method"] for r in done.values() if r.method.states_evidence
+    ):
         known = [
             label
             for label, row in done.items()

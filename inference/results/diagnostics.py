@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import about_guide
 from ..core.problem import PURPOSES, Finding, Fit
-from .inference_data import bfmi, ess, in_halves, judged, r_hat
+from .inference_data import bfmi, cells, ess, in_halves, judged, r_hat
 from .psis import KHAT_MAX, khat_bound
 
 if TYPE_CHECKING:
@@ -267,11 +267,9 @@ def _by_name(dataset: xr.Dataset) -> dict[str, float]:
     """Scalar name to value, without those that do not move (NaN)."""
     values = {}
     for name, array in dataset.data_vars.items():
-        for index, value in np.ndenumerate(array.values):
-            if np.isfinite(value):
-                labels = [str(array[d].values[i]) for d, i in zip(array.dims, index)]
-                values[f"{name}[{', '.join(labels)}]" if labels else str(name)] = float(value)
-    return values
+        names = cells(name, [array[dim].values for dim in array.dims])
+        values |= zip(names, array.values.ravel().tolist())
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
 def _divergences(idata: az.InferenceData) -> list[Finding]:

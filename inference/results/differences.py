@@ -1,4 +1,4 @@
-"""A run beside its reference: how far its means, sds and joint draws are off, in numbers and words.
+"""A run beside its reference: how far its means, sds and joint draws are off, also in words.
 
 Differences of means are in the reference's sds, those of sds as ratios; each comes with its Monte
 Carlo error, and is named only beyond four of them.

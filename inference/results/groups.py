@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..core.problem import Fit, Problem
 from ..methods.prior import sample as prior_sample
 from ..program.program import Program, Site, batch_shape, over_draws
 from ..program.row_latents import is_of_rows
-from .inference_data import add_group, from_groups
+from .inference_data import add_group, cells, from_groups
 from .predictive import GROUP_ELEMENTS, every, predictions, replicate, thinned
 
 if TYPE_CHECKING:
@@ -226,5 +225,4 @@ def cell_names(program: Program, name: str) -> list[str]:
     """The scalars of a site as a summary names them (`w[bmi]`), the last index fastest."""
     site, coords = program.sites[name], program.problem.coords
     dims = zip(_dims_of(program, site), site.shape)
-    labels = [[str(label) for label in coords.get(dim, range(size))] for dim, size in dims]
-    return [f"{name}[{', '.join(cell)}]" if cell else name for cell in product(*labels)]
+    return list(cells(name, [coords.get(dim, range(size)) for dim, size in dims]))

@@ -12,7 +12,8 @@ from __future__ import annotations
 import inspect
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,17 @@ def flattened(dataset: xr.Dataset) -> dict[str, np.ndarray]:
         str(name): value.values.reshape(-1, *value.shape[2:])
         for name, value in dataset.data_vars.items()
     }
+
+
+def cells(name: str, labels: Iterable[Iterable[Any]]) -> Iterator[str]:
+    """The scalars of an array as a summary names them (`w[bmi, 0]`), the last index fastest.
+
+    Args:
+        name: of the array.
+        labels: of the entries of each of its dimensions.
+    """
+    for cell in product(*labels):
+        yield f"{name}[{', '.join(map(str, cell))}]" if cell else name
 
 
 def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:

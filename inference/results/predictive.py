@@ -26,7 +26,7 @@ from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..networks.layers import Kept, kept_units, without_idle
 from ..program.program import Program, over_draws, run
-from .inference_data import hdi
+from .inference_data import cells, hdi
 
 # Replicated data sets that stand behind a point estimate's predictive distribution.
 _PLUG_IN_DRAWS = 1000
@@ -159,7 +159,7 @@ def table(
 
 def indexed(name: str, shape: Sequence[int]) -> list[str]:
     """The scalars of a tensor by their place (`z[0, 1]`), the last index fastest."""
-    return [name + (f"[{', '.join(map(str, i))}]" if i else "") for i in np.ndindex(*shape)]
+    return list(cells(name, map(range, shape)))
 
 
 def next_row(

@@ -77,8 +77,7 @@ class Row:
     @property
     def chains(self) -> bool:
         """Whether the draws are those of Markov chains."""
-        groups = self.idata.groups()
-        return "sample_stats" in groups and "diverging" in self.idata["sample_stats"]
+        return "diverging" in self.idata.get("sample_stats", ())
 
     @property
     def ess(self) -> float:

@@ -13,7 +13,7 @@ from scipy import stats
 import zoo
 from inference.core.problem import Fit
 from inference.program.program import Program
-from inference.results import diagnostics, inference_data
+from inference.results import inference_data, predictive, truth
 
 POSTERIOR = {
     "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive",
