@@ -16,7 +16,7 @@ import zoo
 from inference.core.problem import Fit
 from inference.methods import svi
 from inference.program.program import Batch, Program, Weighted
-from inference.results.inference_data import draws_alone
+from inference.results.groups import draws_alone
 from models import _depths, resnet
 from models._images import Images, classified
 from models._residual import Residual, once

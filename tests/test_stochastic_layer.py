@@ -17,7 +17,7 @@ from inference.methods import svi
 from inference.program import prepare
 from inference.program.program import Batch, Program, Weighted, over_draws, run
 from inference.program.sampling import Sampling
-from inference.results import scores
+from inference.results import predictive, scores
 from models import stochastic_layer
 from models.contract import Refused
 
@@ -147,8 +147,8 @@ def test_rows_held_out_get_activations_of_their_own():
 def test_latents_of_other_than_rows_are_kept_for_other_rows():
     program = Program(problem())
     draws = {"a": torch.zeros(7, 40, 3), "w": torch.zeros(7)}
-    assert scores.of_other_rows(program, draws).keys() == {"w"}
-    (left,) = scores.of_other_rows(program, {"a": draws["a"]}).values()
+    assert predictive.of_other_rows(program, draws).keys() == {"w"}
+    (left,) = predictive.of_other_rows(program, {"a": draws["a"]}).values()
     assert left.shape == (7,)
 
 
