@@ -12,6 +12,7 @@ from scipy import stats
 import zoo
 from inference.results import comparison
 from inference.results.reference import Row
+from inference.show import report
 from models.contract import Exact, Refused, UsageError
 
 DATA = {"source": "rows", "n": 3, "sha256": "a" * 64}
@@ -123,6 +124,7 @@ def test_models_of_one_name_are_not_compared():
 
 def test_it_displays_and_becomes_plain_values():
     table = comparison.compare([row("svi", normal(seed=1)), row("exact", normal())], {"m": TRUTH})
+    table.html = report.comparison_html
     html = table._repr_html_()
     assert "compared with <b>exact</b>" in html and "the reference" in html
     plain = table.to_json_object()
