@@ -243,10 +243,8 @@ def _add_differences(lines: Mapping[str, dict[str, Any]], done: Mapping[str, Row
 def labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each run: its method and guide, and by what it differs from the others."""
     several = len({record["model"] for record in records}) > 1
-    bases = [
-        f"{Path(record['model']).stem} {by(record)}" if several else by(record)
-        for record in records
-    ]
+    stems = [f"{Path(record['model']).stem} " if several else "" for record in records]
+    bases = [stem + by(record) for stem, record in zip(stems, records)]
     described = [_described(record) for record in records]
     names = []
     for base, about in zip(bases, described):

@@ -52,13 +52,11 @@ def trust(
 
 def _corrected(own: str, seen: str) -> str:
     """An answer of the run's own, after what was seen: right ones lift what was not known."""
-    if seen == "no" or own == "not known":
-        return seen
-    return own
+    return seen if seen == "no" or own == "not known" else own
 
 
 def _parameters(each: pd.DataFrame) -> str:
-    """Whether means and sds are those of the reference."""
+    """Whether means and sds are those of the reference, beyond half the Monte Carlo error."""
     if "sd_ratio" not in each or each["sd_ratio"].isna().all():
         return "not known"
     shift, ratio = each["mean_error"].abs(), (each["sd_ratio"] - 1).abs()
@@ -72,11 +70,18 @@ def _parameters(each: pd.DataFrame) -> str:
 
 
 def _predictions(line: Mapping[str, Any]) -> str:
+    """Whether a network predicts as the reference does."""
     return "no" if line["distance"] - line["distance_floor"] > _PREDICTS else "yes"
 
 
 def capped(line: Mapping[str, Any], answers: Mapping[str, str], own: Mapping[str, str]) -> dict:
-    """The line without a pass that the reference contradicts."""
+    """The line without a pass that the reference contradicts.
+
+    Args:
+        line: of the table.
+        answers: of `trust`.
+        own: the run's own answers; one that said `no` itself is not contradicted.
+    """
     lost = [p for p in ("parameters", "predictions") if answers[p] == "no" != own.get(p, "no")]
     if not lost:
         return dict(line)
@@ -87,16 +92,19 @@ def capped(line: Mapping[str, Any], answers: Mapping[str, str], own: Mapping[str
 
 def shown(line: Mapping[str, Any], answers: Mapping[str, str]) -> dict[str, Any]:
     """The line without numbers that the run says not to use."""
-    unfit = [
-        c for purpose, columns in _COLUMNS.items() if answers[purpose] == "no" for c in columns
-    ]
+    unfit = sum((_COLUMNS[p] for p in _COLUMNS if answers[p] == "no"), ())
     return {name: np.nan if name in unfit else value for name, value in line.items()}
 
 
 def hidden(
     records: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    """A note on each number that is not shown."""
+    """A note on each number that is not shown.
+
+    Args:
+        records: label to record.
+        answers: label to purpose to answer, of `trust`.
+    """
     notes = []
     for label, own in answers.items():
         because = records[label]["verdict"].get("because", {})

@@ -1,4 +1,9 @@
-"""Pictures of Markov chains: whether they mix, agree, and reach every energy."""
+"""Pictures of Markov chains: whether they mix, agree, and reach every energy.
+
+Each takes the InferenceData of one run of chains (and the exact truth, which none of these shows),
+whose group `sample_stats` has `diverging` and `energy` (chain, draw). Of many parameters those are
+drawn that mix worst; of a network it is its predictions.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,10 @@ _PANELS, _CURVES = 6, 4
 
 
 def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """Draws in order, by chain: chains that mix lie on top of each other, without trends."""
+    """Draws in order, by chain: chains that mix lie on top of each other, without trends.
+
+    Ticks mark the draws at which any chain diverged.
+    """
     panels, rest = _worst_mixing(idata, _PANELS)
     figure, axes = grid(len(panels), columns=2, height=1.1, below=0.35, above=0.35)
     (diverging,) = np.nonzero(idata["sample_stats"]["diverging"].values.any(axis=0))
@@ -38,7 +46,10 @@ def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 
 def rank(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """Histograms of the ranks of each chain among all draws (Vehtari et al. 2021, section 4.4)."""
+    """Histograms of the ranks of each chain among all draws (Vehtari et al. 2021, section 4.4).
+
+    Beside them the band in which 99 % of the bars lie if the chains agree.
+    """
     panels, rest = _worst_mixing(idata, _PANELS)
     figure, axes = grid(len(panels), height=1.4, below=0.35, above=0.35, gap=0.45)
     for ax, (name, values) in zip(axes, panels.items()):
@@ -68,7 +79,15 @@ def rank(idata: az.InferenceData, exact: Any = None) -> Figure:
 def _uniform_band(values: np.ndarray, bins: int) -> tuple[float, float]:
     """Where 99 % of a chain's bars lie if ranks are uniform, by the ESS *within* the chains.
 
-    (The ESS over chains falls when they disagree, and would hide it.)
+    A bar of so many effective draws is binomial. (The ESS over chains falls when they disagree,
+    and would hide it.)
+
+    Args:
+        values: draws, (chain, draw).
+        bins: number of bars.
+
+    Returns:
+        Low and high, in draws.
     """
     draws = values.shape[1]
     alone = np.mean([inference_data.ess(chain[None], "mean") for chain in values])
@@ -78,7 +97,10 @@ def _uniform_band(values: np.ndarray, bins: int) -> tuple[float, float]:
 
 
 def energy(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """Energies and their jumps from draw to draw (Betancourt 2016, arXiv:1604.00695)."""
+    """Energies and their jumps from draw to draw, nats (Betancourt 2016, arXiv:1604.00695).
+
+    Beside them the E-BFMI of each chain: the mean square of the jumps over the energies' variance.
+    """
     levels = idata["sample_stats"]["energy"].values
     jumps = np.diff(levels, axis=1)
     figure, (left, right) = grid(2, columns=2, height=2.3, ratios=(2.2, 1))
@@ -103,7 +125,7 @@ def energy(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 
 def ess(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """Bulk and tail ESS against the number of draws (Vehtari et al. 2021)."""
+    """Bulk and tail ESS of the first tenth, two tenths ... of the draws (Vehtari et al. 2021)."""
     candidates, _ = _worst_mixing(idata, 20)
     score = {name: -min(_ess(v)) for name, v in candidates.items()}
     panels, _ = chosen(candidates, score, _CURVES, "")

@@ -1,4 +1,8 @@
-"""Pictures of parameters: densities beside the prior and the truth, and pairs of draws."""
+"""Pictures of parameters: densities beside the prior and the truth, and pairs of draws.
+
+Each takes the InferenceData of one run and its exact truth (`Exact`), None where that is not
+known. Densities are histograms; of many parameters some are drawn, and the caption says which.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ _GATHERED = 5
 
 
 def marginals(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """Posterior density of each scalar, with the exact one where it is known."""
+    """Posterior density of each scalar, with the exact one, dashed, where it is known."""
     panels, rest = style.first(scalars(idata["posterior"]), _PANELS)
     figure, axes = grid(len(panels), left=0.2, gap=0.25, height=1.35)
     known = exact.marginals if exact is not None else {}
@@ -42,7 +46,7 @@ def marginals(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 
 def prior_posterior(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """Prior beside posterior: how much the data taught."""
+    """Prior beside posterior: how much the data taught. Wide priors are cut near the posterior."""
     before = scalars(idata["prior"])
     panels = {k: v for k, v in scalars(idata["posterior"]).items() if k in before}
     panels, rest = style.first(panels, _PANELS)
@@ -62,7 +66,10 @@ def prior_posterior(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 
 def pair(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """Draws of the parameters that depend most on each other, divergences marked."""
+    """Draws of the parameters that depend most on each other, divergences marked.
+
+    Four parameters at most, 1500 draws that did not diverge, and all that did.
+    """
     panels, rest = _most_correlated(idata)
     names, draws = list(panels), np.stack([v.ravel() for v in panels.values()])
     diverging = _diverging(idata, draws.shape[1])
@@ -101,8 +108,11 @@ def _most_correlated(idata: az.InferenceData) -> tuple[dict[str, np.ndarray], st
     """The pair of largest rank correlation, then what correlates most with those taken.
 
     Of rows that are independent only the first is looked at. With five divergences or more it
-    begins with the parameter in which they are least like the other draws: there the trouble
-    lies.
+    begins with the parameter in which they are least like the other draws (by the distance of
+    Kolmogorov and Smirnov): there the trouble lies.
+
+    Returns:
+        Scalar to draws (chain, draw), and a sentence on those left out.
     """
     panels = moving(idata)
     draws = np.stack([v.ravel() for v in panels.values()])

@@ -1,4 +1,9 @@
-"""Pictures of one result: one style, colour-blind safe, a caption that says what to see."""
+"""Pictures of one result: one style, colour-blind safe, a caption that says what to see.
+
+A picture is a function of the InferenceData of one run and its exact truth (`Exact`, or None),
+that gives a Figure; `PLOTS` names them all, and `available` those that a result can fill. Here are
+those of predictions, of approximations and of the optimiser.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +35,10 @@ _FEWEST_DRAWS = 20
 
 
 def predictive(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """What the fit predicts, laid against what was observed."""
+    """What the fit predicts, beside what was observed: shares of counts, densities of numbers.
+
+    Observations that are not there (NaN) are left out on both sides.
+    """
     replicated = idata["posterior_predictive"]
     names = list(replicated.data_vars)[:_PANELS]
     figure, axes = grid(len(names), columns=min(len(names), 2), height=2.7, gap=0.7)
@@ -53,12 +61,19 @@ def predictive(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 
 def _is_count(values: np.ndarray) -> bool:
+    """Whether all are small whole numbers, by the first ten thousand."""
     sample = values.ravel()[:10_000]
     return bool(np.all(sample == np.round(sample)) and sample.min() >= 0 and sample.max() <= 30)
 
 
 def _shares(ax: Axes, draws: np.ndarray, observed: np.ndarray) -> None:
-    """Share of each value: predicted with its 94 % interval over replicated data, and observed."""
+    """Share of each value: predicted with its 94 % interval over replicated data, and observed.
+
+    Args:
+        ax: where to draw.
+        draws: replicated data sets, (S, *shape).
+        observed: the data, (*shape).
+    """
     levels = np.arange(0, max(draws.max(), observed.max()) + 1)
     rows = draws.reshape(len(draws), -1)
     shares = np.array([(rows == level).mean(axis=1) for level in levels])
@@ -77,7 +92,7 @@ def reliability(idata: az.InferenceData, exact: Any = None) -> Figure:
     """Share of right answers against claimed probability on held-out rows (Guo et al. 2017).
 
     Where a calibrated classifier would lie is the binomial interval of each bin (Broecker and
-    Smith 2007, Weather and Forecasting 22, 651).
+    Smith 2007, Weather and Forecasting 22, 651). Below it the number of rows in each bin.
     """
     group = idata["held_out"]
     bins = calibration_bins(group["probability"].values, group["label"].values)
@@ -200,7 +215,10 @@ def _weights(ax: Axes, idata: az.InferenceData) -> str:
 
 
 def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
-    """The objective over the steps of the optimiser: the ELBO, where the draws have a density."""
+    """The objective over the steps of the optimiser: the ELBO, where the draws have a density.
+
+    Each step and the running mean, in nats; the exact log evidence, which no ELBO exceeds.
+    """
     values = idata["objective"]["value"].values
     bound = _has_ratios(idata)
     figure, (ax,) = grid(1, height=2.9, left=0.75)
@@ -228,7 +246,12 @@ def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
 
 
 def _late(values: np.ndarray, smooth: np.ndarray) -> tuple[float, float]:
-    """The range of an objective's later half: of its running mean, and of most steps."""
+    """The range of an objective's later half: of its running mean, and of most steps.
+
+    Args:
+        values: of each step, nats (steps,).
+        smooth: their running mean.
+    """
     later = smooth[len(smooth) // 2 :]
     low, high = np.percentile(values[len(values) // 2 :], [5, 95])
     low, high = min(low, later.min()), max(high, later.max())

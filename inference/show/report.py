@@ -34,7 +34,7 @@ _TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def comparison_html(compared: Comparison) -> Markup:
-    """The comparison as tables: verdicts and readings first, then the numbers."""
+    """The comparison as tables for a notebook: verdicts and readings first, then the numbers."""
     return macros(_TEMPLATE).comparison(_comparison(compared))
 
 
@@ -87,7 +87,12 @@ def _opening(runs: Mapping[str, Any]) -> str:
 
 
 def _sentences(run: Any, row: Any) -> list[str]:
-    """Headline and reasons of a run, and how it stands to the reference (its row of a table)."""
+    """Headline and reasons of a run, and how it stands to the reference.
+
+    Args:
+        run: the run.
+        row: its row of a comparison; None where it was not compared.
+    """
     reading = "" if row is None else row["reading"]
     if reading and reading != THE_REFERENCE:
         reading = f"Compared with the reference: {reading}"
@@ -118,7 +123,13 @@ def _side_by_side(compared: Comparison) -> dict[str, Any]:
 
 
 def _section(label: str, run: Any, saved: Sequence[Path]) -> dict[str, Any]:
-    """All of one run: its verdict, summary, metrics, pictures, options and notes."""
+    """All of one run: its verdict, summary, metrics, pictures, options and notes.
+
+    Args:
+        label: its name on the page.
+        run: the run.
+        saved: the pictures that were saved with it; without any they are drawn.
+    """
     record, summary = run.record, run.summary()
     shown = summary.head(_MOST_ROWS)
     rows = [[name, *(f"{value:.4g}" for value in row)] for name, row in shown.iterrows()]
@@ -164,6 +175,7 @@ def _of_run(run: Any, kind: str, label: str) -> dict[str, Any]:
 
 
 def _drawn(figure: Figure, alt: str) -> dict[str, Any]:
+    """A figure as a part of the page."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI)
     return _encoded(buffer, alt)

@@ -1,4 +1,7 @@
-"""What all pictures share: one width, one palette, panels, captions, which parameters to show."""
+"""What all pictures share: one width, one palette, panels, captions, which parameters to show.
+
+Panels are arrays of draws by scalar name, (chain, draw). Lengths are in inches, letters in points.
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,12 @@ def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
 
 
 def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
-    """Print `PASS`, `WARN` or `FAIL` and the reasons, one a line."""
+    """Print `PASS`, `WARN` or `FAIL`, the headline if there is one, and the reasons, one a line.
+
+    Args:
+        out: where.
+        verdict: status, headline, reasons, as in a record.
+    """
     status = verdict["status"]
     head = Text(status.upper(), style=_COLOURS[status])
     out.print(head + Text(f"  {verdict['headline']}" if "headline" in verdict else ""))
@@ -124,7 +129,12 @@ def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
 
 
 def show_table(out: Console, table: pd.DataFrame) -> None:
-    """Print a summary, long and wide ones cut with a word on what is left out."""
+    """Print a summary, long and wide ones cut with a word on what is left out.
+
+    Args:
+        out: where.
+        table: numbers; NaN is what does not apply.
+    """
     shown = table.head(_MOST_ROWS)
     cells = {c: [_cell_of(c, v) for v in shown[c]] for c in table.columns}
     columns = _fitting(cells, out.width - max(map(len, map(str, shown.index))))
@@ -148,6 +158,7 @@ def _fitting(cells: Mapping[str, Sequence[str]], room: int) -> list[str]:
 
 
 def _print_rest(out: Console, table: pd.DataFrame) -> None:
+    """How many rows are not shown."""
     if len(table) > _MOST_ROWS:
         out.print(Text(f"... and {len(table) - _MOST_ROWS} more (--json has all)"))
 
@@ -213,7 +224,11 @@ def show_tracebacks(report: Checked) -> None:
 
 
 def show_calibration(table: Calibration) -> None:
-    """Print the verdict on a calibration, then a row for each quantity, the worst first."""
+    """Print the verdict on a calibration, then a row for each quantity, the worst first.
+
+    z is the place of the truth among the draws, as a normal score: of right posteriors its mean
+    is 0 and that of its square 1; the p-value is corrected for the number of quantities (Holm).
+    """
     out = console()
     out.print(Text(table.title.replace("-", " ")))
     show_verdict(out, {"status": table.verdict.status, "reasons": table.verdict.reasons})
@@ -236,7 +251,11 @@ def show_calibration(table: Calibration) -> None:
 
 
 def show_gradients(table: pd.DataFrame) -> None:
-    """Print variance (and bias) of each estimator's gradient, a row for each layer."""
+    """Print variance (and bias) of each estimator's gradient, a row for each layer.
+
+    Args:
+        table: of `gradients.variances`, or `gradients.biases`, and its notes.
+    """
     out = console()
     headings = {"variance": "variance", "variance_se": "standard error"}
     headings |= {"times_local": "times local", "norm": "exact norm", "bias": "distance of mean"}
@@ -285,7 +304,12 @@ _OF_ROWS = {
 
 
 def show_evidence(summary: pd.DataFrame, doubts: Sequence[str]) -> None:
-    """Print means over rows, nats, with their errors, and what speaks against them."""
+    """Print means over rows, nats, with their errors, and what speaks against them.
+
+    Args:
+        summary: of `evidence.summary`: mean, mcse, se and rows of each column.
+        doubts: of `evidence.doubts`.
+    """
     out = console()
     rows = (
         (
@@ -365,7 +389,10 @@ def layout(table: pd.DataFrame) -> list[dict[str, list[str]]]:
 
 
 def _cell(row: pd.Series, names: Sequence[str]) -> str:
-    """A value, a value with its standard error, or a range; empty where it does not apply."""
+    """A value, a value with its standard error, or a range; empty where it does not apply.
+
+    Errors are shown to two digits, and values as far as their errors, four decimals at most.
+    """
     value = row[names[0]]
     if not math.isfinite(value):
         return ""
