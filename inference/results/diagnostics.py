@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import xarray as xr
 
 from .. import about_guide
 from ..core.problem import PURPOSES, Finding, Fit
-from .inference_data import bfmi, cells, ess, in_halves, judged, r_hat
+from .inference_data import InferenceData, bfmi, cells, ess, in_halves, judged, r_hat
 from .psis import KHAT_MAX, khat_bound
 
 if TYPE_CHECKING:
-    import arviz as az
-    import xarray as xr
-
     from ..core.problem import Purpose
 
 _RANK = {"note": 0, "warn": 1, "fail": 2}
@@ -157,7 +155,7 @@ def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer]) -> Verdict
 
 def verdict(
     fit: Fit,
-    idata: az.InferenceData,
+    idata: InferenceData,
     metrics: Mapping[str, float],
     checked: Sequence[Finding] | None = None,
     alike: Callable[[], bool] = lambda: False,
@@ -189,9 +187,7 @@ def verdict(
     return _of(findings, _given(fit, idata, metrics))
 
 
-def _given(
-    fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]
-) -> dict[Purpose, Answer]:
+def _given(fit: Fit, idata: InferenceData, metrics: Mapping[str, float]) -> dict[Purpose, Answer]:
     """What a result of this kind cannot be used for, whatever was found."""
     if fit.kind == "prior":
         return dict.fromkeys(PURPOSES, Answer("no", "these are draws of the prior"))
@@ -222,7 +218,7 @@ def _finite(fit: Fit) -> list[Finding]:
     return [Finding("fail", f"draws of {', '.join(bad)} are not finite", advice)] if bad else []
 
 
-def _mixing(idata: az.InferenceData) -> list[Finding]:
+def _mixing(idata: InferenceData) -> list[Finding]:
     """R-hat and effective sample size of what the chains are judged by."""
     judging = judged(idata)
     if judging.sizes["chain"] == 1 and judging.sizes["draw"] >= _HALVES:
@@ -272,7 +268,7 @@ def _by_name(dataset: xr.Dataset) -> dict[str, float]:
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
-def _divergences(idata: az.InferenceData) -> list[Finding]:
+def _divergences(idata: InferenceData) -> list[Finding]:
     """Draws whose trajectory left its energy: the sampler misses a part (Betancourt 2017)."""
     diverging = idata["sample_stats"]["diverging"].values
     if not diverging.any():
@@ -282,7 +278,7 @@ def _divergences(idata: az.InferenceData) -> list[Finding]:
     return [Finding("fail" if diverging.mean() > DIVERGENT_MAX else "warn", text, advice)]
 
 
-def _energy(idata: az.InferenceData) -> list[Finding]:
+def _energy(idata: InferenceData) -> list[Finding]:
     """The chain of lowest E-BFMI."""
     lowest = float(np.min(bfmi(idata)))
     if lowest >= BFMI_MIN:
@@ -291,7 +287,7 @@ def _energy(idata: az.InferenceData) -> list[Finding]:
     return [Finding("fail", text, "reparameterise heavy tails or funnels")]
 
 
-def _khat(khat: float, draws: int, idata: az.InferenceData, measured: bool) -> list[Finding]:
+def _khat(khat: float, draws: int, idata: InferenceData, measured: bool) -> list[Finding]:
     """An approximation whose weights p / q have too heavy a tail.
 
     Args:

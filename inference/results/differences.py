@@ -7,16 +7,13 @@ Carlo error, and is named only beyond four of them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .distance import Yardstick, noise_of_predictions, of_predictions
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from .reference import Row
+from .reference import Row
 
 # Standard errors beyond which a difference is told from Monte Carlo noise, over all parameters.
 SURE = 4.0

@@ -8,12 +8,10 @@ typical direction".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import xarray as xr
+import xarray as xr
 
 # Directions along which samples are compared, and random pairs of parts that are averaged.
 _DIRECTIONS, _SPLITS = 64, 20
@@ -70,7 +68,7 @@ class Yardstick:
         return Distance(float(np.mean(values)), self._floor(size))
 
     def _floor(self, size: int) -> float:
-        """The 95 % quantile of distances between two parts of the reference, so many draws each."""
+        """The 95 % quantile of distances between two parts of the reference of so many draws."""
         if size not in self._floors:
             rng, values = np.random.default_rng(1), []
             for _ in range(_SPLITS):

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..core.problem import Fit, Problem
 from ..methods.prior import sample as prior_sample
 from ..program.program import Program, Site, batch_shape, over_draws
 from ..program.row_latents import is_of_rows
-from .inference_data import add_group, cells, from_groups
+from .inference_data import InferenceData, add_group, cells, from_groups
 from .predictive import GROUP_ELEMENTS, every, predictions, replicate, thinned
 
-if TYPE_CHECKING:
-    import arviz as az
-    from torch import Tensor
-
-    Groups = dict[str, dict[str, np.ndarray]]
+# Group to variable to array.
+Groups = dict[str, dict[str, np.ndarray]]
 
 # Elements of the pointwise log likelihood, from which leave-one-out is computed; of more rows
 # fewer draws are kept.
@@ -34,7 +32,7 @@ _COUNTED = 100
 
 def to_inference_data(
     problem: Problem, fit: Fit, *, seed: int, prior_draws: int = 1000, **attrs: Any
-) -> az.InferenceData:
+) -> InferenceData:
     """All groups that the fit and the model give.
 
     posterior, sample_stats (with log_p and log_q where they exist), log_likelihood (discrete
@@ -71,7 +69,7 @@ def to_inference_data(
     return idata
 
 
-def draws_alone(program: Program, fit: Fit) -> az.InferenceData:
+def draws_alone(program: Program, fit: Fit) -> InferenceData:
     """The groups posterior and sample_stats alone, which is all that a verdict looks at."""
     return _labelled(program, _draw_groups(program, fit))
 
@@ -180,7 +178,7 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 # -- labels ------------------------------------------------------------------------------------
 
 
-def _labelled(program: Program, groups: Groups, **more: Any) -> az.InferenceData:
+def _labelled(program: Program, groups: Groups, **more: Any) -> InferenceData:
     """The groups with the data's names of dimensions and entries."""
     problem = program.problem
     coords = {dim: list(values) for dim, values in problem.coords.items()}

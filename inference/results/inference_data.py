@@ -26,6 +26,7 @@ from models.contract import Refused
 
 from .netcdf import check_closed
 
+InferenceData = az.InferenceData
 # The share of the draws in an interval that is shown.
 HDI_PROB = 0.94
 # Draws below which no Monte Carlo error of an average is computed.
@@ -44,7 +45,7 @@ def from_groups(
     coords: Mapping[str, Sequence[Any]],
     dims: Mapping[str, Sequence[str]],
     attrs: Mapping[str, Any] | None = None,
-) -> az.InferenceData:
+) -> InferenceData:
     """The InferenceData of some arrays; groups that are empty are left out.
 
     Args:
@@ -57,9 +58,7 @@ def from_groups(
     return az.from_dict(**filled, coords=coords, dims=dims, attrs=attrs)
 
 
-def add_group(
-    idata: az.InferenceData, name: str, variables: Mapping[str, Any], **more: Any
-) -> None:
+def add_group(idata: InferenceData, name: str, variables: Mapping[str, Any], **more: Any) -> None:
     """Add a group of our own in place; ArviZ warns that it has no name for it, and keeps it.
 
     Args:
@@ -74,7 +73,7 @@ def add_group(
 
 
 def add_original(
-    idata: az.InferenceData, original: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    idata: InferenceData, original: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 ) -> None:
     """Add the group `posterior_original`: the coefficients in the user's units.
 
@@ -93,7 +92,7 @@ def add_original(
 # -- kept in a file ----------------------------------------------------------------------------
 
 
-def netcdf(idata: az.InferenceData) -> bytes:
+def netcdf(idata: InferenceData) -> bytes:
     """The content of a compressed netCDF file of it.
 
     Made in memory: on a full disk the HDF5 library leaves files that it crashes on.
@@ -108,7 +107,7 @@ def netcdf(idata: az.InferenceData) -> bytes:
     return buffer.getvalue()
 
 
-def read(path: Path) -> az.InferenceData:
+def read(path: Path) -> InferenceData:
     """Read what `netcdf` made, into memory.
 
     Raises:
@@ -126,12 +125,12 @@ def read(path: Path) -> az.InferenceData:
 # -- its parts ---------------------------------------------------------------------------------
 
 
-def judged(idata: az.InferenceData) -> xr.Dataset:
+def judged(idata: InferenceData) -> xr.Dataset:
     """The quantities that a result is judged by: the posterior's, a network's predictions."""
     return idata["predictions" if "predictions" in idata.groups() else "posterior"]
 
 
-def draws_of(idata: az.InferenceData) -> dict[str, np.ndarray]:
+def draws_of(idata: InferenceData) -> dict[str, np.ndarray]:
     """Posterior draws by site, (draws, *shape); prior ones where the run was of the prior."""
     return flattened(idata["posterior" if "posterior" in idata.groups() else "prior"])
 
@@ -155,7 +154,7 @@ def cells(name: str, labels: Iterable[Iterable[Any]]) -> Iterator[str]:
         yield f"{name}[{', '.join(map(str, cell))}]" if cell else name
 
 
-def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:
+def groups_of(idata: InferenceData) -> dict[str, dict[str, np.ndarray]]:
     """Group to variable to values."""
     return {
         group: {str(name): value.values for name, value in idata[group].data_vars.items()}
@@ -163,9 +162,7 @@ def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def wanted(
-    function: Callable, idata: az.InferenceData, params: Mapping[str, Any]
-) -> dict[str, Any]:
+def wanted(function: Callable, idata: InferenceData, params: Mapping[str, Any]) -> dict[str, Any]:
     """What a function of the model's own takes of the result, as it names it.
 
     That is `groups`, `params`, and the name of the `guide`, which is empty where there is none.
@@ -198,7 +195,7 @@ def r_hat(draws: xr.Dataset) -> xr.Dataset:
         return az.rhat(draws)
 
 
-def bfmi(idata: az.InferenceData) -> np.ndarray:
+def bfmi(idata: InferenceData) -> np.ndarray:
     """Energy-Bayesian fraction of missing information (Betancourt 2016), (chain,)."""
     return az.bfmi(idata)
 
@@ -209,7 +206,7 @@ def hdi(draws: np.ndarray, prob: float = HDI_PROB) -> tuple[np.ndarray, np.ndarr
     return ends[:, 0], ends[:, 1]
 
 
-def summary(idata: az.InferenceData) -> pd.DataFrame:
+def summary(idata: InferenceData) -> pd.DataFrame:
     """One row per scalar: mean, sd, HDI (94 %), Monte Carlo errors, ESS, R-hat; what applies.
 
     Of a network the scalars are its predictions of the first rows, not its weights. R-hat is for

@@ -7,7 +7,7 @@ by importance weights (`psis_loo.py`).
 from __future__ import annotations
 
 from itertools import chain, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +15,10 @@ import xarray as xr
 
 from ..core.problem import Finding, Fit, Problem
 from .groups import LIKELIHOOD_ELEMENTS
-from .inference_data import add_group, as_elpd_data
+from .inference_data import InferenceData, add_group, as_elpd_data
 from .predictive import every
 from .psis import KHAT_MAX, khat_bound
 from .psis_loo import NEGLIGIBLE, weighted
-
-if TYPE_CHECKING:
-    import arviz as az
 
 # Rows below which their spread tells no standard error: the sd of ten normal numbers is known to
 # within a quarter.
@@ -38,7 +35,7 @@ _NAMED = 3
 
 
 def judged(
-    problem: Problem, fit: Fit, idata: az.InferenceData, khat: float | None
+    problem: Problem, fit: Fit, idata: InferenceData, khat: float | None
 ) -> tuple[dict[str, float], list[Finding]]:
     """Leave-one-out where it has an answer, and what is to be known of it.
 
@@ -89,7 +86,7 @@ _CONTRADICTION = (
 
 
 def _why_none(
-    fit: Fit, idata: az.InferenceData, khat: float | None
+    fit: Fit, idata: InferenceData, khat: float | None
 ) -> tuple[str, str] | tuple[str] | None:
     """Why leave-one-out has no answer, and what to do about it; None where it has one."""
     held_out = "score rows that are held out (--set split=0.2)"
@@ -106,7 +103,7 @@ def _why_none(
     return None
 
 
-def _log_ratios(fit: Fit, idata: az.InferenceData) -> np.ndarray | None:
+def _log_ratios(fit: Fit, idata: InferenceData) -> np.ndarray | None:
     """log p - log q of the draws whose likelihood is kept, (draws,); None of the posterior's."""
     if fit.log_q is None:
         return None
@@ -115,7 +112,7 @@ def _log_ratios(fit: Fit, idata: az.InferenceData) -> np.ndarray | None:
     return (fit.log_p - fit.log_q)[:, ::step].flatten().numpy()
 
 
-def _chains(fit: Fit, idata: az.InferenceData) -> int | None:
+def _chains(fit: Fit, idata: InferenceData) -> int | None:
     """Number of chains; None of independent draws."""
     return idata["log_likelihood"].sizes["chain"] if fit.kind == "chains" else None
 
@@ -123,7 +120,7 @@ def _chains(fit: Fit, idata: az.InferenceData) -> int | None:
 # -- in closed form ----------------------------------------------------------------------------
 
 
-def closed_form(problem: Problem, truth: Any, idata: az.InferenceData) -> np.ndarray | None:
+def closed_form(problem: Problem, truth: Any, idata: InferenceData) -> np.ndarray | None:
     """log p(y_i | y_-i) = log p(y) - log p(y_-i) of each row, (n,); None where that is not known.
 
     Rows that are equal are left out once. None too where too many are different.
@@ -149,7 +146,7 @@ def closed_form(problem: Problem, truth: Any, idata: az.InferenceData) -> np.nda
     return (truth.log_evidence - np.array(without))[same.ravel()]
 
 
-def _all_rows_count(problem: Problem, idata: az.InferenceData) -> bool:
+def _all_rows_count(problem: Problem, idata: InferenceData) -> bool:
     """Whether what is observed are the rows of the data, each in the row plate, all there."""
     if problem.rows is None:
         return False
@@ -173,7 +170,7 @@ def _without(problem: Problem, i: int) -> float | None:
 
 
 def _with_group(
-    idata: az.InferenceData, of_all: np.ndarray, elpd: np.ndarray, khat: np.ndarray | None = None
+    idata: InferenceData, of_all: np.ndarray, elpd: np.ndarray, khat: np.ndarray | None = None
 ) -> dict[str, float]:
     """Metrics of leave-one-out; each row's are added to `idata` as its group `loo`.
 
@@ -195,7 +192,7 @@ def _with_group(
     return metrics
 
 
-def _draws(idata: az.InferenceData) -> int:
+def _draws(idata: InferenceData) -> int:
     """Number of draws of all chains whose likelihood is kept."""
     sizes = idata["log_likelihood"].sizes
     return sizes["chain"] * sizes["draw"]
@@ -209,7 +206,7 @@ def _on_few_rows(n: int) -> list[Finding]:
     return [Finding("note", text)]
 
 
-def _on_khat(idata: az.InferenceData, bad: np.ndarray, khat: np.ndarray) -> Finding:
+def _on_khat(idata: InferenceData, bad: np.ndarray, khat: np.ndarray) -> Finding:
     """Of the rows that are left out in turn, some that the draws cannot do without."""
     bad = bad[np.argsort(-khat[bad])]
     names = ", ".join(str(label) for label in np.asarray(labels(idata))[bad[:_NAMED]])
@@ -244,7 +241,7 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     return float(each.sum()), float(error)
 
 
-def elpd_data(idata: az.InferenceData, metrics: dict[str, float]) -> Any:
+def elpd_data(idata: InferenceData, metrics: dict[str, float]) -> Any:
     """Leave-one-out as ArviZ has it, for `az.compare`: `elpd_loo`, `se`, `loo_i`, `pareto_k`, ...
 
     Args:
@@ -270,7 +267,7 @@ def elpd_data(idata: az.InferenceData, metrics: dict[str, float]) -> Any:
 # -- the rows ----------------------------------------------------------------------------------
 
 
-def pointwise(idata: az.InferenceData) -> np.ndarray:
+def pointwise(idata: InferenceData) -> np.ndarray:
     """Log likelihood by observation, (rows, draws); sites of the same plates summed by row.
 
     Rows that a mask takes out of the density are no observations.
@@ -281,7 +278,7 @@ def pointwise(idata: az.InferenceData) -> np.ndarray:
     return np.ascontiguousarray(rows[_seen(idata)])
 
 
-def labels(idata: az.InferenceData) -> list[Any]:
+def labels(idata: InferenceData) -> list[Any]:
     """What the rows of `pointwise` are called: by their plate's labels, (row, column) of two."""
     sites = list(idata["log_likelihood"].data_vars.values())
     each = [_labels(site) for site in (sites[:1] if _same_plates(idata) else sites)]
@@ -298,17 +295,17 @@ def _labels(site: xr.DataArray) -> list[Any]:
     return [", ".join(map(str, cell)) for cell in product(*values)]
 
 
-def _same_plates(idata: az.InferenceData) -> bool:
+def _same_plates(idata: InferenceData) -> bool:
     return len({v.dims[2:] for v in idata["log_likelihood"].data_vars.values()}) == 1
 
 
-def _seen(idata: az.InferenceData) -> np.ndarray:
+def _seen(idata: InferenceData) -> np.ndarray:
     """Which rows are observed, of all sites one after the other unless they share their plates."""
     each = [_is_seen(idata, name) for name in idata["log_likelihood"].data_vars]
     return np.any(each, axis=0) if _same_plates(idata) else np.concatenate(each)
 
 
-def _is_seen(idata: az.InferenceData, name: str) -> np.ndarray:
+def _is_seen(idata: InferenceData, name: str) -> np.ndarray:
     """Whether an observation is there: not all of it NaN."""
     plates = idata["log_likelihood"][name].ndim - 2
     if "observed_data" not in idata.groups():

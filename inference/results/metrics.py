@@ -6,17 +6,12 @@ the log evidence log mean exp(r), once the tail of the weights is smoothed (`psi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from torch import Tensor
 
 from ..core.problem import Fit
-from .inference_data import add_group
+from .inference_data import InferenceData, add_group
 from .psis import KHAT_MAX, psis
-
-if TYPE_CHECKING:
-    import arviz as az
-    from torch import Tensor
 
 # Range of log weights that are equal up to rounding: they have no tail, whatever is fitted to
 # their noise.
@@ -38,7 +33,7 @@ def log_evidence(log_ratios: Tensor) -> float | None:
     return float(np.logaddexp.reduce(smoothed) - np.log(len(ratios)))
 
 
-def metrics(fit: Fit, idata: az.InferenceData, improper: bool = False) -> dict[str, float]:
+def metrics(fit: Fit, idata: InferenceData, improper: bool = False) -> dict[str, float]:
     """The fit's own metrics, and by its weights `elbo`, `elbo_se`, `khat`, `log_evidence`, nats.
 
     A guide's log evidence is by importance weights, where their k-hat allows. Weights of rows that
@@ -68,7 +63,7 @@ def metrics(fit: Fit, idata: az.InferenceData, improper: bool = False) -> dict[s
     return numbers
 
 
-def _of_rows(ratios: np.ndarray, idata: az.InferenceData) -> dict[str, float]:
+def _of_rows(ratios: np.ndarray, idata: InferenceData) -> dict[str, float]:
     """Median k-hat of the rows and the share that is high; each is kept in the group `rows`."""
     with np.errstate(all="ignore"):
         tails = psis(ratios.T)[1]

@@ -76,5 +76,5 @@ def _check_storage(dataset: h5py.Dataset, path: Path) -> None:
         raise _refused(path, dataset.name, f"needs a filter that is not built in ({others})")
 
 
-def _refused(path: Path, where: str, what: str) -> Refused:
-    return Refused(f"{where} {what}, {path}; no run writes that, run it again")
+def _refused(path: Path, where: str, fault: str) -> Refused:
+    return Refused(f"{where} {fault}, {path}; no run writes that, run it again")

@@ -127,8 +127,8 @@ def replicate(
     elements = max(1, sum(site.value.numel() for site in program.of("observed")))
     some = thinned(draws, elements, GROUP_ELEMENTS, chains)
     with seeded(seed, PREDICTIVE):
-        found = over_draws(observe, some, elements)
-    return {name: value.unflatten(0, (chains, -1)) for name, value in found.items()}
+        observed = over_draws(observe, some, elements)
+    return {name: value.unflatten(0, (chains, -1)) for name, value in observed.items()}
 
 
 def _at(function: Callable, values: Mapping[str, Tensor], _: Any) -> Any:
@@ -255,18 +255,18 @@ def labels(program: Program) -> Tensor:
 
 
 def class_probabilities(
-    program: Program, values: Mapping[str, Tensor], kept: Kept | None = None
+    program: Program, values: Mapping[str, Tensor], units: Kept | None = None
 ) -> Tensor:
     """The probability of each class of each row at one draw, (rows, classes).
 
     Args:
         program: the model and the rows.
         values: the draw.
-        kept: of a network of which little is left, the units in use; the rest is left out.
+        units: of a network of which little is left, those in use; the rest is left out.
     """
     if program.sums_rows:
         return program.log_chances(values, labels(program)).movedim(0, -1).exp()
-    with without_idle(values, kept) if kept else nullcontext():
+    with without_idle(values, units) if units else nullcontext():
         fn = distribution(program, values)
     shape = program.of("observed")[0].value.shape
     columns = [fn.log_prob(label.expand(shape)) for label in labels(program)]
@@ -277,10 +277,10 @@ def classes(program: Program, draws: Mapping[str, Tensor]) -> Classes:
     """The predicted classes of the program's rows at draws (S, *shape)."""
     (site,) = program.of("observed")
     some = thinned(draws, site.value.numel() * len(labels(program)))
-    kept = {} if program.problem.identified else kept_units(program, some)
+    units = {} if program.problem.identified else kept_units(program, some)
 
     def at_draw(values: Mapping[str, Tensor]) -> Tensor:
-        return class_probabilities(program, values, kept)
+        return class_probabilities(program, values, units)
 
     each = over_draws(at_draw, some, program.elements + activations(program)).numpy()
     return Classes(each.mean(0), entropy(each).mean(0), each)

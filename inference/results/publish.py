@@ -8,16 +8,14 @@ where it agrees. Numbers that a run says not to use are not shown.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ..core.problem import PURPOSES
 from .diagnostics import PURPOSES_IN_WORDS
 from .differences import SURE, THE_REFERENCE
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # What is wrong with a mean, in posterior sds, and with an sd, as a share of the posterior's.
 _SHIFT, _SHARE = 0.25, 0.25

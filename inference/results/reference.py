@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 
 from .. import Method, about
 from ..core.seeds import DRAWS, spawn
-from .inference_data import draws_of, flattened, from_groups, summary
+from .inference_data import InferenceData, draws_of, flattened, from_groups, summary
 from .truth import replaced, truth_of
-
-if TYPE_CHECKING:
-    import arviz as az
-    import pandas as pd
-    import xarray as xr
 
 # Draws from a closed form that no run has sampled.
 _EXACT_DRAWS = 4000
@@ -43,7 +40,7 @@ class Row:
     label: str
     posterior: str
     record: Mapping[str, Any] | None = None
-    idata: az.InferenceData | None = None
+    idata: InferenceData | None = None
     reason: str = ""
     status: str = ""
 
@@ -116,7 +113,7 @@ def best(rows: Sequence[Row], truth: Any, seed: int) -> Row | None:
     return max(passing, key=lambda row: row.ess, default=None)
 
 
-def _drawn(truth: Any, like: az.InferenceData, seed: int) -> Row:
+def _drawn(truth: Any, like: InferenceData, seed: int) -> Row:
     """A closed form that no run has sampled, with the labels of a run."""
     draws = truth.sample(_EXACT_DRAWS, np.random.default_rng(spawn(seed, DRAWS)))
     draws = {name: np.asarray(values, dtype=float)[None] for name, values in draws.items()}

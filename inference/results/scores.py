@@ -7,7 +7,7 @@ said of entropy, aleatoric and epistemic uncertainty is defined in `predictive.p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,8 @@ from ..program.program import Program, over_draws
 from ..program.row_latents import is_of_rows
 from ..program.supports import support_of
 from . import predictive
-from .inference_data import add_group
+from .inference_data import InferenceData, add_group
 from .predictive import Classes
-
-if TYPE_CHECKING:
-    import arviz as az
 
 # Draws whose predictions along a line are kept, and that are scored one by one.
 _OF_A_LINE, _SCORED_DRAWS = 400, 100
@@ -40,7 +37,7 @@ class Scored(NamedTuple):
     metrics: dict[str, float]
     groups: dict[str, dict[str, Any]]
 
-    def added_to(self, idata: az.InferenceData) -> dict[str, float]:
+    def added_to(self, idata: InferenceData) -> dict[str, float]:
         """The scores; what stands behind them becomes groups of `idata`."""
         for name, group in self.groups.items():
             add_group(idata, name, group)

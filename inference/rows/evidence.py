@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from models.contract import Refused
 
 from ..core.machine import cores
-from ..core.problem import Context, Problem
+from ..core.problem import Context, Guide, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods import svi
 from ..program import row_latents
@@ -32,11 +33,6 @@ from ..results.predictive import of_rows
 from ..results.psis import KHAT_MAX
 from . import importance
 from .annealed import annealed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..core.problem import Guide
 
 # How normals are fitted to each row by itself, all at once.
 _FIT = {"steps": 2000, "lr": 0.05, "schedule": "linear", "particles": 8, "draws": 1000}

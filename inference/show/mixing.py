@@ -7,25 +7,22 @@ drawn that mix worst; of a network it is its predictions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import stats
 
 from ..results import inference_data
 from ..results.diagnostics import BFMI_MIN, ESS_MIN
-from ..results.inference_data import judged
+from ..results.inference_data import InferenceData, judged
 from . import style
 from .style import BLUE, CYCLE, GREY, RED, SKY, captioned, chosen, density, grid, scalars, short
-
-if TYPE_CHECKING:
-    import arviz as az
-    from matplotlib.figure import Figure
 
 _PANELS, _CURVES = 6, 4
 
 
-def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
+def trace(idata: InferenceData, exact: Any = None) -> Figure:
     """Draws in order, by chain: chains that mix lie on top of each other, without trends.
 
     Ticks mark the draws at which any chain diverged.
@@ -45,7 +42,7 @@ def trace(idata: az.InferenceData, exact: Any = None) -> Figure:
     return captioned(figure, caption + rest, idata)
 
 
-def rank(idata: az.InferenceData, exact: Any = None) -> Figure:
+def rank(idata: InferenceData, exact: Any = None) -> Figure:
     """Histograms of the ranks of each chain among all draws (Vehtari et al. 2021, section 4.4).
 
     Beside them the band in which 99 % of the bars lie if the chains agree.
@@ -96,7 +93,7 @@ def _uniform_band(values: np.ndarray, bins: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def energy(idata: az.InferenceData, exact: Any = None) -> Figure:
+def energy(idata: InferenceData, exact: Any = None) -> Figure:
     """Energies and their jumps from draw to draw, nats (Betancourt 2016, arXiv:1604.00695).
 
     Beside them the E-BFMI of each chain: the mean square of the jumps over the energies' variance.
@@ -124,7 +121,7 @@ def energy(idata: az.InferenceData, exact: Any = None) -> Figure:
     return captioned(figure, caption, idata)
 
 
-def ess(idata: az.InferenceData, exact: Any = None) -> Figure:
+def ess(idata: InferenceData, exact: Any = None) -> Figure:
     """Bulk and tail ESS of the first tenth, two tenths ... of the draws (Vehtari et al. 2021)."""
     candidates, _ = _worst_mixing(idata, 20)
     score = {name: -min(_ess(v)) for name, v in candidates.items()}
@@ -151,7 +148,7 @@ def _ess(values: np.ndarray) -> tuple[float, float]:
     return tuple(np.nan_to_num(both).tolist())
 
 
-def _worst_mixing(idata: az.InferenceData, most: int) -> tuple[dict[str, np.ndarray], str]:
+def _worst_mixing(idata: InferenceData, most: int) -> tuple[dict[str, np.ndarray], str]:
     """The parameters of largest split R-hat (Gelman et al. 2013, eq. 11.4), and what is left."""
     panels = scalars(judged(idata))
     draws = np.stack(list(panels.values()))  # (k, chain, draw)

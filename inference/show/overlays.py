@@ -6,30 +6,25 @@ Results come as label to InferenceData, at most about ten; studies of many runs 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .. import METHODS, POINTS
-from ..checks.calibration import FAMILY, band, ecdf
+from ..checks.calibration import FAMILY, Band, Calibration, band, ecdf
 from ..results.inference_data import HDI_PROB, hdi
 from ..results.scores import calibration_bins
 from ..results.truth import exact_hdi
 from . import style
 from .style import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, captioned, grid, scalars, short
 
-if TYPE_CHECKING:
-    import arviz as az
-    import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+# Label to draws (chain, draw) of one parameter.
+Runs = dict[str, np.ndarray]
 
-    from ..checks.calibration import Band, Calibration
-
-    Results = Mapping[str, az.InferenceData]
-    # Label to draws (chain, draw) of one parameter.
-    Runs = Mapping[str, np.ndarray]
 
 _ROWS, _PANELS, _STUDY_PANELS, _BINS = 16, 9, 6, 40
 _INNER = 0.5  # share of the draws in the thick part of an interval
@@ -38,7 +33,7 @@ _INNER = 0.5  # share of the draws in the thick part of an interval
 # -- parameters by run -------------------------------------------------------------------------
 
 
-def forest(results: Results, exact: Any = None) -> Figure:
+def forest(results: style.Results, exact: Any = None) -> Figure:
     """Mean, 50 % and 94 % HDI of each parameter by each run; a point estimate is a cross.
 
     Args:
@@ -112,7 +107,7 @@ def _beyond(ax: Axes, draws: Mapping[str, Runs], step: float) -> str:
     return " Arrows at the edge: means far beyond it." if any_away else ""
 
 
-def overlay(results: Results, exact: Any = None) -> Figure:
+def overlay(results: style.Results, exact: Any = None) -> Figure:
     """Posterior densities of several runs on top of each other; point estimates as lines.
 
     Args:
@@ -169,13 +164,13 @@ def _widened(low: float, high: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _most_differing(results: Results, most: int) -> tuple[dict[str, dict[str, np.ndarray]], str]:
+def _most_differing(results: style.Results, most: int) -> tuple[dict[str, Runs], str]:
     """Where runs differ most, in means and sds, by the widest run's sd; and what is left out.
 
     Returns:
         Parameter to label to draws (chain, draw), of all runs that have a posterior.
     """
-    draws: dict[str, dict[str, np.ndarray]] = {}
+    draws: dict[str, Runs] = {}
     for label, idata in results.items():
         if "posterior" in idata.groups():
             for name, values in scalars(idata["posterior"]).items():
@@ -191,7 +186,7 @@ def _most_differing(results: Results, most: int) -> tuple[dict[str, dict[str, np
 # -- held-out classes --------------------------------------------------------------------------
 
 
-def calibration(results: Results) -> Figure:
+def calibration(results: style.Results) -> Figure:
     """Reliability diagrams of several runs on the rows held out (Guo et al. 2017).
 
     Args:

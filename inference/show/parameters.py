@@ -6,17 +6,15 @@ known. Densities are histograms; of many parameters some are drawn, and the capt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from scipy import stats
 
+from ..results.inference_data import InferenceData
 from . import style
 from .style import BLUE, ORANGE, RED, captioned, density, grid, scalars, short
-
-if TYPE_CHECKING:
-    import arviz as az
-    from matplotlib.figure import Figure
 
 _PANELS, _PAIR = 9, 4
 _POINTS = 1500  # of a scatter: more hide each other
@@ -24,7 +22,7 @@ _POINTS = 1500  # of a scatter: more hide each other
 _GATHERED = 5
 
 
-def marginals(idata: az.InferenceData, exact: Any = None) -> Figure:
+def marginals(idata: InferenceData, exact: Any = None) -> Figure:
     """Posterior density of each scalar, with the exact one, dashed, where it is known."""
     panels, rest = style.first(scalars(idata["posterior"]), _PANELS)
     figure, axes = grid(len(panels), left=0.2, gap=0.25, height=1.35)
@@ -45,7 +43,7 @@ def marginals(idata: az.InferenceData, exact: Any = None) -> Figure:
     return captioned(figure, caption + rest, idata, shared=axes[0] if known else None)
 
 
-def prior_posterior(idata: az.InferenceData, exact: Any = None) -> Figure:
+def prior_posterior(idata: InferenceData, exact: Any = None) -> Figure:
     """Prior beside posterior: how much the data taught. Wide priors are cut near the posterior."""
     before = scalars(idata["prior"])
     panels = {k: v for k, v in scalars(idata["posterior"]).items() if k in before}
@@ -65,7 +63,7 @@ def prior_posterior(idata: az.InferenceData, exact: Any = None) -> Figure:
     return captioned(figure, caption + rest, idata, shared=axes[0])
 
 
-def pair(idata: az.InferenceData, exact: Any = None) -> Figure:
+def pair(idata: InferenceData, exact: Any = None) -> Figure:
     """Draws of the parameters that depend most on each other, divergences marked.
 
     Four parameters at most, 1500 draws that did not diverge, and all that did.
@@ -97,14 +95,14 @@ def pair(idata: az.InferenceData, exact: Any = None) -> Figure:
     return captioned(figure, caption + rest, idata)
 
 
-def _diverging(idata: az.InferenceData, size: int) -> np.ndarray:
+def _diverging(idata: InferenceData, size: int) -> np.ndarray:
     """Whether each draw of all chains diverged, (draws,); none did where nobody says."""
     if "diverging" in idata.get("sample_stats", ()):
         return idata["sample_stats"]["diverging"].values.ravel().astype(bool)
     return np.zeros(size, dtype=bool)
 
 
-def _most_correlated(idata: az.InferenceData) -> tuple[dict[str, np.ndarray], str]:
+def _most_correlated(idata: InferenceData) -> tuple[dict[str, np.ndarray], str]:
     """The pair of largest rank correlation, then what correlates most with those taken.
 
     Of rows that are independent only the first is looked at. With five divergences or more it
@@ -135,14 +133,14 @@ def _most_correlated(idata: az.InferenceData) -> tuple[dict[str, np.ndarray], st
     return shown, row + style.left_out(shown, panels, which)
 
 
-def moving(idata: az.InferenceData) -> dict[str, np.ndarray]:
+def moving(idata: InferenceData) -> dict[str, np.ndarray]:
     """The scalars that move, of one row where rows are independent."""
     rows = {dim: [0] for dim in _rows(idata)}
     panels = scalars(idata["posterior"].isel(rows))
     return {k: v for k, v in panels.items() if np.ptp(v) > 0}
 
 
-def _rows(idata: az.InferenceData) -> set[str]:
+def _rows(idata: InferenceData) -> set[str]:
     """The dimension of the data's rows, if every latent has it: none is shared between rows."""
     groups = [idata[k].data_vars.values() for k in ("posterior", "observed_data") if k in idata]
     if len(groups) < 2:

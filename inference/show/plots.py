@@ -9,22 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
-from ..results.inference_data import judged
+from ..results.inference_data import InferenceData, judged
 from ..results.psis import KHAT_MAX
 from ..results.scores import calibration_bins
 from . import mixing, parameters, style, uncertainty
 from .style import BLUE, GREY, RED, SKY, captioned, density, grid, scalars
-
-if TYPE_CHECKING:
-    import arviz as az
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _PANELS = 9
 # Draws of a chain below which it has no picture.
@@ -34,7 +31,7 @@ _FEWEST_DRAWS = 20
 # -- predictions ------------------------------------------------------------------------------
 
 
-def predictive(idata: az.InferenceData, exact: Any = None) -> Figure:
+def predictive(idata: InferenceData, exact: Any = None) -> Figure:
     """What the fit predicts, beside what was observed: shares of counts, densities of numbers.
 
     Observations that are not there (NaN) are left out on both sides.
@@ -88,7 +85,7 @@ def _shares(ax: Axes, draws: np.ndarray, observed: np.ndarray) -> None:
     ax.set(xticks=levels, ylabel="share of the data")
 
 
-def reliability(idata: az.InferenceData, exact: Any = None) -> Figure:
+def reliability(idata: InferenceData, exact: Any = None) -> Figure:
     """Share of right answers against claimed probability on held-out rows (Guo et al. 2017).
 
     Where a calibrated classifier would lie is the binomial interval of each bin (Broecker and
@@ -118,7 +115,7 @@ def reliability(idata: az.InferenceData, exact: Any = None) -> Figure:
 # -- approximations ---------------------------------------------------------------------------
 
 
-def khat(idata: az.InferenceData, exact: Any = None) -> Figure:
+def khat(idata: InferenceData, exact: Any = None) -> Figure:
     """Pareto k-hat of leave-one-out by row, and of the approximation (Vehtari et al. 2024, JMLR).
 
     The importance weights p / q of an approximation fall like rank ** -k in their tail. Where
@@ -135,23 +132,23 @@ def khat(idata: az.InferenceData, exact: Any = None) -> Figure:
     return captioned(figure, " ".join(captions), idata)
 
 
-def _has_loo_khat(idata: az.InferenceData) -> bool:
+def _has_loo_khat(idata: InferenceData) -> bool:
     """Whether rows were left out by weights, not in closed form."""
     return "khat" in idata.get("loo", ())
 
 
-def _has_ratios(idata: az.InferenceData) -> bool:
+def _has_ratios(idata: InferenceData) -> bool:
     """Whether the draws have a density under the model and under the approximation."""
     return {"log_p", "log_q"} <= set(idata.get("sample_stats", ()))
 
 
-def _loo_khat(ax: Axes, idata: az.InferenceData) -> str:
+def _loo_khat(ax: Axes, idata: InferenceData) -> str:
     """The k-hat of leaving each row out, and words on those that are too high."""
     high, beyond = _khat_dots(ax, idata["loo"]["khat"].values, "leaving the row out")
     return f"Leave-one-out cannot be trusted for rows with k-hat above {KHAT_MAX}: {high}{beyond}."
 
 
-def _own_khat(ax: Axes, idata: az.InferenceData) -> str:
+def _own_khat(ax: Axes, idata: InferenceData) -> str:
     """The k-hat of each row's own latents, and words on those that are too high."""
     values = idata["rows"]["khat"].values
     high, beyond = _khat_dots(ax, values, "the row's approximation")
@@ -186,7 +183,7 @@ def _khat_dots(ax: Axes, values: np.ndarray, of: str) -> tuple[str, str]:
     return f"{high.sum()} of {len(values)}", beyond
 
 
-def _weights(ax: Axes, idata: az.InferenceData) -> str:
+def _weights(ax: Axes, idata: InferenceData) -> str:
     """The weights p / q by rank, beside the steepest fall that is well, and words on them."""
     densities = idata["sample_stats"]
     ratios = (densities["log_p"] - densities["log_q"]).values.ravel()
@@ -214,7 +211,7 @@ def _weights(ax: Axes, idata: az.InferenceData) -> str:
 # -- the optimiser ----------------------------------------------------------------------------
 
 
-def objective(idata: az.InferenceData, exact: Any = None) -> Figure:
+def objective(idata: InferenceData, exact: Any = None) -> Figure:
     """The objective over the steps of the optimiser: the ELBO, where the draws have a density.
 
     Each step and the running mean, in nats; the exact log evidence, which no ELBO exceeds.
@@ -262,7 +259,7 @@ def _late(values: np.ndarray, smooth: np.ndarray) -> tuple[float, float]:
 # -- all kinds --------------------------------------------------------------------------------
 
 
-def _of_network(kind: str, idata: az.InferenceData, exact: Any = None) -> Figure:
+def _of_network(kind: str, idata: InferenceData, exact: Any = None) -> Figure:
     """A picture of how sure a network is, of one run."""
     return uncertainty.PICTURES[kind]({style.named(idata): idata})
 
@@ -284,14 +281,14 @@ PLOTS: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
 }
 
 
-def available(idata: az.InferenceData) -> list[str]:
+def available(idata: InferenceData) -> list[str]:
     """The plots that this result can fill: a density wants draws, a trace wants chains."""
     groups = set(idata.groups())
     fits = _fits(idata)
     return [k for k, (_, needs) in PLOTS.items() if groups >= set(needs) and fits.get(k, True)]
 
 
-def _fits(idata: az.InferenceData) -> Mapping[str, bool]:
+def _fits(idata: InferenceData) -> Mapping[str, bool]:
     """What some plots need beyond groups: draws, chains, two parameters that move."""
     groups = idata.groups()
     network = "predictions" in groups  # whose weights nobody looks at one by one

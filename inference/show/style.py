@@ -9,18 +9,17 @@ import io
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..results.inference_data import cells
+from ..results.inference_data import InferenceData, cells
 
-if TYPE_CHECKING:
-    import arviz as az
-    import xarray as xr
-    from matplotlib.axes import Axes
+Results = Mapping[str, InferenceData]
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
@@ -102,7 +101,7 @@ def grid(
     return figure, axes[:count]
 
 
-def reliability(runs: Collection[az.InferenceData]) -> tuple[Figure, list[Axes]]:
+def reliability(runs: Collection[InferenceData]) -> tuple[Figure, list[Axes]]:
     """Two panels by the probability of the top label: shares that are right, and rows below.
 
     Args:
@@ -128,8 +127,8 @@ def look(i: int, **more: Any) -> dict[str, Any]:
 
 
 def having(
-    results: Mapping[str, az.InferenceData], has: Callable[[az.InferenceData], Any], words: str
-) -> dict[str, az.InferenceData]:
+    results: Mapping[str, InferenceData], has: Callable[[InferenceData], Any], words: str
+) -> dict[str, InferenceData]:
     """The runs that can fill a picture.
 
     Args:
@@ -157,7 +156,7 @@ def share_x(axes: Sequence[Axes], columns: int, label: str) -> None:
 def captioned(
     figure: Figure,
     caption: str,
-    idata: az.InferenceData | None = None,
+    idata: InferenceData | None = None,
     *,
     shared: Axes | None = None,
 ) -> Figure:
@@ -198,7 +197,7 @@ def _widen(figure: Figure) -> None:
         figure.subplots_adjust(left=figure.subplotpars.left + over / _WIDTH)
 
 
-def named(idata: az.InferenceData) -> str:
+def named(idata: InferenceData) -> str:
     """A run by its model, method and guide."""
     attrs = idata.attrs
     model = Path(str(attrs.get("model", ""))).stem

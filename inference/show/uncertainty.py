@@ -5,23 +5,18 @@ Each takes runs by label, one or several; those without the groups it draws are 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
+from matplotlib.figure import Figure
 
+from ..results.inference_data import InferenceData
 from ..results.predictive import entropy
 from . import style
 from .style import BLUE, CYCLE, GREY, ORANGE, RED, SKY, captioned, density, grid
-
-if TYPE_CHECKING:
-    import arviz as az
-    import xarray as xr
-    from matplotlib.axes import Axes
-    from matplotlib.contour import QuadContourSet
-    from matplotlib.figure import Figure
-
-    Results = Mapping[str, az.InferenceData]
 
 _COLUMNS = 3
 
@@ -29,7 +24,7 @@ _COLUMNS = 3
 # -- in the plane ------------------------------------------------------------------------------
 
 
-def plane(results: Results) -> Figure:
+def plane(results: style.Results) -> Figure:
     """Probability of the likeliest class, and what the draws disagree on, over two features.
 
     Args:
@@ -88,7 +83,7 @@ def _boundaries(ax: Axes, group: xr.Dataset) -> None:
             ax.contour(x[:side, 0], x[::side, 1], below, levels=[0.5], colors=RED, linewidths=1.4)
 
 
-def _rows(ax: Axes, run: az.InferenceData) -> None:
+def _rows(ax: Axes, run: InferenceData) -> None:
     """The training rows, a mark and a colour for each class."""
     if "constant_data" not in run.groups() or "x" not in run["constant_data"]:
         return
@@ -101,7 +96,7 @@ def _rows(ax: Axes, run: az.InferenceData) -> None:
 # -- on rows beside the test set ---------------------------------------------------------------
 
 
-def outside(results: Results) -> Figure:
+def outside(results: style.Results) -> Figure:
     """Entropy of the predictions on test rows and on rows of another kind.
 
     Args:
@@ -126,13 +121,13 @@ def outside(results: Results) -> Figure:
     return captioned(figure, caption, shared=axes[0])
 
 
-def _unlabelled(run: az.InferenceData) -> list[str]:
+def _unlabelled(run: InferenceData) -> list[str]:
     """Names of the rows beside the test set that have no labels: they are of another kind."""
     names = [name.removeprefix("beside_") for name in run.groups() if name.startswith("beside_")]
     return [name for name in names if "right" not in run[f"beside_{name}"]]
 
 
-def shifted(results: Results) -> Figure:
+def shifted(results: style.Results) -> Figure:
     """Accuracy and entropy against how far the test rows were shifted (angle, noise).
 
     Args:
@@ -162,7 +157,7 @@ def shifted(results: Results) -> Figure:
     return captioned(figure, caption, shared=axes[0])
 
 
-def _series(run: az.InferenceData) -> dict[str, list[tuple[float, float, float]]]:
+def _series(run: InferenceData) -> dict[str, list[tuple[float, float, float]]]:
     """Kind of shift to (how far, accuracy, mean entropy in nats), in order."""
     series: dict[str, list[tuple[float, float, float]]] = {}
     for name in run.groups():
@@ -173,7 +168,7 @@ def _series(run: az.InferenceData) -> dict[str, list[tuple[float, float, float]]
     return {kind: sorted(points) for kind, points in series.items()}
 
 
-def kinds(run: az.InferenceData) -> list[str]:
+def kinds(run: InferenceData) -> list[str]:
     """The pictures of this module that a run can fill."""
     filled = {
         "plane": "plane" in run.groups(),
