@@ -26,6 +26,7 @@ from models.contract import Refused
 from ..program.program import Program, over_draws
 from ..program.record import compiled
 from ..program.row_latents import has_weights, log_prior_and_likelihood
+from .importance import log_mean
 
 # Leapfrog steps of a move; acceptance that step sizes are led to, and how fast (Wu et al.: 0.65).
 _LEAPS, _ACCEPTED, _LEARN = 10, 0.65, 0.02
@@ -77,10 +78,8 @@ def annealed(
         z, accepted = _moved(path, z, float(at[t]), sizes)
         sizes = sizes * torch.exp(_LEARN * torch.sign(accepted.mean(0) - _ACCEPTED))
         report(t)
-    total = total.double()
-    log_p = total.logsumexp(0) - math.log(chains)
-    relative = (2 * (total - log_p)).logsumexp(0).exp() / chains - 1
-    error = (relative.clamp(min=0) / max(chains - 1, 1)).sqrt()
+    log_p, relative = log_mean(total.double())
+    error = (relative / max(chains - 1, 1)).sqrt()
     return Annealed(log_p.numpy(), error.numpy())
 
 
@@ -127,12 +126,9 @@ class _Path:
 
     def _values(self, z: Tensor) -> dict[str, Tensor]:
         """The latents (rows, *shape) in the vectors of one chain (rows, d)."""
-        values, start = {}, 0
-        for name, shape in self.sites:
-            size = math.prod(shape)
-            values[name] = z[:, start : start + size].reshape(self.rows, *shape)
-            start += size
-        return values
+        parts = z.split([math.prod(shape) for _, shape in self.sites], -1)
+        sites = zip(self.sites, parts)
+        return {name: part.reshape(self.rows, *shape) for (name, shape), part in sites}
 
     def _terms(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log p(z), log p(x | z), nats (chains, rows), and their gradients (chains, rows, d)."""

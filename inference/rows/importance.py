@@ -181,14 +181,25 @@ def _summed_up(parts: Sequence[tuple[Tensor, ...]], draws: int) -> list[np.ndarr
     """The fields of `Evidence` of a batch, then the mean of each latent."""
     weights, *means = ([part[i] for part in parts] for i in range(len(parts[0])))
     weights = torch.cat(weights)[:draws].double()
-    log_p = weights.logsumexp(0) - math.log(draws)
-    relative = (2 * (weights - log_p)).logsumexp(0).exp() / draws - 1  # variance of w / p
-    error = (relative.clamp(min=0) / draws).sqrt()
+    log_p, relative = log_mean(weights)
+    error = (relative / draws).sqrt()
     tails = torch.full_like(log_p, math.nan)
     if draws >= _FOR_TAILS:
         tails = torch.as_tensor(psis(weights.T.cpu().numpy())[1])
     fields = [log_p, error, weights.mean(0), tails, *(torch.stack(m).mean(0) for m in means)]
     return [value.double().cpu().numpy() for value in fields]
+
+
+def log_mean(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the mean weight, and the variance of a weight over its mean squared, (rows,).
+
+    Args:
+        log_weights: of independent draws, (draws, rows).
+    """
+    count = len(log_weights)
+    log_p = log_weights.logsumexp(0) - math.log(count)
+    relative = (2 * (log_weights - log_p)).logsumexp(0).exp() / count - 1
+    return log_p, relative.clamp(min=0)
 
 
 def _group(name: str, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
