@@ -23,15 +23,14 @@ class Method:
 
     Attributes:
         function: `module:name`, in this package.
-        result: `draws` of the posterior, a `point`, or the `prior`.
+        result: Markov `chains`, `draws` of an approximation, those of the `exact` posterior, a
+            `point`, or the `prior`.
         network: who does its work for a network's weights, which are not identified; None where
             that is the method itself.
         takes_guide: whether it fits a guide, and parameters of the model's own with it.
         uses_density: whether it needs the log density and its gradient, which are then proved.
         single: whether single precision is enough for it.
         on_gpu: whether it runs on a GPU.
-        reference: whether its draws are those of the posterior, so that other results are compared
-            with them: `always`, or where its verdict is a `pass`; None: no.
         states_evidence: whether its log evidence may be compared with another model's.
         mode_of: the density that its `point` is the mode of: in the model's own space
             (`constrained`) or the `unconstrained` one; None: of none.
@@ -39,13 +38,12 @@ class Method:
     """
 
     function: str
-    result: Literal["draws", "point", "prior"] = "draws"
+    result: Literal["chains", "draws", "exact", "point", "prior"] = "draws"
     network: str | None = None
     takes_guide: bool = False
     uses_density: bool = True
     single: bool = False
     on_gpu: bool = False
-    reference: Literal["always", "pass"] | None = None
     states_evidence: bool = False
     mode_of: Literal["constrained", "unconstrained"] | None = None
     label: str = ""
@@ -67,7 +65,7 @@ class GuideKind:
 
 
 METHODS = {
-    "nuts": Method(function="methods.nuts:nuts", single=True, on_gpu=True, reference="pass"),
+    "nuts": Method(function="methods.nuts:nuts", result="chains", single=True, on_gpu=True),
     "svi": Method(function="methods.svi:svi", takes_guide=True, single=True, on_gpu=True),
     "laplace": Method(
         function="methods.laplace:laplace",
@@ -90,21 +88,15 @@ METHODS = {
     ),
     "exact": Method(
         function="methods.exact:exact",
+        result="exact",
         uses_density=False,
         single=True,
-        reference="always",
         states_evidence=True,
     ),
     "prior": Method(
         function="methods.prior:prior", result="prior", uses_density=False, single=True
     ),
 }
-
-# Methods that give a point, the one without a prior first.
-POINTS = sorted(
-    (name for name, kind in METHODS.items() if kind.result == "point"),
-    key=lambda name: METHODS[name].mode_of is not None,
-)
 
 GUIDES = {
     "normal": GuideKind(function="methods.guides:normal"),
@@ -120,6 +112,20 @@ GUIDES = {
     "sparse": GuideKind(function="networks.network_guides:sparse", of_networks=True),
     "ensemble": GuideKind(function="networks.network_guides:ensemble", of_networks=True),
 }
+
+
+def _only(**field: object) -> str:
+    """The name of the one method whose record has that field."""
+    ((key, value),) = field.items()
+    (name,) = (name for name, method in METHODS.items() if getattr(method, key) == value)
+    return name
+
+
+# The method of whoever names a guide and no method; the sampler; the closed form.
+OF_GUIDES, SAMPLER, EXACT = _only(takes_guide=True), _only(result="chains"), _only(result="exact")
+# What `compare` runs where no methods are named, from one point to the truth.
+COMPARED = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
+POINTS = tuple(m for m in COMPARED if m in METHODS and METHODS[m].result == "point")
 
 
 def load(function: str) -> Callable:

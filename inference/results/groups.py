@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ..core.problem import Fit, Problem
 from ..methods.prior import sample as prior_sample
-from ..program.program import Program, Site, batch_shape, over_draws
+from ..program.program import Program
 from ..program.row_latents import is_of_rows
+from ..program.sampling import over_draws
+from ..program.sites import Site, batch_shape
 from .inference_data import InferenceData, add_group, cells, from_groups
 from .predictive import GROUP_ELEMENTS, every, predictions, replicate, thinned
 

@@ -9,7 +9,6 @@ name for (`predictions`, `loo`, `held_out`, ...) are ours.
 
 from __future__ import annotations
 
-import inspect
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from models.contract import Refused
+from models.contract import Data, Exact, Refused, View
 
 from .netcdf import check_closed
 
@@ -162,15 +161,25 @@ def groups_of(idata: InferenceData) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def wanted(function: Callable, idata: InferenceData, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What a function of the model's own takes of the result, as it names it.
-
-    That is `groups`, `params`, and the name of the `guide`, which is empty where there is none.
-    """
-    named = inspect.signature(function).parameters
-    arguments = {"groups": groups_of(idata)} if "groups" in named else {}
-    arguments |= {"guide": idata.attrs.get("guide", "")} if "guide" in named else {}
-    return arguments | ({"params": params} if "params" in named else {})
+def view(
+    data: Data,
+    idata: InferenceData,
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    exact: Exact | None = None,
+) -> View:
+    """A result as the functions of the model's own see it; parameters as for `View`."""
+    return View(
+        data=data,
+        draws=draws_of(idata),
+        groups=groups_of(idata),
+        params=params,
+        guide=idata.attrs.get("guide", ""),
+        exact=exact,
+        options=options,
+        metrics=metrics,
+    )
 
 
 # -- statistics of draws -----------------------------------------------------------------------

@@ -25,7 +25,9 @@ from torch import Tensor
 from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..networks.layers import Kept, kept_units, without_idle
-from ..program.program import Program, over_draws, run
+from ..program.handlers import run
+from ..program.program import Program
+from ..program.sampling import over_draws
 from .inference_data import cells, hdi
 
 # Replicated data sets that stand behind a point estimate's predictive distribution.

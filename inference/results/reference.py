@@ -99,7 +99,7 @@ def best(rows: Sequence[Row], truth: Any, seed: int) -> Row | None:
         truth: the model's `Exact`, or None.
         seed: seed of draws from the truth.
     """
-    exact = next((row for row in rows if row.method.reference == "always"), None)
+    exact = next((row for row in rows if row.method.result == "exact"), None)
     if exact is not None:
         return exact
     if truth is not None:
@@ -107,8 +107,7 @@ def best(rows: Sequence[Row], truth: Any, seed: int) -> Row | None:
     passing = [
         row
         for row in rows
-        if row.method.reference is not None
-        and row.record["verdict"]["status"] == row.method.reference
+        if row.method.result == "chains" and row.record["verdict"]["status"] == "pass"
     ]
     return max(passing, key=lambda row: row.ess, default=None)
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..program.program import Program, over_draws
+from ..program.program import Program
 from ..program.row_latents import is_of_rows
+from ..program.sampling import over_draws
 from ..program.supports import support_of
 from . import predictive
 from .inference_data import InferenceData, add_group
