@@ -202,8 +202,13 @@ def calibration(results: style.Results) -> Figure:
         group = run["held_out"]
         bins = calibration_bins(group["probability"].values, group["label"].values).filled
         claimed, share = bins.claimed / bins.rows, bins.right / bins.rows
-        top.plot(claimed, share, label=f"{label} (ece {bins.error:.3f})", **style.look(i, ms=4.5))
-        bottom.plot(claimed, bins.rows, **style.look(i, ms=4.5))
+        top.plot(
+            claimed,
+            share,
+            label=f"{label} (ece {bins.error:.3f})",
+            **style.look(i, ms=4.5, lw=1.1),
+        )
+        bottom.plot(claimed, bins.rows, **style.look(i, ms=4.5, lw=1.1))
     bottom.set(yscale="log")
     caption = (
         "Held-out rows by the probability of the predicted class: under the diagonal is "
@@ -286,7 +291,7 @@ def sensitivity(table: pd.DataFrame) -> Figure:
         if words:
             ax.set_xticks(range(len(words)), words)
     for i, method in enumerate(methods):
-        axes[0].plot([], [], label=method, **style.look(i, lw=1.5))
+        axes[0].plot([], [], label=method, **style.look(i, ms=4))
     caption = (
         f"Posterior mean and 94 % interval as {setting} varies: flat lines are decided by the "
         "data, sloping ones by the prior."
@@ -397,7 +402,7 @@ def gradients(table: pd.DataFrame) -> Figure:
         part = table.xs(name, level="estimator").reindex(layers)
         at = np.arange(len(layers)) + 0.12 * (i - (len(estimators) - 1) / 2)
         error = 1.96 * part["variance_se"]
-        marks = style.look(i, ms=5, ls="none", lw=1.5)
+        marks = style.look(i, ms=5, ls="none")
         ax.errorbar(at, part["variance"], yerr=error, label=name, capsize=2, **marks)
     ax.set(yscale="log", ylabel="variance of the gradient")
     ax.set_xticks(range(len(layers)), layers)

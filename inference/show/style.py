@@ -121,9 +121,8 @@ def titled(ax: Axes, title: str, **more: Any) -> None:
 
 
 def look(i: int, **more: Any) -> dict[str, Any]:
-    """Colour, marker and line of the i-th of several runs."""
-    marked = {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)]}
-    return {**marked, "ms": 4, "lw": 1.1, **more}
+    """Colour and marker of the i-th of several runs, and more of its line."""
+    return {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)], **more}
 
 
 def having(

@@ -145,8 +145,8 @@ def shifted(results: style.Results) -> Figure:
         for j, (label, own) in enumerate(series.items()):
             if kind in own:
                 at, accuracy, entropies = np.array(own[kind]).T
-                right.plot(at, accuracy, label=label, **style.look(j))
-                unsure.plot(at, entropies, **style.look(j))
+                right.plot(at, accuracy, label=label, **style.look(j, ms=4, lw=1.1))
+                unsure.plot(at, entropies, **style.look(j, ms=4, lw=1.1))
         words = "degrees turned" if kind == "rotate" else f"{kind} (sd)"
         right.set(xlabel=words, ylabel="accuracy", ylim=(0, 1.02))
         unsure.set(xlabel=words, ylabel="mean entropy (nats)", ylim=(0, None))
