@@ -27,7 +27,9 @@ from ..methods import svi
 from ..program import prepare, row_latents
 from ..program.prepare import observed_keys, problem_of
 from ..program.program import Program
-from ..results import diagnostics, inference_data, loo
+from ..results import diagnostics, groups, inference_data, loo, scores
+from ..results.metrics import metrics as metrics_of
+from ..results.truth import truth_of
 from ..rows import importance
 from .plan import Learned, Plan
 
@@ -177,7 +179,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         whole = replace(problem, params=fit.params, linear_at=fit.linear_at)
         problem = whole if fit.rows is None else whole.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
-        idata = inference_data.to_inference_data(
+        idata = groups.to_inference_data(
             problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
         )
         codes = _encoded(plan, whole, fit, idata)
@@ -186,7 +188,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
-    found |= {"metrics": metrics, "exact": inference_data.truth_of(fit.exact), "timing": timing}
+    found |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
     found |= {"verdict": verdict.to_json_object(), "given": verdict.given}
     found["findings"] = [vars(finding) for finding in verdict.findings]
     return Result({**record, **found}, idata, verdict, fit.params)
@@ -240,10 +242,10 @@ def _judge(
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    metrics = inference_data.metrics(fit, idata, bool(Program(problem).improper()))
+    metrics = metrics_of(fit, idata, bool(Program(problem).improper()))
     left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
     fit.findings += findings + separable.findings(problem, idata)
-    metrics |= left_out | inference_data.held_out(problem, fit, idata) | dict(codes)
+    metrics |= left_out | scores.scored(problem, fit).added_to(idata) | dict(codes)
     if entry.results.original is not None and data.scaling is not None and fit.kind != "prior":
         inference_data.add_original(idata, lambda draws: entry.results.original(draws, data))
     checked = vouch.findings(problem, fit, metrics, plan.seed)
@@ -269,7 +271,7 @@ def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) ->
     with seeded(plan.seed, PREDICTIVE), kept as (program, guide):
         if not row_latents.encodes(program, guide):
             return {}
-        return inference_data.kept(importance.scored(program, guide, plan.seed), idata)
+        return importance.scored(program, guide, plan.seed).added_to(idata)
 
 
 def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from inference.core.problem import Fit
 from inference.methods import svi
 from inference.program.handlers import Batch, Weighted
 from inference.program.program import Program
-from inference.results.inference_data import draws_alone
+from inference.results.groups import draws_alone
 from models import resnet
 from models.contract import Data, Refused, View
 from models.data.images import Images, classified

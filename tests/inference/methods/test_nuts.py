@@ -18,7 +18,8 @@ import zoo
 from inference.methods import nuts as module
 from inference.methods.chains import Outcome
 from inference.methods.nuts import nuts
-from inference.results.inference_data import summary, to_inference_data
+from inference.results.groups import to_inference_data
+from inference.results.inference_data import summary
 from models.contract import Fault, Refused
 
 

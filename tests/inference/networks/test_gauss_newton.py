@@ -17,7 +17,7 @@ import zoo
 from inference.methods.laplace import laplace
 from inference.networks.gauss_newton import Gaussian, gaussian
 from inference.program.program import Program
-from inference.results import scores
+from inference.results import predictive
 from models.contract import BadSetting, Refused
 
 RNG = np.random.default_rng(0)
@@ -75,7 +75,7 @@ def test_a_linear_network_is_met_exactly():
 def _predicts(problem, fit, design, mean, covariance):
     """The log density of each row is that of the exact predictive distribution."""
     linear = Program(replace(problem, linear_at=fit.linear_at))
-    found = scores.log_predictive(linear, {k: v[0] for k, v in fit.draws.items()}, N)
+    found = predictive.log_predictive(linear, {k: v[0] for k, v in fit.draws.items()}, N)
     spread = np.sqrt(SIGMA**2 + np.einsum("na,ab,nb->n", design, covariance, design))
     np.testing.assert_allclose(found, stats.norm.logpdf(Y, design @ mean, spread), atol=0.03)
 

@@ -16,7 +16,7 @@ from inference.networks.layers import Call, Layer, Layers, layers
 from inference.program.graphs import Recorded
 from inference.program.handlers import run
 from inference.program.program import Program
-from inference.results import scores
+from inference.results import predictive
 from models.contract import Refused
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
@@ -199,11 +199,11 @@ def test_units_that_are_not_in_use_are_left_out_and_predictions_stay():
     }
     for i in range(3):
         values = {name: value[i] for name, value in draws.items()}
-        whole = scores.class_probabilities(program, values)
-        part = scores.class_probabilities(program, values, kept)
+        whole = predictive.class_probabilities(program, values)
+        part = predictive.class_probabilities(program, values, kept)
         torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)
     # All draws at once too.
-    found = scores.classes(program, draws).draws
+    found = predictive.classes(program, draws).draws
     assert found[1] == pytest.approx(
-        scores.class_probabilities(program, {k: v[1] for k, v in draws.items()}).numpy()
+        predictive.class_probabilities(program, {k: v[1] for k, v in draws.items()}).numpy()
     )

@@ -51,7 +51,7 @@ def test_rows_in_batches_are_as_many(monkeypatch):
     rows, done = torch.cat([X, X, X[:1]]), []
     program = Program(problem_from(coded, {"x": X}))
     encoder(rows)
-    found = importance.evidence(program, encoder, {"x": rows}, 5000, seed=0, told=done.append)
+    found = importance.evidence(program, encoder, {"x": rows}, 5000, seed=0, report=done.append)
     assert done == sorted(done) and done[-1] == 7
     assert found.log_p.shape == (7,)
     np.testing.assert_allclose(found.log_p[:3], log_evidence(X.numpy()), atol=0.2)
@@ -74,7 +74,7 @@ def test_a_stop_ends_all_processes(monkeypatch):
     program = Program(problem_from(coded, {"x": X}))
     encoder(X)
     with pytest.raises(KeyboardInterrupt):
-        importance.evidence(program, encoder, {"x": X.repeat(100, 1)}, 10**6, seed=0, told=stop)
+        importance.evidence(program, encoder, {"x": X.repeat(100, 1)}, 10**6, seed=0, report=stop)
     assert not multiprocessing.active_children()
 
 
