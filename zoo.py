@@ -48,7 +48,7 @@ from inference.core.ambient import alone
 from inference.core.arguments import checked, held, recordable
 from inference.core.callbacks import Callback, Callbacks
 from inference.core.plain_text import plain
-from inference.core.problem import Context, Finding
+from inference.core.problem import Context
 from inference.core.settings import bound
 from inference.core.zoo_warnings import ZooWarning, ours_alone
 from inference.workflow.plan import Learned, Plan, name_of
@@ -328,13 +328,13 @@ class Run:
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from inference.results import inference_data
-        from inference.storage import store
+        from inference.storage import run_folder
 
         given = self._source
         if given is None and self.path is not None:
             given = _data_kept(self.path)
-        kept = store.arrays_of(given)
-        with store.begin(Path(out), self.record["name"], self.record, kept) as place:
+        kept = run_folder.arrays_of(given)
+        with run_folder.begin(Path(out), self.record["name"], self.record, kept) as place:
             self.record["run"] = str(place.path)
             place.write(
                 self.record,
@@ -662,14 +662,14 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
     """
     from inference.results import comparison
     from inference.show import report
-    from inference.storage import store
+    from inference.storage import files, reading
 
     if not runs:
         raise UsageError("a report needs runs; see `zoo.py list runs`")
     if out is not None and Path(out).suffix not in (".html", ".htm"):
         raise UsageError(f"--out {out} is no .html; name it so")
     if out is not None:
-        store.check_folder(Path(out).absolute().parent)
+        files.check_writable(Path(out).absolute().parent)
     loaded = _loaded([one for one in runs if not _has_no_result(one)])
     if not loaded:
         raise UsageError("none of these is a run with a result; see `zoo.py list runs`")
@@ -679,10 +679,10 @@ def report(*runs: str | Path | Run, out: str | Path | None = None) -> str:
         if _has_posterior(run):
             alike.setdefault(run.record["data"]["sha256"], {})[label] = run
     tables = [_compared(part) for part in alike.values() if len(part) > 1]
-    pictures = {label: store.pictures(run.path) for label, run in named.items()}
+    pictures = {label: reading.pictures(run.path) for label, run in named.items()}
     page = report.report(named, tables, pictures)
     if out is not None:
-        store.write_text(Path(out), page)
+        files.write_text(Path(out), page)
     return page
 
 
@@ -706,14 +706,10 @@ def load(
     """
     from inference.results import inference_data
     from inference.results.diagnostics import Answer, Verdict
-    from inference.storage import store
+    from inference.storage import reading
 
     folder = Path(folder)
-    record = store.record(folder)
-    findings = [
-        Finding(**{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()})
-        for finding in record["findings"]
-    ]
+    record = reading.read_result(folder)
     given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
     asked = record["data"]["asked"]["options"]
     entry = None if model is None else _entry(model, asked)[0]
@@ -722,10 +718,10 @@ def load(
     for what, one in (("model", model), ("guide", guide)):
         _must_be_of(what, one, record)
     return Run(
-        record=record,
+        record=dict(record),
         idata=inference_data.read(folder / "idata.nc"),
-        verdict=Verdict(record["verdict"]["status"], tuple(findings), given),
-        params=store.read_params(folder),
+        verdict=Verdict(record["verdict"]["status"], tuple(record.findings), given),
+        params=reading.read_params(folder),
         _entry=entry,
         _guide=guide,
     )
@@ -762,7 +758,7 @@ def _checked(callbacks: Sequence[Callback]) -> Sequence[Callback]:
 
 def _carried_out(plan: Plan, how: _How, started: float, out: str | Path | None) -> Run:
     """The planned run, in a folder of its own if `out` is given."""
-    from inference.storage import store
+    from inference.storage import run_folder
 
     record = _begun(plan)
     if out is None:
@@ -770,8 +766,8 @@ def _carried_out(plan: Plan, how: _How, started: float, out: str | Path | None) 
         with _ending(told) as ended:
             ended.append(_executed(plan, context, record, started))
         return ended[0]
-    kept = store.arrays_of(plan.asked["source"])
-    with store.begin(Path(out), record["name"], record, kept) as place:
+    kept = run_folder.arrays_of(plan.asked["source"])
+    with run_folder.begin(Path(out), record["name"], record, kept) as place:
         return _in_place(plan, how, started, place)
 
 
@@ -797,7 +793,7 @@ def _in_place(plan: Plan, how: _How, started: float, place: Any) -> Run:
 
     context, told = _context(plan, how, place)
     with _ending(told) as ended:
-        run = _executed(plan, context, place.record, started)
+        run = _executed(plan, context, dict(place.record), started)
         run.record["run"] = str(place.path)
         if place.spent:
             run.record["timing"]["fit_s"] += place.spent
@@ -825,13 +821,14 @@ def _ending(told: Callbacks) -> Iterator[list[Run]]:
 
 def _resumed(folder: Path, given: Mapping[str, Any], how: _How) -> Run | Calibration:
     """The run or the calibration of a folder, carried to its end."""
-    from inference.storage import store
+    from inference.storage import run_folder
+    from inference.storage.record import DRAWING, read_record
 
-    begun = store.begun(folder)
+    begun = read_record(folder)
     calibration = "calibration" in begun
     if begun["status"] != "done":
-        with store.reopen(folder) as place:
-            if place.record["status"] == store.DRAWING:
+        with run_folder.reopen(folder) as place:
+            if place.record["status"] == DRAWING:
                 return _drawn(place, given, how)
             if place.record["status"] != "done":  # nor did another process end it meanwhile
                 again = _calibration_resumed if calibration else _run_resumed
@@ -975,12 +972,12 @@ def _data_kept(folder: Path) -> dict[str, Any] | None:
     Raises:
         BadInput: the file is damaged, or would not fit into memory.
     """
-    from inference.storage import store
+    from inference.storage import run_folder
     from models._data import read_columns
 
-    path = folder / store.DATA
+    path = folder / run_folder.DATA
     columns = read_columns(path) if path.is_file() else None
-    return columns and {k.removeprefix(store.KEY): value for k, value in columns.items()}
+    return columns and {k.removeprefix(run_folder.KEY): value for k, value in columns.items()}
 
 
 def _source_of(record: Mapping[str, Any]) -> Any:
@@ -1000,26 +997,26 @@ def _source_of(record: Mapping[str, Any]) -> Any:
 
 
 def _is_run(one: Any) -> bool:
-    from inference.storage import store
+    from inference.storage import run_folder
 
     named = isinstance(one, str | Path) and (Path(one) / "run.json").is_file()
-    return named and not (Path(one) / store.FITS).exists()
+    return named and not (Path(one) / run_folder.FITS).exists()
 
 
 def _is_study(one: Any) -> bool:
     """Whether it is the folder of a comparison or a calibration, which lie among the runs."""
-    from inference.storage import store
+    from inference.storage import run_folder
 
     if not isinstance(one, str | Path) or _is_run(one):
         return False
-    return any((Path(one) / name).is_file() for name in ("table.csv", store.FITS))
+    return any((Path(one) / name).is_file() for name in ("table.csv", run_folder.FITS))
 
 
 def _has_no_result(one: Any) -> bool:
     """Whether it is the folder of a run that failed, or was stopped, before it had a result."""
-    from inference.storage import store
+    from inference.storage.record import read_record
 
-    return not isinstance(one, Run) and _is_run(one) and "verdict" not in store.begun(Path(one))
+    return not isinstance(one, Run) and _is_run(one) and "verdict" not in read_record(Path(one))
 
 
 def _loaded(what: Sequence[Any]) -> list[Run]:
@@ -1219,7 +1216,7 @@ def _exact_of(run: Run) -> Any:
 
 def _kept(table: Table, out: str | Path | None) -> Table:
     """The table, with its pictures saved under `out`, if that is given."""
-    from inference.storage import store
+    from inference.storage import run_folder
 
     if out is None:
         return table
@@ -1227,7 +1224,7 @@ def _kept(table: Table, out: str | Path | None) -> Table:
     tables = {"table": table, "parameters": getattr(table, "parameters", None)}
     figures = {kind: table.figure(kind) for kind in table.figures()}
     kept = {k: t for k, t in tables.items() if t is not None}
-    path = store.save_tables(Path(out), f"{table.title}-{stamp}", kept, figures)
+    path = run_folder.save_tables(Path(out), f"{table.title}-{stamp}", kept, figures)
     table.notes.append(f"saved in {path}")
     return table
 
@@ -1358,7 +1355,7 @@ def calibrate(
         UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
     """
     from inference.checks import calibration
-    from inference.storage import store
+    from inference.storage import run_folder
 
     if sbc < calibration.FEWEST:
         raise UsageError(f"sbc={sbc}: {calibration.FEWEST} fits at least; some 500 tell something")
@@ -1380,8 +1377,8 @@ def calibrate(
         return _calibrated(study)
     begun = _begun(plan)
     record = {**begun, "name": f"calibration-{begun['name']}", "calibration": sbc}
-    kept = store.arrays_of(asked["data"])
-    with store.begin(Path(out), record["name"], record, kept) as place:
+    kept = run_folder.arrays_of(asked["data"])
+    with run_folder.begin(Path(out), record["name"], record, kept) as place:
         return _calibrated_in(place, study)
 
 
@@ -1406,16 +1403,16 @@ def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
 
 def _calibrated_in(place: Any, study: _Study) -> Calibration:
     """A calibration in its folder, which goes on from the fits that are there."""
-    from inference.storage import store
+    from inference.storage import run_folder, seals
 
     began = time.perf_counter()
-    found = {fit["i"]: fit for fit in store.lines(place.path / store.FITS)}
-    place.restart(store.FITS, found.values())  # without a line that a kill cut short
+    found = {fit["i"]: fit for fit in seals.read_lines(place.path / run_folder.FITS)}
+    place.restart(run_folder.FITS, found.values())  # without a line that a kill cut short
     done = len(found)
 
     def keep(fit: Mapping[str, Any]) -> None:
         nonlocal done
-        place.append(store.FITS, fit)
+        place.append(run_folder.FITS, fit)
         done += 1
         place.journal.on_step({"step": done, "of": study.n})
 
@@ -1466,11 +1463,11 @@ def _calibration_resumed(place: Any, given: Mapping[str, Any], how: _How) -> Cal
 
 def _calibration_of(folder: Path) -> Calibration:
     """A calibration that is saved, judged again from its fits."""
-    from inference.storage import store
+    from inference.storage import reading, run_folder, seals
 
-    record = store.record(folder)
+    record = reading.read_result(folder)
     names = {key: record[key] for key in ("model", "method", "guide")}
-    fits = store.lines(folder / store.FITS)
+    fits = seals.read_lines(folder / run_folder.FITS)
     return _judged(names, record["data"]["source"], fits, record["calibration"], 0)
 
 
@@ -2162,9 +2159,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from inference.storage import store
+    from inference.storage.record import read_record
 
-    if store.begun(Path(arguments.folder))["status"] == "done":
+    if read_record(Path(arguments.folder))["status"] == "done":
         _say(f"{arguments.folder} was done already, this is its result", file=sys.stderr)
     given = {"model": arguments.model, "guide": arguments.guide, "data": None}
     done = _resumed(Path(arguments.folder), given, _how(arguments))
@@ -2201,9 +2198,9 @@ def _ended(run: Run, arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from inference.show import terminal
-    from inference.storage import store
+    from inference.storage import files
 
-    store.check_folder(Path(arguments.out))
+    files.check_writable(Path(arguments.out))
     table = compare(
         *arguments.what,
         methods=arguments.methods,
@@ -2330,11 +2327,11 @@ def _table_file(name: str | None) -> Path | None:
 
 
 def _write_table(out: Path | None, table: pd.DataFrame) -> None:
-    from inference.storage import store
+    from inference.storage import files
 
     if out is not None:
         text = table.to_csv() if out.suffix == ".csv" else json.dumps(_rows_of(table), indent=1)
-        store.write_text(out, text)
+        files.write_text(out, text)
         _say(f"wrote {len(table)} rows to {out}", file=sys.stderr)
 
 
@@ -2447,10 +2444,10 @@ def _print_models(rows: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
-    from inference.storage import store
+    from inference.storage import run_list
 
     rows = {}
-    for record in store.runs(Path(arguments.out)):
+    for record in run_list.runs(Path(arguments.out)):
         row = {"status": record["status"], "verdict": record.get("verdict", {}).get("status")}
         rows[record["run"]] = {**row, "title": _state_of(record)}
     return rows
@@ -2458,36 +2455,38 @@ def _list_runs(arguments: argparse.Namespace) -> dict[str, dict[str, str]]:
 
 def _state_of(record: Mapping[str, Any]) -> str:
     """The state of a run in words: the verdict of one that is done."""
-    from inference.storage import store
+    from inference.storage import reading
+    from inference.storage.record import DRAWING
 
     verdict, status = record.get("verdict", {}).get("status"), record["status"]
-    if status in ("done", store.DRAWING):
+    if status in ("done", DRAWING):
         return verdict if status == "done" else f"{verdict}, its pictures are missing"
     if status in ("running", "interrupted"):
-        return f"{status}, {store.progress(Path(record['run']))}"
+        return f"{status}, {reading.progress(Path(record['run']))}"
     reasons = record.get("verdict", {}).get("reasons") or [record.get("reason", "")]
     return f"{status}: {reasons[0]}"
 
 
 def _clean(arguments: argparse.Namespace) -> None:
-    from inference.storage import store
+    from inference.storage import run_list
+    from inference.storage.record import read_record
 
     out, verb = Path(arguments.out), "would remove" if arguments.dry_run else "removed"
     if arguments.runs:
         folders, statuses, left = [Path(run) for run in arguments.runs], None, []
         for folder in folders:
-            store.begun(folder)  # all of them are there
+            read_record(folder)  # all of them are there
     else:
         statuses = ("failed", *(("interrupted", "running") if arguments.interrupted else ()))
         shown = [status for status in statuses if status != "running"]
-        folders = [Path(r["run"]) for r in store.runs(out) if r["status"] in shown]
-        left = store.leftovers(out)
+        folders = [Path(r["run"]) for r in run_list.runs(out) if r["status"] in shown]
+        left = run_list.partial_folders(out)
     for folder in folders:
-        if arguments.dry_run or store.remove(folder, statuses):
+        if arguments.dry_run or run_list.remove(folder, statuses):
             _say(f"{verb} {folder}")
     for path in left:
         if not arguments.dry_run:
-            store.remove_leftover(path)
+            run_list.remove_partial(path)
         _say(f"{verb} {path}")
     if not folders and not left:
         _say("there is nothing to remove")
@@ -2495,13 +2494,14 @@ def _clean(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from inference.show import terminal
-    from inference.storage import store
+    from inference.storage import run_list
+    from inference.storage.record import read_record
 
     folder = Path(arguments.name)
     if (folder / "run.json").is_file():
-        record = store.begun(folder)
+        record = read_record(folder)
         if "verdict" not in record:
-            _say(_state_of({**record, "status": store.status(folder, record)}))
+            _say(_state_of({**record, "status": run_list.status(folder, record)}))
             _say(f"continue it with `zoo.py resume {folder}`")
             return
         if "calibration" in record:
