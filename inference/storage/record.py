@@ -272,20 +272,21 @@ def _from_json(value: Any, kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Part):
         return kind.from_json(value)
     if kind == list[Finding]:
-        return [Finding(**{k: _hashable(v) for k, v in one.items()}) for one in value]
+        return [Finding(**{k: _changed(v, list, tuple) for k, v in f.items()}) for f in value]
     return value
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _to_json(value: Any) -> Any:
     if isinstance(value, Part):
         return value.to_json()
-    if isinstance(value, list):
-        return [vars(one) if isinstance(one, Finding) else one for one in value]
-    return value
+    if isinstance(value, Finding):
+        return {k: _changed(v, tuple, list) for k, v in vars(value).items()}
+    return [_to_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _changed(value: Any, old: type, new: type) -> Any:
+    """A list as a tuple, or the reverse; another value as it is."""
+    return new(value) if isinstance(value, old) else value
 
 
 def shape_error(content: Mapping[str, Any]) -> str | None:
