@@ -584,9 +584,10 @@ def check(
     options = {k: s.default for k, s in homes["model"].items()} | shares["model"]
     columns = _columns(target, features)
     given = _data(entry, data, shares["data"] | {k: v for k, v in columns.items() if v})
-    asked = entry.identified and "dtype" not in shares["data"]
-    with machine.numbers("float64" if asked else given.dtype):
-        chosen = None if guide is None else _guide(entry, guide, options, given.dtype)
+    asked = "dtype" in shares["data"]
+    dtype = machine.precision(None, given, identified=entry.identified, asked=asked)
+    with machine.numbers(dtype):
+        chosen = None if guide is None else _guide(entry, guide, options, dtype)
         found = check.check(prepare.unprepared(entry, options, given), seed=seed, guide=chosen)
     return replace(found, model=name, data=given.source)
 
@@ -1313,7 +1314,7 @@ def _next(run: Run, whole: models.Data, at: int) -> list[dict[str, Any]]:
         found = (float(known.mean()), math.nan, math.nan)
     else:
         draws = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(run.idata).items()}
-        with machine.numbers(run.data.dtype):
+        with machine.numbers(run.record["data"]["dtype"]):
             problem = prepare.problem_of(run.entry, run.record["options"], run.data)
             problem = execute.fitted(problem, run.record, run.params)
             found = inference_data.next_row(problem, row, draws, run.record["seed"])
@@ -1737,7 +1738,7 @@ def _begun(plan: Plan) -> dict[str, Any]:
         "device": plan.device,
         "options": recordable(plan.options),
         "settings": recordable({k: v for k, v in plan.settings.items() if k != "guide"}),
-        "data": _data_asked(plan.data, plan.asked),
+        "data": _data_asked(plan),
         "init": plan.init and {"run": plan.init.run, "sha256": plan.init.sha256},
         "versions": machine.versions(),
         "command": sys.argv,
@@ -1749,8 +1750,9 @@ def _in_folder(guide: str | None) -> list[str]:
     return [Path(guide).stem.replace(":", "")] if guide else []
 
 
-def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _data_asked(plan: Plan) -> dict[str, Any]:
     """The data of a run as they were asked for."""
+    data, asked = plan.data, plan.asked
     source, in_python = asked["source"], not isinstance(asked["source"], str | Path | None)
     if data.source == str(source) and os.path.isfile(source):
         source = os.path.abspath(source)  # read again from wherever the run is loaded
@@ -1758,7 +1760,7 @@ def _data_asked(data: models.Data, asked: Mapping[str, Any]) -> dict[str, Any]:
         "source": data.source,
         "n": data.n,
         "sha256": data.sha256,
-        "dtype": data.dtype,
+        "dtype": plan.dtype,
         "notes": list(data.notes),
         "asked": {
             "source": None if in_python or source is None else str(source),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .. import METHODS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
@@ -51,6 +53,21 @@ class Plan:
     device: str
     model_in_python: bool = False
     init: Learned | None = None
+
+    @property
+    def dtype(self) -> str:
+        """The number type in which it computes, `float64` or `float32`.
+
+        Raises:
+            Refused: as `machine.precision`.
+        """
+        from ..core import machine
+
+        asked = "dtype" in self.asked["options"]
+        identified = self.entry.identified
+        return machine.precision(
+            METHODS[self.method], self.data, identified=identified, asked=asked
+        )
 
     @property
     def guide(self) -> str | None:
