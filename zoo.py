@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from inference.checks.calibration import Calibration
-    from inference.checks.check import Checked
+    from inference.checks.checked import Checked
     from inference.core.problem import Problem
     from inference.results.comparison import Table
     from inference.results.diagnostics import Verdict
@@ -569,7 +569,8 @@ def check(
         settings: options of model and data by name.
 
     Returns:
-        The list of checks: `.ok`, `.checks`, `.crosses`; each cross says what, where and a mend.
+        The list of checks: `.ok`, `.checks`, `.failed`; a failed check names the problem, the line
+        and a fix.
 
     Raises:
         UsageError, Fault: as `run`, for a model, data or settings that cannot be read.
