@@ -45,7 +45,7 @@ if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
 
 from inference.core import settings as _settings
 from inference.core.ambient import alone
-from inference.core.arguments import checked, held, recordable
+from inference.core.arguments import check_arguments, checked, recordable
 from inference.core.callbacks import Callback, Callbacks
 from inference.core.plain_text import plain
 from inference.core.problem import Context
@@ -1934,7 +1934,7 @@ def _parsed(argv: list[str] | None) -> argparse.Namespace:
         options = [o for o in arguments.parser._option_string_actions if o.startswith("--")]
         known = nearest(unknown[0], options)
         raise UsageError(f"{arguments.verb} takes no {unknown[0]}; {known}")
-    vars(arguments).update(held(vars(arguments)))
+    vars(arguments).update(check_arguments(vars(arguments)))
     return arguments
 
 

@@ -26,7 +26,7 @@ from faults import CALLS, COIN, FILES, LINES, MEAN, NOTES, ROWS, SLOW_LINES, SPO
 from spoils import MARKER, SPOILS, settled
 
 import zoo
-from inference.core.callbacks import last_step
+from inference.storage.journal import last_step
 from inference.storage.record import FORMAT
 from models.contract import BadSetting, Refused, UsageError
 

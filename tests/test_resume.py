@@ -19,8 +19,7 @@ from conftest import HOUSE
 
 import models
 import zoo
-from inference.core import callbacks
-from inference.storage import lock, run_folder, run_list, seals
+from inference.storage import journal, lock, run_folder, run_list, seals
 from inference.storage.record import read_record, write_record
 from models.contract import Fault, Locked, Refused
 
@@ -291,7 +290,7 @@ def test_clean_takes_what_failed_or_is_named_and_nothing_else(tmp_path, capsys):
 
 def test_a_calibration_goes_on_from_its_last_fit(tmp_path, monkeypatch, capsys):
     asked = {"method": "exact", "n": 5, "draws": 100}
-    first = callbacks.Journal.on_step
+    first = journal.Journal.on_step
 
     def stop_at_15(self, step):
         first(self, step)
@@ -299,7 +298,7 @@ def test_a_calibration_goes_on_from_its_last_fit(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Journal, "on_step", stop_at_15)
+        patch.setattr(journal.Journal, "on_step", stop_at_15)
         with pytest.raises(KeyboardInterrupt, match=r"continue with `zoo\.py resume"):
             zoo.calibrate("coin", 30, out=tmp_path, **asked)
     (path,) = tmp_path.iterdir()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from models.contract import Fault, Locked, Refused
 
-from ..core.callbacks import last_step
+from .journal import last_step
 from .lock import is_running
 from .record import RunRecord, read_record
 from .run_folder import PROGRESS

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 
 from models.contract import CannotWrite, Refused, Stopped
 
-from ..core.callbacks import Journal, seconds_spent
 from .files import (
     make_folder,
     partial_name,
@@ -34,6 +33,7 @@ from .files import (
     write_atomically,
     write_faults,
 )
+from .journal import Journal, seconds_spent
 from .lock import LOCK, PATIENCE, acquire
 from .record import DRAWING, FILE, RESULT_KEYS, RunRecord, read_record, record_of, write_record
 from .seals import sealed_line, sha256
