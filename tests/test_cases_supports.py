@@ -26,7 +26,9 @@ import zoo
 from inference.methods import svi as module
 from inference.methods.laplace import laplace
 from inference.methods.svi import svi
-from inference.program.program import Program, over_draws, run
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models.contract import Fault, Refused
 
 FEW = {"steps": 60, "draws": 20}

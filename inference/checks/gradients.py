@@ -33,7 +33,8 @@ from ..core.seeds import DRAWS, seeded
 from ..methods import svi
 from ..methods.ascent import batches
 from ..networks import weights
-from ..program.program import Program, Weighted
+from ..program.handlers import Weighted
+from ..program.program import Program
 
 ESTIMATORS = ("reinforce", "baseline", "reparameterised", "local")
 # Draws of log p(batch | w) whose mean is the baseline.

@@ -25,9 +25,12 @@ from ..core.callbacks import Callback
 from ..core.problem import Context, Finding, Fit, Problem, State
 from ..core.seeds import CHAIN, DISCRETE, FIT, seeded, spawn
 from ..program import memory
+from ..program.derivatives import Differentiable
+from ..program.graphs import How, Recorded, compiled
 from ..program.native import nutpie_model
-from ..program.program import Differentiable, Program, over_draws
-from ..program.record import Function, How, Recorded, compiled
+from ..program.program import Program
+from ..program.record import Function
+from ..program.sampling import over_draws
 from . import chains as chains_
 from .chains import Monitor
 

@@ -29,18 +29,11 @@ from ..core import user_code
 from ..core.problem import Context, Finding, Fit, Graphs, Guide, Problem
 from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
 from ..program import batching, memory, row_latents
+from ..program.graphs import How, compiled
+from ..program.handlers import Batch, Weighted, run, sum_of_factors
 from ..program.prepare import clash, where
-from ..program.program import (
-    Batch,
-    Program,
-    Weighted,
-    further_draws,
-    over_draws,
-    run,
-    sum_of_factors,
-)
-from ..program.record import How, compiled
-from ..program.sampling import NOT_VECTORISED, Sampling, base_of
+from ..program.program import Program, further_draws
+from ..program.sampling import NOT_VECTORISED, Sampling, base_of, over_draws
 from . import guides
 from .ascent import Adam, Ascent, Gradient, Schedule, batches, fallen
 from .mode import mode

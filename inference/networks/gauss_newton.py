@@ -25,8 +25,9 @@ from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
 from ..methods.laplace import Structure
 from ..methods.svi import Pace
 from ..program import memory
+from ..program.handlers import run
 from ..program.outputs import check_outputs
-from ..program.program import Program, run
+from ..program.program import Program
 from ..program.supports import elementwise
 from .curvature import gauss_newton, prior_precision
 from .layers import layers

@@ -24,8 +24,8 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.problem import Finding, Guide
-from ..program import discrete
-from ..program.program import Program, run
+from ..program.handlers import factors, run
+from ..program.program import Program
 from ..program.sampling import base_of
 from ..program.supports import elementwise
 from .layers import Call, Layers, layers
@@ -197,7 +197,7 @@ class _Noisy(Points):
         weights = {name: values[name] for name in self.layers}
         with Layers(weights, self.use):
             trace = run(model, tensors, poutine.condition(data=values))
-        scored = discrete.factors(trace)
+        scored = factors(trace)
         fitted = (n["log_prob"].sum() for name, n in scored.items() if name not in values)
         return sum(fitted, torch.zeros(())), {name: trace.nodes[name]["fn"] for name in values}
 
@@ -514,7 +514,7 @@ def log_score(
     model: Callable, tensors: Mapping[str, Any], values: Values, *, prior: bool = True
 ) -> Tensor:
     """log p(data | w) at weights, as the batch is weighed, with log p(w) unless not `prior`."""
-    scored = discrete.factors(run(model, tensors, poutine.condition(data=dict(values))))
+    scored = factors(run(model, tensors, poutine.condition(data=dict(values))))
     kept = (node for name, node in scored.items() if prior or name not in values)
     return sum((node["log_prob"].sum() for node in kept), torch.zeros(()))
 

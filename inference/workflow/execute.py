@@ -7,33 +7,32 @@ models is imported here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from models.contract import Refused, UsageError
+from models.contract import Refused
 
 from .. import method
 from ..checks import baselines, circular, proofs, separable, structure, vouch
 from ..checks.simulated import Simulated
 from ..core import machine
-from ..core.problem import Context, Finding, Problem
+from ..core.problem import Context, Finding, Fit, Problem
 from ..core.seeds import FIT, PREDICTIVE, seeded
 from ..core.user_code import of_error, of_function
 from ..methods import svi
 from ..program import prepare, row_latents
 from ..program.prepare import observed_keys, problem_of
 from ..program.program import Program
-from ..results import diagnostics, inference_data, loo, scores
+from ..results import diagnostics, inference_data, loo
 from ..rows import importance
 from .plan import Learned, Plan
 
 if TYPE_CHECKING:
     import arviz as az
-    import pandas as pd
     from torch import Tensor
 
     from ..results.comparison import Table
@@ -145,38 +144,20 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         context: where it computes, and who is told.
         record: what is known of it before it begins.
         started: when it was asked for, `time.perf_counter`.
+
+    Raises:
+        Refused: the method has no answer for this model and these data.
+        Fault: it failed on the way.
     """
     context.callbacks.on_start(record)
     with machine.numbers(plan.dtype):
-        problem = problem_of(plan.entry, plan.options, plan.data)
-        if plan.init is not None:
-            problem = _begun_by(problem, plan.init)
-        if plan.method != "prior":
-            _must_observe(plan.entry, problem)
-        if plan.method != "svi":
-            _must_be_fitted(plan.method, problem)
-        if plan.method != "prior":
-            _must_have_densities(problem)
-            _must_bear_gaps(problem)
-        if plan.method not in ("prior", "exact"):
-            proofs.prove(problem)
+        problem = _problem(plan)
         began = time.perf_counter()
-        with machine.on(plan.device):
-            placed = prepare.place(problem, plan.device)
-            function = method(plan.method)
-            fit = function(placed, seed=plan.seed, context=context, **plan.settings)
-            fit = circular.turned(Program(placed), fit, plan.seed)
+        fit = _fit(plan, problem, context)
         fitted = time.perf_counter()
-        fit = fit.on_cpu()
-        fit.params = {**problem.params, **fit.params}
-        if plan.data.n == 0:
-            fit.findings.append(Finding("note", "there are no data, so this is the prior"))
-        if undrawn := Program(problem).undrawn:
-            what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
-            fit.findings.append(Finding("note", what))
-        fit.findings += _unplated(Program(problem))
-        problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
-        whole, problem = problem, problem if fit.rows is None else problem.first(fit.rows)
+        fit.findings += _notes(plan, problem)
+        whole = replace(problem, params=fit.params, linear_at=fit.linear_at)
+        problem = whole if fit.rows is None else whole.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
         idata = inference_data.to_inference_data(
             problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
@@ -188,10 +169,48 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
     found |= {"metrics": metrics, "exact": inference_data.truth_of(fit.exact), "timing": timing}
-    found |= {"verdict": verdict.to_json_object()}
+    found |= {"verdict": verdict.to_json_object(), "given": verdict.given}
     found["findings"] = [vars(finding) for finding in verdict.findings]
-    found["given"] = verdict.given
     return Result({**record, **found}, idata, verdict, fit.params)
+
+
+def _problem(plan: Plan) -> Problem:
+    """The problem of a plan, which its method can answer as far as can be told beforehand."""
+    problem = problem_of(plan.entry, plan.options, plan.data)
+    if plan.init is not None:
+        problem = _begun_by(problem, plan.init)
+    if plan.kind.result != "prior":
+        _must_observe(plan.entry, problem)
+    if not plan.kind.takes_guide:
+        _must_be_fitted(plan.method, problem)
+    if plan.kind.result != "prior":
+        _must_have_densities(problem)
+        _must_bear_gaps(problem)
+    if plan.kind.uses_density:
+        proofs.prove(problem)
+    return problem
+
+
+def _fit(plan: Plan, problem: Problem, context: Context) -> Fit:
+    """What the method gives, in the machine's main memory."""
+    with machine.on(plan.device):
+        placed = prepare.place(problem, plan.device)
+        function = method(plan.method)
+        fit = function(placed, seed=plan.seed, context=context, **plan.settings)
+        fit = circular.turned(Program(placed), fit, plan.seed).on_cpu()
+    fit.params = {**problem.params, **fit.params}
+    return fit
+
+
+def _notes(plan: Plan, problem: Problem) -> list[Finding]:
+    """What there is to know of the problem, whatever came of it."""
+    notes, program = [], Program(problem)
+    if plan.data.n == 0:
+        notes.append(Finding("note", "there are no data, so this is the prior"))
+    if undrawn := program.undrawn:
+        what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
+        notes.append(Finding("note", what))
+    return notes + _unplated(program)
 
 
 def _judge(
@@ -207,25 +226,25 @@ def _judge(
     left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
     fit.findings += findings + separable.findings(problem, idata)
     metrics |= left_out | inference_data.held_out(problem, fit, idata) | dict(codes)
-    if entry.original is not None and data.scaling is not None and fit.kind != "prior":
-        inference_data.add_original(idata, lambda draws: entry.original(draws, data))
+    if entry.results.original is not None and data.scaling is not None and fit.kind != "prior":
+        inference_data.add_original(idata, lambda draws: entry.results.original(draws, data))
     checked = vouch.findings(problem, fit, metrics, plan.seed)
     alike = partial(vouch.chains_predict_alike, problem, fit, plan.seed)
     verdict = diagnostics.verdict(fit, idata, metrics, checked, alike)
-    if entry.metrics is not None and fit.kind != "prior":
-        more = inference_data.wanted(entry.metrics, idata, fit.params) | dict(plan.options)
-        metrics |= entry.metrics(data, inference_data.draws_of(idata), fit.exact, **more)
-    if entry.doubts is not None and fit.kind != "prior":
-        more = inference_data.wanted(entry.doubts, idata, fit.params) | dict(plan.options)
-        doubts = [Finding("warn", *doubt) for doubt in entry.doubts(metrics, **more)]
-        verdict = verdict.with_findings(doubts)
+    if fit.kind != "prior":
+        view = inference_data.view(data, idata, fit.params, plan.options, metrics, fit.exact)
+        if entry.results.metrics is not None:
+            metrics = metrics | entry.results.metrics(view)
+        if entry.results.caveats is not None:
+            caveats = entry.results.caveats(replace(view, metrics=metrics))
+            verdict = verdict.with_findings([Finding("warn", *caveat) for caveat in caveats])
     beside, findings = baselines.compared(problem, idata)
     return verdict.with_findings(findings), metrics | beside
 
 
 def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
     """What an encoder makes of rows that were held out; of others, their codes alone."""
-    trained = plan.method == "svi" and fit.trace is not None and fit.status != "failed"
+    trained = plan.kind.takes_guide and fit.trace is not None and fit.status != "failed"
     if not trained or not row_latents.has_weights(Program(problem)):
         return {}
     kept = svi.trained_guide(problem, plan.settings["guide"], fit.params)
@@ -273,7 +292,7 @@ def simulated(plan: Plan) -> Simulated:
         """What belongs to these data: a refusal, the exact truth."""
         own = {key: problem.tensors[key].clone() for key in study.keys.values()}
         simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
-        reason = entry.refuses(plan.method, options, simulated_data)
+        reason = entry.inference.refuses(plan.method, options, simulated_data)
         if reason:
             raise Refused(reason)
         known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
@@ -296,9 +315,10 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
     with machine.numbers(plan.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
         asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
-        if plan.entry.estimates:
-            found = gradients.biases(problem, plan.entry.estimates, **asked)
-            what = plan.entry.estimates[0], "a part's parameters"
+        estimators = plan.entry.inference.estimators
+        if estimators:
+            found = gradients.biases(problem, estimators, **asked)
+            what = estimators[0], "a part's parameters"
         else:
             found = gradients.variances(problem, **asked)
             what = "a mean field", "a layer's means"
@@ -311,65 +331,3 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
         *gradients.readings(found),
     ]
     return table
-
-
-def fitted(problem: Problem, record: Mapping[str, Any], params: Mapping[str, Tensor]) -> Problem:
-    """The problem with what a run learned: parameters, and the point where it made it linear."""
-    # What is made linear has no parameters but the latents, and the point is all that is kept.
-    linear_at = params if record.get("linearised") else None
-    return replace(problem, params=params, linear_at=linear_at)
-
-
-def predict(
-    model: Callable,
-    record: Mapping[str, Any],
-    draws: Result,
-    tensors: Mapping[str, Tensor],
-    rows: int,
-) -> pd.DataFrame:
-    """The predictive distribution of new rows, summarised; of several classes their chances.
-
-    Args:
-        model: the run's model, its options bound.
-        record: the run's record.
-        draws: what the run found.
-        tensors: data key to tensor, of new rows and of what is the same for all rows.
-        rows: number of new rows, where no data say.
-
-    Raises:
-        Refused: what the prediction needs is missing. UsageError: nothing was observed.
-    """
-    plate, keys = record["data"]["rows"] or (None, ())
-    tensors = dict(tensors)
-    given = [key for key in keys if key in tensors]
-    n = len(tensors[given[0]]) if given else rows
-    for key, shape in record["data"]["shapes"].items():
-        if key not in tensors and key not in record["data"]["predicted"]:
-            raise Refused(f"predicting needs {key}; give it in --data")
-        if key not in tensors:
-            tensors[key] = torch.zeros([n, *shape[1:]] if key in keys else shape)
-    problem = Problem(
-        model=model,
-        tensors=tensors,
-        latent_keys=tuple(key for key in record["latent_keys"] if key not in keys),
-        rows=(plate, tuple(keys)) if plate else None,
-    )
-    problem = fitted(problem, record, draws.params)
-    program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))
-    if not program.of("observed"):
-        raise UsageError(
-            "nothing was observed in this run, so there is nothing to predict; give it data"
-        )
-    if len(program.undrawn) == len(program.of("observed")):
-        raise Refused(
-            f"the distribution of {_some(program.undrawn)} has no sample(), so nothing can be "
-            "predicted; write one"
-        )
-    posterior = draws.idata["posterior"]
-    values = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(draws.idata).items()}
-    if scores.of_several_classes(program):
-        with seeded(record["seed"], PREDICTIVE):
-            return scores.class_table(program, scores.of_other_rows(program, values))
-    shape = (posterior.sizes["chain"], posterior.sizes["draw"])
-    new = inference_data.predictive(program, values, shape, record["seed"], new_rows=True)
-    return inference_data.predictive_table(new, record["data"]["units"])

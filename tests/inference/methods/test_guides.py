@@ -17,8 +17,10 @@ import inference
 import zoo
 from inference.core import machine
 from inference.methods import guides, svi
-from inference.program.program import Program, over_draws, run
-from inference.program.record import Recorded
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models.contract import BadSetting, Fault, Refused
 
 D = 3

@@ -21,8 +21,9 @@ import zoo
 from inference.core.problem import Guide
 from inference.methods import svi as module
 from inference.methods.svi import svi
-from inference.program.program import Program, run
-from inference.program.record import Recorded
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
 from models.contract import Fault, Refused
 
 RNG = np.random.default_rng(0)

@@ -13,8 +13,9 @@ from pyro import poutine
 from inference.methods import svi
 from inference.networks import layers as _layers
 from inference.networks.layers import Call, Layer, Layers, layers
-from inference.program.program import Program, run
-from inference.program.record import Recorded
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
 from inference.results import scores
 from models.contract import Refused
 

@@ -18,9 +18,10 @@ from torch.distributions import kl_divergence
 from inference.core.problem import Guide
 from inference.methods import svi
 from inference.networks import weights
-from inference.program.program import Batch, Program, Weighted, run
-from models._priors import LogUniform, ScaleMixture
+from inference.program.handlers import Batch, Weighted, run
+from inference.program.program import Program
 from models.contract import Refused
+from models.parts.priors import LogUniform, ScaleMixture
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(8, 2)))
