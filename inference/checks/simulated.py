@@ -73,6 +73,7 @@ class Simulated:
         given: Callable[[Problem], Problem] = lambda problem: problem,
     ):
         self.method, self.settings, self.seed, self.given = method, settings, seed, given
+        self.dtype = str(torch.get_default_dtype()).removeprefix("torch.")
         self.keys = _replaceable(Program(problem))
         fresh = {key: problem.tensors[key].clone() for key in self.keys.values()}
         self.problem = replace(problem, tensors={**problem.tensors, **fresh}, test=None)
@@ -120,7 +121,7 @@ class Simulated:
             `reason`.
         """
         began = time.perf_counter()
-        with machine.numbers():
+        with machine.numbers(self.dtype):
             truth = self._joint(i)
             self._replace(truth)
             try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..checks.calibration import Calibration
-    from ..checks.check import Checked
+    from ..checks.checked import Checked
     from ..results.comparison import Comparison
 
 _COLOURS = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red"}
@@ -216,8 +216,8 @@ def show_checks(report: Checked) -> None:
 
 
 def show_tracebacks(report: Checked) -> None:
-    """Print on standard error where the exceptions behind failed checks arose."""
-    for check in report.crosses:
+    """Print on standard error where the exceptions behind the failed checks arose."""
+    for check in report.failed:
         if check.error is not None:
             whole = "".join(traceback.format_exception(check.error))
             print(plain(f"{check.name}:\n{whole}"), end="", file=sys.stderr)

@@ -138,24 +138,6 @@ def _begun_by(problem: Problem, init: Learned) -> Problem:
     return replace(problem, params=learned, earlier=init.params)
 
 
-def _precision(plan: Plan) -> str:
-    """Single precision serves stochastic steps, weights that are not identified, and who asks.
-
-    Raises:
-        Refused: it is asked for, and the mode cannot be found in it.
-    """
-    if plan.kind.takes_guide or not plan.entry.identified:
-        return plan.data.dtype
-    if "dtype" not in plan.data_options:
-        return "float64"
-    if plan.data.dtype == "float32" and not plan.kind.single:
-        raise Refused(
-            f"{plan.method} needs float64, seven digits do not tell where the mode is; leave "
-            "dtype out and write .to(x.dtype) at what is float32, or use nuts or svi"
-        )
-    return plan.data.dtype
-
-
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:
     """The planned run, computed and judged.
 
@@ -170,7 +152,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         Fault: it failed on the way.
     """
     context.callbacks.on_start(record)
-    with machine.numbers(_precision(plan)):
+    with machine.numbers(plan.dtype):
         problem = _problem(plan)
         began = time.perf_counter()
         fit = _fit(plan, problem, context)
@@ -280,7 +262,7 @@ def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) ->
         "status": fit.status,
         "signal": fit.signal,
         "settings": record["settings"] | fit.settings,
-        "data": record["data"] | _data_seen(plan.data, problem) | {"dtype": _precision(plan)},
+        "data": record["data"] | _data_seen(plan.data, problem),
         "latent_keys": list(problem.latent_keys),
         "identified": problem.identified,
         "point": {k: v.tolist() for k, v in fit.point.items()},
@@ -318,7 +300,7 @@ def simulated(plan: Plan) -> Simulated:
         known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
         return replace(problem, exact=known)
 
-    with machine.numbers(data.dtype):
+    with machine.numbers(plan.dtype):
         problem = problem_of(entry, options, data)
         study = Simulated(problem, method(plan.method), plan.settings, plan.seed, given)
     return study
@@ -332,7 +314,7 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
 
     names = ("steps", "batch_size", "lr", "schedule")
     pace = svi.Pace(**{k: v for k, v in plan.settings.items() if k in names and v is not None})
-    with machine.numbers(plan.data.dtype):
+    with machine.numbers(plan.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
         asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
         estimators = plan.entry.inference.estimators

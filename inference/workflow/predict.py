@@ -146,7 +146,7 @@ def _check_predicts(program: Program) -> None:
 def next_row(run: Fitted, row: Mapping[str, Tensor]) -> tuple[float, float, float]:
     """What a run predicts of one new row: see `predictive.next_row`."""
     draws = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(run.idata).items()}
-    with machine.numbers(run.data.dtype):
+    with machine.numbers(run.dtype):
         return predictive.next_row(run.problem, row, draws, run.record["seed"])
 
 
@@ -199,4 +199,4 @@ def _encoder(
         some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
         guide = guide_of_record(run.record) if run.guide is None else run.guide
         options = run.record["options"]
-        yield problem, guide_of(run.entry, guide, options, run.data.dtype), some
+        yield problem, guide_of(run.entry, guide, options, run.dtype), some

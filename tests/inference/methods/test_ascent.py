@@ -14,7 +14,7 @@ from inference.core.callbacks import Callback
 from inference.core.problem import Context, State
 from inference.methods import ascent
 from inference.methods.ascent import Adam, Ascent, batches, drifting, rising
-from inference.storage.state import Folder
+from inference.storage.state import SavedState
 from models.contract import Fault, Refused
 
 NO_BATCHES = iter(lambda: [], None)
@@ -330,7 +330,7 @@ def test_an_ascent_that_goes_on_is_one_that_never_stopped(schedule, tmp_path, mo
 
     def watch(folder):
         number = torch.zeros(())
-        state = Folder(tmp_path / folder)
+        state = SavedState(tmp_path / folder)
         made = Watch(400, live=[(number, float)], of_pass=4, state=state, schedule=schedule)
         made.ascent.window = 20
         return made
@@ -356,9 +356,9 @@ def test_an_ascent_that_goes_on_is_one_that_never_stopped(schedule, tmp_path, mo
 
 def test_without_a_state_or_with_that_of_other_parameters_it_begins_anew(tmp_path):
     (tmp_path / "state").mkdir()
-    watch = Watch(100, schedule="linear", state=Folder(tmp_path / "state"))
+    watch = Watch(100, schedule="linear", state=SavedState(tmp_path / "state"))
     assert not watch.ascent.load()
     watch.ascent.save()
-    other = Ascent(Adam(torch.zeros(5), 0.1), 100, 10, 1, Folder(tmp_path / "state"))
+    other = Ascent(Adam(torch.zeros(5), 0.1), 100, 10, 1, SavedState(tmp_path / "state"))
     assert not other.load()
-    assert Watch(100, schedule="linear", state=Folder(tmp_path / "state")).ascent.load()
+    assert Watch(100, schedule="linear", state=SavedState(tmp_path / "state")).ascent.load()
