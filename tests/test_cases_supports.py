@@ -156,7 +156,7 @@ def test_a_start_is_searched_where_random_ones_have_no_density():
 def test_a_guide_that_reaches_over_an_edge_is_refused_for_that_reason():
     problem = problem_from(product, {"y": torch.tensor([2.0, 3.0])})
     with pytest.raises(Refused, match=r"y is .* outside .* Uniform, .*: its ELBO is minus inf"):
-        svi(problem, seed=0, context=QUIET, **FEW)
+        svi(Program(problem), seed=0, context=QUIET, **FEW)
 
 
 def test_steps_over_an_edge_are_no_divergences():
@@ -229,7 +229,7 @@ def test_the_density_of_a_moving_guide_is_that_of_its_draws(guide):
 
 def test_a_guide_may_begin_at_a_mode_in_a_moving_support():
     short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
-    fit = svi(problem_from(moving), seed=0, context=QUIET, **short)
+    fit = svi(Program(problem_from(moving)), seed=0, context=QUIET, **short)
     # Uniform in all: the unconstrained density has its mode at the logit's, in the middle.
     torch.testing.assert_close(
         fit.params["AutoNormal.locs.inside"], torch.zeros(3), atol=1e-4, rtol=0
@@ -247,7 +247,7 @@ def test_a_prior_that_torch_says_is_everywhere_stays_above_its_shift():
     done = zoo.run(model, data={"y": 2.2}, seed=1)
     x = np.linspace(2, 12, 20001)
     cases.check_mean(done, "x", *posterior(stats.norm.logpdf(2.2, x) - x, x))
-    fit = svi(problem_from(model, {"y": torch.tensor(2.2)}), seed=0, context=QUIET, **FEW)
+    fit = svi(Program(problem_from(model, {"y": torch.tensor(2.2)})), seed=0, context=QUIET, **FEW)
     assert (fit.draws["x"] > 2).all()
 
 
@@ -289,7 +289,7 @@ def test_a_guide_that_draws_outside_of_a_prior_is_refused_with_its_line():
 
     problem = problem_from(waiting, {"y": torch.tensor([0.0, 1.0])})
     with pytest.raises(Refused, match=r"draws rate outside .* line \d+; give it .* Exponential"):
-        svi(problem, seed=0, context=QUIET, guide=guide, **FEW)
+        svi(Program(problem), seed=0, context=QUIET, guide=guide, **FEW)
 
 
 def test_a_guide_that_shrinks_over_the_bound_is_seen_in_the_end():
@@ -300,7 +300,7 @@ def test_a_guide_that_shrinks_over_the_bound_is_seen_in_the_end():
 
     problem = problem_from(waiting, {"y": torch.tensor([0.0, 0.0])})
     with pytest.raises((Refused, Fault), match="draws rate outside"):
-        svi(problem, seed=0, context=QUIET, guide=guide, steps=600, draws=200)
+        svi(Program(problem), seed=0, context=QUIET, guide=guide, steps=600, draws=200)
 
 
 def local(y):
@@ -330,7 +330,7 @@ def test_a_guide_object_learns_nothing_that_stays(made):
 
 def fitted(model, guide, y):
     problem = problem_from(model, {"y": torch.tensor(y)})
-    return svi(problem, seed=1, context=QUIET, guide=guide, **FEW)
+    return svi(Program(problem), seed=1, context=QUIET, guide=guide, **FEW)
 
 
 def test_a_guide_trained_by_pyro_itself_begins_anew():
@@ -434,8 +434,8 @@ def test_the_guide_of_a_file_fits_five_rows():
 def test_pyros_laplace_guide_is_laplaces_approximation():
     problem = problem_from(pooled, {"y": torch.tensor([1.0, 2.0])})
     guide = AutoLaplaceApproximation(pooled)
-    fit = svi(problem, seed=0, context=QUIET, guide=guide, draws=50)
-    expected = laplace(problem, seed=0, context=QUIET, draws=50)
+    fit = svi(Program(problem), seed=0, context=QUIET, guide=guide, draws=50)
+    expected = laplace(Program(problem), seed=0, context=QUIET, draws=50)
     assert torch.equal(fit.draws["mu"], expected.draws["mu"])
     assert "AutoLaplaceApproximation" in fit.findings[0].what
     done = zoo.run(

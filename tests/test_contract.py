@@ -53,7 +53,8 @@ def fitted(name):
     if not Program(problem).unfitted:
         return problem
     guide = next(iter(problem.guides))
-    fit = inference.method("svi")(problem, seed=0, context=QUIET, guide=guide, steps=5, draws=2)
+    settings = {"guide": guide, "steps": 5, "draws": 2}
+    fit = inference.method("svi")(Program(problem), seed=0, context=QUIET, **settings)
     return replace(problem, params=fit.params)
 
 
@@ -217,7 +218,7 @@ def test_same_seed_same_draws_other_seed_other_draws(name, method):
         pytest.skip(models.refused(name)[method])
     problem = problem_of(name)
     fits = [
-        inference.method(method)(problem, seed=seed, context=QUIET, **short(name, method))
+        inference.method(method)(Program(problem), seed=seed, context=QUIET, **short(name, method))
         for seed in (3, 3, 4)
     ]
     for site in fits[0].draws:

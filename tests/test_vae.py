@@ -93,7 +93,9 @@ def test_the_flow_begins_as_the_independent_normals():
 @pytest.mark.slow
 def test_the_flow_has_a_density_that_integrates_to_one():
     problem = problem_of("vae", **SMALL | {"n": 2})
-    fit = svi.svi(problem, seed=0, context=QUIET, guide="flow", steps=150, lr=0.02, draws=2)
+    fit = svi.svi(
+        Program(problem), seed=0, context=QUIET, guide="flow", steps=150, lr=0.02, draws=2
+    )
     with svi.trained_guide(problem, "flow", fit.params) as (_, guide), torch.no_grad():
         fn = run(guide, problem.tensors).nodes["z"]["fn"]
         middle, side = fn.sample((4000,)).mean(0)[0], torch.linspace(-6, 6, 201)

@@ -15,7 +15,7 @@ from torch import Tensor
 from models.contract import BadSetting, Refused
 
 from .. import METHODS, load
-from ..core.problem import Context, Fit, Problem
+from ..core.problem import Context, Fit
 from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
 from ..core.settings import OF_NETWORKS
 from ..program import memory
@@ -33,7 +33,7 @@ _MISSED = 0.05
 
 
 def laplace(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -55,7 +55,7 @@ def laplace(
     mode, and given where the matrix is of all weights.
 
     Args:
-        problem: model and data; discrete latents are summed out, then recovered.
+        program: model and data; discrete latents are summed out, then recovered.
         seed: seed of starting points and draws.
         context: whether it is one of many fits, whose k-hat is of these draws alone.
         draws: independent draws from the Gaussian, mapped to the constrained space.
@@ -73,12 +73,11 @@ def laplace(
             observations of another kind than known.
         BadSetting: settings of networks for another model.
     """
-    pace = pace_of(problem, steps, lr, batch_size)
+    pace = pace_of(program.problem, steps, lr, batch_size)
     if pace is not None:
-        return load(METHODS["laplace"].network)(problem, pace, structure, draws, seed, context)
+        return load(METHODS["laplace"].network)(program, pace, structure, draws, seed, context)
     if structure != "auto":
         raise BadSetting("structure: for networks alone; leave it out")
-    program = Program(problem)
     if not program.size:
         raise Refused("laplace needs a continuous latent, the model has none; use exact")
     memory.check(program, draws, hessian=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 from models.contract import Fault, Refused, Stopped
 
 from ..core.callbacks import Callback
-from ..core.problem import Context, Finding, Fit, Problem, State
+from ..core.problem import Context, Finding, Fit, State
 from ..core.seeds import CHAIN, DISCRETE, FIT, seeded, spawn
 from ..program import memory
 from ..program.native import nutpie_model
@@ -47,7 +47,7 @@ _SHORT_WARMUP, _STEP_RATIO = 100, 2.0
 
 
 def nuts(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -64,7 +64,7 @@ def nuts(
     """No-U-Turn sampling of the unconstrained density: Markov chains that end in the posterior.
 
     Args:
-        problem: model and data; discrete latents are summed out, then recovered.
+        program: model and data; discrete latents are summed out, then recovered.
         seed: seed; draws depend on it and on the number of the chain alone.
         context: whether to show progress, and the device.
         chains: independent chains, a process each.
@@ -85,7 +85,6 @@ def nuts(
     Raises:
         Refused: the model has no continuous latent. Fault: no starting point, no draw was made.
     """
-    program = Program(problem)
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     memory.check(program, chains * draws)

@@ -22,7 +22,7 @@ from .svi import Pace
 
 
 def mle(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -36,7 +36,7 @@ def mle(
     The weights of a network are climbed by `svi`'s ascent instead, and end where the steps do.
 
     Args:
-        problem: model and data; discrete latents are summed out with their priors.
+        program: model and data; discrete latents are summed out with their priors.
         seed: seed of the starting points.
         context: whether to show progress; of networks alone.
         starts: number of random starting points; the best end is taken.
@@ -49,17 +49,16 @@ def mle(
             infinity.
         BadSetting: settings of networks for another model.
     """
-    program = Program(problem, narrowed=False)
     if not program.of("observed"):
         raise Refused("mle needs observations, nothing is observed; give data, or use map")
-    pace = pace_of(problem, steps, lr, batch_size)
+    pace = pace_of(program.problem, steps, lr, batch_size)
     if pace is not None:
-        return load(METHODS["mle"].network)(problem, pace, seed, context, prior=False)
+        return load(METHODS["mle"].network)(program, pace, seed, context, prior=False)
     return _estimate(program, seed, starts, prior=False)
 
 
 def map_(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -73,7 +72,7 @@ def map_(
     The weights of a network are climbed by `svi`'s ascent instead, to one of many modes.
 
     Args:
-        problem: model and data; discrete latents are summed out.
+        program: model and data; discrete latents are summed out.
         seed: seed of the starting points.
         context: whether to show progress; of networks alone.
         starts: number of random starting points; the best end is taken.
@@ -85,10 +84,10 @@ def map_(
         Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
         BadSetting: settings of networks for another model.
     """
-    pace = pace_of(problem, steps, lr, batch_size)
+    pace = pace_of(program.problem, steps, lr, batch_size)
     if pace is not None:
-        return load(METHODS["map"].network)(problem, pace, seed, context, prior=True)
-    return _estimate(Program(problem, narrowed=False), seed, starts, prior=True)
+        return load(METHODS["map"].network)(program, pace, seed, context, prior=True)
+    return _estimate(program, seed, starts, prior=True)
 
 
 def pace_of(
@@ -111,6 +110,7 @@ def pace_of(
 def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
+    program = Program(program.problem, narrowed=False)
     memory.check(program, hessian=True)
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]

@@ -10,19 +10,19 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from ..core.problem import Context, Fit, Problem
+from ..core.problem import Context, Fit
 from ..core.seeds import PRIOR, seeded
 from ..program import memory
 from ..program.program import Program, over_draws
 
 
 def prior(
-    problem: Problem, *, seed: int, context: Context, draws: Annotated[int, ">= 2"] = 4000
+    program: Program, *, seed: int, context: Context, draws: Annotated[int, ">= 2"] = 4000
 ) -> Fit:
     """Independent draws from the prior and of the data it predicts.
 
     Args:
-        problem: model and data; of the data only the shapes of what is observed are used.
+        program: model and data; of the data only the shapes of what is observed are used.
         seed: seed of the draws.
         context: unused, there is nothing to show.
         draws: number of draws.
@@ -30,7 +30,6 @@ def prior(
     Raises:
         Refused: a prior is improper and cannot be sampled.
     """
-    program = Program(problem)
     memory.check(program, draws, observations=True)
     values = sample(program, seed, draws)
     return Fit(draws={name: value[None] for name, value in values.items()}, kind="prior")

@@ -65,7 +65,7 @@ _PASSES = 10
 
 
 def svi(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -91,7 +91,7 @@ def svi(
     in the other half.
 
     Args:
-        problem: model and data; discrete latents are summed out, then recovered.
+        program: model and data; discrete latents are summed out, then recovered.
         seed: seed of starting point, noise, batches and draws.
         context: whether to show progress, and the device.
         guide: a shared guide's name, one of the model's own, or a Pyro function.
@@ -120,9 +120,8 @@ def svi(
         Fault: the objective or a gradient is not finite; with the step.
         BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
-    program = Program(problem)
     if isinstance(_module(_own(guide, program)), AutoLaplaceApproximation):
-        return _laplace(problem, draws, seed, context)
+        return _laplace(program, draws, seed, context)
     with seeded(seed, FIT, BEGIN):
         chosen, findings = _chosen(guide, program, begin, seed, context)
     shown = program if rows is None else _of_first(program, chosen.guide, rows, seed)
@@ -146,11 +145,11 @@ def svi(
     return Fit(params=params, settings=used, metrics=metrics, rows=kept, **sample, **ended)
 
 
-def _laplace(problem: Problem, draws: int, seed: int, context: Context) -> Fit:
+def _laplace(program: Program, draws: int, seed: int, context: Context) -> Fit:
     """What Pyro's `AutoLaplaceApproximation` stands for; while it is trained it is a point."""
     from .laplace import laplace  # which is made of what is made of this module
 
-    fit = laplace(problem, seed=seed, context=context, draws=draws)
+    fit = laplace(program, seed=seed, context=context, draws=draws)
     what = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
     fit.findings.append(Finding("note", what))
     return fit

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from ..core.problem import Context, Finding, Fit, Problem
+from ..core.problem import Context, Finding, Fit
 from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
 from ..methods.laplace import Structure
 from ..methods.svi import Pace
@@ -84,12 +84,12 @@ class Gaussian:
 
 
 def network(
-    problem: Problem, pace: Pace, structure: Structure, draws: int, seed: int, context: Context
+    program: Program, pace: Pace, structure: Structure, draws: int, seed: int, context: Context
 ) -> Fit:
     """Laplace's approximation of a network's weights, at one of many modes.
 
     Args:
-        problem: a network and its data.
+        program: a network and its data.
         pace: how the mode is climbed.
         structure: which weights the matrix is of: `full` of all, `last` of the last layer's, the
             rest fixed; `diagonal` of all, as if they were independent, which leaves out that
@@ -103,7 +103,6 @@ def network(
         Refused: an observed distribution or a latent of another kind, a prior that is not
             log-concave, or a matrix that does not fit into memory.
     """
-    program = Program(problem)
     memory.check(program, draws)
     with seeded(seed, FIT):
         _check(program)
@@ -112,7 +111,7 @@ def network(
     if structure == "auto":
         structure = "full" if program.size <= _MOST_FULL else "last"
     _check_matrix(program, structure)
-    values, ended = climbed(problem, pace, prior=True, seed=seed, context=context)
+    values, ended = climbed(program, pace, prior=True, seed=seed, context=context)
     found = gaussian(program, values, structure)
     metrics = {}
     if structure == "full":

@@ -6,31 +6,29 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core.problem import Context, Fit, Problem
+from ..core.problem import Context, Fit
 from ..core.seeds import DISCRETE, FIT, seeded
 from ..methods.svi import BEGIN, Pace, store, trained
 from ..program.program import Program
 from . import weights
 
 
-def estimate(problem: Problem, pace: Pace, seed: int, context: Context, *, prior: bool) -> Fit:
+def estimate(program: Program, pace: Pace, seed: int, context: Context, *, prior: bool) -> Fit:
     """A point estimate of a network's weights, one of the many that are alike."""
-    values, ended = climbed(problem, pace, prior=prior, seed=seed, context=context)
-    program = Program(problem)
+    values, ended = climbed(program, pace, prior=prior, seed=seed, context=context)
     with seeded(seed, DISCRETE):
         draws = program.complete({k: v[None] for k, v in values.items()})
     return Fit(draws={k: v[None] for k, v in draws.items()}, kind="point", params=values, **ended)
 
 
 def climbed(
-    problem: Problem, pace: Pace, *, prior: bool, seed: int, context: Context
+    program: Program, pace: Pace, *, prior: bool, seed: int, context: Context
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights of a network at the top of a stochastic ascent: of log posterior or likelihood.
 
     Returns:
         Latent to value, and what a `Fit` says of the ascent.
     """
-    program = Program(problem)
     with seeded(seed, FIT, BEGIN):
         points = weights.Points(program, program.start_of, prior=prior)
     with store():

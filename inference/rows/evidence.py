@@ -147,7 +147,7 @@ def _gaps(
     """The ELBO of normals for each row by itself, and what it splits the gap into."""
     some = _some(problem, rows, effort.gaps)
     alone = Context(progress=context.progress)
-    fit = svi.svi(some, guide="normal", seed=seed, context=alone, **_FIT)
+    fit = svi.svi(Program(some), guide="normal", seed=seed, context=alone, **_FIT)
     best = fit.log_ratios.double().mean(0).numpy()
     n = len(best)
     return {

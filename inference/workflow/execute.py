@@ -183,8 +183,9 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         with machine.on(plan.device):
             placed = prepare.place(problem, plan.device)
             function = method(plan.method)
-            fit = function(placed, seed=plan.seed, context=context, **plan.settings)
-            fit = circular.turned(Program(placed), fit, plan.seed)
+            program = Program(placed)
+            fit = function(program, seed=plan.seed, context=context, **plan.settings)
+            fit = circular.turned(program, fit, plan.seed)
         fitted = time.perf_counter()
         fit = fit.on_cpu()
         fit.params = {**problem.params, **fit.params}

@@ -166,7 +166,7 @@ def gaussian():
     found = {}
     with machine.numbers():
         for guide in GAUSSIAN:
-            fit = svi.svi(problem_of("gaussian"), seed=0, context=QUIET, guide=guide)
+            fit = svi.svi(Program(problem_of("gaussian")), seed=0, context=QUIET, guide=guide)
             assert fit.findings == []
             found[guide] = [fit.draws[k].std().item() for k in "xy"], -fit.log_ratios.mean().item()
     return found
@@ -197,7 +197,7 @@ def test_a_guides_own_settings_are_in_force_and_recorded(guide, lr):
 
 def elbo(problem, guide, **settings) -> tuple[float, float]:
     """The ELBO and its standard error."""
-    fit = svi.svi(problem, seed=0, context=QUIET, guide=guide, draws=10, **settings)
+    fit = svi.svi(Program(problem), seed=0, context=QUIET, guide=guide, draws=10, **settings)
     assert fit.findings == []
     return fit.log_ratios.mean().item(), (fit.log_ratios.std() / len(fit.log_ratios) ** 0.5).item()
 
@@ -234,7 +234,7 @@ def test_a_flow_is_no_worse_than_a_normal_on_many_weights(guide):
 def test_a_guide_begins_at_the_mode_of_the_unconstrained_density(guide):
     # Beta(3, 1) in the logit has its mode at 3/4; so small a step does not leave it.
     short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
-    fit = svi.svi(problem_of("coin"), seed=0, context=QUIET, guide=guide, **short)
+    fit = svi.svi(Program(problem_of("coin")), seed=0, context=QUIET, guide=guide, **short)
     (loc,) = (value for name, value in fit.params.items() if name.endswith((".loc", ".locs.pi")))
     assert torch.sigmoid(loc).item() == pytest.approx(0.75, abs=1e-5)
 
@@ -246,11 +246,11 @@ def test_no_mode_to_begin_at_is_a_note_and_a_guide_of_ones_own_begins_as_written
             pyro.sample("y", dist.Bernoulli(logits=w.sum()), obs=y)
 
     problem = problem_from(flat, {"y": torch.ones(3)})
-    fit = svi.svi(problem, seed=0, context=QUIET, begin="map", steps=1, draws=2)
+    fit = svi.svi(Program(problem), seed=0, context=QUIET, begin="map", steps=1, draws=2)
     assert "no mode to begin at" in fit.findings[0].what
     assert fit.findings[0].level == "note"
     with pytest.raises(BadSetting, match="others begin as written"):
-        svi.svi(problem_of("coin"), seed=0, context=QUIET, guide="own", begin="map")
+        svi.svi(Program(problem_of("coin")), seed=0, context=QUIET, guide="own", begin="map")
 
 
 def test_the_mode_to_begin_at_may_lie_on_a_kink():
@@ -261,7 +261,7 @@ def test_the_mode_to_begin_at_may_lie_on_a_kink():
     # Soft thresholding: y moved towards zero by 1, the small one all the way.
     problem = problem_from(sparse, {"y": torch.tensor([3.0, 0.5])})
     short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
-    fit = svi.svi(problem, seed=0, context=QUIET, guide="mvn", **short)
+    fit = svi.svi(Program(problem), seed=0, context=QUIET, guide="mvn", **short)
     (loc,) = (value for name, value in fit.params.items() if name.endswith(".loc"))
     assert loc.tolist() == pytest.approx([2.0, 0.0], abs=1e-5)
 

@@ -18,13 +18,14 @@ import zoo
 from inference.methods import nuts as module
 from inference.methods.chains import Outcome
 from inference.methods.nuts import nuts
+from inference.program.program import Program
 from inference.results.inference_data import summary, to_inference_data
 from models.contract import Fault, Refused
 
 
 def z_scores(problem, truth, seed=0, **settings):
     """(mean - truth) / MCSE, and the same of the sd, of one scalar; the fit's summary row."""
-    fit = nuts(problem, seed=seed, context=QUIET, **settings)
+    fit = nuts(Program(problem), seed=seed, context=QUIET, **settings)
     row = summary(to_inference_data(problem, fit, seed=0, prior_draws=0)).iloc[0]
     assert row["ess_bulk"] > 200
     z_mean = (row["mean"] - truth.mean()) / row["mcse_mean"]
@@ -60,9 +61,9 @@ def test_sds_that_are_a_fifth_too_small_are_caught():
 
 def test_draws_depend_on_seed_and_chain_alone():
     problem = problem_of("gaussian")
-    few = nuts(problem, seed=5, context=QUIET, chains=2, draws=20, warmup=50)
-    more = nuts(problem, seed=5, context=QUIET, chains=3, draws=20, warmup=50)
-    next_seed = nuts(problem, seed=6, context=QUIET, chains=2, draws=20, warmup=50)
+    few = nuts(Program(problem), seed=5, context=QUIET, chains=2, draws=20, warmup=50)
+    more = nuts(Program(problem), seed=5, context=QUIET, chains=3, draws=20, warmup=50)
+    next_seed = nuts(Program(problem), seed=6, context=QUIET, chains=2, draws=20, warmup=50)
     assert torch.equal(few.draws["x"], more.draws["x"][:2])
     # No chain of one seed is a chain of another.
     for ours in more.draws["x"]:
@@ -72,7 +73,13 @@ def test_draws_depend_on_seed_and_chain_alone():
 @pytest.mark.parametrize("engine", ["nutpie", "pyro"])
 def test_statistics_of_each_draw_are_kept(engine):
     fit = nuts(
-        problem_of("coin"), seed=0, context=QUIET, chains=2, draws=10, warmup=20, engine=engine
+        Program(problem_of("coin")),
+        seed=0,
+        context=QUIET,
+        chains=2,
+        draws=10,
+        warmup=20,
+        engine=engine,
     )
     assert {"diverging", "energy", "lp", "step_size"} <= fit.stats.keys()
     assert all(value.shape == (2, 10) for value in fit.stats.values())
@@ -85,7 +92,7 @@ def test_divergences_of_a_funnel_are_counted():
         pyro.sample("x", dist.Normal(0.0, (width / 2).exp()).expand([9]).to_event(1))
 
     settings = {"chains": 2, "draws": 300, "target_accept": 0.7}
-    fit = nuts(problem_from(funnel), seed=0, context=QUIET, **settings)
+    fit = nuts(Program(problem_from(funnel)), seed=0, context=QUIET, **settings)
     assert fit.stats["diverging"].sum() > 0
 
 
@@ -99,7 +106,7 @@ def test_a_start_where_the_density_is_flat_does_not_stop_the_sampler():
 
     problem = problem_from(model, {"y": torch.tensor(0.5)})
     flat = replace(problem, start=lambda name, shape: torch.zeros(shape))
-    fit = nuts(flat, seed=0, context=QUIET, chains=1, draws=200, warmup=200)
+    fit = nuts(Program(flat), seed=0, context=QUIET, chains=1, draws=200, warmup=200)
     assert fit.draws["bias"].std() > 0.5
 
 
@@ -109,14 +116,14 @@ def test_no_continuous_latent_is_refused_and_no_start_is_told():
         pyro.sample("y", dist.Bernoulli(0.5 + 0.4 * fair), obs=y)
 
     with pytest.raises(Refused, match="needs a continuous latent"):
-        nuts(problem_from(coin, {"y": torch.tensor(1.0)}), seed=0, context=QUIET)
+        nuts(Program(problem_from(coin, {"y": torch.tensor(1.0)})), seed=0, context=QUIET)
 
     def nowhere():
         x = pyro.sample("x", dist.Normal(0.0, 1.0))
         pyro.factor("never", x * float("nan"))
 
     with pytest.raises(Fault, match="starting points"):
-        nuts(problem_from(nowhere), seed=0, context=QUIET)
+        nuts(Program(problem_from(nowhere)), seed=0, context=QUIET)
 
 
 @pytest.mark.parametrize("how", ["plain", pytest.param("aot", marks=pytest.mark.slow)])

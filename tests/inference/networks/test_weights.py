@@ -269,7 +269,9 @@ def test_the_expected_likelihood_of_a_linear_layer_is_its_closed_form():
     assert abs(values.mean().item() - (fit - kl)) < 4 * error
     assert error < 0.02 * abs(fit - kl)
     # And the best of it has the scales 1 / sqrt(precision diagonal) around the exact mean.
-    fit = svi.svi(program.problem, seed=0, context=QUIET, guide="local", steps=4000, lr=0.02)
+    fit = svi.svi(
+        Program(program.problem), seed=0, context=QUIET, guide="local", steps=4000, lr=0.02
+    )
     precision = x.T @ x / 0.25 + np.eye(2) / 1.5**2
     exact = np.linalg.solve(precision, x.T @ y.numpy() / 0.25)
     np.testing.assert_allclose(fit.params["w.scale"], np.diag(precision) ** -0.5, rtol=0.02)

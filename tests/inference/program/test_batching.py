@@ -42,7 +42,7 @@ def latent(name):
 
 def fit(problem, **asked):
     short = {"steps": 2, "draws": 2, "batch_size": 4}
-    return svi.svi(problem, seed=0, context=QUIET, **short | asked)
+    return svi.svi(Program(problem), seed=0, context=QUIET, **short | asked)
 
 
 # -- the two cases -----------------------------------------------------------------------------
@@ -505,7 +505,7 @@ def test_many_fits_are_proved_once(monkeypatch):
     problem = problem_from(regression, {"x": X, "y": Y})
     context = Context(graphs=Recordings([problem.tensors["y"]]))
     for _ in range(3):
-        svi.svi(problem, seed=0, context=context, steps=2, draws=2, batch_size=4)
+        svi.svi(Program(problem), seed=0, context=context, steps=2, draws=2, batch_size=4)
     assert len(proved) == 1
 
 
@@ -517,7 +517,7 @@ def test_networks_are_proved_too(monkeypatch, method):
     monkeypatch.setattr(Batch, "weigh", lambda self, node: 1.0)
     problem = problem_named("bnn", "moons", hidden="3")
     with pytest.raises(Refused, match="'y' weighs 1 times as much"):
-        inference.method(method)(problem, seed=0, context=QUIET, steps=2, batch_size=20)
+        inference.method(method)(Program(problem), seed=0, context=QUIET, steps=2, batch_size=20)
 
 
 @pytest.mark.parametrize(

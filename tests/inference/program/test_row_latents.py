@@ -138,7 +138,14 @@ def test_a_result_keeps_the_latents_of_the_first_rows():
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     problem = problem_from(coded, {"x": x})
     fit = svi.svi(
-        problem, seed=0, context=QUIET, guide=encoder, steps=20, batch_size=10, draws=30, rows=7
+        Program(problem),
+        seed=0,
+        context=QUIET,
+        guide=encoder,
+        steps=20,
+        batch_size=10,
+        draws=30,
+        rows=7,
     )
     assert fit.draws["z"].shape == (1, 30, 7)
     assert fit.log_ratios.shape == (30, 7)
@@ -149,6 +156,8 @@ def test_a_result_keeps_the_latents_of_the_first_rows():
 def test_a_guide_without_an_encoder_keeps_the_latents_of_all_rows():
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     problem = problem_from(coded, {"x": x})
-    fit = svi.svi(problem, seed=0, context=QUIET, guide="normal", steps=20, draws=30, rows=7)
+    fit = svi.svi(
+        Program(problem), seed=0, context=QUIET, guide="normal", steps=20, draws=30, rows=7
+    )
     assert fit.draws["z"].shape == (1, 30, 40)
     assert fit.rows is None

@@ -14,6 +14,7 @@ from scipy import stats
 from test_row_latents import X, coded, encoder, log_evidence, shared_scale
 
 import zoo
+from inference.program.program import Program
 from inference.rows import evidence
 from models.contract import Refused
 
@@ -76,7 +77,7 @@ def test_what_has_no_evidence_is_refused():
         evidence.table(problem(shared_scale), "normal", {"x": X}, effort, seed=0, context=QUIET)
     from inference.methods import svi
 
-    fit = svi.svi(problem_from(coded, {"x": X}), seed=0, context=QUIET, steps=10, draws=2)
+    fit = svi.svi(Program(problem_from(coded, {"x": X})), seed=0, context=QUIET, steps=10, draws=2)
     fitted = replace(problem(), params=fit.params)
     with pytest.raises(Refused, match="guide has no encoder"):
         evidence.table(fitted, "normal", {"x": X}, effort, seed=0, context=QUIET)

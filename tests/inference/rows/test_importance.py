@@ -82,7 +82,7 @@ def test_evidence_of_a_decoder_against_quadrature():
     """A code of one number: the integral over it by the trapezoidal rule."""
     problem = problem_of("vae", n=50, latent=1, hidden="10")
     fit = svi.svi(
-        problem,
+        Program(problem),
         seed=0,
         context=QUIET,
         guide="own",
@@ -112,7 +112,9 @@ def test_evidence_of_a_decoder_against_quadrature():
 @pytest.mark.parametrize("guide", ["own", "flow"])
 def test_a_guide_with_learned_parameters_is_the_one_that_learned_them(guide):
     problem = problem_of("vae", n=30, latent=2, hidden="8")
-    fit = svi.svi(problem, seed=0, context=QUIET, guide=guide, steps=30, draws=1000, particles=1)
+    fit = svi.svi(
+        Program(problem), seed=0, context=QUIET, guide=guide, steps=30, draws=1000, particles=1
+    )
     params = {name: value.clone() for name, value in fit.params.items()}
     fresh = problem_of("vae", n=30, latent=2, hidden="8")
     with svi.trained_guide(replace(fresh, params=params), guide, params) as (program, trained):
@@ -129,7 +131,14 @@ def test_rows_beside_those_held_out_are_told_apart():
     noise = {"x": (torch.rand(40, 64, generator=torch.Generator().manual_seed(1)) > 0.5).double()}
     problem = replace(problem, beside={"coins": noise})
     fit = svi.svi(
-        problem, seed=0, context=QUIET, guide="own", steps=300, lr=3e-3, draws=2, particles=1
+        Program(problem),
+        seed=0,
+        context=QUIET,
+        guide="own",
+        steps=300,
+        lr=3e-3,
+        draws=2,
+        particles=1,
     )
     with svi.trained_guide(problem, "own", fit.params) as (program, guide):
         found = importance.scored(program, guide, 0)
