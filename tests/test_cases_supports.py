@@ -23,8 +23,9 @@ from torch import nn
 from torch.distributions import transforms
 
 import zoo
-from inference.methods import svi as module
+from inference.methods.guide_draws import draw
 from inference.methods.laplace import laplace
+from inference.methods.resolve import resolve
 from inference.methods.svi import svi
 from inference.program.program import Program, over_draws, run
 from models.contract import Fault, Refused
@@ -211,9 +212,9 @@ def test_the_density_of_a_moving_guide_is_that_of_its_draws(guide):
     """The normal of u, less the slopes at u: by hand for mean field, else through the inverse."""
     program = Program(problem_from(moving))
     torch.manual_seed(0)
-    chosen = module.resolve(guide, program).guide
+    chosen = resolve(guide, program).guide
     run(chosen, {})  # makes its parameters
-    values, log_q = module._draw(program, chosen, 20)
+    values, log_q = draw(program, chosen, 20)
     top, inside = values["top"], values["inside"]
     u = torch.cat([torch.logit(top - 1)[:, None], torch.logit(inside / top[:, None])], 1)
     slopes = (top - 1).log() + (2 - top).log()

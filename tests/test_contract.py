@@ -15,7 +15,8 @@ import inference
 import models
 import zoo
 from inference.core.settings import declared
-from inference.methods import svi
+from inference.methods.guide_draws import draw
+from inference.methods.resolve import resolve
 from inference.program.program import Program, over_draws, run, value_and_grad
 from models.contract import BadSetting, Refused
 
@@ -137,21 +138,21 @@ def test_guides_of_networks_draw_weights_or_refuse_the_model(name, guide):
     program = Program(problem_of(name))
     if guide in REFUSED[name]:
         with pytest.raises(Refused):
-            svi.resolve(guide, program)
+            resolve(guide, program)
         return
     values, log_q = draws_of(program, guide)
     assert {k: tuple(v.shape[1:]) for k, v in values.items()} == shapes(program)
     assert all(value.isfinite().all() for value in values.values())
-    assert log_q.isfinite().all() or not svi.resolve(guide, program).density
+    assert log_q.isfinite().all() or not resolve(guide, program).density
 
 
 def draws_of(program, guide):
     """Three draws of a guide and their log density."""
     with pyro.get_param_store().scope():
         pyro.clear_param_store()
-        chosen = svi.resolve(guide, program).guide
+        chosen = resolve(guide, program).guide
         run(chosen, program.problem.tensors)  # shared guides make their parameters now
-        return svi._draw(program, chosen, 3)
+        return draw(program, chosen, 3)
 
 
 def shapes(program):

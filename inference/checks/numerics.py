@@ -19,7 +19,8 @@ from models.contract import Refused
 from ..core import user_code
 from ..core.problem import Guide
 from ..core.seeds import PRIOR, seeded
-from ..methods.svi import check_sites, resolve
+from ..methods.guide_checks import check_sites
+from ..methods.resolve import resolve
 from ..program import discrete
 from ..program.program import Batch, Program, Site, difference, over_draws, run
 from ..program.record import Unrecordable

@@ -21,9 +21,9 @@ from ..core.settings import OF_NETWORKS
 from ..program import memory
 from ..program.kinks import Kinks
 from ..program.program import Program, further_draws, over_draws
+from .ascent import AscentSettings
 from .ends import refuse_steps
 from .mode import Mode, limits, maximise
-from .point import pace_of
 
 # Which weights of a network are random, and how.
 Structure = Literal["auto", "full", "last", "diagonal"]
@@ -73,9 +73,11 @@ def laplace(
             observations of another kind than known.
         BadSetting: settings of networks for another model.
     """
-    pace = pace_of(program.problem, steps, lr, batch_size)
-    if pace is not None:
-        return load(METHODS["laplace"].network)(program, pace, structure, draws, seed, context)
+    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
+    settings = AscentSettings.of_network(program.problem, **given)
+    if settings is not None:
+        of_network = load(METHODS["laplace"].network)
+        return of_network(program, settings, structure, draws, seed, context)
     if structure != "auto":
         raise BadSetting("structure: for networks alone; leave it out")
     if not program.size:

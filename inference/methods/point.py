@@ -5,20 +5,21 @@ How an end of the maximisation is judged is in `ends.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from models.contract import BadSetting, Refused
+from models.contract import Refused
 
 from .. import METHODS, load
-from ..core.problem import Context, Fit, Problem
+from ..core.problem import Context, Fit
 from ..core.seeds import DISCRETE, FIT, seeded
 from ..core.settings import OF_NETWORKS
 from ..program import memory
 from ..program.program import Program
+from .ascent import AscentSettings
 from .ends import judged, refuse_steps
 from .mode import mode
-from .svi import Pace
 
 
 def mle(
@@ -51,10 +52,8 @@ def mle(
     """
     if not program.of("observed"):
         raise Refused("mle needs observations, nothing is observed; give data, or use map")
-    pace = pace_of(program.problem, steps, lr, batch_size)
-    if pace is not None:
-        return load(METHODS["mle"].network)(program, pace, seed, context, prior=False)
-    return _estimate(program, seed, starts, prior=False)
+    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
+    return _estimate(program, seed, context, starts, given, prior=False)
 
 
 def map_(
@@ -84,30 +83,24 @@ def map_(
         Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
         BadSetting: settings of networks for another model.
     """
-    pace = pace_of(program.problem, steps, lr, batch_size)
-    if pace is not None:
-        return load(METHODS["map"].network)(program, pace, seed, context, prior=True)
-    return _estimate(program, seed, starts, prior=True)
-
-
-def pace_of(
-    problem: Problem, steps: int | None, lr: float | None, batch_size: int | None
-) -> Pace | None:
-    """How a network is climbed; None for a model whose mode is found by solvers.
-
-    Raises:
-        BadSetting: settings of networks for another model.
-    """
     given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    given = {name: value for name, value in given.items() if value is not None}
-    if problem.identified and given:
-        raise BadSetting(f"{', '.join(given)}: for networks alone; leave it out")
-    if problem.identified:
-        return None
-    return Pace(**{"steps": 10_000, "lr": 1e-3, "schedule": "linear", **given})
+    return _estimate(program, seed, context, starts, given, prior=True)
 
 
-def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
+def _estimate(
+    program: Program,
+    seed: int,
+    context: Context,
+    starts: int,
+    given: Mapping[str, Any],
+    *,
+    prior: bool,
+) -> Fit:
+    """The mode of the posterior density, or without the `prior` of the likelihood."""
+    settings = AscentSettings.of_network(program.problem, **given)
+    if settings is not None:
+        of_network = load(METHODS["map" if prior else "mle"].network)
+        return of_network(program, settings, seed, context, prior=prior)
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
     program = Program(program.problem, narrowed=False)
@@ -115,14 +108,14 @@ def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]
     refuse_steps(partial(program.log_density, jacobian=False, prior=prior), points[0])
-    found = mode(program, points, prior=prior)
-    values, findings = judged(program, found, prior=prior)
+    end = mode(program, points, prior=prior)
+    values, findings = judged(program, end, prior=prior)
     with seeded(seed, DISCRETE):
-        draws = program.complete({k: v[None] for k, v in values.items()})
+        draws = program.complete({name: value[None] for name, value in values.items()})
     return Fit(
-        draws={k: v[None] for k, v in draws.items()},
+        draws={name: value[None] for name, value in draws.items()},
         kind="point",
-        metrics={"log_joint" if prior else "log_likelihood": found.value},
+        metrics={"log_joint" if prior else "log_likelihood": end.value},
         point=values,
         findings=findings,
     )

@@ -22,15 +22,15 @@ from models.contract import Refused
 
 from ..core.problem import Context, Finding, Fit
 from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
+from ..methods.ascent import AscentSettings
 from ..methods.laplace import Structure
-from ..methods.svi import Pace
 from ..program import memory
 from ..program.outputs import check_outputs
 from ..program.program import Program, run
 from ..program.supports import elementwise
 from .curvature import gauss_newton, prior_precision
 from .layers import layers
-from .points import climbed
+from .points import climb
 
 # Weights up to which `auto` takes the full matrix.
 _MOST_FULL = 5_000
@@ -84,13 +84,18 @@ class Gaussian:
 
 
 def network(
-    program: Program, pace: Pace, structure: Structure, draws: int, seed: int, context: Context
+    program: Program,
+    settings: AscentSettings,
+    structure: Structure,
+    draws: int,
+    seed: int,
+    context: Context,
 ) -> Fit:
     """Laplace's approximation of a network's weights, at one of many modes.
 
     Args:
         program: a network and its data.
-        pace: how the mode is climbed.
+        settings: how the mode is climbed.
         structure: which weights the matrix is of: `full` of all, `last` of the last layer's, the
             rest fixed; `diagonal` of all, as if they were independent, which leaves out that
             weights make up for each other, and so is far too unsure. `auto` is `full` up to 5,000
@@ -111,7 +116,7 @@ def network(
     if structure == "auto":
         structure = "full" if program.size <= _MOST_FULL else "last"
     _check_matrix(program, structure)
-    values, ended = climbed(program, pace, prior=True, seed=seed, context=context)
+    values, ended = climb(program, settings, prior=True, seed=seed, context=context)
     found = gaussian(program, values, structure)
     metrics = {}
     if structure == "full":

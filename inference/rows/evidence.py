@@ -25,7 +25,8 @@ from models.contract import Refused
 from ..core.machine import cores
 from ..core.problem import Context, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..methods import svi
+from ..methods.svi import svi
+from ..methods.training import trained_guide
 from ..program import row_latents
 from ..program.program import Program
 from ..results.inference_data import KHAT_MAX
@@ -91,14 +92,15 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    if not row_latents.has_weights(Program(problem)):
+    program = Program(problem)
+    if not row_latents.has_weights(program):
         raise Refused(
             "the evidence is of rows that have latents of their own, and not every latent of "
             "this model belongs to a row; log_evidence of laplace is that of the whole model"
         )
     rows = {key: value.to(problem.tensors[key]) for key, value in rows.items()}
     n = len(next(iter(rows.values())))
-    with _all_cores(), svi.trained_guide(problem, guide, problem.params) as (program, trained):
+    with _all_cores(), trained_guide(program, guide) as trained:
         if not row_latents.encodes(program, trained):
             raise Refused(
                 "the run's guide has no encoder, and knows only the rows that it was fitted to; "
@@ -147,7 +149,7 @@ def _gaps(
     """The ELBO of normals for each row by itself, and what it splits the gap into."""
     some = _some(problem, rows, effort.gaps)
     alone = Context(progress=context.progress)
-    fit = svi.svi(Program(some), guide="normal", seed=seed, context=alone, **_FIT)
+    fit = svi(Program(some), guide="normal", seed=seed, context=alone, **_FIT)
     best = fit.log_ratios.double().mean(0).numpy()
     n = len(best)
     return {

@@ -23,7 +23,8 @@ from ..core import machine
 from ..core.problem import Context, Finding, Problem
 from ..core.seeds import FIT, PREDICTIVE, seeded
 from ..core.user_code import of_error, of_function
-from ..methods import svi
+from ..methods.ascent import AscentSettings
+from ..methods.training import trained_guide
 from ..program import prepare, row_latents
 from ..program.prepare import observed_keys, problem_of
 from ..program.program import Program
@@ -246,10 +247,13 @@ def _judge(
 def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
     """What an encoder makes of rows that were held out; of others, their codes alone."""
     trained = plan.method == "svi" and fit.trace is not None and fit.status != "failed"
-    if not trained or not row_latents.has_weights(Program(problem)):
+    if not trained:
         return {}
-    kept = svi.trained_guide(problem, plan.settings["guide"], fit.params)
-    with seeded(plan.seed, PREDICTIVE), kept as (program, guide):
+    program = Program(problem)
+    if not row_latents.has_weights(program):
+        return {}
+    in_force = trained_guide(program, plan.settings["guide"])
+    with seeded(plan.seed, PREDICTIVE), in_force as guide:
         if not row_latents.encodes(program, guide):
             return {}
         return inference_data.kept(importance.scored(program, guide, plan.seed), idata)
@@ -312,10 +316,12 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
     from ..show import overlays
 
     names = ("steps", "batch_size", "lr", "schedule")
-    pace = svi.Pace(**{k: v for k, v in plan.settings.items() if k in names and v is not None})
+    settings = AscentSettings(
+        **{k: v for k, v in plan.settings.items() if k in names and v is not None}
+    )
     with machine.numbers(plan.data.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
-        asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
+        asked = {"seed": plan.seed, "context": context, "settings": settings, "draws": draws}
         if plan.entry.estimates:
             found = gradients.biases(problem, plan.entry.estimates, **asked)
             what = plan.entry.estimates[0], "a part's parameters"
@@ -326,8 +332,8 @@ def gradients(plan: Plan, context: Context, draws: int) -> Table:
     table.title = f"gradients-{plan.name}"
     table.pictures = {"gradients": partial(overlays.gradients, found)}
     table.notes = [
-        f"{draws} gradients each after {pace.steps} steps of {what[0]}, one batch of "
-        f"{pace.batch_size or problem.n} rows; the variance is summed over {what[1]}",
+        f"{draws} gradients each after {settings.steps} steps of {what[0]}, one batch of "
+        f"{settings.batch_size or problem.n} rows; the variance is summed over {what[1]}",
         *gradients.readings(found),
     ]
     return table

@@ -12,8 +12,9 @@ from scipy import signal
 
 from inference.core.callbacks import Callback
 from inference.core.problem import Context, State
-from inference.methods import ascent
-from inference.methods.ascent import Adam, Ascent, batches, drifting, rising
+from inference.methods.ascent import Adam, Ascent, AscentSettings
+from inference.methods.batches import batches
+from inference.methods.convergence import drifting, fallen, is_rising, outlook
 from inference.storage.state import Folder
 from models.contract import Fault, Refused
 
@@ -23,12 +24,28 @@ NO_BATCHES = iter(lambda: [], None)
 class Watch:
     """An objective -(x - 1)^2 / 2 (or values of its own) that notes the rates it was called at."""
 
-    def __init__(self, steps, values=None, live=(), of_pass=1, state=None, rows=10, **settings):
+    def __init__(
+        self,
+        steps,
+        values=None,
+        schedule="plateau",
+        live=(),
+        of_pass=1,
+        state=None,
+        rows=10,
+        **settings,
+    ):
         self.flat = torch.zeros(3)
         self.adam, self.rates, self.seen = Adam(self.flat, 0.1), [], []
         self.values, self.live = values, live
         self.ascent = Ascent(
-            self.adam, steps, 10, of_pass, state or State(), rows=rows, live=live, **settings
+            self.adam,
+            AscentSettings(steps, window=10, schedule=schedule),
+            state or State(),
+            of_pass=of_pass,
+            rows=rows,
+            live=live,
+            **settings,
         )
 
     def __call__(self, *rows):
@@ -223,8 +240,8 @@ def test_what_twice_the_steps_bring_is_that_of_a_learning_curve(power):
     scale = 100 / 0.125**-power
     gain = scale * (0.75**-power - 1.5**-power)
     level = -1000 - scale * np.maximum(done, 0.01) ** -power
-    clean = ascent.outlook(torch.as_tensor(level))
-    noisy = ascent.outlook(torch.as_tensor(level + autocorrelated(rng, 10_000, sd=2.0)))
+    clean = outlook(torch.as_tensor(level))
+    noisy = outlook(torch.as_tensor(level + autocorrelated(rng, 10_000, sd=2.0)))
     assert not clean.by_rate and not noisy.by_rate
     assert clean.ahead == pytest.approx(gain, rel=0.25)
     assert noisy.ahead == pytest.approx(gain, rel=0.5)
@@ -238,8 +255,8 @@ def test_noise_is_no_rise_and_a_rise_is_seen_through_noise(memory):
     rise = 60 * at_full_rate(5000)
     for _ in range(many):
         noise = autocorrelated(rng, 5000, memory)
-        told += str(ascent.outlook(torch.as_tensor(noise))) != LEVELLED
-        raised += str(ascent.outlook(torch.as_tensor(noise + rise))) != LEVELLED
+        told += str(outlook(torch.as_tensor(noise))) != LEVELLED
+        raised += str(outlook(torch.as_tensor(noise + rise))) != LEVELLED
     assert told < 0.02 * many
     assert raised > 0.5 * many
 
@@ -247,7 +264,7 @@ def test_noise_is_no_rise_and_a_rise_is_seen_through_noise(memory):
 def test_an_objective_that_changes_itself_at_first_is_judged_by_what_came_after():
     trace = -100 + 20 * at_full_rate(1000)
     trace[:100] += 50  # before the weight of its penalty was up
-    assert ascent.outlook(torch.as_tensor(trace), live=True).ahead == pytest.approx(5, rel=0.1)
+    assert outlook(torch.as_tensor(trace), live=True).ahead == pytest.approx(5, rel=0.1)
 
 
 def test_verdict_and_caption_have_one_sentence():
@@ -262,12 +279,12 @@ def test_verdict_and_caption_have_one_sentence():
 
 def test_a_plateau_is_seen_and_a_rise_is_not_one():
     noise = torch.randn(200, generator=torch.Generator().manual_seed(0))
-    assert not rising(noise, 1)
-    assert rising(noise + 0.02 * torch.arange(200), 1)
+    assert not is_rising(noise, 1)
+    assert is_rising(noise + 0.02 * torch.arange(200), 1)
     # Two rows far apart, a batch of one: their pass is steady where single steps are not.
     rows = 100 * torch.tensor([1.0, -1.0]).repeat(100) + 0.01 * torch.arange(200)
-    assert not rising(rows, 1)
-    assert rising(rows, 2)
+    assert not is_rising(rows, 1)
+    assert is_rising(rows, 2)
 
 
 def test_a_drift_is_seen_and_a_wander_is_not_one():
@@ -279,10 +296,10 @@ def test_a_drift_is_seen_and_a_wander_is_not_one():
 
 def test_an_end_far_below_the_best_is_told():
     trace = torch.as_tensor(np.concatenate([LEVEL[:500], LEVEL[500:] - 40]))
-    (finding,) = ascent.fallen(trace, 100, 0.1)
+    (finding,) = fallen(trace, 100, 0.1)
     assert finding.level == "fail" and "the learning rate of 0.1 is too large" in finding.what
-    assert ascent.fallen(torch.as_tensor(LEVEL), 100, 0.1) == []
-    assert ascent.fallen(trace[:199], 100, 0.1) == []
+    assert fallen(torch.as_tensor(LEVEL), 100, 0.1) == []
+    assert fallen(trace[:199], 100, 0.1) == []
 
 
 # -- batches -----------------------------------------------------------------------------------
@@ -359,6 +376,6 @@ def test_without_a_state_or_with_that_of_other_parameters_it_begins_anew(tmp_pat
     watch = Watch(100, schedule="linear", state=Folder(tmp_path / "state"))
     assert not watch.ascent.load()
     watch.ascent.save()
-    other = Ascent(Adam(torch.zeros(5), 0.1), 100, 10, 1, Folder(tmp_path / "state"))
+    other = Ascent(Adam(torch.zeros(5), 0.1), AscentSettings(100), Folder(tmp_path / "state"))
     assert not other.load()
     assert Watch(100, schedule="linear", state=Folder(tmp_path / "state")).ascent.load()

@@ -19,7 +19,10 @@ from zuko.flows import NSF
 
 import zoo
 from inference.core.problem import Guide
-from inference.methods import svi as module
+from inference.methods.ascent import AscentSettings
+from inference.methods.batches import batch_of
+from inference.methods.objective import gradient_of, is_reparameterised
+from inference.methods.resolve import resolve
 from inference.methods.svi import svi
 from inference.program.program import Program, run
 from inference.program.record import Recorded
@@ -268,7 +271,7 @@ def test_batches_stand_for_all_rows_on_average(model):
     program = Program(problem)
     values = {site.name: torch.ones(site.shape) for site in program.of("latent")}
     rows = [problem.tensors[key] for key in problem.rows[1]]
-    parts = [module.batch_of(problem, [t[i : i + 5] for t in rows]) for i in range(0, 25, 5)]
+    parts = [batch_of(problem, [t[i : i + 5] for t in rows]) for i in range(0, 25, 5)]
     mean = torch.stack([program.log_joint(values, part) for part in parts]).mean()
     assert mean.item() == pytest.approx(program.log_joint(values).item(), rel=1e-12)
 
@@ -327,7 +330,7 @@ def test_a_plate_in_a_guide_does_not_make_it_score():
         with pyro.plate("row", len(y)):
             pyro.sample("z", dist.Normal(y, 1.0))
 
-    assert module._reparameterised(run(guide, {"y": DATA["y"]}))
+    assert is_reparameterised(run(guide, {"y": DATA["y"]}))
 
 
 def flow(x, y):
@@ -344,9 +347,9 @@ def test_a_step_is_traced_and_is_pyros(guide):
     for how in ("plain", "traced"):
         with pyro.get_param_store().scope():
             torch.manual_seed(0)
-            chosen = module.resolve(guide, program)
-            gradient, _ = module.prepared(
-                program, chosen, module.Pace(1, particles=8, compile=how), [[]]
+            chosen = resolve(guide, program)
+            gradient, _ = gradient_of(
+                program, chosen, AscentSettings(1, particles=8, compile=how), [[]]
             )
             assert isinstance(gradient, Recorded) == (how == "traced")
             torch.manual_seed(1)

@@ -16,7 +16,14 @@ from scipy import integrate, special, stats
 from torch.distributions import kl_divergence
 
 from inference.core.problem import Guide
-from inference.methods import svi
+from inference.methods.ascent import AscentSettings
+from inference.methods.batches import batch_of
+from inference.methods.guide_draws import draw
+from inference.methods.objective import gradient_of
+from inference.methods.parameters import store
+from inference.methods.resolve import resolve
+from inference.methods.svi import svi
+from inference.methods.training import train
 from inference.networks import weights
 from inference.program.program import Batch, Program, Weighted, run
 from models._priors import LogUniform, ScaleMixture
@@ -72,7 +79,7 @@ def estimate(program, guide, batch=None):
 def steps(program, chosen, count, seed=0, rows=()):
     """Many estimates of an objective (S,) and of its gradient (S, d), recorded once."""
     torch.manual_seed(seed)
-    gradient, _ = svi.prepared(program, chosen, svi.Pace(steps=1), [list(rows), list(rows)])
+    gradient, _ = gradient_of(program, chosen, AscentSettings(steps=1), [list(rows), list(rows)])
     found = [gradient(*rows) for _ in range(count)]
     values, slopes = (torch.stack(column) for column in zip(*found))
     return values.clone(), slopes.clone()
@@ -82,7 +89,7 @@ def drawn(program, guide, count, seed=0):
     """Draws (S, *shape) from a guide, whose parameters are made first, and their log density."""
     run(guide, program.problem.tensors)
     torch.manual_seed(seed)
-    return svi._draw(program, guide, count)
+    return draw(program, guide, count)
 
 
 def apart(one, other):
@@ -119,7 +126,7 @@ def test_points_climb_the_joint_density_and_the_likelihood_without_priors():
 def test_rows_of_a_batch_weigh_more_and_the_prior_does_not():
     program = program_of()
     points = weights.Points(program, begin())
-    batch = svi.batch_of(program.problem, [X[:2], Y[:2]])
+    batch = batch_of(program.problem, [X[:2], Y[:2]])
     expected = program.log_joint(points.locs(), batch).item()
     assert estimate(program, points, batch).item() == pytest.approx(expected, rel=1e-12)
     likelihood = program.log_likelihood(points.locs())["y"]
@@ -150,8 +157,8 @@ def test_what_is_bounded_or_in_a_plate_is_no_weight(kind):
 
 
 def climbed(program, chosen, steps=300):
-    pace = svi.Pace(steps=steps, lr=0.01, schedule="linear")
-    ended = svi.trained(program, chosen, pace, 0, QUIET)
+    settings = AscentSettings(steps=steps, lr=0.01, schedule="linear")
+    ended = train(program, chosen, settings, 0, QUIET)
     return {k: v.detach().clone() for k, v in pyro.get_param_store().items()}, ended
 
 
@@ -161,14 +168,14 @@ def test_the_members_of_an_ensemble_climb_as_if_each_were_alone():
     ensemble = weights.Ensemble(program, program.start_of, 3)
     starts = {name: start.clone() for name, start in ensemble.start.items()}
     assert not torch.equal(starts["w0"][0], starts["w0"][1])
-    with svi.store():
+    with store():
         together, _ = climbed(program, ensemble.guide())
         assert {k: tuple(v.shape) for k, v in ensemble.all().items()} == {
             name: (3, *shape) for name, shape in SHAPES.items()
         }
     for member in range(3):
         points = weights.Points(program, lambda site, m=member: starts[site["name"]][m])
-        with svi.store():
+        with store():
             alone, _ = climbed(program, points.guide())
         for name, values in alone.items():
             # Adam knows no scale, but for its epsilon.
@@ -269,9 +276,7 @@ def test_the_expected_likelihood_of_a_linear_layer_is_its_closed_form():
     assert abs(values.mean().item() - (fit - kl)) < 4 * error
     assert error < 0.02 * abs(fit - kl)
     # And the best of it has the scales 1 / sqrt(precision diagonal) around the exact mean.
-    fit = svi.svi(
-        Program(program.problem), seed=0, context=QUIET, guide="local", steps=4000, lr=0.02
-    )
+    fit = svi(Program(program.problem), seed=0, context=QUIET, guide="local", steps=4000, lr=0.02)
     precision = x.T @ x / 0.25 + np.eye(2) / 1.5**2
     exact = np.linalg.solve(precision, x.T @ y.numpy() / 0.25)
     np.testing.assert_allclose(fit.params["w.scale"], np.diag(precision) ** -0.5, rtol=0.02)
@@ -517,7 +522,7 @@ def test_gaussian_dropout_by_weights_is_a_mean_field_with_its_elbo():
 def test_a_learned_alpha_is_positive_and_moves(by):
     program = program_of()
     guide = weights.GaussianDropout(program, begin(), 0.2, by)
-    with svi.store():
+    with store():
         params, _ = climbed(program, guide.guide())
     alphas = [value.item() for name, value in params.items() if name.endswith("alpha")]
     assert len(alphas) == len(guide.noisy) == (1 if by == "unit" else 2)
@@ -671,9 +676,9 @@ def test_a_log_uniform_latent_that_has_no_noise_is_refused():
 def test_guides_of_points_refuse_the_log_uniform_prior(guide):
     program = program_of(prior=LogUniform())
     with pytest.raises(Refused, match="of w0, w1 is infinite at zero, where a latent without"):
-        svi.resolve(guide, program)
-    svi.resolve("local", program)  # whose noise keeps from zero
-    svi.resolve("dropconnect:learned", program)
+        resolve(guide, program)
+    resolve("local", program)  # whose noise keeps from zero
+    resolve("dropconnect:learned", program)
 
 
 @pytest.mark.parametrize(
