@@ -123,11 +123,11 @@ def chain(number, monitor):
     monitor.tick(number)
     return {"u": np.zeros(10**6)}  # far more than a pipe holds
 
-def watch(_):
+def report(_):
     time.sleep(1)  # the chains are at their pipes, nobody reads
     os.kill(os.getpid(), signal.SIGKILL)
 
-chains.run(chain, 3, steps=1, workers=3, watch=watch)
+chains.run(chain, 3, steps=1, workers=3, report=report)
 """
 
 
