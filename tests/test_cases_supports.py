@@ -23,7 +23,7 @@ from torch import nn
 from torch.distributions import transforms
 
 import zoo
-from inference.methods.guide_draws import draw
+from inference.methods.draws import draw
 from inference.methods.laplace import laplace
 from inference.methods.resolve import resolve
 from inference.methods.svi import svi

@@ -15,7 +15,7 @@ import inference
 import models
 import zoo
 from inference.core.settings import declared
-from inference.methods.guide_draws import draw
+from inference.methods.draws import draw
 from inference.methods.resolve import resolve
 from inference.program.program import Program, over_draws, run, value_and_grad
 from models.contract import BadSetting, Refused

@@ -13,7 +13,7 @@ from scipy import special, stats
 
 import zoo
 from inference.core.problem import Fit
-from inference.methods.guide_draws import draw_one
+from inference.methods.draws import draw_one
 from inference.program import prepare
 from inference.program.program import Batch, Program, Weighted, over_draws, run
 from inference.program.sampling import Sampling

@@ -13,7 +13,7 @@ from scipy import special, stats
 
 import zoo
 from inference.methods.ascent import AscentSettings
-from inference.methods.guide_draws import draw_one
+from inference.methods.draws import draw_one
 from inference.methods.objective import gradient_of
 from inference.methods.parameters import store
 from inference.methods.resolve import resolve

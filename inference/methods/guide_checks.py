@@ -18,7 +18,7 @@ from ..core.problem import Guide
 from ..core.seeds import FIT, seeded
 from ..program.program import Batch, Program, over_draws, run
 from ..program.sampling import base_of
-from .guide_draws import draw
+from .draws import draw
 
 # Stream of the draws that are looked at for what is outside of supports.
 _LOOK = 2

@@ -22,8 +22,8 @@ from ..program.record import compiled
 from ..program.sampling import NOT_VECTORISED, Sampling
 from .ascent import AscentSettings, Gradient
 from .batches import batch_of
+from .draws import draw_one
 from .guide_checks import check_sites
-from .guide_draws import draw_one
 from .parameters import flatten, set_values, unconstrained
 
 # The objective on the rows of a batch, differentiable in the parameters; and one Monte Carlo

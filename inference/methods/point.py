@@ -13,11 +13,12 @@ from models.contract import Refused
 
 from .. import METHODS, load
 from ..core.problem import Context, Fit
-from ..core.seeds import DISCRETE, FIT, seeded
+from ..core.seeds import FIT, seeded
 from ..core.settings import OF_NETWORKS
 from ..program import memory
 from ..program.program import Program
 from .ascent import AscentSettings
+from .draws import one_chain
 from .ends import judged, refuse_steps
 from .mode import mode
 
@@ -110,10 +111,8 @@ def _estimate(
     refuse_steps(partial(program.log_density, jacobian=False, prior=prior), points[0])
     end = mode(program, points, prior=prior)
     values, findings = judged(program, end, prior=prior)
-    with seeded(seed, DISCRETE):
-        draws = program.complete({name: value[None] for name, value in values.items()})
     return Fit(
-        draws={name: value[None] for name, value in draws.items()},
+        draws=one_chain(program, {name: value[None] for name, value in values.items()}, seed),
         kind="point",
         metrics={"log_joint" if prior else "log_likelihood": end.value},
         point=values,

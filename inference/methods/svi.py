@@ -11,14 +11,14 @@ from torch import Tensor
 from models.contract import BadSetting, Refused
 
 from ..core.problem import Context, Finding, Fit, Guide
-from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
+from ..core.seeds import DRAWS, FIT, seeded
 from ..program import memory, row_latents
 from ..program.program import Program, further_draws, over_draws
 from ..program.record import How
 from .ascent import AscentSettings, Bound, Schedule
 from .convergence import fallen
+from .draws import all_draws, draw, draws_labels, one_chain
 from .guide_checks import check_values
-from .guide_draws import all_draws, draw, draws_labels
 from .laplace import laplace
 from .objective import first_run
 from .parameters import in_mode, store
@@ -157,25 +157,21 @@ def _learned(chosen: Guide) -> dict[str, Tensor]:
 
 
 def _sample(
-    program: Program, chosen: Guide, draws: int, seed: int, context: Context
+    program: Program, chosen: Guide, count: int, seed: int, context: Context
 ) -> dict[str, Any]:
     """What a `Fit` holds of the fitted guide: draws, log p, log q and further ratios of them."""
     values, densities = all_draws(program, chosen, seed), {}
     has_density = chosen.density and values is None and not draws_labels(program, chosen, seed)
     with seeded(seed, DRAWS):
         if values is None:
-            values, log_q = draw(program, chosen.guide, draws)
+            values, log_q = draw(program, chosen.guide, count)
             if has_density:
                 check_values(program, chosen.guide, values)
-        if has_density and _affordable(program, draws):
+        if has_density and _affordable(program, count):
             densities = _densities(program, chosen, values, log_q, context)
-    with seeded(seed, DISCRETE):
-        values = program.complete(values)
-    return {
-        "draws": {name: value[None] for name, value in values.items()},
-        "kind": "point" if len(next(iter(values.values()))) == 1 else "independent",
-        **densities,
-    }
+    draws = one_chain(program, values, seed)
+    kind = "point" if next(iter(draws.values())).shape[1] == 1 else "independent"
+    return {"draws": draws, "kind": kind, **densities}
 
 
 def _densities(

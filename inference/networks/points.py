@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 
 from ..core.problem import Context, Fit
-from ..core.seeds import DISCRETE, FIT, seeded
+from ..core.seeds import FIT, seeded
 from ..methods.ascent import AscentSettings
+from ..methods.draws import one_chain
 from ..methods.parameters import store
 from ..methods.training import BEGIN, train
 from ..program.program import Program
@@ -28,9 +29,8 @@ def estimate(
         prior: whether it is the mode of the posterior (MAP), or of the likelihood (MLE).
     """
     values, ended = climb(program, settings, prior=prior, seed=seed, context=context)
-    with seeded(seed, DISCRETE):
-        draws = program.complete({k: v[None] for k, v in values.items()})
-    return Fit(draws={k: v[None] for k, v in draws.items()}, kind="point", params=values, **ended)
+    draws = one_chain(program, {name: value[None] for name, value in values.items()}, seed)
+    return Fit(draws=draws, kind="point", params=values, **ended)
 
 
 def climb(

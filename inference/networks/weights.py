@@ -356,7 +356,7 @@ def log_prior(prior: Any, value: Tensor) -> Tensor:
 
 
 def expected_log_prior(prior: Any, loc: Tensor, scale: Tensor) -> Tensor:
-    """E log p(w) for w ~ Normal(loc, scale^2): exact for a normal prior, else at one draw; nats."""
+    """E log p(w) for w ~ Normal(loc, scale^2): exact for a normal prior, else at one draw."""
     base = base_of(prior)
     if isinstance(base, dist.Normal):
         return log_prior(prior, loc) - 0.5 * (scale / base.scale).square().sum()

@@ -18,7 +18,7 @@ import zoo
 from inference.core import machine
 from inference.methods import guides
 from inference.methods.ascent import AscentSettings
-from inference.methods.guide_draws import draw
+from inference.methods.draws import draw
 from inference.methods.objective import gradient_of
 from inference.methods.resolve import resolve
 from inference.methods.svi import svi

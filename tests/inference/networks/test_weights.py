@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 from inference.core.problem import Guide
 from inference.methods.ascent import AscentSettings
 from inference.methods.batches import batch_of
-from inference.methods.guide_draws import draw
+from inference.methods.draws import draw
 from inference.methods.objective import gradient_of
 from inference.methods.parameters import store
 from inference.methods.resolve import resolve

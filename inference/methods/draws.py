@@ -1,4 +1,4 @@
-"""What a guide draws: values of the continuous latents, and their log density."""
+"""Draws: what a guide draws, its log density, and how draws are completed for a `Fit`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ import torch
 from torch import Tensor
 
 from ..core.problem import Guide
-from ..core.seeds import FIT, seeded
+from ..core.seeds import DISCRETE, FIT, seeded
 from ..program.program import Batch, Program, over_draws, run, sum_of_factors
 from ..program.sampling import base_of
+
+
+def one_chain(program: Program, values: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Draws as a `Fit` holds them, (1, S, *shape): discrete latents and deterministics added.
+
+    Args:
+        program: the model.
+        values: continuous latent to draws (S, *shape).
+        seed: of the discrete latents.
+    """
+    with seeded(seed, DISCRETE):
+        draws = program.complete(values)
+    return {name: value[None] for name, value in draws.items()}
 
 
 def draw_one(program: Program, guide: Callable, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
