@@ -55,11 +55,11 @@ def sample(
     whole = draws if observed is None else min(draws, observed)
     size = program.elements_of_run
     with seeded(seed, PRIOR):
-        found = over_draws(program.prior, {"draw": torch.arange(whole)}, size)
+        first = over_draws(program.prior, {"draw": torch.arange(whole)}, size)
         if whole == draws:
-            return found
+            return first
         rest = over_draws(_latents(program), {"draw": torch.arange(whole, draws)}, size)
-    return {k: torch.cat([v, rest[k]]) if k in rest else v for k, v in found.items()}
+    return {k: torch.cat([v, rest[k]]) if k in rest else v for k, v in first.items()}
 
 
 def _latents(program: Program) -> Callable[[Any], dict[str, Tensor]]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..networks.layers import Kept, kept_units, without_idle
+from ..networks.layers import InUse, in_use, without_idle
 from ..program.program import Program, over_draws, run
 from ..program.row_latents import is_of_rows
 from ..program.supports import support_of
@@ -77,7 +77,7 @@ def classes(program: Program, draws: Mapping[str, Tensor]) -> Classes:
     labels = site.fn.enumerate_support(expand=False).flatten()
     elements = site.value.numel() * len(labels)
     some = _thinned(draws, elements)
-    kept = {} if program.problem.identified else kept_units(program, some)
+    kept = {} if program.problem.identified else in_use(program, some)
 
     def one(values: Mapping[str, Tensor]) -> Tensor:
         return class_probabilities(program, values, kept)
@@ -102,7 +102,7 @@ def _activations(program: Program) -> int:
 
 
 def class_probabilities(
-    program: Program, values: Mapping[str, Tensor], kept: Kept | None = None
+    program: Program, values: Mapping[str, Tensor], kept: InUse | None = None
 ) -> Tensor:
     """The probability of each class of each row at one draw, (rows, classes).
 

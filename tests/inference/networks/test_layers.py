@@ -196,7 +196,7 @@ def test_units_that_are_not_in_use_are_left_out_and_predictions_stay():
     draws = {site.name: torch.randn(3, *site.shape) for site in program.of("latent")}
     draws["net.2.weight"][:, 1:4] = 0  # units of which nothing comes in
     draws["net.2.weight"][:, :, 2:] = 0  # inputs of which nothing is made
-    kept = _layers.kept_units(program, draws)
+    kept = _layers.in_use(program, draws)
     assert {k: (u.tolist(), i.tolist()) for k, (u, i) in kept.items()} == {
         "net.2.weight": ([0, 4], [0, 1])
     }
