@@ -23,7 +23,8 @@ class Method:
 
     Attributes:
         function: `module:name`, in this package.
-        result: `draws` of the posterior, a `point`, or the `prior`.
+        result: Markov `chains`, `draws` of an approximation, those of the `exact` posterior, a
+            `point`, or the `prior`.
         network: who does its work for a network's weights, which are not identified; None where
             that is the method itself.
         takes_guide: whether it fits a guide, and parameters of the model's own with it.
@@ -33,7 +34,7 @@ class Method:
     """
 
     function: str
-    result: Literal["draws", "point", "prior"] = "draws"
+    result: Literal["chains", "draws", "exact", "point", "prior"] = "draws"
     network: str | None = None
     takes_guide: bool = False
     uses_density: bool = True
@@ -55,7 +56,7 @@ class GuideKind:
 
 
 METHODS = {
-    "nuts": Method(function="methods.nuts:nuts", single=True, on_gpu=True),
+    "nuts": Method(function="methods.nuts:nuts", result="chains", single=True, on_gpu=True),
     "svi": Method(function="methods.svi:svi", takes_guide=True, single=True, on_gpu=True),
     "laplace": Method(function="methods.laplace:laplace", network="networks.gauss_newton:network"),
     "map": Method(
@@ -64,7 +65,9 @@ METHODS = {
     "mle": Method(
         function="methods.point:mle", result="point", network="networks.points:estimate"
     ),
-    "exact": Method(function="methods.exact:exact", uses_density=False, single=True),
+    "exact": Method(
+        function="methods.exact:exact", result="exact", uses_density=False, single=True
+    ),
     "prior": Method(
         function="methods.prior:prior", result="prior", uses_density=False, single=True
     ),
@@ -84,6 +87,20 @@ GUIDES = {
     "sparse": GuideKind(function="networks.network_guides:sparse", of_networks=True),
     "ensemble": GuideKind(function="networks.network_guides:ensemble", of_networks=True),
 }
+
+
+def _only(**field: object) -> str:
+    """The name of the one method whose record has that field."""
+    ((key, value),) = field.items()
+    (name,) = (name for name, method in METHODS.items() if getattr(method, key) == value)
+    return name
+
+
+# The method of whoever names a guide and no method; the sampler; the closed form.
+OF_GUIDES, SAMPLER, EXACT = _only(takes_guide=True), _only(result="chains"), _only(result="exact")
+# What `compare` runs where no methods are named, from one point to the truth.
+COMPARED = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
+POINTS = tuple(m for m in COMPARED if m in METHODS and METHODS[m].result == "point")
 
 
 def load(function: str) -> Callable:

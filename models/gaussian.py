@@ -30,8 +30,8 @@ import pyro
 import pyro.distributions as dist
 from scipy import stats
 
-from ._data import assignments, said
-from .contract import BadInput, Data, Entry, Exact
+from .contract import BadInput, Data, Entry, Exact, Inference
+from .data.columns import assignments, said
 
 
 def model(x, y, *, rho: Annotated[float, "> -1", "< 1"] = 0.9):
@@ -93,6 +93,8 @@ ENTRY = Entry(
     data=data,
     free=("x", "y"),
     exact=exact,
-    refuses=refuses,
-    refused={"mle": "nothing is observed by default; give --data y=1.5"},
+    inference=Inference(
+        refuses=refuses,
+        refused={"mle": "nothing is observed by default; give --data y=1.5"},
+    ),
 )

@@ -34,7 +34,6 @@ computer vision?, arXiv:1703.04977; Depeweg et al. (2018), arXiv:1710.07283 (the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,11 +46,11 @@ from scipy import special
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ._data import integers, simulated_rng
-from ._figure import BLUE, ORANGE, RED, SKY, captioned, panels
-from ._network import Activation, Prior, bayesian, network, refuses, start
-from ._tabular import tabular
-from .contract import BadSetting, Data, Entry
+from .contract import BadSetting, Data, Entry, Inference, Results, View
+from .data.columns import integers, simulated_rng
+from .data.tabular import tabular
+from .parts.figures import BLUE, ORANGE, RED, SKY, captioned, panels
+from .parts.networks import Activation, Prior, bayesian, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -179,23 +178,16 @@ def _line(x: np.ndarray, y: np.ndarray) -> torch.Tensor:
     return torch.as_tensor(np.where(np.arange(x.shape[1]) == j, along[:, None], x.mean(0)))
 
 
-def metrics(
-    data: Data,
-    draws: Mapping[str, np.ndarray],
-    exact: Any,
-    *,
-    groups: Mapping[str, Any],
-    **options: Any,
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """`sigma_error`, of simulated data: how far sigma(x) is off, relative to it.
 
     The mean over the held-out rows, which lie where the data do, of the root of the aleatoric
     variance.
     """
-    if not _is_simulated(data):
+    if not _is_simulated(view.data):
         return {}
-    sigma = np.sqrt(groups["held_out_numbers"]["aleatoric"])
-    truth = true_sigma(_users(data, np.asarray(data.test["x"]))[:, 0])
+    sigma = np.sqrt(view.groups["held_out_numbers"]["aleatoric"])
+    truth = true_sigma(_users(view.data, np.asarray(view.data.test["x"]))[:, 0])
     return {"sigma_error": float(np.mean(np.abs(sigma / truth - 1)))}
 
 
@@ -207,17 +199,15 @@ def _users(data: Data, x: np.ndarray) -> np.ndarray:
     return data.scaling.x_loc + data.scaling.x_scale * x
 
 
-def bands(
-    data: Data, draws: Mapping[str, np.ndarray], *, groups: Mapping[str, Any], **options: Any
-) -> Figure | None:
+def bands(view: View) -> Figure | None:
     """Where new rows will lie along the feature that goes with the target most, and why.
 
     90 % intervals in the user's units, in the gap and beyond the data too; the other features are
     held at their means. None for a run of the prior.
     """
-    if "line" not in groups:
+    if "line" not in view.groups:
         return None
-    line, units = groups["line"], data.scaling
+    data, line, units = view.data, view.groups["line"], view.data.scaling
     j = int(np.ptp(line["x"], axis=0).argmax())
     at = _users(data, line["x"])[:, j]
     locs, sigmas = units.y_loc + units.y_scale * line["mean"], units.y_scale * line["sd"]
@@ -269,16 +259,17 @@ _TRAINING = {"steps": 10_000, "lr": 1e-2}
 ENTRY = Entry(
     model=Heteroscedastic,
     data=data,
-    first="svi:local",
     identified=False,
-    start=start,
-    refuses=refuses,
-    settings={
-        "svi": {**_TRAINING, "schedule": "linear", "particles": 1, "draws": 400},
-        "laplace": {**_TRAINING, "draws": 400},
-        "map": _TRAINING,
-        "mle": _TRAINING,
-    },
-    metrics=metrics,
-    figures={"bands": bands},
+    inference=Inference(
+        first="svi:local",
+        start=start,
+        refuses=refuses,
+        settings={
+            "svi": {**_TRAINING, "schedule": "linear", "particles": 1, "draws": 400},
+            "laplace": {**_TRAINING, "draws": 400},
+            "map": _TRAINING,
+            "mle": _TRAINING,
+        },
+    ),
+    results=Results(metrics=metrics, figures={"bands": bands}),
 )

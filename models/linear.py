@@ -31,10 +31,10 @@ import pyro
 import pyro.distributions as dist
 from scipy import special, stats
 
-from ._exact import Gridded, NormalMixture
-from ._figure import BLUE, RED, SKY, captioned, panels
-from ._tabular import coefficients, simulated_features, tabular
-from .contract import Data, Entry, Exact
+from .contract import Data, Entry, Exact, Inference, Results, View
+from .data.tabular import coefficients, simulated_features, tabular
+from .parts.figures import BLUE, RED, SKY, captioned, panels
+from .parts.marginals import Gridded, NormalMixture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -258,14 +258,13 @@ def _marginals(
     return {**mixed, "sigma": sigma}
 
 
-def band(
-    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
-) -> Figure:
+def band(view: View) -> Figure:
     """This run's line and new rows along the feature of largest effect, in the user's units.
 
     The other features are held at their means. The data are drawn with the mean effect of the
     others taken off (a component-plus-residual plot), so that they belong to this line.
     """
+    data, draws, noise = view.data, view.draws, view.options["noise"]
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     weights, units = draws["w"].mean(0), data.scaling
     j = int(np.argmax(np.abs(weights) * x.std(0)))
@@ -310,10 +309,9 @@ def _along(
     return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (sigma**2).mean())
 
 
-def sharpening(
-    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
-) -> Figure:
+def sharpening(view: View) -> Figure:
     """The exact predictive band along one feature as rows are added (lecture A)."""
+    data, noise, prior_scale = view.data, view.options["noise"], view.options["prior_scale"]
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     spread = np.where(x.std(0) > 0, x.std(0), np.inf)
     chosen = int(np.argmax(np.abs((x - x.mean(0)).T @ (y - y.mean())) / spread))
@@ -384,7 +382,6 @@ ENTRY = Entry(
     model=model,
     data=data,
     exact=exact,
-    original=original,
-    refuses=refuses,
-    figures={"band": band, "sharpening": sharpening},
+    inference=Inference(refuses=refuses),
+    results=Results(original=original, figures={"band": band, "sharpening": sharpening}),
 )

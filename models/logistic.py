@@ -34,10 +34,10 @@ import pyro.distributions as dist
 from pyro.distributions import constraints
 from scipy import optimize, special, stats
 
-from ._exact import Gridded
-from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
-from ._tabular import coefficients, simulated_features, tabular
-from .contract import BadInput, Data, Entry, Exact
+from .contract import BadInput, Data, Entry, Exact, Inference, Results, View
+from .data.tabular import coefficients, simulated_features, tabular
+from .parts.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
+from .parts.marginals import Gridded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -268,12 +268,13 @@ def _shrunk(ranges: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return narrow
 
 
-def boundary(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure:
+def boundary(view: View) -> Figure:
     """P(y = 1) of this run along its two strongest features (or its one), and how sure it is.
 
     The probability is the mean over the draws, its uncertainty their sd; the other features are
     held at their means.
     """
+    data, draws = view.data, view.draws
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     strongest = np.argsort(-np.abs(draws["w"].mean(0)) * x.std(0))[:2]
     units, names = data.scaling, [data.coords["feature"][j] for j in strongest]
@@ -346,11 +347,12 @@ ENTRY = Entry(
     model=model,
     data=data,
     exact=exact,
-    original=original,
-    refuses=refuses,
-    refused={
-        "mle": "a plane separates the classes; choose --features",
-        "exact": "quadrature takes two coefficients or fewer; choose one of the --features",
-    },
-    figures={"boundary": boundary},
+    inference=Inference(
+        refuses=refuses,
+        refused={
+            "mle": "a plane separates the classes; choose --features",
+            "exact": "quadrature takes two coefficients or fewer; choose one of the --features",
+        },
+    ),
+    results=Results(original=original, figures={"boundary": boundary}),
 )

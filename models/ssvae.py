@@ -42,12 +42,23 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import grid, shown
-from ._images import generator
-from ._network import convolution, dense, start, tanh_layers
-from ._pictures import Binarise, Pictures, pictures
-from .contract import BadInput, BadSetting, Data, Entry, Redrawn, Rows
+from .contract import (
+    BadInput,
+    BadSetting,
+    Data,
+    Entry,
+    Guide,
+    Inference,
+    Redrawn,
+    Results,
+    Rows,
+    View,
+)
+from .data.columns import integers
+from .data.images import generator
+from .data.pictures import Binarise, Pictures, pictures
+from .parts.figures import grid, shown
+from .parts.networks import convolution, dense, start, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -292,20 +303,14 @@ def _by_row(model: Callable, guide: Callable, x: Tensor, label: Tensor) -> tuple
 # -- what it is used for -----------------------------------------------------------------------
 
 
-def metrics(
-    data: Data,
-    draws: Mapping[str, np.ndarray],
-    exact: Any,
-    *,
-    params: Mapping[str, Any],
-    **options: Any,
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """`accuracy` and `log_score` (mean log probability) of the classifier on the test images."""
-    if not any(name.startswith("classifier") for name in params):
+    if not _has_classifier(view):
         return {}
+    data = view.data
     x, labels = data.test["x"].to(getattr(torch, data.dtype)), data.scaling.test_labels
-    with torch.no_grad(), poutine.substitute(data=_learned(data, params, "classifier")):
-        logs = _trained(data, **options).guessed(x).log_softmax(-1).numpy()
+    with torch.no_grad(), poutine.substitute(data=_learned(view, "classifier")):
+        logs = _trained(data, **view.options).guessed(x).log_softmax(-1).numpy()
     right = logs.argmax(1) == labels
     return {
         "accuracy": float(right.mean()),
@@ -318,26 +323,26 @@ def _trained(data: Data, *, alpha: float, **options: Any) -> Encoder:
     return Encoder(data, **options).eval()
 
 
-def _learned(data: Data, params: Mapping[str, Any], part: str) -> dict[str, Tensor]:
+def _has_classifier(view: View) -> bool:
+    """Whether the guide is one of the model's own."""
+    return any(name.startswith("classifier") for name in view.params)
+
+
+def _learned(view: View, part: str) -> dict[str, Tensor]:
     """The parameters of the networks whose names begin so."""
-    dtype = getattr(torch, data.dtype)
-    return {k: torch.as_tensor(v).to(dtype) for k, v in params.items() if k.startswith(part)}
+    dtype = getattr(torch, view.data.dtype)
+    return {k: torch.as_tensor(v).to(dtype) for k, v in view.params.items() if k.startswith(part)}
 
 
-def analogies(
-    data: Data,
-    draws: Mapping[str, Any],
-    *,
-    params: Mapping[str, Any],
-    **options: Any,
-) -> Figure | None:
+def analogies(view: View) -> Figure | None:
     """Test images, and the same style under each of the labels."""
-    if not any(name.startswith("classifier") for name in params):
+    if not _has_classifier(view):
         return None
-    encoder, model = _trained(data, **options), SSVAE(data, **options)
+    data = view.data
+    encoder, model = _trained(data, **view.options), SSVAE(data, **view.options)
     x = data.test["x"][:_SHOWN].to(getattr(torch, data.dtype))
     labels = torch.arange(encoder.classes)[:, None].expand(-1, len(x))
-    with torch.no_grad(), poutine.substitute(data=_learned(data, params, "")):
+    with torch.no_grad(), poutine.substitute(data=_learned(view, "")):
         style, _ = encoder.style(x, encoder.guessed(x).argmax(-1))
         images = model.decoded(style.expand(encoder.classes, *style.shape), labels).sigmoid()
     shape = (-1, data.scaling.height, data.scaling.width)
@@ -352,27 +357,21 @@ def analogies(
 ENTRY = Entry(
     model=SSVAE,
     data=partly_labelled,
-    guides={"own": Encoder, "supervised": Encoder},
-    objectives={"own": Bound, "supervised": Known},
-    first="svi:own",
-    refused={
-        "mle": "only svi fits the decoder, whose parameters have no priors",
-        "map": "only svi fits the decoder, whose parameters have no priors",
-        "laplace": "only svi fits the decoder, whose parameters have no priors",
-        "nuts": "only svi fits the decoder, whose parameters have no priors",
-        "prior": "only svi fits the decoder, whose parameters have no priors",
-    },
-    metrics=metrics,
-    figures={"analogies": analogies},
-    settings={
-        "svi": {
-            "steps": 10_000,
-            "batch_size": 100,
-            "lr": 2e-3,
-            "schedule": "linear",
-            "particles": 1,
-            "draws": 200,
-            "rows": 64,
-        }
-    },
+    has_parameters=True,
+    inference=Inference(
+        guides={"own": Guide(Encoder, Bound), "supervised": Guide(Encoder, Known)},
+        first="svi:own",
+        settings={
+            "svi": {
+                "steps": 10_000,
+                "batch_size": 100,
+                "lr": 2e-3,
+                "schedule": "linear",
+                "particles": 1,
+                "draws": 200,
+                "rows": 64,
+            }
+        },
+    ),
+    results=Results(metrics=metrics, figures={"analogies": analogies}),
 )

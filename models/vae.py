@@ -42,11 +42,11 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import grid, shown
-from ._network import dense, tanh_layers
-from ._pictures import Pictures, compressed, pictures
-from .contract import BadInput, Data, Entry
+from .contract import BadInput, Caveat, Data, Entry, Guide, Inference, Results, View
+from .data.columns import integers
+from .data.pictures import Pictures, compressed, pictures
+from .parts.figures import grid, shown
+from .parts.networks import dense, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,20 +169,14 @@ _MEMORISED = 0.05
 _NEIGHBOURS, _SHOWN = 5, 12
 
 
-def metrics(
-    data: Data,
-    draws: Mapping[str, np.ndarray],
-    exact: Any,
-    *,
-    groups: Mapping[str, Any],
-    **options: Any,
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """`active_units`, and how well a code tells what an image shows, beside its pixels.
 
     `knn`: accuracy on test images of the vote of the five nearest training codes; `probe`: of a
     logistic regression on the codes; `knn_pixels`, `probe_pixels`: the same on grey pixels. For
     images of another kind `auroc_corrected[name]`, see `_told_outside`.
     """
+    data, groups = view.data, view.groups
     if "held_out_rows" not in groups:
         return {}
     test, train = groups["held_out_rows"]["z"], groups["coded_rows"]["z"]
@@ -197,18 +191,19 @@ def metrics(
     return found
 
 
-def doubts(metrics: Mapping[str, float], *, latent: int, **options: Any) -> list[tuple[str, str]]:
+def caveats(view: View) -> list[Caveat]:
     """A code too short for the images, or a fit to the very images that were seen."""
-    found = []
+    metrics, latent, caveats = view.metrics, view.options["latent"], []
     if metrics.get("active_units") == latent:
-        what = f"every number of the code ({latent}) is in use: more would tell more"
-        found.append((what, f"give more (--set latent={2 * latent})"))
+        reason = f"every number of the code ({latent}) is in use: more would tell more"
+        caveats.append(Caveat(reason, f"give more (--set latent={2 * latent})"))
     if "elbo_test" in metrics:
         above = metrics["elbo_train"] - metrics["elbo_test"]
         if above > _MEMORISED * -metrics["elbo_test"]:
-            what = f"images that were learned from score {above:.1f} nats above those held out"
-            found.append((what, "it knows them by heart: give more of them, or fewer units"))
-    return found
+            reason = f"images that were learned from score {above:.1f} nats above those held out"
+            fix = "it knows them by heart: give more of them, or fewer units"
+            caveats.append(Caveat(reason, fix))
+    return caveats
 
 
 def _told_outside(data: Data, groups: Mapping[str, Any]) -> dict[str, float]:
@@ -252,46 +247,37 @@ def _told_apart(
     return {"knn": float(knn.score(test, truth)), "probe": float(probe.score(test, truth))}
 
 
-def _chances(
-    data: Data, params: Mapping[str, Any], codes: np.ndarray, options: Mapping[str, Any]
-) -> np.ndarray:
+def _chances(view: View, codes: np.ndarray) -> np.ndarray:
     """Mean images (n, height, width) of codes (n, latent)."""
-    model, dtype = VAE(data, **options), getattr(torch, data.dtype)
-    learned = {k: torch.as_tensor(v).to(dtype) for k, v in params.items() if "decoder." in k}
+    data = view.data
+    model, dtype = VAE(data, **view.options), getattr(torch, data.dtype)
+    learned = {k: torch.as_tensor(v).to(dtype) for k, v in view.params.items() if "decoder." in k}
     with torch.no_grad(), poutine.substitute(data=learned):
         logits = model.decoded(torch.as_tensor(codes).to(dtype))
         mean = _BITS[model.likelihood](logits=logits, validate_args=False).mean
     return mean.numpy().reshape(-1, data.scaling.height, data.scaling.width)
 
 
-def samples(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
-) -> Figure:
+def samples(view: View) -> Figure:
     """Mean images of codes from the prior."""
-    codes = np.random.default_rng(0).standard_normal((6 * _SHOWN, options["latent"]))
+    codes = np.random.default_rng(0).standard_normal((6 * _SHOWN, view.options["latent"]))
     caption = (
         "What the model thinks of as images: chances of pixels under codes drawn from the prior. "
         "Half of one thing and half of another: codes that no image has."
     )
-    return shown(grid(_chances(data, params, codes, options), _SHOWN), caption)
+    return shown(grid(_chances(view, codes), _SHOWN), caption)
 
 
-def reconstructions(
-    data: Data,
-    draws: Mapping[str, Any],
-    *,
-    groups: Mapping[str, Any],
-    params: Mapping[str, Any],
-    **options: Any,
-) -> Figure | None:
+def reconstructions(view: View) -> Figure | None:
     """Test images, what the model saw of them, and their mean codes decoded."""
+    data, groups = view.data, view.groups
     if "held_out_rows" not in groups:
         return None
     shape = (-1, data.scaling.height, data.scaling.width)
     codes = groups["held_out_rows"]["z"][:_SHOWN]
     seen = data.test["x"][:_SHOWN].numpy().reshape(shape)
     grey = data.scaling.grey[:_SHOWN].numpy().reshape(shape)
-    rows = np.concatenate([grey, seen, _chances(data, params, codes, options)])
+    rows = np.concatenate([grey, seen, _chances(view, codes)])
     caption = (
         "Test images as they came (top), with the pixels that the model was given (middle), and "
         "decoded from the mean of what the encoder makes of them (bottom)."
@@ -299,11 +285,9 @@ def reconstructions(
     return shown(grid(rows, len(codes)), caption)
 
 
-def manifold(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
-) -> Figure | None:
+def manifold(view: View) -> Figure | None:
     """The plane of codes of two numbers, at equal shares of the prior."""
-    if options["latent"] != 2:
+    if view.options["latent"] != 2:
         return None
     from scipy.stats import norm
 
@@ -313,28 +297,21 @@ def manifold(
         "The images of all codes: first number to the right, second upwards, each step the same "
         "share of the prior. Neighbours look alike, or the code has torn what belongs together."
     )
-    return shown(grid(_chances(data, params, codes, options), 20), caption)
+    return shown(grid(_chances(view, codes), 20), caption)
 
 
-def interpolation(
-    data: Data,
-    draws: Mapping[str, Any],
-    *,
-    groups: Mapping[str, Any],
-    params: Mapping[str, Any],
-    **options: Any,
-) -> Figure | None:
+def interpolation(view: View) -> Figure | None:
     """On straight lines between the codes of test images."""
-    if "held_out_rows" not in groups:
+    if "held_out_rows" not in view.groups:
         return None
-    codes = groups["held_out_rows"]["z"][:12]
+    codes = view.groups["held_out_rows"]["z"][:12]
     share = np.linspace(0, 1, _SHOWN)[:, None]
     lines = [(1 - share) * a + share * b for a, b in zip(codes[::2], codes[1::2])]
     caption = (
         "From one test image to another (left, right) along a straight line of codes: a good "
         "representation has an image at every step, not two at once."
     )
-    return shown(grid(_chances(data, params, np.concatenate(lines), options), _SHOWN), caption)
+    return shown(grid(_chances(view, np.concatenate(lines)), _SHOWN), caption)
 
 
 _SVI = {"steps": 15_000, "batch_size": 100, "lr": 2e-3, "schedule": "linear", "particles": 1}
@@ -345,26 +322,24 @@ _SHARED = ("normal", "mvn", "lowrank", "structured", "maf", "nsf")
 ENTRY = Entry(
     model=VAE,
     data=pictures,
-    guides={"own": own, "full": full, "flow": Flow},
-    first="svi:own",
-    refuses=refuses,
-    refused={
-        "mle": "only svi fits the decoder, whose parameters have no priors",
-        "map": "only svi fits the decoder, whose parameters have no priors",
-        "laplace": "only svi fits the decoder, whose parameters have no priors",
-        "nuts": "only svi fits the decoder, whose parameters have no priors",
-        "prior": "only svi fits the decoder, whose parameters have no priors",
-    },
-    metrics=metrics,
-    doubts=doubts,
-    figures={
-        "samples": samples,
-        "reconstructions": reconstructions,
-        "manifold": manifold,
-        "interpolation": interpolation,
-    },
-    settings={
-        "svi": {**_SVI, "draws": 500, "rows": 64},
-        **{f"svi:{guide}": _FOR_EACH for guide in _SHARED},
-    },
+    has_parameters=True,
+    inference=Inference(
+        guides={"own": Guide(own), "full": Guide(full), "flow": Guide(Flow)},
+        first="svi:own",
+        refuses=refuses,
+        settings={
+            "svi": {**_SVI, "draws": 500, "rows": 64},
+            **{f"svi:{guide}": _FOR_EACH for guide in _SHARED},
+        },
+    ),
+    results=Results(
+        metrics=metrics,
+        caveats=caveats,
+        figures={
+            "samples": samples,
+            "reconstructions": reconstructions,
+            "manifold": manifold,
+            "interpolation": interpolation,
+        },
+    ),
 )

@@ -19,7 +19,7 @@ from conftest import EVIL
 from faults import GUIDE, PLANTED, USER_MODEL
 
 from inference.storage import store
-from models._trees import trees
+from models.users.trees import trees
 
 # What a planted file makes when it is run.
 MARKER = "planted"

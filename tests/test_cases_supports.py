@@ -27,7 +27,9 @@ from inference.methods.draws import draw
 from inference.methods.laplace import laplace
 from inference.methods.resolve import resolve
 from inference.methods.svi import svi
-from inference.program.program import Program, over_draws, run
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models.contract import Fault, Refused
 
 FEW = {"steps": 60, "draws": 20}

@@ -17,7 +17,11 @@ import zoo
 from inference.core.settings import declared
 from inference.methods.draws import draw
 from inference.methods.resolve import resolve
-from inference.program.program import Program, over_draws, run, value_and_grad
+from inference.program.derivatives import value_and_grad
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
+from inference.workflow.plan import homes
 from models.contract import BadSetting, Refused
 
 SHORT = {
@@ -100,8 +104,8 @@ def test_data_keys_are_those_of_the_model_and_observed_sites_bear_their_names(na
 def test_no_name_is_declared_in_two_homes(name):
     entry = models.load(name)
     for method in inference.METHODS:
-        homes = zoo._homes(entry, inference.method(method))
-        names = [key for home in homes.values() for key in home]
+        known = homes(entry, inference.method(method))
+        names = [key for home in known.values() for key in home]
         assert len(names) == len(set(names)), f"{method}: {names}"
 
 
@@ -250,7 +254,7 @@ def test_what_is_not_identified_is_judged_by_its_predictions(name):
     if entry.identified:
         return
     assert isinstance(entry.model, type)
-    assert entry.start is not None or Program(problem_of(name)).unfitted
+    assert entry.inference.start is not None or Program(problem_of(name)).unfitted
     assert done.idata["predictions"].sizes["draw"] == 5
     with pytest.raises(BadSetting, match="there is no setting 'steps'"):
         zoo.run("coin", method="map", **OF_NETWORKS)

@@ -29,8 +29,8 @@ from conftest import problem_from
 from inference.methods.chains import Monitor
 from inference.methods.nuts import _NutpieChain
 from inference.methods.prior import sample
+from inference.program.graphs import compiled
 from inference.program.program import Program
-from inference.program.record import compiled
 
 X = torch.tensor([3.0, -3.0], dtype=torch.float64)
 RUNS = 200

@@ -37,7 +37,8 @@ from ..methods.parameters import store
 from ..methods.resolve import resolve
 from ..methods.training import train
 from ..networks import weights
-from ..program.program import Program, Weighted
+from ..program.handlers import Weighted
+from ..program.program import Program
 
 ESTIMATORS = ("reinforce", "baseline", "reparameterised", "local")
 # Draws of log p(batch | w) whose mean is the baseline.

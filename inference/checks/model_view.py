@@ -24,10 +24,12 @@ from models.contract import Fault
 from ..core import user_code
 from ..core.problem import Problem
 from ..core.seeds import PRIOR, seeded
+from ..program.graphs import faster
+from ..program.handlers import run, start_value
 from ..program.prepare import observed_keys, prepare
-from ..program.program import Program, Site, run, start_value
-from ..program.record import faster
+from ..program.program import Program
 from ..program.sampling import base_of, shape_of
+from ..program.sites import Site
 
 # Draws from the prior, and points of the unconstrained space, at which a model is looked at.
 DRAWS = 20

@@ -21,10 +21,12 @@ from ..core.problem import Guide
 from ..core.seeds import PRIOR, seeded
 from ..methods.guide_checks import check_sites
 from ..methods.resolve import resolve
-from ..program import discrete
-from ..program.program import Batch, Program, Site, difference, over_draws, run
+from ..program.derivatives import difference
+from ..program.handlers import Batch, factors, run
+from ..program.program import Program
 from ..program.record import Unrecordable
-from ..program.sampling import base_of
+from ..program.sampling import base_of, over_draws
+from ..program.sites import Site
 from ..program.supports import is_inside
 from .model_view import (
     DRAWS,
@@ -161,7 +163,7 @@ def _without_prior(program: Program, values: Mapping[str, Tensor], u: Tensor) ->
     if program.sums_rows or not program.of("discrete"):
         return float(program.log_density(u, jacobian=False, prior=False))
     trace = run(program.model, program.problem.tensors, poutine.condition(data=values))
-    scored = discrete.factors(trace)
+    scored = factors(trace)
     prior = sum(scored[name]["log_prob"].sum() for name in values)
     return float(sum(node["log_prob"].sum() for node in scored.values()) - prior)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.problem import Problem
-from ..program.program import Program, difference
+from ..program.derivatives import difference
+from ..program.program import Program
 from .check import check
 
 # Numbers of one run of the model above which it is looked at on some of the rows, and how many.

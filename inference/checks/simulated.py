@@ -26,9 +26,10 @@ from ..core import machine
 from ..core.problem import Context, Fit, Problem
 from ..core.seeds import SIMULATED, seeded, spawn
 from ..core.signals import Heard, listening
+from ..program.graphs import Recordings
 from ..program.prepare import observed_keys
-from ..program.program import Program, over_draws
-from ..program.record import Recordings
+from ..program.program import Program
+from ..program.sampling import over_draws
 from ..results import inference_data
 from ..results.diagnostics import verdict
 

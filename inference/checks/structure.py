@@ -25,8 +25,9 @@ from models.contract import Refused
 from ..core import user_code
 from ..core.seeds import PRIOR, seeded
 from ..program import discrete as summed
+from ..program.handlers import run
 from ..program.prepare import check_support, clash
-from ..program.program import Site, run
+from ..program.sites import Site
 from .model_view import (
     DRAWS,
     Case,

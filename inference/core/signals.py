@@ -44,3 +44,17 @@ def listening(heed: Callable[[], None] | None = None) -> Iterator[Heard]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def heeding(*numbers: int, heed: Callable[[int, Any], None]) -> Iterator[None]:
+    """Signals are heeded so; only the main thread is told of any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, heed) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

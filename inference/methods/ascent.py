@@ -20,7 +20,7 @@ from models.contract import BadSetting, Fault
 from ..core.callbacks import Callback
 from ..core.problem import Context, Finding, Problem, State
 from ..core.signals import Heard, listening
-from ..program.record import How
+from ..program.graphs import How
 from .convergence import LEVEL, above, drifting, is_rising, of_linear_schedule
 
 # How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.

@@ -10,7 +10,7 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.problem import Problem
-from ..program.program import Batch
+from ..program.handlers import Batch
 
 
 def batches(problem: Problem, size: int | None) -> Iterator[list[Tensor]]:

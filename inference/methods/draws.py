@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..core.problem import Guide
 from ..core.seeds import DISCRETE, FIT, seeded
-from ..program.program import Batch, Program, over_draws, run, sum_of_factors
-from ..program.sampling import base_of
+from ..program.handlers import Batch, run, sum_of_factors
+from ..program.program import Program
+from ..program.sampling import base_of, over_draws
 
 
 def one_chain(program: Program, values: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:

@@ -16,8 +16,9 @@ from models.contract import Refused
 from ..core import user_code
 from ..core.problem import Guide
 from ..core.seeds import FIT, seeded
-from ..program.program import Batch, Program, over_draws, run
-from ..program.sampling import base_of
+from ..program.handlers import Batch, run
+from ..program.program import Program
+from ..program.sampling import base_of, over_draws
 from .draws import draw
 
 # Stream of the draws that are looked at for what is outside of supports.

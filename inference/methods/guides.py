@@ -31,7 +31,8 @@ from .. import GUIDES, guide
 from ..core import settings
 from ..core.problem import Guide
 from ..program import memory
-from ..program.program import Program, run, start_value
+from ..program.handlers import run, start_value
+from ..program.program import Program
 from ..program.supports import Supported
 from .densities import Flowing, LowRankNormal
 

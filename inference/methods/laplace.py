@@ -20,7 +20,8 @@ from ..core.seeds import DRAWS, FIT, seeded
 from ..core.settings import OF_NETWORKS
 from ..program import memory
 from ..program.kinks import Kinks
-from ..program.program import Program, further_draws, over_draws
+from ..program.program import Program, further_draws
+from ..program.sampling import over_draws
 from .ascent import AscentSettings
 from .draws import one_chain
 from .ends import refuse_steps

@@ -19,8 +19,9 @@ from torch import Tensor
 from models.contract import Fault
 
 from ..core.seeds import CHAIN, spawn
+from ..program.graphs import Recorded
 from ..program.native import nutpie_model
-from ..program.record import Function, Recorded
+from ..program.record import Function
 from .chains import Monitor
 
 # A chain is given up if so many steps in a row are this short.

@@ -16,8 +16,10 @@ from ..core.callbacks import Callback
 from ..core.problem import Context, Finding, Fit, State
 from ..core.seeds import CHAIN, DISCRETE, FIT, seeded
 from ..program import memory
-from ..program.program import Program, over_draws
-from ..program.record import Function, How, compiled
+from ..program.graphs import How, compiled
+from ..program.program import Program
+from ..program.record import Function
+from ..program.sampling import over_draws
 from .chains import Outcome
 from .chains import run as run_chains
 from .nutpie_chain import NutpieChain

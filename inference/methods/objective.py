@@ -16,9 +16,10 @@ from models.contract import Fault, Refused
 
 from ..core.problem import Graphs, Guide
 from ..program import batching, row_latents
+from ..program.graphs import compiled
+from ..program.handlers import Batch, Weighted, run, sum_of_factors
 from ..program.prepare import clash, where
-from ..program.program import Batch, Program, Weighted, run, sum_of_factors
-from ..program.record import compiled
+from ..program.program import Program
 from ..program.sampling import NOT_VECTORISED, Sampling
 from .ascent import AscentSettings, Gradient
 from .batches import batch_of

@@ -13,7 +13,8 @@ from models.contract import Refused
 from ..core.problem import Context, Fit
 from ..core.seeds import PRIOR, seeded
 from ..program import memory
-from ..program.program import Program, over_draws
+from ..program.program import Program
+from ..program.sampling import over_draws
 
 
 def prior(

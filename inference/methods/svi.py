@@ -13,8 +13,9 @@ from models.contract import BadSetting, Refused
 from ..core.problem import Context, Finding, Fit, Guide
 from ..core.seeds import DRAWS, FIT, seeded
 from ..program import memory, row_latents
-from ..program.program import Program, further_draws, over_draws
-from ..program.record import How
+from ..program.graphs import How
+from ..program.program import Program, further_draws
+from ..program.sampling import over_draws
 from .ascent import AscentSettings, Bound, Schedule
 from .convergence import fallen
 from .draws import all_draws, draw, draws_labels, one_chain

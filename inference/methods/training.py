@@ -14,7 +14,8 @@ from models.contract import Fault, Refused
 from ..core.problem import Context, Guide
 from ..core.seeds import FIT, seeded
 from ..program import row_latents
-from ..program.program import Program, run
+from ..program.handlers import run
+from ..program.program import Program
 from .ascent import Adam, Ascent, AscentSettings
 from .batches import batches
 from .guide_checks import check_draws, check_edges

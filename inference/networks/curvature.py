@@ -18,8 +18,10 @@ from torch import Tensor
 
 from models.contract import Refused
 
+from ..program.handlers import run
 from ..program.outputs import fisher_root, outputs
-from ..program.program import Program, over_draws, run
+from ..program.program import Program
+from ..program.sampling import over_draws
 from .layers import Call, Layer, Layers, layers
 
 # Numbers that are held at once.

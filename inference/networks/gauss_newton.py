@@ -26,8 +26,9 @@ from ..methods.ascent import AscentSettings
 from ..methods.draws import one_chain
 from ..methods.laplace import Structure
 from ..program import memory
+from ..program.handlers import run
 from ..program.outputs import check_outputs
-from ..program.program import Program, run
+from ..program.program import Program
 from ..program.supports import elementwise
 from .curvature import gauss_newton, prior_precision
 from .layers import layers

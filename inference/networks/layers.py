@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from models.contract import Refused
 
-from ..program.program import Program, run
+from ..program.handlers import run
+from ..program.program import Program
 
 _WITH_BIAS = (F.linear, F.conv1d, F.conv2d)
 _PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)

@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from ..core.problem import Guide
 from ..methods.guides import Init
-from ..program.program import Program, start_value
+from ..program.handlers import start_value
+from ..program.program import Program
 from ..program.supports import support_of
 from . import dropout as dropouts
 from . import weights

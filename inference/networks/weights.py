@@ -23,8 +23,8 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.problem import Guide
-from ..program import discrete
-from ..program.program import Program, run
+from ..program.handlers import factors, run
+from ..program.program import Program
 from ..program.sampling import base_of
 from ..program.supports import elementwise
 from .layers import Call, Layers, layers
@@ -207,8 +207,8 @@ class LocalNoise(Points):
         weights = {name: values[name] for name in self.layers}
         with Layers(weights, self.use):
             trace = run(model, tensors, poutine.condition(data=values))
-        factors = discrete.factors(trace)
-        fitted = (n["log_prob"].sum() for name, n in factors.items() if name not in values)
+        scored = factors(trace)
+        fitted = (n["log_prob"].sum() for name, n in scored.items() if name not in values)
         return sum(fitted, torch.zeros(())), {name: trace.nodes[name]["fn"] for name in values}
 
     def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
@@ -325,8 +325,8 @@ def log_score(
         values: all latents.
         prior: whether the log prior is part of it.
     """
-    factors = discrete.factors(run(model, tensors, poutine.condition(data=dict(values))))
-    counted = (node for name, node in factors.items() if prior or name not in values)
+    scored = factors(run(model, tensors, poutine.condition(data=dict(values))))
+    counted = (node for name, node in scored.items() if prior or name not in values)
     return sum((node["log_prob"].sum() for node in counted), torch.zeros(()))
 
 

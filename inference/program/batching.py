@@ -26,9 +26,11 @@ from ..core import user_code
 from ..core.machine import tolerance
 from ..core.problem import Guide
 from . import labels
-from .program import Batch, Program, Site, Weighted, graphless, run
+from .handlers import Batch, Weighted, graphless, run
+from .program import Program
 from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored
 from .sampling import base_of
+from .sites import Site
 
 # Rows and batches on which it is seen, at most.
 _MOST_ROWS, _MOST_BATCHES = 256, 16

@@ -18,8 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, combinations, cycle, islice
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import pyro
 import torch
@@ -28,13 +27,11 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.machine import tolerance
-from ..core.problem import Problem
-from . import discrete
-from .discrete import Parallel, Summed, cells_of, values_of
+from .discrete import Summed, all_labels, cells_of
+from .parallel import Parallel, values_of
 from .sampling import NOT_VECTORISED, over_draws
-
-if TYPE_CHECKING:
-    from .program import Program, Site
+from .sites import Site
+from .traced import TracedModel
 
 # Joint values of labels that are summed out one by one: so many if one run of the model can take
 # all at once, else (a model that branches on a label) as many runs.
@@ -63,10 +60,8 @@ _MOST_LATENTS = 6
 # Where the continuous latents stand among what a point has.
 _U = -1
 
-_FOUND: WeakKeyDictionary[Problem, Summed] = WeakKeyDictionary()
 
-
-def summed(program: Program) -> Summed | None:
+def summed(program: TracedModel) -> Summed | None:
     """The discrete latents of a program summed out; None where it has none.
 
     Raises:
@@ -74,26 +69,26 @@ def summed(program: Program) -> Summed | None:
     """
     if not program.of("discrete"):
         return None
-    if program.problem not in _FOUND:
+    if program.prototype.summed is None:
         store = pyro.get_param_store().scope()
         with torch.random.fork_rng(devices=[]), torch.no_grad(), store:
             torch.manual_seed(0)
-            _FOUND[program.problem] = _chosen(program)
-    return _FOUND[program.problem]
+            program.prototype.summed = _chosen(program)
+    return program.prototype.summed
 
 
-def share(program: Program, some: Program) -> None:
+def share(program: TracedModel, some: TracedModel) -> None:
     """Sum the labels out in a program of some of the rows as in that of all, without a proof."""
     way = program.summed
     if way is not None and not way.parallel.homes:
-        _FOUND[some.problem] = _way(some, list(way.joint))
+        some.prototype.summed = _way(some, list(way.joint))
 
 
-def _chosen(program: Program) -> Summed:
+def _chosen(program: TracedModel) -> Summed:
     n = program.problem.n or 0
     large = program.elements_of_run > _LARGE or program.size * n > _PRODUCTS
     if large and n > _ROWS:
-        some = type(program)(program.problem.first(_ROWS))
+        some = program.first(_ROWS)
         if (way := _proved(some, Drawn(some))) is not None and not way.parallel.homes:
             return _way(program, list(way.joint))
     drawn = Drawn(program)
@@ -103,12 +98,12 @@ def _chosen(program: Program) -> Summed:
     return way
 
 
-def _proved(program: Program, drawn: Drawn) -> Summed | None:
+def _proved(program: TracedModel, drawn: Drawn) -> Summed | None:
     return next((way for way in _ways(program, drawn) if agrees(program, way, drawn)), None)
 
 
 def _way(
-    program: Program, joint: Sequence[str], homes: Mapping[str, Tensor] | None = None
+    program: TracedModel, joint: Sequence[str], homes: Mapping[str, Tensor] | None = None
 ) -> Summed:
     """These latents jointly, the others side by side."""
     latents = program.of("discrete")
@@ -117,7 +112,7 @@ def _way(
     return Summed(parallel, [site for site in latents if site.name in joint])
 
 
-def _ways(program: Program, drawn: Drawn) -> Iterator[Summed]:
+def _ways(program: TracedModel, drawn: Drawn) -> Iterator[Summed]:
     for way in sorted((_way(program, joint) for joint in _subsets(program)), key=_cost):
         yield way
         homes = _homes(drawn, way)
@@ -130,7 +125,7 @@ def _cost(way: Summed) -> int:
     return way.cells * (1 if way.parallel.tabular else _CONTRACTED)
 
 
-def _subsets(program: Program) -> list[list[str]]:
+def _subsets(program: TracedModel) -> list[list[str]]:
     """The latents that can be summed out jointly: none, some, or all of them."""
     latents = program.of("discrete")
     most = max(1, min(MOST_CELLS, _MOST_HELD // program.elements_of_run))
@@ -153,7 +148,7 @@ class Drawn:
         labels: discrete latent to its labels (K, *shape).
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: TracedModel):
         self.program = program
         self.sites = program.of("discrete")
         for scale in (1, 1, 1, 1, 1, 2, 4, 8, 8, 8):
@@ -198,7 +193,7 @@ class Drawn:
         most = _ALL_AT_ONCE if self._at_once() else _ALL
         if (cells := cells_of(self.sites)) <= most:
             times = -(-_UNIFORM // cells)
-            every = discrete.all_labels(self.sites).items()
+            every = all_labels(self.sites).items()
             return {name: torch.cat([value] * times) for name, value in every}
         made = {}
         for site in self.sites:
@@ -230,7 +225,7 @@ class Drawn:
         return over_draws(at, points)
 
 
-def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
+def agrees(program: TracedModel, way: Summed, drawn: Drawn) -> bool:
     """Whether a way, restricted to drawn labels, gives the plain log joint there."""
 
     def restricted(u: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
@@ -311,7 +306,7 @@ def _flipped(site: Site, labels: Tensor, count: int) -> Tensor:
 # -- refusal -----------------------------------------------------------------------------------
 
 
-def _reason(program: Program, drawn: Drawn) -> str:
+def _reason(program: TracedModel, drawn: Drawn) -> str:
     """Why no way is right."""
     names = ", ".join(site.name for site in drawn.sites)
     u = drawn.u[:1].expand_as(drawn.u)

@@ -21,13 +21,14 @@ from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from models.contract import Rows
+
 from ..core.machine import tolerance
 from ..core.seeds import FIT, seeded
-from . import discrete
-from .program import Plate, Program, graphless, run
+from .handlers import factors, graphless, run
+from .program import Program
+from .sites import Plate
 
-# A row plate and the data keys that are cut with it.
-Rows = tuple[str, tuple[str, ...]]
 Factors = dict[str, Mapping[str, Any]]
 
 # Rows on which a model is run to be compared with the run on all of them.
@@ -49,10 +50,10 @@ def find(program: Program) -> Rows | None:
         for plate in dict.fromkeys(plates):
             keys = looked.keys(plate)
             if keys:
-                return plate.name, keys
+                return Rows(plate.name, keys)
     first = next((plate for plate in plates if plate.dim == -1), None)
     keys = first and _as_long(program, first)
-    return (first.name, keys) if keys else None
+    return Rows(first.name, keys) if keys else None
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def scored(trace: poutine.Trace) -> Factors:
     """The sites of a run that have a density, each scored under its key `log_prob`."""
     return {
         name: node
-        for name, node in discrete.factors(trace).items()
+        for name, node in factors(trace).items()
         if not isinstance(node["fn"], _Subsample) and not node["infer"].get("_deterministic")
     }
 

@@ -18,8 +18,10 @@ from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from . import batching, discrete
-from .program import Batch, Program, over_draws, run
+from . import batching
+from .handlers import Batch, factors, run
+from .program import Program
+from .sampling import over_draws
 
 
 def is_of_rows(program: Program) -> bool:
@@ -56,7 +58,7 @@ def _of_rows(trace: poutine.Trace, plate: str, names: Collection[str] | None = N
     a plate, which is a site too.
     """
     total = torch.zeros(())
-    for name, node in discrete.factors(trace).items():
+    for name, node in factors(trace).items():
         dims = [f.dim for f in node["cond_indep_stack"] if f.name == plate]
         of_plate = isinstance(node["fn"], _Subsample)
         if not dims or of_plate or (names is not None and name not in names):

@@ -18,7 +18,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from . import discrete
+from .handlers import factors
 
 
 class Unseen(NamedTuple):
@@ -70,14 +70,12 @@ def unseen(
     """
     later, whole = {}, set()
     points = [{name: trace.nodes[name]["value"] for name in latents} for trace in runs]
-    before = [discrete.factors(trace) for trace in runs]
+    before = [factors(trace) for trace in runs]
 
     def matters(name: str, changes: Sequence[Tensor]) -> bool:
         """Whether another value of a latent changes the density of any other site in a run."""
         changed = ({**point, name: value} for point, value in zip(points, changes))
-        return any(
-            _differ(one, discrete.factors(rerun(at)), name) for one, at in zip(before, changed)
-        )
+        return any(_differ(one, factors(rerun(at)), name) for one, at in zip(before, changed))
 
     for name in (k for k in latents if k in under_mask(runs[0])):
         nodes = [trace.nodes[name] for trace in runs]

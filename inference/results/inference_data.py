@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import json
 import warnings
@@ -21,13 +20,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from models.contract import Refused
+from models.contract import Data, Exact, Refused, View
 
 from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods.prior import sample as prior_sample
-from ..program.program import Program, Site, batch_shape, over_draws
+from ..program.program import Program
 from ..program.row_latents import is_of_rows
+from ..program.sampling import over_draws
+from ..program.sites import Site, batch_shape
 from .netcdf import check_closed
 from .psis import KHAT_MAX, psis
 from .scores import Scored, log_predictive, predictions, scored
@@ -493,17 +494,25 @@ def groups_of(idata: az.InferenceData) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def wanted(
-    function: Callable, idata: az.InferenceData, params: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a function of the model's own takes of the result, as it names it.
-
-    That is `groups`, `params`, and the name of the `guide`, which is empty where there is none.
-    """
-    named = inspect.signature(function).parameters
-    found = {"groups": groups_of(idata)} if "groups" in named else {}
-    found |= {"guide": idata.attrs.get("guide", "")} if "guide" in named else {}
-    return found | ({"params": params} if "params" in named else {})
+def view(
+    data: Data,
+    idata: az.InferenceData,
+    params: Mapping[str, Any],
+    options: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    exact: Exact | None = None,
+) -> View:
+    """A result as the functions of the model's own see it; parameters as for `View`."""
+    return View(
+        data=data,
+        draws=draws_of(idata),
+        groups=groups_of(idata),
+        params=params,
+        guide=idata.attrs.get("guide", ""),
+        exact=exact,
+        options=options,
+        metrics=metrics,
+    )
 
 
 def netcdf(idata: az.InferenceData) -> bytes:

@@ -23,8 +23,10 @@ from torch import Tensor
 from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..networks.layers import InUse, in_use, without_idle
-from ..program.program import Program, over_draws, run
+from ..program.handlers import run
+from ..program.program import Program
 from ..program.row_latents import is_of_rows
+from ..program.sampling import over_draws
 from ..program.supports import support_of
 
 if TYPE_CHECKING:

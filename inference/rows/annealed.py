@@ -23,9 +23,10 @@ from torch.distributions import constraints
 
 from models.contract import Refused
 
-from ..program.program import Program, over_draws
-from ..program.record import compiled
+from ..program.graphs import compiled
+from ..program.program import Program
 from ..program.row_latents import has_weights, log_prior_and_likelihood
+from ..program.sampling import over_draws
 
 # Leapfrog steps of a move; acceptance that step sizes are led to, and how fast (Wu et al.: 0.65).
 _LEAPS, _ACCEPTED, _LEARN = 10, 0.65, 0.02

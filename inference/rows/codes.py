@@ -16,7 +16,9 @@ from ..core.problem import Guide, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods.training import trained_guide
 from ..program import row_latents
-from ..program.program import Program, over_draws, run
+from ..program.handlers import run
+from ..program.program import Program
+from ..program.sampling import over_draws
 from ..results.inference_data import indexed
 
 # Rows that are encoded at once.

@@ -20,9 +20,11 @@ from ..core.machine import cores
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods import chains
 from ..methods.chains import Monitor
-from ..program.program import Batch, Program, over_draws
-from ..program.record import compiled
+from ..program.graphs import compiled
+from ..program.handlers import Batch
+from ..program.program import Program
 from ..program.row_latents import weighted
+from ..program.sampling import over_draws
 from ..results.psis import psis
 from ..results.scores import Scored, auroc
 

@@ -18,13 +18,13 @@ def problem(n: int):
     import torch
 
     import models
-    import zoo
+    from inference.core.settings import declared
     from inference.program import prepare
 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     entry = models.load("logistic")
-    options = {k: s.default for k, s in zoo._settings.declared(entry.model).items()}
+    options = {k: s.default for k, s in declared(entry.model).items()}
     return prepare.problem_of(entry, options, entry.data("simulate", n=n, k=FEATURES))
 
 
@@ -32,8 +32,8 @@ def microseconds(n: int) -> float:
     """A gradient of the traced density, the fastest of several rounds."""
     import torch
 
+    from inference.program.graphs import compiled
     from inference.program.program import Program
-    from inference.program.record import compiled
 
     program = Program(problem(n))
     u = program.start()
@@ -87,14 +87,14 @@ def _proportional() -> float:
 def seconds(chains: int) -> float:
     """Sampling the breast-cancer table with so many chains."""
     import models
-    import zoo
     from inference.core.problem import Context
+    from inference.core.settings import declared
     from inference.methods.nuts import nuts
     from inference.program import prepare
     from inference.program.program import Program
 
     entry = models.load("logistic")
-    options = {k: s.default for k, s in zoo._settings.declared(entry.model).items()}
+    options = {k: s.default for k, s in declared(entry.model).items()}
     ours = prepare.problem_of(entry, options, entry.data())
     began = time.perf_counter()
     nuts(Program(ours), seed=0, context=Context(), chains=chains)

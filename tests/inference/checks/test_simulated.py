@@ -14,7 +14,7 @@ import torch
 from conftest import Y, problem_from, problem_of, regression
 from scipy import stats
 
-import inference.program.record
+import inference.program.graphs
 from inference.checks import simulated
 from inference.checks.simulated import Simulated
 from inference.core.problem import Finding, Fit
@@ -42,13 +42,13 @@ def prior_draws(program, *, seed, context, draws=200):
 
 @pytest.mark.parametrize(("method", "settings"), [(nuts, FEW), (svi, SHORT)])
 def test_a_fit_is_that_of_a_fresh_recording(method, settings, monkeypatch):
-    recorded, compiled = [], inference.program.record.compiled
+    recorded, compiled = [], inference.program.graphs.compiled
 
     def counted(*arguments, **options):
         recorded.append(1)
         return compiled(*arguments, **options)
 
-    monkeypatch.setattr(inference.program.record, "compiled", counted)
+    monkeypatch.setattr(inference.program.graphs, "compiled", counted)
     problem = problem_from(regression, {"y": Y})
     study = Simulated(problem, method, settings, 1)
     several = [study.fit(i) for i in (0, 1, 2)]

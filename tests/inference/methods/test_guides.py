@@ -22,8 +22,10 @@ from inference.methods.draws import draw
 from inference.methods.objective import gradient_of
 from inference.methods.resolve import resolve
 from inference.methods.svi import svi
-from inference.program.program import Program, over_draws, run
-from inference.program.record import Recorded
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models.contract import BadSetting, Fault, Refused
 
 D = 3

@@ -24,8 +24,9 @@ from inference.methods.batches import batch_of
 from inference.methods.objective import gradient_of, is_reparameterised
 from inference.methods.resolve import resolve
 from inference.methods.svi import svi
-from inference.program.program import Program, run
-from inference.program.record import Recorded
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
 from models.contract import Fault, Refused
 
 RNG = np.random.default_rng(0)

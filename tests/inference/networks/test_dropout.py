@@ -31,8 +31,8 @@ from test_weights import (
 from inference.methods.parameters import store
 from inference.networks import dropout, weights
 from inference.program.program import Program
-from models._priors import LogUniform
 from models.contract import Refused
+from models.parts.priors import LogUniform
 
 # -- dropout -----------------------------------------------------------------------------------
 

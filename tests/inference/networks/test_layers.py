@@ -17,8 +17,9 @@ from inference.methods.parameters import store
 from inference.methods.resolve import resolve
 from inference.networks import layers as _layers
 from inference.networks.layers import Call, Layer, Layers, layers
-from inference.program.program import Program, run
-from inference.program.record import Recorded
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
 from inference.results import scores
 from models.contract import Refused
 

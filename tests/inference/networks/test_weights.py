@@ -22,9 +22,10 @@ from inference.methods.resolve import resolve
 from inference.methods.svi import svi
 from inference.methods.training import train
 from inference.networks import dropout, weights
-from inference.program.program import Batch, Program, Weighted, run
-from models._priors import LogUniform, ScaleMixture
+from inference.program.handlers import Batch, Weighted, run
+from inference.program.program import Program
 from models.contract import Refused
+from models.parts.priors import LogUniform, ScaleMixture
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(8, 2)))

@@ -24,8 +24,9 @@ from inference.methods.parameters import store
 from inference.methods.resolve import resolve
 from inference.methods.svi import svi
 from inference.program import batching
+from inference.program.handlers import Batch
 from inference.program.prepare import problem_of
-from inference.program.program import Batch, Program
+from inference.program.program import Program
 from models.contract import Refused
 
 N = 24
@@ -501,7 +502,7 @@ def test_the_proof_leaves_nothing_behind_and_sees_few_rows():
 
 def test_many_fits_are_proved_once(monkeypatch):
     from inference.core.problem import Context
-    from inference.program.record import Recordings
+    from inference.program.graphs import Recordings
 
     proved = []
     monkeypatch.setattr(batching, "prove", lambda *_: proved.append(1))

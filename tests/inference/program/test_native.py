@@ -12,8 +12,9 @@ from scipy import stats
 from inference.methods.chains import Monitor
 from inference.methods.nuts import nuts
 from inference.program import native
+from inference.program.graphs import _AheadOfTime
 from inference.program.program import Program
-from inference.program.record import _AheadOfTime, record
+from inference.program.record import record
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,7 +12,8 @@ import torch
 from conftest import problem_from, problem_of
 
 from inference.program.outputs import check_outputs, fisher_root, outputs, with_outputs
-from inference.program.program import Program, over_draws
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from inference.results import scores
 from models.contract import Refused
 

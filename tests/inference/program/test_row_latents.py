@@ -17,7 +17,8 @@ from inference.methods.parameters import store
 from inference.methods.resolve import resolve
 from inference.methods.svi import svi
 from inference.program import row_latents
-from inference.program.program import Batch, Program
+from inference.program.handlers import Batch
+from inference.program.program import Program
 from models.contract import BadSetting, Refused
 
 X = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.7, 0.1]], dtype=torch.float64)

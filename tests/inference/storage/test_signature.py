@@ -10,7 +10,7 @@ import pytest
 import models
 import zoo
 from inference.storage import signature, store
-from models._trees import trees
+from models.users.trees import trees
 
 MODEL = """
 import helper  # beside it
