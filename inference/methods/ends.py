@@ -376,11 +376,11 @@ def _flattest(information: Tensor, bounded: Tensor) -> Tensor | None:
 def _snap(value: Tensor, support: Any) -> Tensor | None:
     """The value with what is within rounding of a bound put on it; None if nothing is."""
     support = elementwise(support)
-    simplex = support is constraints.simplex
     bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
+    bounds = [0.0] if support is constraints.simplex else [b for b in bounds if b is not None]
     snapped, near = value, torch.zeros_like(value, dtype=torch.bool)
-    for limit in [0.0] if simplex else [bound for bound in bounds if bound is not None]:
-        limit = torch.as_tensor(limit, dtype=value.dtype)
+    for bound in bounds:
+        limit = torch.as_tensor(bound, dtype=value.dtype)
         close = (snapped - limit).abs() < 1e-9 * (1 + limit.abs())
         snapped, near = torch.where(close, limit, snapped), near | close
     return snapped if near.any() else None

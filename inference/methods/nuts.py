@@ -104,8 +104,8 @@ def _density_and_starts(
     """The density as it will run, and a starting point (d,) for each chain."""
     with seeded(seed, FIT):
         # Far out too, and with every sign turned.
-        u, points = program.start(), []
-        points += [(u,), (5 * u,), (-u,), (program.start(),)]
+        u = program.start()
+        points = [(u,), (5 * u,), (-u,), (program.start(),)]
         record = compiled if context.graphs is None else context.graphs.compiled
         density = record(program.density_and_gradient, points, how=how)
     starts = []

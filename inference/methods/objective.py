@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pyro
@@ -27,10 +28,9 @@ from .draws import draw_one
 from .guide_checks import check_sites
 from .parameters import flatten, set_values, unconstrained
 
-# The objective on the rows of a batch, differentiable in the parameters; and one Monte Carlo
-# estimate of it, whose number is given where several are computed at once.
+# The objective on the rows of a batch, or one Monte Carlo estimate of it: a scalar, nats,
+# differentiable in the parameters.
 Estimate = Callable[[Batch], Tensor]
-Single = Callable[[Tensor | None, Batch], Tensor]
 
 
 def gradient_of(
@@ -63,7 +63,7 @@ def gradient_of(
         _check_guide(program, chosen, batch, proven=graphs is not None and not graphs.blank)
         single = _single(program, chosen, batch)
         with pyro.validation_enabled(False):
-            single(None, batch)
+            single(batch)
     params = unconstrained(asked.trace)
     if not params:
         raise Refused("the guide has no parameters to learn; use the prior method to sample it")
@@ -116,22 +116,21 @@ def first_run(guide: Callable, tensors: Mapping[str, Any]) -> poutine.Trace:
 
 
 def _over_particles(
-    program: Program, chosen: Guide, single: Single, settings: AscentSettings, batch: Batch
+    program: Program, chosen: Guide, single: Estimate, settings: AscentSettings, batch: Batch
 ) -> Estimate:
     """The objective by several draws, all at once where the model can be vectorised."""
     particles = settings.particles
     if settings.objective == "iwae":
-        return _iwae(program, chosen, particles)
+        return partial(_iwae, program, chosen, particles)
+    if particles == 1:
+        return single
 
     def vectorised(batch: Batch) -> Tensor:
-        several = torch.func.vmap(lambda i: single(i, batch), randomness="different")
-        return several(torch.arange(particles)).mean()
+        return _vectorised(lambda: single(batch), particles).mean()
 
     def looped(batch: Batch) -> Tensor:
-        return torch.stack([single(None, batch) for _ in range(particles)]).mean()
+        return torch.stack([single(batch) for _ in range(particles)]).mean()
 
-    if particles == 1:
-        return lambda batch: single(None, batch)
     try:
         with pyro.validation_enabled(False):
             vectorised(batch)
@@ -140,29 +139,28 @@ def _over_particles(
     return vectorised
 
 
-def _iwae(program: Program, chosen: Guide, particles: int) -> Estimate:
+def _iwae(program: Program, chosen: Guide, particles: int, batch: Batch) -> Tensor:
     """The sum over rows of log mean_k w_k, w = p / q: Burda et al. (2016), section 3."""
+    log_weights = partial(row_latents.log_weights, program, chosen.guide, batch)
+    several = _vectorised(log_weights, particles)
+    return batch.weight * (several.logsumexp(0) - math.log(particles)).sum()
 
-    def estimate(batch: Batch) -> Tensor:
-        def log_weights(_: Tensor) -> Tensor:
-            return row_latents.log_weights(program, chosen.guide, batch)
 
-        several = torch.func.vmap(log_weights, randomness="different")(torch.arange(particles))
-        return batch.weight * (several.logsumexp(0) - math.log(particles)).sum()
-
-    return estimate
+def _vectorised(function: Callable[[], Tensor], particles: int) -> Tensor:
+    """Several draws of a random function at once, (particles, *shape)."""
+    several = torch.func.vmap(lambda _: function(), randomness="different")
+    return several(torch.arange(particles))
 
 
 # -- one estimate ------------------------------------------------------------------------------
 
 
-def _single(program: Program, chosen: Guide, batch: Batch) -> Single:
-    """One Monte Carlo estimate of the objective."""
+def _single(program: Program, chosen: Guide, batch: Batch) -> Estimate:
+    """One Monte Carlo estimate of the objective, of the kind that suits the guide."""
     if chosen.objective is not None:
-        return lambda _, batch: _of_its_own(program, chosen, batch)
-    if is_reparameterised(run(chosen.guide, batch.tensors)):
-        return lambda _, batch: _elbo(program, chosen.guide, batch)
-    return lambda _, batch: _score_elbo(program, chosen.guide, batch)
+        return partial(_of_its_own, program, chosen)
+    reparameterised = is_reparameterised(run(chosen.guide, batch.tensors))
+    return partial(_elbo if reparameterised else _score_elbo, program, chosen.guide)
 
 
 def _of_its_own(program: Program, chosen: Guide, batch: Batch) -> Tensor:
