@@ -23,7 +23,6 @@ from ..core import machine
 from ..core.problem import Context, Finding, Fit, Problem
 from ..core.seeds import FIT, PREDICTIVE, seeded
 from ..core.user_code import of_error, of_function
-from ..methods.ascent import AscentSettings
 from ..methods.training import trained_guide
 from ..program import prepare, row_latents
 from ..program.prepare import observed_keys, problem_of
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     import arviz as az
     from torch import Tensor
 
-    from ..results.comparison import Table
     from ..results.diagnostics import Verdict
 
 
@@ -325,34 +323,3 @@ def simulated(plan: Plan) -> Simulated:
         problem = problem_of(entry, options, data)
         study = Simulated(problem, method(plan.method), plan.settings, plan.seed, given)
     return study
-
-
-def gradients(plan: Plan, context: Context, draws: int) -> Table:
-    """The noise of gradients (`gradients.variances`, or `biases`), with its picture."""
-    from ..checks import gradients
-    from ..results.comparison import Table
-    from ..show import overlays
-
-    names = ("steps", "batch_size", "lr", "schedule")
-    settings = AscentSettings(
-        **{k: v for k, v in plan.settings.items() if k in names and v is not None}
-    )
-    with machine.numbers(plan.data.dtype):
-        problem = problem_of(plan.entry, plan.options, plan.data)
-        asked = {"seed": plan.seed, "context": context, "settings": settings, "draws": draws}
-        estimators = plan.entry.inference.estimators
-        if estimators:
-            found = gradients.biases(problem, estimators, **asked)
-            what = estimators[0], "a part's parameters"
-        else:
-            found = gradients.variances(problem, **asked)
-            what = "a mean field", "a layer's means"
-    table = Table(found)
-    table.title = f"gradients-{plan.name}"
-    table.pictures = {"gradients": partial(overlays.gradients, found)}
-    table.notes = [
-        f"{draws} gradients each after {settings.steps} steps of {what[0]}, one batch of "
-        f"{settings.batch_size or problem.n} rows; the variance is summed over {what[1]}",
-        *gradients.readings(found),
-    ]
-    return table
