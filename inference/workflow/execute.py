@@ -18,7 +18,6 @@ from models.contract import Refused
 
 from .. import method
 from ..checks import baselines, circular, proofs, separable, structure, vouch
-from ..checks.simulated import Simulated
 from ..core import machine
 from ..core.problem import Context, Finding, Fit, Problem
 from ..core.seeds import FIT, PREDICTIVE, seeded
@@ -303,23 +302,3 @@ def _predicted(program: Program) -> list[str]:
     """The data keys that are observed (or latent): what a prediction does not need."""
     observed = observed_keys(program.sites, program.problem.tensors)
     return [*observed.values(), *program.problem.latent_keys]
-
-
-def simulated(plan: Plan) -> Simulated:
-    """The method of a plan, to be fitted to data drawn from its model."""
-    entry, data, options = plan.entry, plan.data, plan.options
-
-    def given(problem: Problem) -> Problem:
-        """What belongs to these data: a refusal, the exact truth."""
-        own = {key: problem.tensors[key].clone() for key in study.keys.values()}
-        simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
-        reason = entry.inference.refuses(plan.method, options, simulated_data)
-        if reason:
-            raise Refused(reason)
-        known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
-        return replace(problem, exact=known)
-
-    with machine.numbers(data.dtype):
-        problem = problem_of(entry, options, data)
-        study = Simulated(problem, method(plan.method), plan.settings, plan.seed, given)
-    return study
