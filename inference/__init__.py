@@ -19,7 +19,7 @@ caches.ensure()
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """An inference method: `function(problem, *, seed, context, settings) -> Fit`.
+    """An inference method: `function(program, *, seed, context, **settings) -> Fit`.
 
     Attributes:
         function: `module:name`, in this package.

@@ -54,7 +54,7 @@ class Simulated:
 
     Args:
         problem: the design: covariates and number of rows; what is observed is replaced.
-        method: `method(problem, seed=, context=, **settings)`.
+        method: `method(program, seed=, context=, **settings)`.
         settings: of the method.
         seed: of all fits.
         given: the problem of simulated data, where more than its tensors depends on them (the
@@ -140,7 +140,8 @@ class Simulated:
     def _fitted(self, i: int) -> Fit:
         seed = int(spawn(self.seed, SIMULATED, i, _METHOD).generate_state(1)[0])
         context = Context(apart=False, graphs=self.graphs)
-        fit = self.method(self.given(self.problem), seed=seed, context=context, **self.settings)
+        program = Program(self.given(self.problem))
+        fit = self.method(program, seed=seed, context=context, **self.settings)
         if fit.signal is not None:
             raise Stopped(fit.signal)
         if fit.kind == "point":

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..networks.layers import Kept, kept_units, without_idle
+from ..networks.layers import InUse, in_use, without_idle
 from ..program.handlers import run
 from ..program.program import Program
 from ..program.sampling import over_draws
@@ -257,7 +257,7 @@ def labels(program: Program) -> Tensor:
 
 
 def class_probabilities(
-    program: Program, values: Mapping[str, Tensor], units: Kept | None = None
+    program: Program, values: Mapping[str, Tensor], units: InUse | None = None
 ) -> Tensor:
     """The probability of each class of each row at one draw, (rows, classes).
 
@@ -279,7 +279,7 @@ def classes(program: Program, draws: Mapping[str, Tensor]) -> Classes:
     """The predicted classes of the program's rows at draws (S, *shape)."""
     (site,) = program.of("observed")
     some = thinned(draws, site.value.numel() * len(labels(program)))
-    units = {} if program.problem.identified else kept_units(program, some)
+    units = {} if program.problem.identified else in_use(program, some)
 
     def at_draw(values: Mapping[str, Tensor]) -> Tensor:
         return class_probabilities(program, values, units)

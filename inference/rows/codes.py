@@ -18,7 +18,7 @@ from models.contract import Refused
 
 from ..core.problem import Guide, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..methods import svi
+from ..methods.training import trained_guide
 from ..program import row_latents
 from ..program.handlers import run
 from ..program.program import Program
@@ -54,7 +54,8 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    with svi.trained_guide(problem, guide, problem.params) as (program, trained):
+    program = Program(problem)
+    with trained_guide(program, guide) as trained:
         if not (row_latents.is_of_rows(program) and row_latents.encodes(program, trained)):
             raise Refused(
                 "the run has no encoder, which tells the latents of any row; give a run of svi "

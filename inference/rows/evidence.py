@@ -26,7 +26,8 @@ from models.contract import Refused
 from ..core.machine import cores
 from ..core.problem import Context, Guide, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..methods import svi
+from ..methods.svi import svi
+from ..methods.training import trained_guide
 from ..program import row_latents
 from ..program.program import Program
 from ..results.predictive import of_rows
@@ -88,14 +89,15 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    if not row_latents.has_weights(Program(problem)):
+    program = Program(problem)
+    if not row_latents.has_weights(program):
         raise Refused(
             "the evidence is of rows that have latents of their own, and not every latent of "
             "this model belongs to a row; log_evidence of laplace is that of the whole model"
         )
     rows = {key: value.to(problem.tensors[key]) for key, value in rows.items()}
     n = len(next(iter(rows.values())))
-    with _all_cores(), svi.trained_guide(problem, guide, problem.params) as (program, trained):
+    with _all_cores(), trained_guide(program, guide) as trained:
         if not row_latents.encodes(program, trained):
             raise Refused(
                 "the run's guide has no encoder, and knows only the rows that it was fitted to; "
@@ -138,7 +140,7 @@ def _annealed(
 def _best_elbo(problem: Problem, seed: int, context: Context) -> np.ndarray:
     """The ELBO of independent normals that are fitted to each row by itself, nats (rows,)."""
     alone = Context(progress=context.progress)
-    fit = svi.svi(problem, guide="normal", seed=seed, context=alone, **_FIT)
+    fit = svi(Program(problem), guide="normal", seed=seed, context=alone, **_FIT)
     return fit.log_ratios.double().mean(0).numpy()
 
 

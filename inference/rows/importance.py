@@ -109,7 +109,7 @@ def evidence(
 
     apart = processes > 1 and not whole[0][0].is_cuda
     steps = share.calls * len(whole) // processes
-    outcome = chains.run(share, processes, steps=steps, apart=apart, watch=show)
+    outcome = chains.run(share, processes, steps=steps, apart=apart, report=show)
     if outcome.signal is not None:
         raise KeyboardInterrupt
     if outcome.died is not None:

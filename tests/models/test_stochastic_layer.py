@@ -14,7 +14,7 @@ from scipy import special, stats
 import models
 import zoo
 from inference.core.problem import Fit
-from inference.methods import svi
+from inference.methods.draws import draw_one
 from inference.program import prepare
 from inference.program.handlers import Batch, Weighted, run
 from inference.program.program import Program
@@ -118,7 +118,7 @@ def test_the_bound_of_one_sample_is_the_elbo():
         for name, value in made.params.items():
             pyro.param(name, value)
         torch.manual_seed(4)
-        values, log_q = svi._from_guide(program, made.guides["one"], Batch(made.tensors))
+        values, log_q = draw_one(program, made.guides["one"], Batch(made.tensors))
         elbo = program.log_joint(values) - log_q
 
         def same(x, y):

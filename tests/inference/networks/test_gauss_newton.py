@@ -54,7 +54,7 @@ def network_of(model, tensors=TABLE):
 
 def test_a_linear_network_is_met_exactly():
     problem = network_of(regression)
-    fit = laplace(problem, seed=0, context=QUIET, draws=20_000, steps=4000, lr=0.02)
+    fit = laplace(Program(problem), seed=0, context=QUIET, draws=20_000, steps=4000, lr=0.02)
     design = np.column_stack([X, np.ones(N)])
     prior = np.array([4.0, 4.0, 4.0, 1.0])
     covariance = np.linalg.inv(design.T @ design / SIGMA**2 + np.diag(1 / prior))
@@ -194,7 +194,7 @@ def test_what_has_no_such_gaussian_is_refused_before_the_climb():
     told = {bounded: "s is bounded", with_factor: "pyro.factor", scaled: "y is scaled or masked"}
     for model, why in told.items():
         with pytest.raises(Refused, match=why):
-            laplace(network_of(model, {"y": TABLE["y"]}), seed=0, context=QUIET, draws=10)
+            laplace(Program(network_of(model, {"y": TABLE["y"]})), seed=0, context=QUIET, draws=10)
     with pytest.raises(Refused, match="prior=normal"):
         zoo.run("bnn", data="moons", method="laplace", prior="scale_mixture")
 
