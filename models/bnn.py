@@ -42,10 +42,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Inference, Results, View
-from .data.columns import integers
 from .data.images import Images, classified
 from .parts.figures import RED, captioned, panels
-from .parts.networks import Activation, Prior, bayesian, network, refuses, start
+from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -47,10 +47,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .contract import BadSetting, Data, Entry, Inference, Results, View
-from .data.columns import integers, simulated_rng
+from .data.columns import simulated_rng
 from .data.tabular import tabular
 from .parts.figures import BLUE, ORANGE, RED, SKY, captioned, panels
-from .parts.networks import Activation, Prior, bayesian, network, refuses, start
+from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -54,11 +54,10 @@ from .contract import (
     Rows,
     View,
 )
-from .data.columns import integers
 from .data.images import generator
 from .data.pictures import Binarise, Pictures, pictures
 from .parts.figures import grid, shown
-from .parts.networks import convolution, dense, start, tanh_layers
+from .parts.networks import convolution, dense, integers, start, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

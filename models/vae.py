@@ -43,10 +43,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import BadInput, Caveat, Data, Entry, Guide, Inference, Results, View
-from .data.columns import integers
 from .data.pictures import Pictures, compressed, pictures
 from .parts.figures import grid, shown
-from .parts.networks import dense, tanh_layers
+from .parts.networks import dense, integers, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

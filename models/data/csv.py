@@ -278,7 +278,7 @@ def number(cell: str) -> float | None:
         return _TRUTHS.get(cell.lower())
 
 
-def mend_of(cell: str, otherwise: str) -> str:
+def fix_of(cell: str, otherwise: str) -> str:
     """What to do about a text among numbers: a comma in what is a number, or else `otherwise`."""
     if "," in cell and number(cell.replace(",", "")) is not None:
         return "write numbers with a decimal point and without commas, as 1234.5"
@@ -311,9 +311,9 @@ def check_stray(name: str, cells: Sequence[str | None], source: str) -> None:
     numbers = [value for value in values.values() if value is not None]
     if words and len(numbers) >= 0.9 * len(values) and len(set(numbers)) > 2:
         cell = cells[words[0] - 1]
-        found = f"'{name}' is text in row {words[0]} ({cell!r:.40})"
-        mend = mend_of(cell, "correct it, or leave the column out by --features")
-        raise BadInput(f"{found}, {len(numbers)} others are numbers, {source}; {mend}")
+        problem = f"'{name}' is text in row {words[0]} ({cell!r:.40})"
+        fix = fix_of(cell, "correct it, or leave the column out by --features")
+        raise BadInput(f"{problem}, {len(numbers)} others are numbers, {source}; {fix}")
 
 
 def cells_of(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..contract import BadInput, BadSetting, Data, Rows, UsageError, nearest
-from .columns import read_columns, said, simulated_rng
+from .columns import name_of, read_columns, simulated_rng
 from .download import contents
 from .tables import split_rows
 from .tabular import tabular
@@ -168,7 +168,7 @@ def classified(
     else:
         of_tables["standardise"] = standardise is not False
         found = _table(source, split=split, data_seed=data_seed, **of_tables)
-        _refuse(said(source), n=n, noise=noise)  # once it is known that there is such a table
+        _refuse(name_of(source), n=n, noise=noise)  # once it is known that there is such a table
     if labels == "random":
         found = _at_random(found, data_seed)
     return replace(found, beside=_beside(found, words, data_seed), plane=_plane(found))
@@ -298,7 +298,7 @@ def _new_images(new: Any, name: str) -> torch.Tensor:
     Raises:
         BadInput: no `x`, images of another size, pixels that are none.
     """
-    kind, where = SETS[name], said(new)
+    kind, where = SETS[name], name_of(new)
     columns = dict(new) if isinstance(new, Mapping) else read_columns(new)
     if "x" not in columns:
         raise BadInput(
@@ -468,10 +468,14 @@ def _words(outside: str | None, source: Any) -> list[str]:
 def _check_fits(word: str, source: Any) -> None:
     kind = SETS.get(source) if isinstance(source, str) else None
     if word == "far" and source != "moons":
-        raise BadInput(f"'far' is for moons, {said(source)} is none; give another word, or none")
+        raise BadInput(
+            f"'far' is for moons, {name_of(source)} is none; give another word, or none"
+        )
     if kind is None and (source != "moons" or word != "far"):
         better = "'far'" if source == "moons" else "nothing"
-        raise BadInput(f"'{word}' is for images, {said(source)} is none; give {better} as outside")
+        raise BadInput(
+            f"'{word}' is for images, {name_of(source)} is none; give {better} as outside"
+        )
     if word == source:
         raise BadInput(f"{word} cannot be outside itself; name another set of images")
     if word in SETS and SETS[word].side != kind.side:

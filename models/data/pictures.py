@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..contract import BadInput, BadSetting, Data, MissingInput, Redrawn, Rows, UsageError, nearest
-from .columns import read_columns, said
+from .columns import name_of, read_columns
 from .images import SETS, Images, classified, generator
 from .reading import check_size, content, reading, size_of
 from .tables import split_rows
@@ -191,15 +191,17 @@ def _packed(image: np.ndarray) -> list[bytes]:
 def _own(source: Any, n: int | None, split: float | None, data_seed: int) -> Data:
     """Images of a folder, file or mapping, some of them held out."""
     columns = _columns(source)
-    x, y = _pixels(columns, said(source)), columns.get("y")
+    x, y = _pixels(columns, name_of(source)), columns.get("y")
     if len(x) < 5:
-        raise BadInput(f"{len(x)} images are too few, {said(source)}; give 5 or more")
+        raise BadInput(f"{len(x)} images are too few, {name_of(source)}; give 5 or more")
     names, codes = (None, None) if y is None else np.unique(np.asarray(y), return_inverse=True)
     if codes is not None and codes.shape != (len(x),):
-        raise BadInput(f"{len(x)} images have labels of shape {codes.shape}, {said(source)}")
+        raise BadInput(f"{len(x)} images have labels of shape {codes.shape}, {name_of(source)}")
     rows = split_rows(len(x), 0.2 if split is None else split, data_seed)
     if n is not None and n > len(rows[0]):
-        raise BadInput(f"n={n}, but {said(source)} has {len(rows[0])} training images; give fewer")
+        raise BadInput(
+            f"n={n}, but {name_of(source)} has {len(rows[0])} training images; give fewer"
+        )
     rows = (rows[0][:n], rows[1])
     parts = []
     for part in rows:
@@ -211,9 +213,11 @@ def _own(source: Any, n: int | None, split: float | None, data_seed: int) -> Dat
         test=parts[1],
         rows=Rows("row", tuple(parts[0])),
         dtype="float32",
-        source=f"{said(source)} n={len(rows[0])}, {len(rows[1])} images held out",
+        source=f"{name_of(source)} n={len(rows[0])}, {len(rows[1])} images held out",
         scaling=Images(height=height, width=width, classes=0 if names is None else len(names)),
-        new_rows=lambda new: {"x": _same_size(_pixels(_columns(new), said(new)), x, said(new))},
+        new_rows=lambda new: {
+            "x": _same_size(_pixels(_columns(new), name_of(new)), x, name_of(new))
+        },
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..contract import BadInput, BadSetting, nearest
 from .columns import read_columns, simulated_rng
-from .csv import cells_of, check_stray, mend_of, number, split_names
+from .csv import cells_of, check_stray, fix_of, number, split_names
 
 _MAX_LEVELS, _MAX_CLASSES = 50, 100
 _DROP = "drop or fill the rows yourself"
@@ -269,7 +269,7 @@ def _typed(values: np.ndarray) -> np.ndarray:
     return cells if None in numbers else np.array(numbers)
 
 
-def _check_values(columns: Mapping[str, np.ndarray], source: str, mend: str) -> None:
+def _check_values(columns: Mapping[str, np.ndarray], source: str, fix: str) -> None:
     """No value is missing or infinite, or a BadInput names the column and the first such row."""
     masks = {name: _not_finite(values) for name, values in columns.items()}
     total = sum(mask.sum() for mask in masks.values())
@@ -279,7 +279,7 @@ def _check_values(columns: Mapping[str, np.ndarray], source: str, mend: str) -> 
             state = "infinite" if columns[name][row] in (np.inf, -np.inf) else "missing"
             raise BadInput(
                 f"'{name}' is {state} in row {row + 1} ({mask.sum()} in this column, {total} in "
-                f"all), {source}; {mend}; the zoo never imputes"
+                f"all), {source}; {fix}; the zoo never imputes"
             )
 
 
@@ -294,7 +294,7 @@ def _levels(name: str, cells: np.ndarray, source: str) -> tuple[str, ...]:
     row = next(row for row, cell in enumerate(cells) if number(cell) is None)
     found = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"
     if all(number(cell.replace(",", "")) is not None for cell in cells):
-        raise BadInput(f"{found}, {source}; {mend_of(cells[row], 'make it numbers')}")
+        raise BadInput(f"{found}, {source}; {fix_of(cells[row], 'make it numbers')}")
     if len(levels) > _MAX_LEVELS or 1 < n == len(levels):
         raise BadInput(
             f"{found} with {len(levels)} levels in {n} rows, {source}; "
@@ -344,8 +344,8 @@ def _numbers(name: str, values: np.ndarray, source: str) -> np.ndarray:
     if values.dtype == object:
         row = next(row for row, cell in enumerate(values) if number(cell) is None)
         found = f"'{name}' is text in row {row + 1} ({values[row]!r:.40}) where numbers are needed"
-        mend = mend_of(values[row], "correct it or choose another column")
-        raise BadInput(f"{found}, {source}; {mend}")
+        fix = fix_of(values[row], "correct it or choose another column")
+        raise BadInput(f"{found}, {source}; {fix}")
     return values
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..contract import Data, Rows, UsageError, nearest
-from .columns import said, simulated_rng
+from .columns import name_of, simulated_rng
 from .tables import (
     Scaling,
     Table,
@@ -67,7 +67,7 @@ def tabular(
     def new_rows(new: Any) -> dict[str, torch.Tensor]:
         columns = dict(new) if isinstance(new, Mapping) else read_cells(new)
         columns.pop(table.coding.target, None)  # what is predicted is not looked at
-        return tensors(*encode(columns, table.coding, source=said(new)))
+        return tensors(*encode(columns, table.coding, source=name_of(new)))
 
     coords = {"feature": table.names} | ({"class": table.classes} if classes else {})
     notes = list(table.notes)
@@ -97,7 +97,7 @@ def _table(
 ) -> Table:
     if isinstance(source, Mapping):
         return from_columns(
-            source, target=target, features=features, classes=classes, source=said(source)
+            source, target=target, features=features, classes=classes, source=name_of(source)
         )
     if source in builtin:
         columns, name, usual = builtin[source]()

@@ -33,7 +33,7 @@ import pyro.distributions as dist
 import torch
 from scipy import stats
 
-from {package}data.columns import column, said
+from {package}data.columns import column, name_of
 from {package}contract import Data, Entry, Exact, Rows
 
 
@@ -47,7 +47,7 @@ def data(source: Any = None, *, target: str | None = None) -> Data:
     """Five numbers, or a column of a file."""
     five = np.array([0.3, 1.2, 0.8, -0.4, 1.1])
     y = torch.as_tensor(five if source is None else column(source, target, hint="a file"))
-    where = "five numbers" if source is None else said(source)
+    where = "five numbers" if source is None else name_of(source)
     return Data(tensors={{"y": y}}, rows=Rows("row", ("y",)), source=where)
 
 
