@@ -42,7 +42,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Inference, Results, View
-from .data.images import Images, classified
+from .data.classified import classified
+from .data.images import Images
 from .parts.figures import RED, captioned, panels
 from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 

@@ -49,7 +49,7 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Guide, Inference, Results, View
-from .data.images import classified
+from .data.classified import classified
 from .parts.figures import BLUE, GREY, RED, SKY, captioned, panels
 from .parts.networks import dense, integers, tanh_layers
 

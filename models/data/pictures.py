@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..contract import BadInput, BadSetting, Data, MissingInput, Redrawn, Rows, UsageError, nearest
+from .classified import classified
 from .columns import name_of, read_columns
-from .images import SETS, Images, classified, generator
+from .images import SETS, Images, generator
 from .reading import check_size, content, reading, size_of
 from .tables import split_rows
 

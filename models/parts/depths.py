@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ..contract import Data
-from ..data.images import Images, Steps
+from ..data.classified import Steps
+from ..data.images import Images
 from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, captioned, grid, panels, shown
 from .residual import RULES, SURENESS, WITHOUT_Q, Residual, Rule, Stop, halting, leave, signs
 
