@@ -214,16 +214,16 @@ def _new_images(new: Any, name: str) -> torch.Tensor:
     x = np.asarray(columns["x"])
     shapes = (kind.side**2,), (kind.side, kind.side)
     if x.dtype.kind not in "iuf" or x.shape[1:] not in shapes or len(x) == 0:
-        found = f"'x' has shape {x.shape} and type {x.dtype}"
+        problem = f"'x' has shape {x.shape} and type {x.dtype}"
         raise BadInput(
-            f"{found}, {where}; give numbers (m, {kind.side}, {kind.side}) as {name} has"
+            f"{problem}, {where}; give numbers (m, {kind.side}, {kind.side}) as {name} has"
         )
     x = x.reshape(len(x), -1)
     wrong = ~((x >= 0) & (x <= kind.white))  # NaN is wrong too
     if wrong.any():
         row, pixel = np.argwhere(wrong)[0]
-        found = f"pixel {pixel + 1} of row {row + 1} is {x[row, pixel]:g}"
-        raise BadInput(f"{found}, {where}; {name} has 0 to {kind.white}, or 0 to 1 as fractions")
+        problem = f"pixel {pixel + 1} of row {row + 1} is {x[row, pixel]:g}"
+        raise BadInput(f"{problem}, {where}; {name} has 0 to {kind.white}, or 0 to 1 as fractions")
     if x.dtype.kind == "f" and x.max() <= 1:
         return torch.as_tensor(x.astype(kind.dtype))
     return unit_pixels(x, kind)
