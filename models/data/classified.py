@@ -11,7 +11,7 @@ import torch
 
 from ..contract import BadInput, BadSetting, Data, UsageError, nearest
 from .columns import name_of
-from .images import SETS, Images, generator, image_set, official, unit_pixels
+from .images import SETS, Images, as_images, generator, image_set, official, unit_pixels
 from .tabular import Builtin, tabular
 
 _ANGLES = range(0, 181, 15)  # degrees
@@ -244,10 +244,9 @@ def _rotated(test: Mapping[str, Any], shape: Images) -> dict[str, dict[str, Any]
     from scipy import ndimage
 
     x, y = test["x"][:_SHIFTED].numpy(), test["y"][:_SHIFTED]
-    images = x.reshape(-1, shape.height, shape.width)
     shifted = {}
     for angle in _ANGLES:
-        turned = ndimage.rotate(images, angle, axes=(1, 2), reshape=False, order=1)
+        turned = ndimage.rotate(as_images(x, shape), angle, axes=(1, 2), reshape=False, order=1)
         pixels = turned.clip(0, 1).reshape(x.shape)
         shifted[f"rotate {angle}"] = {"x": torch.as_tensor(pixels), "y": y}
     return shifted

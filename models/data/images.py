@@ -132,6 +132,11 @@ def image_set(name: str, *, n: int | None, split: float | None, data_seed: int) 
     )
 
 
+def as_images(rows: Any, size: Images) -> np.ndarray:
+    """Rows of pixels (m, height * width) as images (m, height, width)."""
+    return np.asarray(rows).reshape(-1, size.height, size.width)
+
+
 def generator(data_seed: int, purpose: str) -> np.random.Generator:
     """A generator for each purpose, independent of the others."""
     purposes = ("rows", "labels", "test labels", "noise", "moons", "binary", "binary test", "tent")

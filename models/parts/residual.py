@@ -277,7 +277,7 @@ class _Rule:
         return scores.log_softmax(-1).amax(-1) + self.log_prior[layer]
 
     def after(self, layer: int) -> Tensor | float:
-        """What `likeliest` cannot be above at the depths that follow, as p(z) does not increase."""
+        """What `likeliest` cannot be above at depths that follow, as p(z) does not increase."""
         return self.log_prior[layer + 1] if layer < self.last else -torch.inf
 
     def better(self, here: Tensor, going: Tensor) -> Tensor:
