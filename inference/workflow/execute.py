@@ -24,7 +24,7 @@ from ..core.seeds import FIT, PREDICTIVE, seeded
 from ..core.user_code import of_error, of_function
 from ..methods.training import trained_guide
 from ..program import prepare, row_latents
-from ..program.prepare import problem_of
+from ..program.prepare import observed_keys, problem_of
 from ..program.program import Program
 from ..results import diagnostics, groups, inference_data, loo, scores
 from ..results.metrics import metrics as metrics_of

@@ -21,7 +21,8 @@ from inference.program.program import Program
 from inference.results.groups import draws_alone
 from models import resnet
 from models.contract import Data, Refused, View
-from models.data.images import Images, classified
+from models.data.classified import classified
+from models.data.images import Images
 from models.parts import depths
 from models.parts.residual import Residual, once
 
