@@ -76,12 +76,11 @@ def record(folder: Path, out: Path, names: Sequence[str] = ()) -> None:
         write_files(scratch / "given")
         for name in _with_needs(names or commands, commands):
             began = time.perf_counter()
-            entries[name] = _entry(name, commands[name].split(), folder, scratch)
-            entries[name]["seconds"] = round(time.perf_counter() - began, 1)
-            print(
-                f"{entries[name].get('exit')!s:4} {entries[name]['seconds']:6} {name}", flush=True
-            )
+            entry = _entry(name, commands[name].split(), folder, scratch)
+            entry["seconds"] = round(time.perf_counter() - began, 1)
+            entries[name] = entry
             _write(out, whole)
+            print(f"{entry.get('exit', '-'):4} {entry['seconds']:6} {name}", flush=True)
 
 
 def _commit(folder: Path) -> str:
@@ -109,12 +108,12 @@ def _with_needs(names: Sequence[str], commands: Mapping[str, str]) -> list[str]:
 
 
 def _entry(name: str, words: list[str], folder: Path, scratch: Path) -> dict[str, Any]:
-    """What a command printed and left."""
+    """What a command printed, and what it left in its folder."""
     if name in DOWNLOADED and not os.environ.get("ZOO_DATA"):
         return {"words": words, "skipped": "ZOO_DATA is not set"}
     place = scratch / name
     place.mkdir()
-    words = [w for word in words for w in _resolved(word, scratch)]
+    words = [_resolved(word, scratch) for word in words]
     words += ["--json"] if words[0] in _WITH_JSON else []
     process = subprocess.Popen(
         [sys.executable, str(folder / "zoo.py"), *words],
@@ -130,18 +129,15 @@ def _entry(name: str, words: list[str], folder: Path, scratch: Path) -> dict[str
         return {"words": words, **_cut_short(process, place, CUTS[name])}
     plain = partial(_without_paths, folder=folder, scratch=scratch)
     out, error = map(plain, _ended(process))
-    found = {"words": words, "exit": process.returncode, "out": _read(out)}
-    found["said"] = (error.strip().splitlines() or [""])[-1]
-    return {**found, **_left(words, place, plain)}
+    entry = {"words": words, "exit": process.returncode, "out": _read(out)}
+    entry["said"] = (error.strip().splitlines() or [""])[-1]
+    return {**entry, **_left(words, place, plain)}
 
 
-def _resolved(word: str, scratch: Path) -> list[str]:
-    """A word of a command; for `@NAME` the folder of that command's run."""
-    if not word.startswith("@"):
-        return [word]
-    name, _, start = word[1:].partition("/")
-    runs = sorted((scratch / name / "runs").glob(f"{start}*/run.json"))
-    return [f"../{run.parent.relative_to(scratch)}" for run in runs] or [word]
+def _resolved(word: str, scratch: Path) -> str:
+    """A word of a command; for `@NAME` the folder of that command's run, if it has made one."""
+    runs = scratch.glob(f"{word[1:]}/runs/*/run.json") if word.startswith("@") else ()
+    return next((f"../{run.parent.relative_to(scratch)}" for run in runs), word)
 
 
 def _ended(process: subprocess.Popen) -> tuple[str, str]:
@@ -191,12 +187,12 @@ def _left(words: Sequence[str], place: Path, plain: Callable[[str], str]) -> dic
     resumed = [place / words[1]] if words[0] == "resume" else []
     runs = [*sorted(run.parent for run in place.glob("runs/*/run.json")), *resumed]
     loose = [path for path in _files(place) if path.relative_to(place).parts[0] != "runs"]
-    found = {
+    left = {
         "draws": {run.name: _draws(run) for run in runs},
         "files": {run.name: [str(path.relative_to(run)) for path in _files(run)] for run in runs},
         "written": {path.name: _lines(path, plain) for path in loose},
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in left.items() if value}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -208,19 +204,19 @@ def _draws(run: Path) -> dict[str, str]:
     import h5py
     from safetensors.numpy import load_file
 
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
 
     def add(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset):
-            found[name] = _digest(item[()])
+            hashes[name] = _digest(item[()])
 
     if (run / "idata.nc").is_file():
         with h5py.File(run / "idata.nc") as file:
             file.visititems(add)
     if (run / "params.safetensors").is_file():
         learned = load_file(run / "params.safetensors")
-        found |= {f"params/{name}": _digest(values) for name, values in learned.items()}
-    return found
+        hashes |= {f"params/{name}": _digest(values) for name, values in learned.items()}
+    return hashes
 
 
 def _digest(values: Any) -> str:
@@ -285,21 +281,21 @@ def compare(
         names: of commands. Default all.
     """
     old, new = before["commands"], now["commands"]
-    found: dict[str, list[Difference] | None] = {
+    differing: dict[str, list[Difference] | None] = {
         "libraries": list(differences(before.get("libraries"), now.get("libraries")))
     }
     for name in names or {**old, **new}:
         pair = old.get(name, ...), new.get(name, ...)
         skipped = any(one is not ... and "skipped" in one for one in pair)
-        found[name] = None if skipped else [*differences(*map(comparable, pair))]
+        differing[name] = None if skipped else [*differences(*map(comparable, pair))]
     for cut, of in CUTS.items():
         name = f"{cut}-resume"
-        if found.get(name) is not None:
-            found[name] += [*_resumed_otherwise(old, name, of), *_resumed_otherwise(new, name, of)]
-    return found
+        if differing.get(name) is not None:
+            differing[name] += [*_resumed(old, name, of), *_resumed(new, name, of)]
+    return differing
 
 
-def _resumed_otherwise(entries: Mapping[str, Any], name: str, of: Cut) -> Iterator[Difference]:
+def _resumed(entries: Mapping[str, Any], name: str, of: Cut) -> Iterator[Difference]:
     """Where a resumed run of one record has other draws than the run that nobody stopped."""
     runs = [entries.get(one, {}).get("draws") for one in (of.whole, name)]
     if all(runs):
@@ -353,17 +349,17 @@ def _said(value: Any) -> str:
     return "..." if value is ... else json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def line(name: str, found: Sequence[Difference] | None, whole: bool = False) -> str:
+def line(name: str, differing: Sequence[Difference] | None, whole: bool = False) -> str:
     """What is said of a command: the first of its differences, or the whole of all."""
-    if not found:
-        return f"{'skipped' if found is None else 'same':8} {name}"
-    shown, width = (len(found), None) if whole else (_SHOWN, _WIDTH)
-    told = [
+    if not differing:
+        return f"{'skipped' if differing is None else 'same':8} {name}"
+    shown, width = (len(differing), None) if whole else (_SHOWN, _WIDTH)
+    parts = [
         f"{where}: {_said(before)[:width]} -> {_said(now)[:width]}"
-        for where, before, now in found[:shown]
+        for where, before, now in differing[:shown]
     ]
-    told += [f"and {len(found) - shown} more"] if len(found) > shown else []
-    return f"{'differs':8} {name}: {'; '.join(told)}"
+    parts += [f"and {len(differing) - shown} more"] if len(differing) > shown else []
+    return f"{'differs':8} {name}: {'; '.join(parts)}"
 
 
 _SHOWN, _WIDTH = 4, 70  # differences of a command, and letters of a value
@@ -372,7 +368,7 @@ _SHOWN, _WIDTH = 4, 70  # differences of a command, and letters of a value
 # -- the command line -------------------------------------------------------------------------
 
 
-def _names(text: str) -> str:
+def _command(text: str) -> str:
     if text not in COMMANDS | DOWNLOADED:
         raise argparse.ArgumentTypeError(f"{text} is no command of same_commands.py")
     return text
@@ -384,11 +380,11 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("record", help="run the commands with a checkout")
     one.add_argument("folder", type=Path, metavar="FOLDER")
     one.add_argument("out", type=Path, metavar="OUT.json")
-    one.add_argument("names", nargs="*", type=_names, metavar="NAME")
+    one.add_argument("names", nargs="*", type=_command, metavar="NAME")
     one = verbs.add_parser("compare", help="hold two records against each other")
     one.add_argument("before", type=Path, metavar="BEFORE.json")
     one.add_argument("now", type=Path, metavar="NOW.json")
-    one.add_argument("names", nargs="*", type=_names, metavar="NAME")
+    one.add_argument("names", nargs="*", type=_command, metavar="NAME")
     one.add_argument("--all", action="store_true", help="all differences, and all of each")
     return parser
 
@@ -403,13 +399,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         record(given.folder.resolve(), given.out, given.names)
         return 0
     try:
-        found = compare(read(given.before), read(given.now), given.names)
+        commands = compare(read(given.before), read(given.now), given.names)
     except NoRecord as error:
         print(error, file=sys.stderr)
         return 65
-    for name, differing in found.items():
+    for name, differing in commands.items():
         print(line(name, differing, given.all))
-    return int(any(found.values()))
+    return int(any(commands.values()))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 README's commands on the models of the zoo, with fewer steps where its own take minutes, further
 ones for every verb, method, kind of data and guide, and faults. Each runs in a folder of its own,
 which bears its name, beside the folder `given` of the files below. `@NAME` stands for the folder
-of the run that an earlier command has made, `@NAME/START` for the one whose name begins so.
+of the run that an earlier command has made.
 """
 
 from __future__ import annotations
