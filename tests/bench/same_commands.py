@@ -130,7 +130,7 @@ _SMALL = {
     "coin-sizes": "compare coin --sizes 2,10,100 --set heads=0.7",
     "coin-check": "check coin",
     "coin-sbc": "check coin --set n=10 --method exact --sbc 50",
-    "coin-sbc-nuts": "check coin --set n=10 chains=2 draws=200 --method nuts --sbc 6",
+    "coin-sbc-nuts": "check coin --set n=10 chains=2 draws=100 --method nuts --sbc 10",
     "gaussian-normal": "run gaussian --guide normal",
     "gaussian-mvn": "run gaussian --guide mvn",
     "gaussian-maf": "run gaussian --guide maf --set steps=300",
@@ -178,7 +178,8 @@ _IMAGES = {
     " --set part=test n=4 chains=2 draws=50 warmup=50",
     "vae-compare": "compare vae --init @vae --methods svi:normal,laplace"
     " --set part=test n=8 steps=300",
-    "vae-evidence": "evidence @vae --rows 16 --particles 100 --annealed 4 --gaps 4 --out rows.csv",
+    "vae-evidence": "evidence @vae -q --rows 16 --particles 100 --gaps 4 --out rows.csv",
+    "vae-annealed": "evidence @vae -q --rows 1 --particles 100 --annealed 1",
     "vae-encode": "encode @vae --data ../given/images.npz --out codes.csv",
     "ssvae": "run ssvae --set labels=100 steps=300",
     "ssvae-encode": "encode @ssvae --rows 5",
@@ -192,7 +193,7 @@ _OWN = {
     " --guide ../given/guide.py --set steps=500",
     "schools-check": "check ../given/schools.py --data ../given/schools.json --guide mvn",
     "schools-sbc": "check ../given/schools.py --data ../given/schools.json"
-    " --guide normal --set steps=200 --sbc 4 --jobs 2",
+    " --guide normal --set steps=200 --sbc 10 --jobs 2",
     "sides": "run ../given/sides.py --data ../given/sides.csv --set spread=0.5",
     "sides-predict": "predict @sides --model ../given/sides.py --rows 2",
     "new": "new my_model.py",
