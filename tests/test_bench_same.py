@@ -134,6 +134,15 @@ def test_only_the_commands_that_are_named_are_compared():
     assert "show" not in same.compare(before, now, ["linear"])
 
 
+def test_of_a_command_without_a_seed_all_but_its_numbers_is_compared():
+    numbers = changed(ENTRY, "out", "metrics", "elbo", to=0.7)
+    keys = changed(ENTRY, "out", "metrics", "khat", to=0.7)
+    name = same.UNSEEDED[0]
+    assert same.compare(whole(**{name: ENTRY}), whole(**{name: numbers}))[name] == []
+    (one,) = same.compare(whole(**{name: ENTRY}), whole(**{name: keys}))[name]
+    assert one.where == "out.metrics.khat"
+
+
 def test_other_libraries_are_told():
     now = whole() | {"libraries": {"torch": "2.14.0"}}
     assert same.compare(whole(), now)["libraries"] == [("torch", "2.13.0", "2.14.0")]
@@ -181,9 +190,9 @@ def test_what_is_no_record_is_exit_code_65(tmp_path, capsys, text):
 
 def test_a_page_is_told_by_its_words_alone(tmp_path):
     page = tmp_path / "report.html"
-    page.write_text("<p>gap 8.6e-05 nats</p><img src='data:abc'><p>HOME on 2026-11-28</p>")
+    page.write_text("<p>gap 8.6e-05 nats</p><img src='data:abc'><p>HOME, 7e2f70a1, 2026-11</p>")
     told = same._lines(page, lambda text: text.replace("HOME", "away"))
-    assert told == ["gap N nats", "away on NNN"]
+    assert told == ["gap N nats", "away, HASH, NN"]
 
 
 # -- the commands -----------------------------------------------------------------------------

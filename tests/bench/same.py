@@ -41,7 +41,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from same_commands import COMMANDS, CUTS, DOWNLOADED, Cut, write_files
+from same_commands import COMMANDS, CUTS, DOWNLOADED, UNSEEDED, Cut, write_files
 
 _LIBRARIES = ("torch", "pyro-ppl", "arviz", "nutpie", "numpy", "scipy", "scikit-learn", "zuko")
 # Verbs that print JSON if they are asked to, and always are.
@@ -226,10 +226,14 @@ def _digest(values: Any) -> str:
 
 
 def _lines(path: Path, plain: Callable[[str], str]) -> list[str]:
-    """Lines of a file that a command wrote; of a page its words, as it tells times and dates."""
+    """Lines of a file that a command wrote; of a page its words, for it tells times and versions.
+
+    (Those of the zoo are hashes of our source.)
+    """
     text = plain(path.read_text(encoding="utf-8"))
     if path.suffix == ".html":
         text = re.sub(r"<[^>]*>", "\n", text)
+        text = re.sub(r"\b[0-9a-f]{8,}\b", "HASH", text)
         text = re.sub(r"-?\d[\d.]*(e-?\d+)?", "N", text)
     return [line for line in text.splitlines() if line.strip()]
 
@@ -287,7 +291,9 @@ def compare(
     for name in names or {**old, **new}:
         pair = old.get(name, ...), new.get(name, ...)
         skipped = any(one is not ... and "skipped" in one for one in pair)
-        differing[name] = None if skipped else [*differences(*map(comparable, pair))]
+        numbers = name not in UNSEEDED
+        pair = [comparable(one, numbers) for one in pair]
+        differing[name] = None if skipped else list(differences(*pair))
     for cut, of in CUTS.items():
         name = f"{cut}-resume"
         if differing.get(name) is not None:
@@ -303,21 +309,21 @@ def _resumed(entries: Mapping[str, Any], name: str, of: Cut) -> Iterator[Differe
         yield from differences(whole, resumed, f"resumed, beside {of.whole}")
 
 
-def comparable(value: Any) -> Any:
-    """A value without times, dates of runs, and places in our own source."""
+def comparable(value: Any, numbers: bool = True) -> Any:
+    """A value without times, dates of runs, places in our own source, and numbers if so asked."""
     if isinstance(value, str):
         return _PLACE.sub(r"\1 N", _DATE.sub("-DATE", value))
     if isinstance(value, list):
-        return [comparable(one) for one in value]
+        return [comparable(one, numbers) for one in value]
     if not isinstance(value, dict):
-        return value
+        return value if numbers or not isinstance(value, float) else "a number"
     kept: dict[str, Any] = {}
     for key, one in value.items():
         if key not in _OF_TIME:
             name = comparable(key)
             while name in kept:  # runs that only their dates tell apart
                 name += ", next"
-            kept[name] = comparable(one)
+            kept[name] = comparable(one, numbers)
     return kept
 
 

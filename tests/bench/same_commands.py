@@ -227,6 +227,9 @@ _FAULTS = {
 
 COMMANDS = _LOOKING | _SMALL | _NETWORKS | _IMAGES | _OWN | _SAFE | _FAULTS
 
+# Of these the start is drawn before the seed is set, so that no two runs have the same numbers.
+UNSEEDED = ("bnn-gradients",)
+
 # Commands on images that are no part of the libraries: they run where `ZOO_DATA` names a folder.
 DOWNLOADED = {
     "mnist-bnn": "run bnn --data mnist"
