@@ -192,7 +192,7 @@ def test_a_page_is_told_by_its_words_alone(tmp_path):
     page = tmp_path / "report.html"
     page.write_text("<p>gap 8.6e-05 nats</p><img src='data:abc'><p>HOME, 7e2f70a1, 2026-11</p>")
     told = same._lines(page, lambda text: text.replace("HOME", "away"))
-    assert told == ["gap N nats", "away, HASH, NN"]
+    assert told == ["gap N nats", "away, N, NN"]
 
 
 # -- the commands -----------------------------------------------------------------------------

@@ -233,8 +233,7 @@ def _lines(path: Path, plain: Callable[[str], str]) -> list[str]:
     text = plain(path.read_text(encoding="utf-8"))
     if path.suffix == ".html":
         text = re.sub(r"<[^>]*>", "\n", text)
-        text = re.sub(r"\b[0-9a-f]{8,}\b", "HASH", text)
-        text = re.sub(r"-?\d[\d.]*(e-?\d+)?", "N", text)
+        text = re.sub(r"\b[0-9a-f]{8,}\b|-?\d[\d.]*(e-?\d+)?", "N", text)
     return [line for line in text.splitlines() if line.strip()]
 
 
