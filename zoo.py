@@ -215,6 +215,8 @@ def _compare(typed: Typed) -> int:
 def _check(typed: Typed) -> int:
     from inference.show import terminal
 
+    if "sbc" in typed.given and typed.flags["gradients"] is not None:
+        raise UsageError("check takes one of --sbc and --gradients; leave the other out")
     if "sbc" in typed.given:
         return _calibration_ended(typed.calls(calibrate), typed)
     if typed.flags["gradients"] is not None:

@@ -129,7 +129,7 @@ def test_arviz_stays_where_versions_are_known():
 
 def test_matplotlib_is_used_as_figures_never_as_pyplot():
     assert not importers("matplotlib.pyplot")
-    allowed = ("inference/show/", "inference/storage/store.py", "models/", "zoo.py")
+    allowed = ("inference/show/", "inference/storage/", "inference/workflow/result.py", "models/")
     assert all(name.startswith(allowed) for name in importers("matplotlib"))
 
 

@@ -262,7 +262,7 @@ def parser(commands: Mapping[str, Command], words: str, like: Callable) -> argpa
     listed = program.add_subparsers(required=True, metavar="COMMAND")
     for name, command in commands.items():
         one = listed.add_parser(name, help=command.line, description=command.line)
-        one.set_defaults(name=name, parser=one)
+        one.set_defaults(command=name, parser=one)
         for option in [*command.options(like).values(), *command.flags, VERBOSE]:
             one.add_argument(*option.names, **option.details)
     return program
@@ -289,7 +289,7 @@ def parsed(
     """
     namespace, unknown = parser(commands, words, like).parse_known_args(argv)
     typed = vars(namespace)
-    name, of_command = typed.pop("name"), typed.pop("parser")
+    name, of_command = typed.pop("command"), typed.pop("parser")
     if unknown:
         known = [word for word in of_command._option_string_actions if word.startswith("--")]
         raise UsageError(f"{name} takes no {unknown[0]}; {nearest(unknown[0], known)}")

@@ -73,7 +73,7 @@ def calibrate(
         settings=settings,
     )
     plan = plan_of(request)
-    if plan.kind.result != "draws":
+    if plan.kind.result in ("point", "prior"):
         raise UsageError(f"{plan.method} gives no draws of a posterior; take another method")
     study = _Study(request, plan, sbc, jobs, progress)
     if out is None:

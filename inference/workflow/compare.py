@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from models.contract import (
-    BadSetting,
     Entry,
     Fault,
     Interrupted,
     Refused,
     Stopped,
     UsageError,
-    nearest,
 )
 
 from ..core.ambient import alone
 from ..core.arguments import checked
 from . import origin, study
-from .plan import Plan, Request, columns, entry_of, homes, method_of
+from .plan import Plan, Request, columns
 from .result import Run
-from .run import Watch, carried_out, load, plan_of
+from .run import load
 
 if TYPE_CHECKING:
     from ..results.comparison import Row, Table
@@ -138,14 +135,14 @@ def _methods_compared(
     from ..results import comparison
     from ..show import overlays
 
-    requests = requests_of(request, jobs)
-    plans = {label: plan_or_refusal(one) for label, one in requests.items()}
+    requests = study.requests(request, jobs)
+    plans = {label: study.plan_or_refusal(one) for label, one in requests.items()}
     sound = {label: plan for label, plan in plans.items() if isinstance(plan, Plan)}
     comparison.check_same_data(
         {label: {"data": origin.identity_of(plan.data)} for label, plan in sound.items()}
     )
     if workers == 1:
-        begin = partial(begun_run, progress=progress, out=out)
+        begin = partial(study.begun_run, progress=progress, out=out)
         done = study.attempt(plans, begin, progress=progress)
     else:
         done = _at_once(requests, plans, out, workers)
@@ -162,63 +159,6 @@ def _methods_compared(
         table.notes += study.moved(shown)
         table.pictures["sensitivity"] = partial(overlays.sensitivity, shown)
     return table
-
-
-def requests_of(request: Request, jobs: Sequence[study.Job]) -> dict[str, Request]:
-    """Label to the request of each job: of the settings, those that its method knows.
-
-    Raises:
-        BadSetting: a setting that no method knows, or one to vary that a method does not know.
-    """
-    entry, name = entry_of(request.model, request.settings)
-    known = {job.method: _settings_known(entry, job.method) for job in jobs}
-    anywhere = sorted(set().union(*known.values()))
-    for key in request.settings:
-        if key not in anywhere:
-            near = nearest(key, anywhere)
-            raise BadSetting(f"there is no setting '{key}' here; {near}")
-    requests = {}
-    for job in jobs:
-        _check_varied(job, name, known)
-        own = {k: v for k, v in request.settings.items() if k in known[job.method]}
-        requests[job.label] = replace(
-            request, method=job.method, guide=job.guide, settings=own | dict(job.varied)
-        )
-    return requests
-
-
-def _settings_known(entry: Entry, method: str) -> set[str]:
-    return {key for home in homes(entry, method_of(method)).values() for key in home}
-
-
-def _check_varied(job: study.Job, name: str, known: Mapping[str, set[str]]) -> None:
-    """Refuse to vary what the method does not know.
-
-    Raises:
-        BadSetting: with the methods that know it, or the nearest name.
-    """
-    for key in set(job.varied) - known[job.method]:
-        having = ",".join(method for method, names in known.items() if key in names)
-        if not having:
-            near = nearest(key, sorted(set().union(*known.values())))
-            raise BadSetting(f"{name} has no setting '{key}' to vary; {near}")
-        raise BadSetting(
-            f"{job.method} on {name} has no setting '{key}' to vary; choose --methods {having}"
-        )
-
-
-def plan_or_refusal(request: Request) -> Plan | Refused:
-    """The plan, or why there is none."""
-    try:
-        return plan_of(request)
-    except Refused as refusal:
-        return refusal
-
-
-def begun_run(plan: Plan, *, progress: bool, out: str | Path | None = None) -> Run:
-    """One of many runs; its pictures are left to the comparison."""
-    watch = Watch(progress=progress, figures=False)
-    return carried_out(plan, watch, time.perf_counter(), out)
 
 
 def _at_once(
@@ -245,8 +185,8 @@ def _at_once(
 @alone()
 def _remote(request: Request, out: Any) -> Any:
     """What makes up the run, without the functions that another process would not know."""
-    plan = plan_or_refusal(request)
-    begin = partial(begun_run, progress=False, out=out)
+    plan = study.plan_or_refusal(request)
+    begin = partial(study.begun_run, progress=False, out=out)
     (run,) = study.attempt({"": plan}, begin).values()
     if not isinstance(run, Run):
         return run

@@ -14,7 +14,6 @@ from models.contract import Data, Entry, Stopped, UsageError
 
 from ..core import settings
 from . import study
-from .compare import begun_run, plan_or_refusal, requests_of
 from .plan import Request, entry_of, model_options, read_data
 from .result import Run
 
@@ -49,9 +48,9 @@ def grown(request: Request, sizes: str | Sequence[int], methods: Any, progress: 
         part = _first_rows(whole, n)
         chosen = estimators(methods) or _estimators(entry, request.settings, part)
         for job in study.jobs(chosen, None):
-            (one,) = requests_of(replace(request, data=part), [job]).values()
-            begin = partial(begun_run, progress=progress)
-            (run,) = study.attempt({job.label: plan_or_refusal(one)}, begin).values()
+            (one,) = study.requests(replace(request, data=part), [job]).values()
+            begin = partial(study.begun_run, progress=progress)
+            (run,) = study.attempt({job.label: study.plan_or_refusal(one)}, begin).values()
             if study.stopped_by([run]):
                 raise Stopped(study.stopped_by([run]))
             if isinstance(run, Run):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import inference
-from models.contract import Fault, Interrupted, UsageError
+from models.contract import BadSetting, Entry, Fault, Interrupted, Refused, UsageError, nearest
 
 from ..core.plain_text import plain
+from .plan import Plan, Request, entry_of, homes, method_of
+from .result import Run
+from .run import Watch, carried_out, plan_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +102,63 @@ def _varied(vary: str | Mapping[str, Sequence[Any]] | None) -> tuple[str | None,
         raise UsageError("--vary takes one setting and its values; write --vary name=0.1,1,10")
     ((name, values),) = vary.items()
     return name, values
+
+
+def requests(request: Request, jobs: Sequence[Job]) -> dict[str, Request]:
+    """Label to the request of each job: of the settings, those that its method knows.
+
+    Raises:
+        BadSetting: a setting that no method knows, or one to vary that a method does not know.
+    """
+    entry, name = entry_of(request.model, request.settings)
+    known = {job.method: _settings_known(entry, job.method) for job in jobs}
+    anywhere = sorted(set().union(*known.values()))
+    for key in request.settings:
+        if key not in anywhere:
+            near = nearest(key, anywhere)
+            raise BadSetting(f"there is no setting '{key}' here; {near}")
+    requests = {}
+    for job in jobs:
+        _check_varied(job, name, known)
+        own = {k: v for k, v in request.settings.items() if k in known[job.method]}
+        requests[job.label] = replace(
+            request, method=job.method, guide=job.guide, settings=own | dict(job.varied)
+        )
+    return requests
+
+
+def _settings_known(entry: Entry, method: str) -> set[str]:
+    return {key for home in homes(entry, method_of(method)).values() for key in home}
+
+
+def _check_varied(job: Job, name: str, known: Mapping[str, set[str]]) -> None:
+    """Refuse to vary what the method does not know.
+
+    Raises:
+        BadSetting: with the methods that know it, or the nearest name.
+    """
+    for key in set(job.varied) - known[job.method]:
+        having = ",".join(method for method, names in known.items() if key in names)
+        if not having:
+            near = nearest(key, sorted(set().union(*known.values())))
+            raise BadSetting(f"{name} has no setting '{key}' to vary; {near}")
+        raise BadSetting(
+            f"{job.method} on {name} has no setting '{key}' to vary; choose --methods {having}"
+        )
+
+
+def plan_or_refusal(request: Request) -> Plan | Refused:
+    """The plan, or why there is none."""
+    try:
+        return plan_of(request)
+    except Refused as refusal:
+        return refusal
+
+
+def begun_run(plan: Plan, *, progress: bool, out: str | Path | None = None) -> Run:
+    """One of many runs; its pictures are left to the comparison."""
+    watch = Watch(progress=progress, figures=False)
+    return carried_out(plan, watch, time.perf_counter(), out)
 
 
 def sensitivity(
