@@ -39,7 +39,11 @@ class Unseen(NamedTuple):
 
 
 class _Aside(Messenger):
-    """Gives latents a fixed value and no density, or a density in all their entries."""
+    """Gives latents a fixed value and no density, or a density in all their entries.
+
+    Args:
+        unseen: which latents get which.
+    """
 
     def __init__(self, unseen: Unseen):
         super().__init__()
@@ -76,7 +80,8 @@ def unseen(
     def matters(name: str, changes: Sequence[Tensor]) -> bool:
         """Whether another value of a latent changes the density of any other site in a run."""
         changed = ({**point, name: value} for point, value in zip(points, changes))
-        return any(_differ(one, factors(rerun(at)), name) for one, at in zip(before, changed))
+        pairs = zip(before, changed)
+        return any(_differ(scored, factors(rerun(point)), name) for scored, point in pairs)
 
     for name in (k for k in latents if k in under_mask(runs[0])):
         nodes = [trace.nodes[name] for trace in runs]
@@ -106,4 +111,4 @@ def _differ(
 ) -> bool:
     """Whether the density of a site other than the named one differs between two runs."""
     pairs = [(before[k]["log_prob"], after[k]["log_prob"]) for k in before.keys() - {name}]
-    return not all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in pairs)
+    return not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
