@@ -86,6 +86,19 @@ __all__ += ["run"]
 # -- the commands -------------------------------------------------------------------------------
 
 
+def _called(verb: Callable, typed: Typed) -> None:
+    """Call a verb and show what it gives, if anything: a table, or words."""
+    from inference.show import terminal
+
+    result = typed.calls(verb)
+    if typed.json:
+        print(json.dumps(rows_of(result) if hasattr(result, "iterrows") else result))
+    elif hasattr(result, "iterrows"):
+        terminal.show_table(terminal.console(), result)
+    elif result is not None:
+        _say(str(result))
+
+
 def _list(typed: Typed) -> None:
     rows = typed.calls(listed)
     if typed.json:
@@ -120,7 +133,8 @@ def show(model_or_run: str) -> None:
         model_or_run: a model's name (see list), a file of yours (.py), or a run's folder.
     """
     from inference.show import terminal
-    from inference.storage import store
+    from inference.storage import run_list
+    from inference.storage.record import read_record
     from inference.workflow import calibrate as calibrations
 
     folder = Path(model_or_run)
@@ -128,9 +142,9 @@ def show(model_or_run: str) -> None:
         for line in described(model_or_run):
             _say(line)
         return
-    record = store.begun(folder)
+    record = read_record(folder)
     if "verdict" not in record:
-        _say(state_of({**record, "status": store.status(folder, record)}))
+        _say(state_of({**record, "status": run_list.status(folder, record)}))
         _say(f"continue it with `zoo.py resume {folder}`")
     elif "calibration" in record:
         terminal.show_calibration(calibrations.saved(folder))
@@ -154,10 +168,10 @@ def _run(typed: Typed) -> int:
 
 
 def _resume(typed: Typed) -> int:
-    from inference.storage import store
+    from inference.storage.record import read_record
 
     folder = Path(typed.given["folder"])
-    if store.begun(folder)["status"] == "done":
+    if read_record(folder)["status"] == "done":
         _say(f"{typed.given['folder']} was done already, this is its result", file=sys.stderr)
     given = {name: typed.get(name) for name in ("model", "guide", "data")}
     done = resuming.resumed(folder, given, _watch(typed))
@@ -196,10 +210,10 @@ def _ended(run: Run, typed: Typed) -> int:
 
 def _compare(typed: Typed) -> int:
     from inference.show import terminal
-    from inference.storage import store
+    from inference.storage import files
 
     out = typed.get("out")
-    store.check_folder(Path(out))
+    files.check_writable(Path(out))
     table = typed.calls(compare, out=out)
     if typed.json:
         print(json.dumps(table.to_json_object()))
@@ -255,7 +269,7 @@ def _show_table(table: Any, typed: Typed, show: Callable[[Any], None]) -> None:
 def _of_rows(verb: str, typed: Typed) -> None:
     """What a saved run says of rows, on the terminal and in a file."""
     from inference.show import terminal
-    from inference.storage import store
+    from inference.storage import files
 
     out = Path(typed.flags["out"]) if typed.flags["out"] else None
     if out is not None and out.suffix not in (".csv", ".json"):
@@ -265,7 +279,7 @@ def _of_rows(verb: str, typed: Typed) -> None:
     table = replace(typed, given=rest).calls(getattr(load(**of_run), verb))
     if out is not None:
         text = table.to_csv() if out.suffix == ".csv" else json.dumps(rows_of(table), indent=1)
-        store.write_text(out, text)
+        files.write_text(out, text)
         _say(f"wrote {len(table)} rows to {out}", file=sys.stderr)
     if verb == "evidence":
         _show_evidence(table, typed)
@@ -337,7 +351,7 @@ _CHECKED = "Is a model sound; with --sbc, is its inference calibrated"
 
 COMMANDS = {
     "list": Command(_list, [listed], [_JSON]),
-    "show": Command(lambda typed: typed.calls(show), [show]),
+    "show": Command(partial(_called, show), [show]),
     "run": Command(_run, [run], [_JSON, _QUIET, _STRICT], _RUNS),
     "resume": Command(_resume, [resume], [_JSON, _QUIET, _STRICT]),
     "compare": Command(_compare, [compare], [_JSON, _QUIET], _RUNS),
@@ -360,7 +374,7 @@ COMMANDS = {
     ),
     "report": Command(_report, [report], defaults={"out": "report.html"}),
     "clean": Command(_clean, [clean]),
-    "new": Command(lambda typed: typed.calls(new), [new]),
+    "new": Command(partial(_called, new), [new]),
 }
 
 

@@ -84,7 +84,7 @@ class Problem(Data):
 class State:
     """What a method keeps while it runs, so that it can go on after a kill: here, nothing.
 
-    Named sets of arrays; `inference.storage.state.Folder` keeps them in the folder of a run.
+    Named sets of arrays; `inference.storage.state.SavedState` keeps them in the folder of a run.
     """
 
     @property

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..checks.calibration import Calibration
     from ..checks.simulated import Simulated
     from ..core.problem import Problem
-    from ..storage.store import Place
+    from ..storage.run_folder import RunFolder
 
 
 @checked
@@ -59,7 +59,7 @@ def calibrate(
         UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
     """
     from ..checks import calibration
-    from ..storage import store
+    from ..storage import run_folder
 
     if sbc < calibration.FEWEST:
         raise UsageError(f"sbc={sbc}: {calibration.FEWEST} fits at least; some 500 tell something")
@@ -80,8 +80,8 @@ def calibrate(
         return _calibrated(study)
     begun = origin.begun(plan)
     record = {**begun, "name": f"calibration-{begun['name']}", "calibration": sbc}
-    arrays = store.arrays_of(request.data)
-    with store.begin(Path(out), record["name"], record, arrays) as place:
+    arrays = run_folder.arrays_of(request.data)
+    with run_folder.begin(Path(out), record["name"], record, arrays) as place:
         return _calibrated_in(place, study)
 
 
@@ -104,18 +104,18 @@ def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
     return data
 
 
-def _calibrated_in(place: Place, study: _Study) -> Calibration:
+def _calibrated_in(place: RunFolder, study: _Study) -> Calibration:
     """A calibration in its folder, which goes on from the fits that are there."""
-    from ..storage import store
+    from ..storage import run_folder, seals
 
     began = time.perf_counter()
-    earlier = {fit["i"]: fit for fit in store.lines(place.path / store.FITS)}
-    place.restart(store.FITS, earlier.values())  # without a line that a kill cut short
+    earlier = {fit["i"]: fit for fit in seals.read_lines(place.path / run_folder.FITS)}
+    place.restart(run_folder.FITS, earlier.values())  # without a line that a kill cut short
     done = len(earlier)
 
     def keep(fit: Mapping[str, Any]) -> None:
         nonlocal done
-        place.append(store.FITS, fit)
+        place.append(run_folder.FITS, fit)
         done += 1
         place.journal.on_step({"step": done, "of": study.n})
 
@@ -170,7 +170,7 @@ def simulation(plan: Plan) -> Simulated:
         known = partial(prepare.truth, entry, drawn, options) if entry.exact else None
         return replace(problem, exact=known)
 
-    with machine.numbers(data.dtype):
+    with machine.numbers(plan.dtype):
         problem = prepare.problem_of(entry, options, data)
         method = inference.method(plan.method)
         study = Simulated(problem, method, plan.settings, plan.seed, with_own)
@@ -190,7 +190,7 @@ def _remote_fit(token: str, request: Request, i: int) -> dict[str, Any] | None:
     return _studies[token].fit(i)
 
 
-def resumed(place: Place, given: Mapping[str, Any], watch: Watch) -> Calibration:
+def resumed(place: RunFolder, given: Mapping[str, Any], watch: Watch) -> Calibration:
     """A calibration that was cut short, from its last fit on: see `resume.resumed`."""
     check_idle({"callbacks": watch.callbacks or None}, "a calibration tells nobody")
     request = origin.request_of(place.record, given)
@@ -206,11 +206,11 @@ def saved(folder: Path) -> Calibration:
     Raises:
         Fault: it is damaged, or not done.
     """
-    from ..storage import store
+    from ..storage import reading, run_folder, seals
 
-    record = store.record(folder)
+    record = reading.read_result(folder)
     names = {key: record[key] for key in ("model", "method", "guide")}
-    fits = store.lines(folder / store.FITS)
+    fits = seals.read_lines(folder / run_folder.FITS)
     return _judged(names, record["data"]["source"], fits, record["calibration"], 0)
 
 

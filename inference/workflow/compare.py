@@ -254,7 +254,7 @@ def _exact_of(run: Run) -> Any:
 
 def saved_table(table: Table, out: str | Path | None) -> Table:
     """The table, with its pictures saved under `out`, if that is given."""
-    from ..storage import store
+    from ..storage import run_folder
 
     if out is None:
         return table
@@ -262,6 +262,6 @@ def saved_table(table: Table, out: str | Path | None) -> Table:
     tables = {"table": table, "parameters": getattr(table, "parameters", None)}
     figures = {kind: table.figure(kind) for kind in table.figures()}
     given = {name: rows for name, rows in tables.items() if rows is not None}
-    path = store.save_tables(Path(out), f"{table.title}-{stamp}", given, figures)
+    path = run_folder.save_tables(Path(out), f"{table.title}-{stamp}", given, figures)
     table.notes.append(f"saved in {path}")
     return table

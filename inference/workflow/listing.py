@@ -59,10 +59,10 @@ def _guides() -> dict[str, str]:
 
 
 def _runs(out: Path) -> dict[str, dict[str, Any]]:
-    from ..storage import store
+    from ..storage import run_list
 
     rows = {}
-    for record in store.runs(out):
+    for record in run_list.runs(out):
         row = {"status": record["status"], "verdict": record.get("verdict", {}).get("status")}
         rows[record["run"]] = {**row, "title": state_of(record)}
     return rows
@@ -70,13 +70,14 @@ def _runs(out: Path) -> dict[str, dict[str, Any]]:
 
 def state_of(record: Mapping[str, Any]) -> str:
     """The state of a run in words: the verdict of one that is done."""
-    from ..storage import store
+    from ..storage import reading
+    from ..storage.record import DRAWING
 
     verdict, status = record.get("verdict", {}).get("status"), record["status"]
-    if status in ("done", store.DRAWING):
+    if status in ("done", DRAWING):
         return verdict if status == "done" else f"{verdict}, its pictures are missing"
     if status in ("running", "interrupted"):
-        return f"{status}, {store.progress(Path(record['run']))}"
+        return f"{status}, {reading.progress(Path(record['run']))}"
     reasons = record.get("verdict", {}).get("reasons") or [record.get("reason", "")]
     return f"{status}: {reasons[0]}"
 
@@ -98,21 +99,22 @@ def clean(
     Raises:
         MissingRun: one of the folders holds no run. Locked: it is being written.
     """
-    from ..storage import store
+    from ..storage import run_list
+    from ..storage.record import read_record
 
     if run:
         folders, statuses, left = [Path(folder) for folder in run], None, []
         for folder in folders:
-            store.begun(folder)  # all of them are there
+            read_record(folder)  # all of them are there
     else:
         statuses = ("failed", *(("interrupted", "running") if interrupted else ()))
         shown = [status for status in statuses if status != "running"]
-        folders = [Path(r["run"]) for r in store.runs(Path(out)) if r["status"] in shown]
-        left = store.leftovers(Path(out))
+        folders = [Path(r["run"]) for r in run_list.runs(Path(out)) if r["status"] in shown]
+        left = run_list.partial_folders(Path(out))
     for folder in folders:
-        if dry_run or store.remove(folder, statuses):
+        if dry_run or run_list.remove(folder, statuses):
             yield folder
     for path in left:
         if not dry_run:
-            store.remove_leftover(path)
+            run_list.remove_partial(path)
         yield path

@@ -93,7 +93,7 @@ def _data_asked(plan: Plan) -> dict[str, Any]:
         "in_python": in_python,
         "options": recordable(plan.data_options),
     }
-    more = {"dtype": data.dtype, "notes": list(data.notes), "asked": asked}
+    more = {"dtype": plan.dtype, "notes": list(data.notes), "asked": asked}
     return {**identity_of(data), **more}
 
 
@@ -244,8 +244,8 @@ def data_kept(folder: Path) -> dict[str, Any] | None:
     """
     from models.data.columns import read_columns
 
-    from ..storage import store
+    from ..storage import run_folder
 
-    path = folder / store.DATA
+    path = folder / run_folder.DATA
     columns = read_columns(path) if path.is_file() else None
-    return columns and {k.removeprefix(store.KEY): value for k, value in columns.items()}
+    return columns and {k.removeprefix(run_folder.KEY): value for k, value in columns.items()}

@@ -103,6 +103,18 @@ class Plan:
         return inference.METHODS[self.method]
 
     @property
+    def dtype(self) -> str:
+        """The number type in which it computes, `float64` or `float32`.
+
+        Raises:
+            Refused: as `machine.precision`.
+        """
+        from ..core.machine import precision
+
+        identified, asked = self.entry.identified, "dtype" in self.data_options
+        return precision(self.kind, self.data, identified=identified, asked=asked)
+
+    @property
     def guide(self) -> str | None:
         """The guide's name, None for a method without one."""
         guide = self.settings.get("guide")

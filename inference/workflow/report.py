@@ -32,14 +32,14 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
     """
     from ..results import comparison
     from ..show import report
-    from ..storage import store
+    from ..storage import files, reading
 
     if not run:
         raise UsageError("a report needs runs; see `zoo.py list runs`")
     if out is not None and Path(out).suffix not in (".html", ".htm"):
         raise UsageError(f"--out {out} is no .html; name it so")
     if out is not None:
-        store.check_folder(Path(out).absolute().parent)
+        files.check_writable(Path(out).absolute().parent)
     runs = loaded([given for given in run if not has_no_result(given)])
     if not runs:
         raise UsageError("none of these is a run with a result; see `zoo.py list runs`")
@@ -49,17 +49,17 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
         if has_posterior(one):
             alike.setdefault(one.record["data"]["sha256"], {})[label] = one
     tables = [table_of(part) for part in alike.values() if len(part) > 1]
-    pictures = {label: store.pictures(one.path) for label, one in named.items()}
+    pictures = {label: reading.pictures(one.path) for label, one in named.items()}
     page = report.report(named, tables, pictures)
     if out is not None:
-        store.write_text(Path(out), page)
+        files.write_text(Path(out), page)
     return page
 
 
 def has_no_result(given: Any) -> bool:
     """Whether it is the folder of a run that failed, or was stopped, before it had a result."""
-    from ..storage import store
+    from ..storage.record import read_record
 
     if isinstance(given, Run) or not study.is_run(given):
         return False
-    return "verdict" not in store.begun(Path(given))
+    return "verdict" not in read_record(Path(given))

@@ -90,11 +90,11 @@ class Run:
     @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
-        from ..results import inference_data
+        from ..results import inference_data, truth
 
         table = inference_data.summary(self.idata)
         known = self.record["exact"]
-        return inference_data.with_truth(table, known) if known else table
+        return truth.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:
@@ -304,13 +304,13 @@ class Run:
     def save(self, out: str | Path = "runs") -> Path:
         """Write the run in a folder of its own under `out`, with its pictures; returns it."""
         from ..results import inference_data
-        from ..storage import store
+        from ..storage import run_folder
 
         source = self._source
         if source is None and self.path is not None:
             source = origin.data_kept(self.path)
-        arrays, netcdf = store.arrays_of(source), inference_data.netcdf(self.idata)
-        with store.begin(Path(out), self.record["name"], self.record, arrays) as place:
+        arrays, netcdf = run_folder.arrays_of(source), inference_data.netcdf(self.idata)
+        with run_folder.begin(Path(out), self.record["name"], self.record, arrays) as place:
             self.record["run"] = str(place.path)
             place.write(self.record, netcdf=netcdf, params=self.params, pictures=True)
             place.add_figures(self.pictures())

@@ -18,7 +18,7 @@ from .run import Watch, checked_callbacks, in_place, load, plan_of
 
 if TYPE_CHECKING:
     from ..checks.calibration import Calibration
-    from ..storage.store import Place
+    from ..storage.run_folder import RunFolder
 
 
 @checked
@@ -65,13 +65,14 @@ def resumed(folder: Path, given: Mapping[str, Any], watch: Watch) -> Run | Calib
     Raises:
         Fault: as `resume`.
     """
-    from ..storage import store
+    from ..storage import run_folder
+    from ..storage.record import DRAWING, read_record
 
-    begun = store.begun(folder)
+    begun = read_record(folder)
     of_calibration = "calibration" in begun
     if begun["status"] != "done":
-        with store.reopen(folder) as place:
-            if place.record["status"] == store.DRAWING:
+        with run_folder.reopen(folder) as place:
+            if place.record["status"] == DRAWING:
                 return _drawn(place, given, watch)
             if place.record["status"] != "done":  # nor did another process end it meanwhile
                 again = calibrate.resumed if of_calibration else _run_resumed
@@ -83,7 +84,7 @@ def resumed(folder: Path, given: Mapping[str, Any], watch: Watch) -> Run | Calib
     return run
 
 
-def _drawn(place: Place, given: Mapping[str, Any], watch: Watch) -> Run:
+def _drawn(place: RunFolder, given: Mapping[str, Any], watch: Watch) -> Run:
     """The run of a folder that has all but its pictures, drawn."""
     run = load(place.path, model=given["model"], guide=given["guide"])
     watch.show(run)
@@ -92,7 +93,7 @@ def _drawn(place: Place, given: Mapping[str, Any], watch: Watch) -> Run:
     return run
 
 
-def _run_resumed(place: Place, given: Mapping[str, Any], watch: Watch) -> Run:
+def _run_resumed(place: RunFolder, given: Mapping[str, Any], watch: Watch) -> Run:
     started = time.perf_counter()
     plan = plan_of(origin.request_of(place.record, given))
     fresh = origin.check_same_run(place.record, plan)

@@ -14,13 +14,13 @@ from models.contract import Entry, UsageError
 from ..core.ambient import alone
 from ..core.arguments import checked
 from ..core.callbacks import Callback, Callbacks
-from ..core.problem import Context, Finding
+from ..core.problem import Context
 from . import origin
 from .plan import Plan, Request, columns, entry_of, planned
 from .result import Run
 
 if TYPE_CHECKING:
-    from ..storage.store import Place
+    from ..storage.run_folder import RunFolder
 
 
 # -- the verbs ----------------------------------------------------------------------------------
@@ -109,14 +109,10 @@ def load(
     """
     from ..results import inference_data
     from ..results.diagnostics import Answer, Verdict
-    from ..storage import store
+    from ..storage import reading
 
     folder = Path(folder)
-    record = store.record(folder)
-    findings = [
-        Finding(**{k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()})
-        for finding in record["findings"]
-    ]
+    record = reading.read_result(folder)
     given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
     entry = None
     if model is not None:
@@ -125,10 +121,10 @@ def load(
     for part, named in (("model", model), ("guide", guide)):
         origin.check_same_file(part, named, record)
     return Run(
-        record=record,
+        record=dict(record),
         idata=inference_data.read(folder / "idata.nc"),
-        verdict=Verdict(record["verdict"]["status"], tuple(findings), given),
-        params=store.read_params(folder),
+        verdict=Verdict(record["verdict"]["status"], tuple(record.findings), given),
+        params=reading.read_params(folder),
         _entry=entry,
         _guide=guide,
     )
@@ -191,7 +187,7 @@ def plan_of(request: Request) -> Plan:
 
 def carried_out(plan: Plan, watch: Watch, started: float, out: str | Path | None) -> Run:
     """The planned run, in a folder of its own if `out` is given."""
-    from ..storage import store
+    from ..storage import run_folder
 
     record = origin.begun(plan)
     if out is None:
@@ -199,18 +195,18 @@ def carried_out(plan: Plan, watch: Watch, started: float, out: str | Path | None
         with _ending(callbacks) as ended:
             ended.append(_executed(plan, context, record, started))
         return ended[0]
-    arrays = store.arrays_of(plan.source)
-    with store.begin(Path(out), record["name"], record, arrays) as place:
+    arrays = run_folder.arrays_of(plan.source)
+    with run_folder.begin(Path(out), record["name"], record, arrays) as place:
         return in_place(plan, watch, started, place)
 
 
-def in_place(plan: Plan, watch: Watch, started: float, place: Place) -> Run:
+def in_place(plan: Plan, watch: Watch, started: float, place: RunFolder) -> Run:
     """The planned run in its folder: computed, saved, shown, and last its pictures."""
     from ..results import inference_data
 
     context, callbacks = _context(plan, watch, place)
     with _ending(callbacks) as ended:
-        done = _executed(plan, context, place.record, started)
+        done = _executed(plan, context, dict(place.record), started)
         done.record["run"] = str(place.path)
         if place.spent:
             done.record["timing"]["fit_s"] += place.spent
@@ -226,7 +222,9 @@ def in_place(plan: Plan, watch: Watch, started: float, place: Place) -> Run:
     return done
 
 
-def _context(plan: Plan, watch: Watch, place: Place | None = None) -> tuple[Context, Callbacks]:
+def _context(
+    plan: Plan, watch: Watch, place: RunFolder | None = None
+) -> tuple[Context, Callbacks]:
     """Where the run computes, and all that is told of it."""
     callbacks = Callbacks([*([place.journal] if place else []), *watch.callbacks])
     state = {"state": place.state} if place else {}

@@ -275,19 +275,19 @@ def _outcome(one: Any) -> str:
 
 def is_run(given: Any) -> bool:
     """Whether it is the folder of a single run."""
-    from ..storage import store
+    from ..storage import run_folder
 
     named = isinstance(given, str | Path) and (Path(given) / "run.json").is_file()
-    return named and not (Path(given) / store.FITS).exists()
+    return named and not (Path(given) / run_folder.FITS).exists()
 
 
 def is_study(given: Any) -> bool:
     """Whether it is the folder of a comparison or a calibration, which lie among the runs."""
-    from ..storage import store
+    from ..storage import run_folder
 
     if not isinstance(given, str | Path) or is_run(given):
         return False
-    return any((Path(given) / name).is_file() for name in ("table.csv", store.FITS))
+    return any((Path(given) / name).is_file() for name in ("table.csv", run_folder.FITS))
 
 
 def check_idle(options: Mapping[str, Any], why: str) -> None:

@@ -7,7 +7,8 @@ from stopping import save_at_each_chance  # noqa: F401
 
 import zoo
 from inference.core import callbacks
-from inference.storage import store
+from inference.storage import run_folder, seals
+from inference.storage.record import read_record
 
 
 def test_a_calibration_goes_on_from_its_last_fit(tmp_path, monkeypatch, capsys):
@@ -24,13 +25,13 @@ def test_a_calibration_goes_on_from_its_last_fit(tmp_path, monkeypatch, capsys):
         with pytest.raises(KeyboardInterrupt, match=r"continue with `zoo\.py resume"):
             zoo.calibrate("coin", 30, out=tmp_path, **asked)
     (path,) = tmp_path.iterdir()
-    fits = path / store.FITS
-    assert len(store.lines(fits)) == 15
+    fits = path / run_folder.FITS
+    assert len(seals.read_lines(fits)) == 15
     fits.write_text(fits.read_text() + '{"i": 15, "ra')  # as a kill would leave it
     assert zoo.main(["list", "runs", "--out", str(tmp_path)]) == 0
     assert "interrupted, 15 of 30 steps" in capsys.readouterr().out
     table, whole = zoo.resume(path), zoo.calibrate("coin", 30, **asked)
-    assert store.begun(path)["timing"]["fits"] == 15
+    assert read_record(path)["timing"]["fits"] == 15
     assert all((table.ranks[name] == whole.ranks[name]).all() for name in whole.ranks)
     assert (path / "figures" / "ranks.png").stat().st_size > 10_000
     assert zoo.main(["show", str(path)]) == 0

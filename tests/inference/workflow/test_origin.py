@@ -9,7 +9,7 @@ from stopping import SVI, same, save_at_each_chance, stopped  # noqa: F401
 
 import models
 import zoo
-from inference.storage import store
+from inference.storage.record import read_record, write_record
 
 
 def mean(y, *, scale: float = 1.0):
@@ -73,9 +73,9 @@ def test_other_libraries_data_and_files_are_refused_by_name(tmp_path):
     with pytest.raises(models.BadInput, match=r"the model changed since the run"):
         zoo.resume(path)
     (tmp_path / "m.py").write_text(text)
-    record = store.begun(path)
+    record = read_record(path)
     record["versions"]["torch"] = "1.0"
-    store._put_manifest(path, record)
+    write_record(path, record)
     with pytest.raises(models.BadInput, match=r"begun with torch 1.0, here is 2\."):
         zoo.resume(path)
 

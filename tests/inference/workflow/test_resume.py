@@ -26,7 +26,8 @@ from stopping import (  # noqa: F401
 )
 
 import zoo
-from inference.storage import store
+from inference.storage import lock, run_folder, run_list
+from inference.storage.record import read_record, write_record
 from models.contract import Fault, Locked, Refused
 
 
@@ -98,11 +99,11 @@ def test_damaged_state_is_computed_again(name, tmp_path):
 
 def test_a_failed_run_that_is_resumed_and_killed_is_no_longer_failed(tmp_path):
     path = stopped(tmp_path, 0.55, **NUTS)
-    record = store.begun(path)
-    store._put_manifest(path, {**record, "status": "failed", "reason": "out of memory"})
+    record = read_record(path)
+    write_record(path, {**record, "status": "failed", "reason": "out of memory"})
     with pytest.raises(KeyboardInterrupt):
         zoo.resume(path, callbacks=[StopAt(0.9)])
-    assert store.begun(path)["status"] == "interrupted"
+    assert read_record(path)["status"] == "interrupted"
     assert zoo.main(["clean", "--out", str(tmp_path)]) == 0 and path.exists()
     run = zoo.resume(path)
     assert "reason" not in run.record or not run.record["reason"]
@@ -111,16 +112,16 @@ def test_a_failed_run_that_is_resumed_and_killed_is_no_longer_failed(tmp_path):
 
 def test_a_run_is_locked_while_it_is_written(tmp_path):
     path = stopped(tmp_path, 0.5, **SVI)
-    with store.reopen(path):
-        assert store.is_running(path)
+    with run_folder.reopen(path):
+        assert lock.is_running(path)
         with pytest.raises(Locked, match="written by another process") as caught:
             zoo.resume(path)
         assert caught.value.exit_code == 75
         with pytest.raises(Locked, match="not done yet"):
             zoo.load(path)
         with pytest.raises(Locked):
-            store.remove(path)
-    assert not store.is_running(path)
+            run_list.remove(path)
+    assert not lock.is_running(path)
     with pytest.raises(Refused, match="stopped before it was done") as caught:
         zoo.load(path)
     assert caught.value.exit_code == 65
@@ -130,7 +131,7 @@ def test_a_run_that_fails_says_so_in_its_folder(tmp_path, capsys):
     with pytest.raises(Fault, match="not finite"):
         zoo.run("linear", method="svi", lr=1e9, out=tmp_path)
     (path,) = tmp_path.iterdir()
-    record = store.begun(path)
+    record = read_record(path)
     assert record["status"] == "failed" and "not finite" in record["reason"]
     with pytest.raises(Refused, match=r"failed and has no result.*not finite"):
         zoo.load(path)
@@ -190,15 +191,15 @@ def test_pictures_that_were_not_drawn_are_drawn_by_resume(tmp_path, monkeypatch,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.Place, "add_figures", stop)
+        patch.setattr(run_folder.RunFolder, "add_figures", stop)
         with pytest.raises(KeyboardInterrupt, match="draws its pictures"):
             zoo.run("coin", method="exact", draws=50, out=tmp_path)
     (path,) = tmp_path.iterdir()
-    assert store.begun(path)["status"] == "drawing" and not (path / "figures").exists()
+    assert read_record(path)["status"] == "drawing" and not (path / "figures").exists()
     assert zoo.load(path).verdict.status == "pass"
     assert zoo.main(["list", "runs", "--out", str(tmp_path)]) == 0
     assert "pass, its pictures are missing" in capsys.readouterr().out
     assert zoo.main(["clean", "--out", str(tmp_path), "--interrupted"]) == 0
     assert zoo.main(["resume", str(path)]) == 0
-    assert store.begun(path)["status"] == "done" and list((path / "figures").glob("*.png"))
+    assert read_record(path)["status"] == "done" and list((path / "figures").glob("*.png"))
     assert zoo.load(path).record["files"].keys() > {"idata.nc", "metrics.json"}
