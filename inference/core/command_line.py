@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from models.contract import UsageError, nearest
 
-from .arguments import held
+from .arguments import check_arguments
 
 # Names of values, where they are not the parameter's own.
 _VALUES = {"folder": "RUN", "data": "D", "target": "COL", "features": "A,B", "out": "DIR"}
@@ -296,4 +296,4 @@ def parsed(
     names = commands[name].options(like)
     given = {key: value for key, value in typed.items() if key in names}
     flags = {key: value for key, value in typed.items() if key not in names}
-    return Typed(name, commands[name], held(given), flags)
+    return Typed(name, commands[name], check_arguments(given), flags)

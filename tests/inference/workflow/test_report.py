@@ -18,5 +18,5 @@ def test_a_page_of_runs_that_are_not_saved(tmp_path):
 
 
 def test_a_report_needs_runs():
-    with pytest.raises(zoo.UsageError, match="see `zoo.py list runs`"):
+    with pytest.raises(zoo.UsageError, match=r"see `zoo\.py list runs`"):
         zoo.report()
