@@ -18,14 +18,13 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import inference
 import models
 
 if Path(models.__file__).parent.parent != Path(__file__).resolve().parent:
@@ -46,7 +45,7 @@ from inference.workflow.calibrate import calibrate
 from inference.workflow.check import check, gradients
 from inference.workflow.compare import compare
 from inference.workflow.describe import described
-from inference.workflow.listing import clean, listed, state_of
+from inference.workflow.listing import clean, lines_of, listed, state_of
 from inference.workflow.plan import Request, columns
 from inference.workflow.report import has_no_result, report
 from inference.workflow.result import Run, rows_of
@@ -86,31 +85,26 @@ __all__ += ["run"]
 # -- the commands -------------------------------------------------------------------------------
 
 
+def _called(verb: Callable, typed: Typed) -> None:
+    """Call a verb and show what it gives, if anything: a table, or words."""
+    from inference.show import terminal
+
+    result = typed.calls(verb)
+    if typed.json:
+        print(json.dumps(rows_of(result) if hasattr(result, "iterrows") else result))
+    elif hasattr(result, "iterrows"):
+        terminal.show_table(terminal.console(), result)
+    elif result is not None:
+        _say(str(result))
+
+
 def _list(typed: Typed) -> None:
     rows = typed.calls(listed)
     if typed.json:
         print(json.dumps(rows))
-    elif all("methods" in row for row in rows.values()) and rows:
-        _say_models(rows)
     else:
-        width = max(map(len, rows), default=0)
-        for name, row in rows.items():
-            _say(f"{name:{width}}  {row['title']}".rstrip())
-        if not rows:
-            _say(f"no {typed.given['kind']} yet")
-
-
-def _say_models(rows: Mapping[str, dict[str, Any]]) -> None:
-    width = max(map(len, rows))
-    _say(" " * width, *(f"{method:^7}" for method in inference.METHODS))
-    notes = []
-    for name, row in rows.items():
-        marks = []
-        for method, reason in row["methods"].items():
-            notes += [f"{name} {method}: {reason}"] if reason else []
-            marks.append(f"{'no' if reason else 'yes':^7}")
-        _say(f"{name:{width}}", *marks, row["title"])
-    _say(*(f"\n{note}" for note in notes), sep="")
+        for line in lines_of(rows) if rows else [f"no {typed.get('kind')} yet"]:
+            _say(line)
 
 
 def show(model_or_run: str) -> None:
@@ -338,7 +332,7 @@ _CHECKED = "Is a model sound; with --sbc, is its inference calibrated"
 
 COMMANDS = {
     "list": Command(_list, [listed], [_JSON]),
-    "show": Command(lambda typed: typed.calls(show), [show]),
+    "show": Command(partial(_called, show), [show]),
     "run": Command(_run, [run], [_JSON, _QUIET, _STRICT], _RUNS),
     "resume": Command(_resume, [resume], [_JSON, _QUIET, _STRICT]),
     "compare": Command(_compare, [compare], [_JSON, _QUIET], _RUNS),
@@ -361,7 +355,7 @@ COMMANDS = {
     ),
     "report": Command(_report, [report], defaults={"out": "report.html"}),
     "clean": Command(_clean, [clean]),
-    "new": Command(lambda typed: typed.calls(new), [new]),
+    "new": Command(partial(_called, new), [new]),
 }
 
 

@@ -42,10 +42,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Inference, Results, View
-from .data.columns import integers
-from .data.images import Images, classified
+from .data.classified import classified
+from .data.images import Images, as_images
 from .parts.figures import RED, captioned, panels
-from .parts.networks import Activation, Prior, bayesian, network, refuses, start
+from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,16 +83,14 @@ def unsure(view: View) -> Figure | None:
     entropy = -(chance * np.log(np.maximum(chance, 1e-30))).sum(1)
     least = np.argsort(-entropy)[:_SHOWN]
     figure, axes = panels(_SHOWN, height=0.62, gap=0.06, above=0.35)
-    images, names = np.asarray(data.test["x"]), data.coords["class"]
-    for ax, row in zip(axes, least):
-        ax.imshow(images[row].reshape(size.height, size.width), cmap="Greys", vmin=0, vmax=1)
+    images, names = as_images(data.test["x"][least.copy()], size), data.coords["class"]
+    for ax, row, image in zip(axes, least, images):
+        ax.imshow(image, cmap="Greys", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         first, second = np.argsort(-chance[row])[:2]
-        said = (
-            f"{names[first]} {chance[row, first]:.0%}\n{names[second]} {chance[row, second]:.0%}"
-        )
-        ax.set_title(said, fontsize=6.5, color=RED if first != truth[row] else "k")
+        guesses = [f"{names[k]} {chance[row, k]:.0%}" for k in (first, second)]
+        ax.set_title("\n".join(guesses), fontsize=6.5, color=RED if first != truth[row] else "k")
         ax.set_xlabel(f"is {names[truth[row]]}", fontsize=6.5)
     caption = (
         "The test images of the largest entropy; above each the two likeliest classes (red: "

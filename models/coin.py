@@ -32,7 +32,7 @@ from pyro.distributions import constraints
 from scipy import special, stats
 
 from .contract import BadInput, Data, Entry, Exact, Guide, Inference, Results, Rows, View
-from .data.columns import column, said, simulated_rng
+from .data.columns import column, name_of, simulated_rng
 from .parts.figures import BLUE, captioned, panels
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def data(
     else:
         flips = _zeros_and_ones(column(source, target, hint=_HINT))
     x = torch.as_tensor(np.asarray(flips, dtype=float))
-    return Data(tensors={"x": x}, rows=Rows("flip", ("x",)), source=said(source) or "no flips")
+    return Data(tensors={"x": x}, rows=Rows("flip", ("x",)), source=name_of(source) or "no flips")
 
 
 _HINT = "a string of H and T such as HHTHTT, a file (.csv, .json, .npz), or `simulate`"

@@ -47,10 +47,10 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .contract import BadSetting, Data, Entry, Inference, Results, View
-from .data.columns import integers, simulated_rng
-from .data.tabular import tabular
+from .data.columns import simulated_rng
+from .data.tabular import Builtin, diabetes, tabular
 from .parts.figures import BLUE, ORANGE, RED, SKY, captioned, panels
-from .parts.networks import Activation, Prior, bayesian, network, refuses, start
+from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,52 +118,37 @@ def data(
     Raises:
         Fault: whatever is wrong with the table. BadSetting: a split of the simulated table.
     """
-    simulated = source is None or (isinstance(source, str) and source == "simulate")
-    if simulated and split is not None:
+    if split is not None and source in (None, "simulate"):
         raise BadSetting(f"simulate has a test set of its own, yet split={split:g}; leave it out")
-
-    def simulate() -> tuple[dict[str, np.ndarray], str, str]:
-        said = f"simulate n={n} data_seed={data_seed}, {_HELD_OUT} rows held out"
-        return _simulated(n, "train", data_seed), said, "y"
-
-    found = tabular(
+    table = tabular(
         source,
-        builtin={"diabetes": _diabetes, "simulate": simulate},
-        default="simulate",
+        builtin={"simulate": lambda: _simulated(n, data_seed), "diabetes": diabetes},
         classes=False,
         target=target,
         features=features,
         standardise=standardise,
-        split=None if simulated else (split or 0.2),
+        split=split or 0.2,
         data_seed=data_seed,
     )
-    if simulated:
-        rows = _simulated(_HELD_OUT, "test", data_seed)
-        y = (rows["y"] - found.scaling.y_loc) / found.scaling.y_scale
-        found = replace(found, test={**found.new_rows(rows), "y": torch.as_tensor(y)})
     # Weights have no original scale, so the table's note on the way back to it does not hold.
-    notes = [note.partition(" (posterior_original")[0] for note in found.notes]
+    notes = [note.partition(" (posterior_original")[0] for note in table.notes]
     notes.append("sigma is bounded from below (sigma_min): a likelihood without has no maximum")
-    x, y = (found.tensors[key].numpy() for key in ("x", "y"))
+    x, y = (table.tensors[key].numpy() for key in ("x", "y"))
     plane = {"x": _line(x, y)}
-    return replace(found, plane=plane, notes=tuple(notes), dims={"x": ("feature",)})
+    return replace(table, plane=plane, notes=tuple(notes), dims={"x": ("feature",)})
 
 
-def _simulated(n: int, part: str, data_seed: int) -> dict[str, np.ndarray]:
-    """Rows of the training or of the test set, each from generators of its own."""
-    purposes = ("train", "train noise", "test", "test noise")
-    rngs = dict(zip(purposes, simulated_rng(data_seed).spawn(len(purposes))))
-    along = rngs[part].uniform(-3, 3, size=n)
-    x = along + np.sign(along)
-    return {"x": x, "y": true_mean(x) + true_sigma(x) * rngs[f"{part} noise"].normal(size=n)}
+def _simulated(n: int, data_seed: int) -> Builtin:
+    """Rows to learn from, and those held out, each from generators of their own."""
+    rngs = iter(simulated_rng(data_seed).spawn(4))
 
+    def drawn(size: int) -> dict[str, np.ndarray]:
+        along = next(rngs).uniform(-3, 3, size=size)
+        x = along + np.sign(along)
+        return {"x": x, "y": true_mean(x) + true_sigma(x) * next(rngs).normal(size=size)}
 
-def _diabetes() -> tuple[dict[str, np.ndarray], str, str]:
-    from sklearn.datasets import load_diabetes
-
-    table = load_diabetes(scaled=False)
-    columns = dict(zip(table.feature_names, table.data.T))
-    return {**columns, "progression": table.target}, "diabetes", "progression"
+    source = f"simulate n={n} data_seed={data_seed}, {_HELD_OUT} rows held out"
+    return Builtin(columns=drawn(n), test=drawn(_HELD_OUT), target="y", source=source)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> torch.Tensor:

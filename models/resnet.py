@@ -49,7 +49,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Caveat, Data, Entry, Guide, Inference, Results, View
-from .data.images import Images, classified
+from .data.classified import classified
+from .data.images import Images
 from .parts import depths
 from .parts.depths import Trained
 from .parts.networks import bayesian, one_class, start

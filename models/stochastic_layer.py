@@ -49,10 +49,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Guide, Inference, Results, View
-from .data.columns import integers
-from .data.images import classified
+from .data.classified import classified
 from .parts.figures import BLUE, GREY, RED, SKY, captioned, panels
-from .parts.networks import dense, tanh_layers
+from .parts.networks import dense, integers, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

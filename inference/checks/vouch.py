@@ -23,7 +23,8 @@ from ..core.seeds import VOUCH, seeded
 from ..program.program import Program
 from ..program.row_latents import is_of_rows
 from ..program.sampling import over_draws
-from ..results.inference_data import cell_names, log_evidence
+from ..results.groups import cell_names
+from ..results.metrics import log_evidence
 from ..results.psis import KHAT_MAX, psis
 from . import agreement, circular, modes, short_chains
 from .agreement import Apart

@@ -15,13 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from models.contract import Refused
 
-from .handlers import Batch
-from .parallel import Parallel, values_of
+from .handlers import Batch, condition
+from .parallel import Parallel, drawn_cell
 from .sites import Site
 
 
@@ -31,16 +30,18 @@ def check(site: Site) -> None:
     Raises:
         Refused: its support is not finite.
     """
-    if not site.fn.has_enumerate_support and site.base.has_enumerate_support:
+    if site.fn.has_enumerate_support:
+        return
+    latent = f"the discrete latent {site.name} ~ {type(site.base).__name__}"
+    if site.base.has_enumerate_support:
         raise Refused(
-            f"the discrete latent {site.name} ~ {type(site.base).__name__} stands under to_event, "
-            "which lists no joint values; write it in a plate instead"
+            f"{latent} stands under to_event, which lists no joint values; write it in a plate "
+            "instead"
         )
-    if not site.fn.has_enumerate_support:
-        raise Refused(
-            f"the discrete latent {site.name} ~ {type(site.base).__name__} has no finite list of "
-            "values and cannot be summed out; bound it (Categorical) or make it continuous"
-        )
+    raise Refused(
+        f"{latent} has no finite list of values and cannot be summed out; bound it (Categorical) "
+        "or make it continuous"
+    )
 
 
 class Summed:
@@ -75,17 +76,15 @@ class Summed:
         """
         if not self.joint:
             return self.parallel.log_prob(batch.tensors, *handlers, batch=batch, only=only)
-        if batch.weight != 1.0 and any(batch.plate in _names(s) for s in self.joint.values()):
+        if batch.weight != 1.0 and any(site.is_in(batch.plate) for site in self.joint.values()):
             raise Refused(
                 f"the labels {', '.join(self.joint)} of the rows depend on each other and need "
                 "all rows; leave batch_size out"
             )
 
         def given(labels: Mapping[str, Tensor]) -> Tensor:
-            conditioned = poutine.condition(data=dict(labels))
-            return self.parallel.log_prob(
-                batch.tensors, conditioned, *handlers, batch=batch, only=only
-            )
+            at_labels = condition(labels), *handlers
+            return self.parallel.log_prob(batch.tensors, *at_labels, batch=batch, only=only)
 
         each = self._at_cells(given)
         if only is not None:
@@ -108,17 +107,14 @@ class Summed:
         self, tensors: Mapping[str, Any], values: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """One draw of the discrete latents from their posterior given the continuous ones."""
-        given = poutine.condition(data=dict(values))
         if not self.joint:
-            return self.parallel.sample(tensors, given)
+            return self.parallel.sample(tensors, condition(values))
         logits = self._at_cells(
-            lambda labels: self.parallel.log_prob(
-                tensors, poutine.condition(data={**values, **labels})
-            )
+            lambda labels: self.parallel.log_prob(tensors, condition({**values, **labels}))
         )
-        cell = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+        cell = drawn_cell(logits)
         labels = {name: value[cell] for name, value in self._labels.items()}
-        both = poutine.condition(data={**values, **labels})
+        both = condition({**values, **labels})
         return labels | self.parallel.sample(tensors, both)
 
     def by_row(self, observed: Sequence[Site]) -> bool:
@@ -128,24 +124,16 @@ class Summed:
 
 def cells_of(sites: Sequence[Site]) -> int:
     """Number of joint values of all labels of the sites."""
-    return math.prod(len(values_of(site)) ** _labels_in(site) for site in sites)
+    return math.prod(len(site.choices) ** _labels_in(site) for site in sites)
 
 
 def _labels_in(site: Site) -> int:
-    return math.prod(site.shape[: len(site.shape) - site.event_dim])
-
-
-def _names(site: Site) -> set[str]:
-    return {plate.name for plate in site.plates}
+    return math.prod(site.batch_shape)
 
 
 def all_labels(sites: Sequence[Site]) -> dict[str, Tensor]:
     """All joint labels of the sites, (cells, *shape) each."""
-    sizes = [len(values_of(site)) for site in sites for _ in range(_labels_in(site))]
+    sizes = [len(site.choices) for site in sites for _ in range(_labels_in(site))]
     index = torch.stack(torch.unravel_index(torch.arange(math.prod(sizes)), sizes), 1)
-    found, start = {}, 0
-    for site in sites:
-        stop = start + _labels_in(site)
-        found[site.name] = values_of(site)[index[:, start:stop]].reshape(-1, *site.shape)
-        start = stop
-    return found
+    parts = index.split([_labels_in(site) for site in sites], dim=1)
+    return {s.name: s.choices[part].reshape(-1, *s.shape) for s, part in zip(sites, parts)}

@@ -30,16 +30,14 @@ from ..core.zoo_warnings import ZooWarning
 from .record import Function, Unrecordable, record
 
 How = Literal["traced", "aot", "plain"]
+# Examples of a function's arguments, all of them at each point.
+Points = Sequence[Sequence[Tensor]]
 
 aten = torch.ops.aten
 
 
 def compiled(
-    function: Function,
-    points: Sequence[Sequence[Tensor]],
-    *,
-    how: How = "traced",
-    live: Sequence[Tensor] = (),
+    function: Function, points: Points, *, how: How = "traced", live: Sequence[Tensor] = ()
 ) -> Function:
     """The function in a faster form, or itself, with a warning, where it cannot be recorded.
 
@@ -67,13 +65,15 @@ def compiled(
 
 
 def faster(
-    function: Function,
-    points: Sequence[Sequence[Tensor]],
-    *,
-    how: How = "traced",
-    live: Sequence[Tensor] = (),
+    function: Function, points: Points, *, how: How = "traced", live: Sequence[Tensor] = ()
 ) -> Recorded:
     """As `compiled`, without a way back.
+
+    Args:
+        function: gives a tuple of tensors.
+        points: examples of its arguments; the first is recorded.
+        how: `traced` or `aot`.
+        live: tensors that it reads and that change between calls.
 
     Raises:
         Unrecordable: it does what a graph cannot repeat, or the graph gives other values.
@@ -110,7 +110,7 @@ class Recordings:
     def compiled(
         self,
         function: Function,
-        points: Sequence[Sequence[Tensor]],
+        points: Points,
         *,
         how: How = "traced",
         live: Sequence[Tensor] = (),
@@ -141,7 +141,7 @@ class Recorded:
     Attributes:
         package: the file of compiled code that it runs; None where there is none.
         live: tensors that it reads beside its arguments.
-        outputs: so many of the graph's are the function's.
+        outputs: so many of the graph's are the function's; None takes all.
     """
 
     package: Path | None = None
@@ -179,6 +179,7 @@ def _all_gradients(
     output_padding: list[int],
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as TorchScript reads it: every type stated, none of them a union."""
     biases = weight.size(1) * groups if transposed else weight.size(0)
     return torch.ops.aten.convolution_backward(
         grad, x, weight, [biases], stride, padding, dilation, transposed, output_padding, groups,
@@ -188,13 +189,18 @@ def _all_gradients(
 
 @cache
 def _scripted_gradient() -> Callable[..., tuple[Tensor, ...]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated
+    with warnings.catch_warnings(action="ignore"):  # deprecated
         return torch.jit.script(_all_gradients)
 
 
 class _Scripted(Recorded):
-    """A graph run by TorchScript; can be sent to another process."""
+    """A graph run by TorchScript; can be sent to another process.
+
+    Args:
+        graph: the recorded operations; changed on the way.
+        inputs: examples of its arguments.
+        live: further arguments, read where they lie in each call.
+    """
 
     def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
         def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
@@ -202,8 +208,7 @@ class _Scripted(Recorded):
 
         self.live = [*_detached(live), *_with_matrices(graph)]
         _script_convolutions(graph)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated, and told so four times
+        with warnings.catch_warnings(action="ignore"):  # deprecated, and told so four times
             # Of a function: calling a traced module costs another 10 microseconds.
             self.run = torch.jit.trace(flat, (*inputs, *self.live), check_trace=False)
 
@@ -221,22 +226,25 @@ class _Scripted(Recorded):
 
 
 def _with_matrices(graph: fx.GraphModule) -> list[Tensor]:
-    """Make those constants of a graph that are matrices further arguments of it; their values.
+    """Make those constants of a graph that are matrices further arguments of it.
 
     TorchScript (torch 2.13) gets the shapes of constants wrong in products of matrices.
+
+    Returns:
+        Their values, in the order of the arguments.
     """
-    found, nodes = [], graph.graph.nodes
+    matrices, nodes = [], graph.graph.nodes
     last = [node for node in nodes if node.op == "placeholder"][-1]
     for node in [node for node in nodes if node.op == "get_attr"]:
         value = getattr(graph, node.target)
         if value.ndim > 1:
             with graph.graph.inserting_after(last):
-                last = graph.graph.placeholder(f"matrix_{len(found)}")
+                last = graph.graph.placeholder(f"matrix_{len(matrices)}")
             node.replace_all_uses_with(last)
             graph.graph.erase_node(node)
-            found.append(value)
+            matrices.append(value)
     graph.recompile()
-    return found
+    return matrices
 
 
 def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -245,7 +253,13 @@ def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 class _AheadOfTime(Recorded):
-    """A graph compiled by AOTInductor, its code kept in the user's cache."""
+    """A graph compiled by AOTInductor, its code kept in the user's cache.
+
+    Arguments as of `_Scripted`.
+
+    Raises:
+        Refused: there is no C++ compiler, or no cache of the user's alone.
+    """
 
     def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
         self.live = _detached(live)
@@ -272,6 +286,11 @@ class _AheadOfTime(Recorded):
 
 
 def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
+    """Compile a graph for these inputs into a package of AOTInductor.
+
+    Raises:
+        Refused: there is no C++ compiler.
+    """
     if compiler() is None:
         raise Refused("compile=aot needs a C++ compiler (g++), there is none; use compile=traced")
     # For one compilation, not for many: 17 s in place of 29 for a network of 354 weights.
@@ -292,8 +311,7 @@ def _without_asides() -> Iterator[None]:
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         log.setLevel(before)
@@ -311,11 +329,13 @@ def _key(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _same(run: Function, function: Function, points: Sequence[Sequence[Tensor]]) -> bool:
+def _same(run: Function, function: Function, points: Points) -> bool:
+    """Whether a recorded function gives what the function does, at each point."""
     return all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
 
 
 def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """A function's values from the same random numbers each time, which are put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return function(*arguments)

@@ -20,6 +20,7 @@ from torch.distributions import biject_to
 
 from ..core.problem import Problem
 from .bits import Bits
+from .edges import Bounds
 from .sampling import Sampling
 from .sites import is_deterministic, support_within
 from .supports import support_of, within
@@ -28,8 +29,22 @@ from .supports import support_of, within
 def run(
     model: Callable, tensors: Mapping[str, Any], *handlers: Any, validate: bool = False
 ) -> poutine.Trace:
-    """One traced run of a model under handlers, the first innermost; validation off by default."""
-    for handler in (*handlers, Sampling()):
+    """One traced run of a model, which draws what no handler gives a value.
+
+    Args:
+        model: Pyro function.
+        tensors: its data, by keyword.
+        handlers: effect handlers, the first innermost.
+        validate: whether Pyro holds values against supports and shapes.
+    """
+    return traced(model, tensors, *handlers, Sampling(), validate=validate)
+
+
+def traced(
+    model: Callable, tensors: Mapping[str, Any], *handlers: Any, validate: bool = False
+) -> poutine.Trace:
+    """As `run`, and what is drawn is drawn by the samplers of Pyro and torch."""
+    for handler in handlers:
         model = handler(model)
     with pyro.validation_enabled(validate):
         return poutine.trace(model).get_trace(**tensors)
@@ -47,7 +62,11 @@ def graphless(function: Callable[[], Any]) -> Any:
 
 
 def factors(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
-    """The sample sites of a trace by name, each scored under its key `log_prob`."""
+    """The sample sites of a trace by name, each scored.
+
+    Under its key `log_prob` a site has its log density (nats) in its batch shape, scaled and
+    masked as the run's handlers say.
+    """
     with pyro.validation_enabled(False), Bits():
         trace.compute_log_prob()
     return {
@@ -85,46 +104,90 @@ class Batch(NamedTuple):
 
 
 def sum_of_factors(trace: poutine.Trace, batch: Batch) -> Tensor:
-    """Log density of all sites of a run, those of the row plate by the weight of the batch."""
+    """Log density of all sites of a run (nats), those of the row plate weighed as the batch is."""
     scored = factors(trace).values()
     terms = (node["log_prob"].sum() * batch.weigh(node) for node in scored)
     return sum(terms, torch.zeros(()))
 
 
-class Weighted(Messenger):
+class OnSites(Messenger):
+    """Changes the messages of some sites before their values are drawn.
+
+    Args:
+        names: of the sites; None takes all.
+        change: gives what is to be other in a site's message, and nothing where it is none of its
+            matter.
+    """
+
+    def __init__(
+        self, names: Collection[str] | None, change: Callable[[dict[str, Any]], dict[str, Any]]
+    ):
+        super().__init__()
+        self.names, self.change = names, change
+
+    def _pyro_sample(self, msg: dict) -> None:
+        if self.names is None or msg["name"] in self.names:
+            msg.update(self.change(msg))
+
+
+def condition(values: Mapping[str, Tensor]) -> Messenger:
+    """The handler that gives sites these values, and with them a density."""
+    return poutine.condition(data=dict(values))
+
+
+class Weighted(OnSites):
     """Multiplies the log density of what lies in the row plate by the weight of the batch."""
 
     def __init__(self, batch: Batch):
-        super().__init__()
-        self.batch = batch
-
-    def _pyro_sample(self, msg: dict) -> None:
-        msg["scale"] = msg["scale"] * self.batch.weigh(msg)
+        super().__init__(None, lambda msg: {"scale": msg["scale"] * batch.weigh(msg)})
 
 
-class Free(Messenger):
+def freed(names: Collection[str]) -> Messenger:
     """Turns the named observed sites into latent ones."""
+    return OnSites(names, _freed)
 
-    def __init__(self, names: tuple[str, ...]):
-        super().__init__()
-        self.names = names
 
-    def _pyro_sample(self, msg: dict) -> None:
-        if not msg["is_observed"] or is_deterministic(msg):
-            return
-        if msg["name"] in self.names:
-            msg.update(is_observed=False, value=None, done=False)
+def _freed(msg: Mapping[str, Any]) -> dict[str, Any]:
+    if not msg["is_observed"] or is_deterministic(msg):
+        return {}
+    return {"is_observed": False, "value": None, "done": False}
+
+
+def without_density(names: Collection[str]) -> Messenger:
+    """Drops the log density of the named sites, and keeps that of all others."""
+    return OnSites(names, _masked)
+
+
+def _masked(_: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mask": False}
+
+
+def excluding(names: Collection[str]) -> Messenger:
+    """Makes the density of the named sites zero where it is: outside of their supports."""
+    return OnSites(names, _within)
+
+
+def _within(msg: Mapping[str, Any]) -> dict[str, Any]:
+    return {"fn": within(msg["fn"])} if msg["is_observed"] else {}
 
 
 class Assign(Messenger):
-    """Gives each latent the value of its part of the vector `u` and adds up log |dT/du|."""
+    """Gives each latent the value of its part of the unconstrained vector `u` (d,).
 
-    def __init__(self, parts: Mapping[str, Tensor], bounds: Mapping[str, tuple[Tensor, Tensor]]):
+    Args:
+        parts: latent to its part of `u`, in its unconstrained shape.
+        bounds: latent to the least and greatest values that the observations leave it.
+
+    Attributes:
+        log_jacobian: log |dT/du| of all latents in the last run, nats.
+    """
+
+    def __init__(self, parts: Mapping[str, Tensor], bounds: Bounds):
         super().__init__()
         self.parts, self.bounds = parts, bounds
 
     def __enter__(self) -> Any:
-        self.log_jacobian = torch.zeros(())  # of one run
+        self.log_jacobian = torch.zeros(())
         return super().__enter__()
 
     def _pyro_sample(self, msg: dict) -> None:
@@ -132,23 +195,9 @@ class Assign(Messenger):
             return
         u = self.parts[msg["name"]]
         transform = biject_to(support_within(msg, self.bounds))
-        msg["value"] = transform(u)
-        msg["done"] = True
-        self.log_jacobian = (
-            self.log_jacobian + transform.log_abs_det_jacobian(u, msg["value"]).sum()
-        )
-
-
-class WithoutPrior(Messenger):
-    """Drops the log density of the named sites, and keeps that of all others."""
-
-    def __init__(self, names: Mapping[str, Any]):
-        super().__init__()
-        self.names = names
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.names:
-            msg["mask"] = False
+        msg["value"], msg["done"] = transform(u), True
+        log_slopes = transform.log_abs_det_jacobian(u, msg["value"])
+        self.log_jacobian = self.log_jacobian + log_slopes.sum()
 
 
 class Fitted(Messenger):
@@ -165,8 +214,7 @@ class Fitted(Messenger):
     def _pyro_param(self, msg: dict) -> None:
         if msg["name"] not in self.params:
             return
-        msg["value"] = self.params[msg["name"]]
-        msg["done"] = True
+        msg["value"], msg["done"] = self.params[msg["name"]], True
         own = msg["args"][1] if len(msg["args"]) > 1 else None
         if isinstance(own, nn.Parameter):
             self.before.append((own, own.data))
@@ -177,18 +225,6 @@ class Fitted(Messenger):
             own, data = self.before.pop()
             own.data = data
         super().__exit__(*error)
-
-
-class Excluding(Messenger):
-    """Makes the density of the named sites zero where it is: outside of their supports."""
-
-    def __init__(self, names: Collection[str]):
-        super().__init__()
-        self.names = names
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.names and msg["is_observed"]:
-            msg["fn"] = within(msg["fn"])
 
 
 # Gives a starting value of a latent by its name and shape.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -22,48 +23,34 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from .handlers import Batch, factors
+from .handlers import Batch, OnSites, condition, factors, traced
 from .sites import Site
 
 # Joint values of the discrete latents of one row above which Pyro's contraction takes over.
 _MAX_CELLS = 4096
 
 
-def values_of(site: Site) -> Tensor:
-    """The possible values of a discrete latent, (k, *event)."""
-    return site.fn.enumerate_support(expand=False).reshape(-1, *site.fn.event_shape)
-
-
-class _AllValues(Messenger):
+def _all_values(axes: Mapping[str, int]) -> Messenger:
     """Gives each discrete latent all its values, along a dimension of its own.
 
     What Pyro's `enum` handler does, without reading values, which `torch.func.vmap` forbids.
+
+    Args:
+        axes: latent to the dimension, counted from the right of the batch shape.
     """
 
-    def __init__(self, axes: Mapping[str, int]):
-        super().__init__()
-        self.axes = axes
+    def with_values(msg: Mapping[str, Any]) -> dict[str, Any]:
+        ones = (1,) * (-axes[msg["name"]] - 1)
+        values = msg["fn"].enumerate_support(expand=False)
+        return {"value": values.reshape(-1, *ones, *msg["fn"].event_shape), "done": True}
 
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.axes:
-            fn = msg["fn"]
-            values = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
-            ones = (1,) * (-self.axes[msg["name"]] - 1)
-            msg["value"] = values.reshape(-1, *ones, *fn.event_shape)
-            msg["done"] = True
+    return OnSites(axes, with_values)
 
 
-class _Marked(Messenger):
-    """Marks latents for Pyro's parallel enumeration, whatever marks the model has for them."""
-
-    def __init__(self, names: Mapping[str, Any]):
-        super().__init__()
-        self.names = names
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.names:
-            own = {k: v for k, v in msg["infer"].items() if k not in ("num_samples", "expand")}
-            msg["infer"] = {**own, "enumerate": "parallel"}
+def _marked(msg: Mapping[str, Any]) -> dict[str, Any]:
+    """A mark for Pyro's parallel enumeration, in place of those that the model has for it."""
+    own = {k: v for k, v in msg["infer"].items() if k not in ("num_samples", "expand")}
+    return {"infer": {**own, "enumerate": "parallel"}}
 
 
 class Parallel:
@@ -94,7 +81,7 @@ class Parallel:
     ):
         self.latents = {site.name: site for site in latents}
         self.model = model
-        self.marked = _Marked(self.latents)(model)
+        self.marked = OnSites(self.latents, _marked)(model)
         self.nesting = max_plate_nesting
         self.homes = homes or {}
         plates = latents[0].plates if latents else ()
@@ -102,20 +89,15 @@ class Parallel:
         self._evaluator: TraceEinsumEvaluator | None = None
         # Each latent has a dimension of its own, to the left of the plates.
         self._axes = {name: -1 - self.nesting - i for i, name in enumerate(self.latents)}
-        cells = math.prod(len(values_of(site)) for site in latents)
+        cells = math.prod(len(site.choices) for site in latents)
         alike = len({site.plates for site in latents}) <= 1
         self.tabular = alike and cells <= _MAX_CELLS
 
     def _trace(self, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
-        model = self.model if self.tabular else self.marked
-        for handler in handlers:
-            model = handler(model)
         if self.tabular:
-            model = _AllValues(self._axes)(model)
-        else:
-            model = poutine.enum(model, first_available_dim=-1 - self.nesting)
-        with pyro.validation_enabled(False):
-            return poutine.trace(model).get_trace(**tensors)
+            return traced(self.model, tensors, *handlers, _all_values(self._axes))
+        enumerated = partial(poutine.enum, first_available_dim=-1 - self.nesting)
+        return traced(self.marked, tensors, *handlers, enumerated)
 
     def _factors(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, dict[str, Any]]:
         """The factors at all values of the latents, which fit a table."""
@@ -123,33 +105,29 @@ class Parallel:
             return factors(self._trace(tensors, *handlers))
         nodes: dict[str, dict[str, Any]] = {}
 
-        def given(labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            model = self.model
-            for handler in (poutine.condition(data=dict(labels)), *handlers):
-                model = handler(model)
-            with pyro.validation_enabled(False):
-                nodes.update(factors(poutine.trace(model).get_trace(**tensors)))
+        def at(labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            nodes.update(factors(traced(self.model, tensors, condition(labels), *handlers)))
             return {name: node["log_prob"] for name, node in nodes.items()}
 
-        each = torch.func.vmap(given, randomness="different")(self._equal_labels())
-        sizes = [len(values_of(site)) for site in reversed(self.latents.values())]
-        for name, found in each.items():
-            ones = (1,) * (self.nesting - found.ndim + 1)
-            table = found.reshape(*sizes, *ones, *found.shape[1:])
-            nodes[name] |= {"log_prob": table if name in self.homes else found[0]}
+        each = torch.func.vmap(at, randomness="different")(self._equal_labels())
+        sizes = [len(site.choices) for site in reversed(self.latents.values())]
+        for name, log_prob in each.items():
+            ones = (1,) * (self.nesting - log_prob.ndim + 1)
+            table = log_prob.reshape(*sizes, *ones, *log_prob.shape[1:])
+            nodes[name] |= {"log_prob": table if name in self.homes else log_prob[0]}
         for name, site in self.latents.items():
             ones = (1,) * (-self._axes[name] - 1)
-            nodes[name] |= {"value": values_of(site).reshape(-1, *ones, *site.fn.event_shape)}
+            nodes[name] |= {"value": site.choices.reshape(-1, *ones, *site.fn.event_shape)}
         return nodes
 
     def _equal_labels(self) -> dict[str, Tensor]:
         """The joint values that all elements of the plates can share, (cells, *shape) each."""
         sites = list(reversed(self.latents.values()))
-        index = torch.meshgrid(*(torch.arange(len(values_of(s))) for s in sites), indexing="ij")
+        index = torch.meshgrid(*(torch.arange(len(s.choices)) for s in sites), indexing="ij")
         equal = {}
         for site, which in zip(sites, index):
-            values = values_of(site)[which.flatten()]
-            ones = (1,) * (len(site.shape) - site.event_dim)
+            values = site.choices[which.flatten()]
+            ones = (1,) * len(site.batch_shape)
             shape = (len(values), *ones, *site.fn.event_shape)
             equal[site.name] = values.reshape(shape).expand(-1, *site.shape)
         return equal
@@ -237,8 +215,8 @@ class Parallel:
         shape = [1] * self.nesting
         for plate in self.plates.values():
             shape[plate.dim] = plate.size
-        found = torch.zeros(*values, math.prod(shape), dtype=factor.dtype)
-        return found.index_add(-1, homes.flatten(), flat).reshape(*values, *shape)
+        home = torch.zeros(*values, math.prod(shape), dtype=factor.dtype)
+        return home.index_add(-1, homes.flatten(), flat).reshape(*values, *shape)
 
     def _sum_out(self, table: Tensor) -> Tensor:
         axes = tuple(range(table.ndim - self.nesting))
@@ -253,7 +231,7 @@ class Parallel:
         with and without the observed ones. Several observed sites that share labels are scored
         together, under their names joined by `+`.
         """
-        nodes = self._factors(tensors, poutine.condition(data=dict(values)))
+        nodes = self._factors(tensors, condition(values))
         seen = [nodes[name] for name in observed]
         return {"+".join(observed): self._ratio(nodes, observed, seen)}
 
@@ -261,14 +239,13 @@ class Parallel:
         self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], name: str, labels: Tensor
     ) -> Tensor:
         """The same were the observed site each of the labels (C,), from one run: (C, rows)."""
-        nodes = self._factors(tensors, poutine.condition(data=dict(values)))
-        node = nodes[name]
-        found = []
+        nodes = self._factors(tensors, condition(values))
+        node, ratios = nodes[name], []
         for label in labels:
             log_prob = node["fn"].log_prob(label.expand(node["value"].shape))
             log_prob = scale_and_mask(log_prob, node["scale"], node["mask"])
-            found.append(self._ratio(nodes, [name], [{**node, "log_prob": log_prob}]))
-        return torch.stack(found)
+            ratios.append(self._ratio(nodes, [name], [{**node, "log_prob": log_prob}]))
+        return torch.stack(ratios)
 
     def _ratio(
         self,
@@ -297,14 +274,16 @@ class Parallel:
         table = self._table([node for node in nodes if self._is_enumerated(node)])
         sizes = table.shape[: table.ndim - self.nesting]
         logits = table.reshape(-1, *table.shape[len(sizes) :]).movedim(0, -1)
-        cell = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
-        index = dict(zip(range(len(sizes)), torch.unravel_index(cell, sizes)))
-        draws = {}
-        for name, site in self.latents.items():
-            axis = table.ndim + self._axes[name]
-            chosen = index[axis].reshape(site.shape[: len(site.shape) - site.event_dim])
-            draws[name] = values_of(site)[chosen]
-        return draws
+        index = torch.unravel_index(drawn_cell(logits), sizes)
+        return {
+            name: site.choices[index[table.ndim + self._axes[name]].reshape(site.batch_shape)]
+            for name, site in self.latents.items()
+        }
+
+
+def drawn_cell(logits: Tensor) -> Tensor:
+    """The number of a cell drawn by its log odds (..., cells)."""
+    return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
 
 
 def _weight(batch: Batch | None, node: Mapping[str, Any]) -> float:

@@ -7,14 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from . import labels, starts
 from .discrete import Summed
-from .handlers import Batch, Free, WithoutPrior, factors, run, sum_of_factors
+from .handlers import Batch, condition, factors, freed, run, sum_of_factors, without_density
 from .sampling import over_draws, vectorises
-from .sites import batch_shape
 from .traced import TracedModel
 
 # Scalars of draws that are made to see a tail better.
@@ -60,7 +58,7 @@ class Program(TracedModel):
 
     def _log_density(self, parts: Mapping[str, Tensor], jacobian: bool, prior: bool) -> Tensor:
         assign = self.assign(parts)
-        handlers = [assign] if prior else [assign, WithoutPrior(self.layout)]
+        handlers = [assign] if prior else [assign, without_density(self.layout)]
         total = self._log_prob(*handlers)
         return total + assign.log_jacobian if jacobian else total
 
@@ -74,8 +72,8 @@ class Program(TracedModel):
             batch: rows that stand for all; None takes all.
             prior: without, the priors of the continuous latents are dropped.
         """
-        handlers = [poutine.condition(data=self.continuous(values))]
-        handlers += [] if prior else [WithoutPrior(self.layout)]
+        handlers = [condition(self.continuous(values))]
+        handlers += [] if prior else [without_density(self.layout)]
         return self._log_prob(*handlers, batch=batch)
 
     def batch(self, tensors: Mapping[str, Any]) -> Batch:
@@ -83,7 +81,7 @@ class Program(TracedModel):
         return Batch.of(self.problem, tensors)
 
     def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
-        batch = batch or Batch(self.problem.tensors)
+        batch = batch or Batch(self.tensors)
         if self.summed is not None:
             return self.summed.log_prob(batch, *handlers) - self._log_units
         return sum_of_factors(run(self.model, batch.tensors, *handlers), batch) - self._log_units
@@ -113,11 +111,11 @@ class Program(TracedModel):
         return {name: draws[name] for name in self.sites if name in draws}
 
     def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return self.summed.sample(self.problem.tensors, self.continuous(values))
+        return self.summed.sample(self.tensors, self.continuous(values))
 
     def deterministics(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The deterministic sites at one draw of all latents, and what was not seen, drawn."""
-        trace = run(self.plain, self.problem.tensors, poutine.condition(data=dict(values)))
+        trace = run(self.plain, self.tensors, condition(values))
         sites = self.of("deterministic", "unseen")
         return {site.name: trace.nodes[site.name]["value"] for site in sites}
 
@@ -132,7 +130,7 @@ class Program(TracedModel):
             values: latents, the discrete ones too where they are not summed out.
             tensors: other data in the place of the problem's.
         """
-        tensors = self.problem.tensors if tensors is None else tensors
+        tensors = self.tensors if tensors is None else tensors
         if self.sums_rows:
             observed = [site.name for site in self.of("observed")]
             scores = self.summed.parallel.log_likelihood(
@@ -140,10 +138,10 @@ class Program(TracedModel):
             )
             units = sum(self.problem.log_units.get(name, 0.0) for name in observed)
             return {name: score - units for name, score in scores.items()}
-        trace = run(self.model, tensors, poutine.condition(data=dict(values)))
+        trace = run(self.model, tensors, condition(values))
         scored = factors(trace)
         return {
-            site.name: scored[site.name]["log_prob"].expand(batch_shape(site))
+            site.name: scored[site.name]["log_prob"].expand(site.batch_shape)
             - self.problem.log_units.get(site.name, 0.0)
             for site in self.of("observed")
         }
@@ -160,7 +158,7 @@ class Program(TracedModel):
         """
         (site,) = self.of("observed")
         return self.summed.parallel.log_chances(
-            self.problem.tensors, self.continuous(values), site.name, labels
+            self.tensors, self.continuous(values), site.name, labels
         )
 
     def predictive(
@@ -171,8 +169,8 @@ class Program(TracedModel):
         Labels of rows are drawn afresh; with `new_rows` so is every latent of the row plate.
         """
         kept = {name: values[name] for name in values if not self._fresh(name, new_rows)}
-        free = Free(self._drawn)(self.model)
-        trace = run(free, self.problem.tensors, poutine.condition(data=kept))
+        free = freed(self._drawn)(self.model)
+        trace = run(free, self.tensors, condition(kept))
         return {name: trace.nodes[name]["value"] for name in self._drawn}
 
     def _fresh(self, name: str, new_rows: bool) -> bool:
@@ -186,7 +184,7 @@ class Program(TracedModel):
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
         """One joint draw of all latents, deterministics and observations from the prior."""
-        trace = run(Free(self._drawn)(self.plain), self.problem.tensors)
+        trace = run(freed(self._drawn)(self.plain), self.tensors)
         return {k: trace.nodes[k]["value"] for k in self.sites if k not in self.undrawn}
 
     @cached_property

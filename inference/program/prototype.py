@@ -18,10 +18,10 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from .discrete import Summed
-from .edges import limits
-from .handlers import Start, StartRule, graphless, run, start_by, start_value
+from .edges import Bounds, limits
+from .handlers import Start, StartRule, condition, graphless, run, start_by, start_value
 from .sites import Site, role_of, sites_of
-from .supports import alike, bounds_of, elementwise, ends, numbers, support_of
+from .supports import alike, bounds_of, elementwise, ends, numbers, over_events, support_of
 from .unseen import Unseen, under_mask, unseen
 
 # Further runs that show which latents anything depends on: the labels and the width of each.
@@ -68,7 +68,7 @@ class Prototype:
         return under_mask(self.trace) - self.unseen.whole
 
     def _at(self, values: Mapping[str, Tensor]) -> poutine.Trace:
-        return run(self._model, self._tensors, poutine.condition(data=dict(values)))
+        return run(self._model, self._tensors, condition(values))
 
     def _run(self, seed: int = 0, label: int | None = None, width: float = 1.0) -> poutine.Trace:
         """A run of the model, which leaves nothing behind."""
@@ -108,7 +108,7 @@ class Prototype:
             torch.manual_seed(0)
             return unseen(runs, latents, self._at, _another)
 
-    def bounds(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def bounds(self) -> Bounds:
         """What the observations leave of the latents' supports, where these are intervals.
 
         Anew each time: data may be replaced in place.
@@ -129,7 +129,7 @@ class Prototype:
         except Exception:  # no bounds are known of a model that has no such slopes
             return {}
 
-    def sites(self, bounds: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Site]:
+    def sites(self, bounds: Bounds) -> dict[str, Site]:
         """The sites by name, latents with the supports that these bounds leave them."""
         sites = sites_of(self.trace, self.moving, bounds)
         return sites | {k: replace(sites[k], role="unseen") for k in self.unseen.later}
@@ -175,8 +175,6 @@ def _slack(node: Mapping[str, Any]) -> Tensor:
     value, fn = torch.as_tensor(node["value"]), node["fn"]
     low, high = ends(fn)
     both = torch.stack(torch.broadcast_tensors(value - low, high - value))
-    masks = [m for m in (node["mask"], getattr(fn, "_mask", None)) if isinstance(m, Tensor)]
-    for mask in masks:
-        shape = (*mask.shape, *(1,) * fn.event_dim)
-        both = torch.where(mask.reshape(shape), both, torch.inf)
+    for mask in [m for m in (node["mask"], getattr(fn, "_mask", None)) if isinstance(m, Tensor)]:
+        both = torch.where(over_events(mask, fn.event_dim), both, torch.inf)
     return both.flatten()

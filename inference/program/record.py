@@ -26,24 +26,37 @@ aten = torch.ops.aten
 
 
 class Unrecordable(RuntimeError):
-    """The function does what a graph cannot repeat; `place` is the user's line, if it is known."""
+    """The function does what a graph cannot repeat.
 
-    def __init__(self, what: str, place: str | None = None):
-        super().__init__(f"{what}, {place}" if place else what)
+    Attributes:
+        place: the user's line where it does, if it is known.
+    """
+
+    def __init__(self, reason: str, place: str | None = None):
+        super().__init__(f"{reason}, {place}" if place else reason)
         self.place = place
 
 
 class _Call(NamedTuple):
-    """One operation as it was dispatched; its tensors are kept alive, so that ids are unique."""
+    """One operation as it was dispatched; its tensors are kept alive, so that ids are unique.
+
+    Attributes:
+        function: the operation, an overload of torch's.
+        args: its positional arguments, trees of tensors and plain values.
+        kwargs: the others.
+        out: what it gave: a tensor, several, or a plain value.
+        place: the user's line, of an operation that reads values.
+    """
 
     function: Any
     args: tuple
     kwargs: dict
     out: Any
-    place: str | None = None  # the user's line, of an operation that reads values
+    place: str | None = None
 
     @property
     def inputs(self) -> list[Tensor]:
+        """The tensors among its arguments."""
         return _tensors((self.args, self.kwargs))
 
     @property
@@ -58,21 +71,28 @@ class _Call(NamedTuple):
         return _tensors(changed)
 
     @property
-    def random(self) -> bool:
+    def is_random(self) -> bool:
+        """Whether it takes from the stream of random numbers."""
         return torch.Tag.nondeterministic_seeded in self.function.tags
 
 
 def _tensors(tree: Any) -> list[Tensor]:
+    """The tensors among what an operation takes or gives."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down every operation that reaches the dispatcher."""
+    """Writes down every operation that reaches the dispatcher.
+
+    Attributes:
+        calls: the operations in their order.
+        values: id of a parameter to the memory that it had: it may be lent other values for the
+            time of a call.
+    """
 
     def __init__(self):
         super().__init__()
         self.calls: list[_Call] = []
-        # The memory of parameters: they may be lent other values for the time of a call.
         self.values: dict[int, Tensor] = {}
 
     @classmethod
@@ -100,8 +120,13 @@ def record(
         live: tensors that the function reads and that change between calls (parameters); they
             are further arguments of the graph.
 
+    Returns:
+        The graph as a module that gives the function's tensors and then, beyond `wanted` of them,
+        random draws that nobody uses.
+
     Raises:
-        Unrecordable: it changes in place what it was given, or what it closes over.
+        Unrecordable: it changes in place what it was given, or what it closes over; a branch or a
+            shape depends on a value.
     """
     recorder = _Recorder()
     with recorder:
@@ -130,6 +155,7 @@ _NEUTRAL = {
     aten.div.Scalar: 1,
     aten.pow.Tensor_Scalar: 1,
 }
+# Of operations that read values, or whose result has a shape that depends on them.
 _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _COMMUTES = {aten.add.Tensor, aten.mul.Tensor}
 _SUMS = {aten.sum.default, aten.sum.dim_IntList}
@@ -140,6 +166,21 @@ class _Builder:
 
     A tensor is *varying* when it has a node, and a constant otherwise. A constant is folded
     through, except where its storage is written to: it would drift from call to call.
+
+    Args:
+        calls: the operations in their order.
+        inputs: the tensors that are the arguments of the graph.
+        values: id of a parameter to its memory (see `_Recorder`).
+
+    Attributes:
+        nodes: id of a varying tensor to its node.
+        constants: id of a constant that is used to its node.
+        first: operation and arguments, in words, to the first call of these.
+        checks: ids of what tells whether a distribution's value is valid.
+        written: the memory that some operation changes in place.
+
+    Raises:
+        Unrecordable: memory is written to that no operation made.
     """
 
     def __init__(
@@ -149,7 +190,7 @@ class _Builder:
         self.module, self.graph = torch.nn.Module(), fx.Graph()
         self.nodes: dict[int, fx.Node] = {}
         self.constants: dict[int, fx.Node] = {}
-        self.seen: dict[Any, _Call] = {}
+        self.first: dict[Any, _Call] = {}
         self.checks: set[int] = set()
         self.written = {_storage(t) for call in calls for t in call.written}
         for i, tensor in enumerate(inputs):
@@ -162,6 +203,14 @@ class _Builder:
         """The outputs of a call that lie in memory of their own."""
         given = {_storage(t) for t in call.inputs}
         return [out for out in _tensors(call.out) if _storage(out) not in given]
+
+    def _varies(self, value: Any) -> bool:
+        """Whether a value is a tensor that depends on the inputs."""
+        return isinstance(value, Tensor) and id(value) in self.nodes
+
+    def _is_written(self, *tensors: Tensor) -> bool:
+        """Whether an operation changes one of the tensors in place."""
+        return any(_storage(tensor) in self.written for tensor in tensors)
 
     def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
         """The graph of the recorded calls that the outputs need, each thing computed once."""
@@ -176,13 +225,13 @@ class _Builder:
                 self._emit(call)
         wanted = tuple(self._reference(out) for out in outputs)
         last = self.graph.output(wanted)
-        self._drop_unused()
+        self.graph.eliminate_dead_code(_stays)
         # Draws that nobody uses are outputs too: compilers would leave them out, and the draws
         # that follow would be others than the function's.
         last.args = ((*wanted, *(n for n in self.graph.nodes if _is_random(n) and not n.users)),)
-        made = fx.GraphModule(self.module, self.graph)
-        made.wanted = len(wanted)
-        return made
+        graph = fx.GraphModule(self.module, self.graph)
+        graph.wanted = len(wanted)
+        return graph
 
     def _refuse_values(self, call: _Call) -> None:
         """A graph cannot repeat what reads a varying value, or whose shape depends on one.
@@ -190,7 +239,7 @@ class _Builder:
         Raises:
             Unrecordable: with the operation.
         """
-        varying = [t for t in call.inputs if id(t) in self.nodes]
+        varying = [t for t in call.inputs if self._varies(t)]
         if call.function is aten._is_all_true.default:
             self.checks.add(id(call.out))
         if any(id(t) in self.checks for t in varying):
@@ -204,20 +253,19 @@ class _Builder:
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
-        if call.random or any(_storage(out) in self.written for out in _tensors(call.out)):
+        if call.is_random or self._is_written(*_tensors(call.out)):
             return False
-        varying = any(id(t) in self.nodes for t in call.inputs)
-        return not varying or call.function in _SHAPE_ONLY
+        return call.function in _SHAPE_ONLY or not any(map(self._varies, call.inputs))
 
     def _same_as(self, call: _Call) -> Tensor | None:
         """The varying tensor that the call merely repeats, if it does."""
         out = call.out
-        if not isinstance(out, Tensor) or call.written or call.random:
+        if not isinstance(out, Tensor) or call.written or call.is_random:
             return None
         for tensor in call.inputs:
-            if id(tensor) in self.nodes and _alias(tensor, out):
+            if self._varies(tensor) and _alias(tensor, out):
                 return tensor
-        if _storage(out) in self.written:
+        if self._is_written(out):
             return None
         same = self._neutral(call)
         return self._repeated(call) if same is None else same
@@ -230,42 +278,42 @@ class _Builder:
         if call.function not in _NEUTRAL or len(args) < 2 or call.kwargs:
             return None
         pairs = [args[:2], args[1::-1]] if call.function in _COMMUTES else [args[:2]]
-        for kept, other in pairs:
-            neutral = self._stands_for(kept, call.out)
-            if neutral and self._is(other, _NEUTRAL[call.function]):
-                return kept
+        for first, second in pairs:
+            neutral = self._stands_for(first, call.out)
+            if neutral and self._is(second, _NEUTRAL[call.function]):
+                return first
         return None
 
-    def _stands_for(self, kept: Any, out: Tensor) -> bool:
+    def _stands_for(self, value: Any, out: Tensor) -> bool:
         """Whether a varying tensor can take the place of an equal one for good."""
-        if not isinstance(kept, Tensor) or id(kept) not in self.nodes:
+        if not self._varies(value) or self._is_written(value):
             return False
-        return _alike(kept, out) and kept.stride() == out.stride() and not self._changes(kept)
-
-    def _changes(self, tensor: Tensor) -> bool:
-        return _storage(tensor) in self.written
+        return _alike(value, out) and value.stride() == out.stride()
 
     def _is(self, value: Any, number: int) -> bool:
-        if isinstance(value, Tensor):
-            constant = id(value) not in self.nodes and _storage(value) not in self.written
-            return constant and bool((self.values.get(id(value), value) == number).all())
-        return value == number
+        """Whether a value is a constant, all of whose elements are this number."""
+        if not isinstance(value, Tensor):
+            return value == number
+        if self._varies(value) or self._is_written(value):
+            return False
+        return bool((self.values.get(id(value), value) == number).all())
 
     def _repeated(self, call: _Call) -> Tensor | None:
         """The result of an earlier call with the same arguments."""
-        varying = [t for t in call.inputs if id(t) in self.nodes]
-        if not varying or any(_storage(t) in self.written for t in call.inputs):
+        if not any(map(self._varies, call.inputs)) or self._is_written(*call.inputs):
             return None
         arguments = tree_map(self._key, (call.args, call.kwargs))
-        first = self.seen.setdefault((call.function, repr(arguments)), call)
+        first = self.first.setdefault((call.function, repr(arguments)), call)
         return None if first is call or not isinstance(first.out, Tensor) else first.out
 
     def _key(self, value: Any) -> Any:
+        """What two equal arguments have in common: the node's name, the constant's id."""
         if not isinstance(value, Tensor):
             return value
-        return self.nodes[id(value)].name if id(value) in self.nodes else id(value)
+        return self.nodes[id(value)].name if self._varies(value) else id(value)
 
     def _emit(self, call: _Call) -> None:
+        """Put a call into the graph, and give its outputs nodes."""
         args, kwargs = tree_map(self._reference, (tuple(call.args), call.kwargs))
         node = self.graph.call_function(call.function, args, kwargs)
         if isinstance(call.out, Tensor):
@@ -275,43 +323,43 @@ class _Builder:
                 self.nodes[id(out)] = self.graph.call_function(operator.getitem, (node, i))
 
     def _reference(self, value: Any) -> Any:
+        """What stands for an argument in the graph: a node; of what is no tensor, itself."""
         if not isinstance(value, Tensor):
             return value
-        if id(value) in self.nodes:
+        if self._varies(value):
             return self.nodes[id(value)]
         if id(value) not in self.constants:
             self.constants[id(value)] = self._attribute(value)
         return self.constants[id(value)]
 
     def _attribute(self, tensor: Tensor) -> fx.Node:
+        """The node of a constant, kept in the graph's module."""
         name = f"constant_{len(list(self.module.buffers()))}"
         self.module.register_buffer(name, self.values.get(id(tensor), tensor.detach()))
         return self.graph.get_attr(name)
 
-    def _drop_unused(self) -> None:
-        for node in reversed(list(self.graph.nodes)):
-            stays = node.op in ("placeholder", "output") or _has_effect(node)
-            if not node.users and not stays:
-                self.graph.erase_node(node)
 
-
-def _has_effect(node: fx.Node) -> bool:
-    """Whether a node writes to memory, or takes from the stream of random numbers."""
-    called = isinstance(node.target, torch._ops.OpOverload)
-    return called and (node.target._schema.is_mutable or _is_random(node))
+def _stays(node: fx.Node) -> bool:
+    """Whether a node has an effect though nobody uses it: it writes to memory, or is random."""
+    if node.op in ("placeholder", "output") or _is_random(node):
+        return True
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _is_random(node: fx.Node) -> bool:
+    """Whether a node takes from the stream of random numbers."""
     called = isinstance(node.target, torch._ops.OpOverload)
     return called and torch.Tag.nondeterministic_seeded in node.target.tags
 
 
 def _storage(tensor: Tensor) -> int:
+    """The address of a tensor's memory, which views share."""
     return tensor.untyped_storage()._cdata
 
 
-def _alike(a: Any, b: Tensor) -> bool:
-    return isinstance(a, Tensor) and a.shape == b.shape and a.dtype == b.dtype
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same shape and number type."""
+    return a.shape == b.shape and a.dtype == b.dtype
 
 
 def _alias(a: Tensor, b: Tensor) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import pyro.distributions as dist
@@ -13,13 +14,19 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import biject_to
 
-from .edges import narrowed
-from .sampling import base_of
-from .supports import support_of
+from .edges import Bounds, narrowed
+from .sampling import base_of, masks_of
+from .supports import over_events, support_of
 
 
 class Plate(NamedTuple):
-    """A vectorised plate around a site; `dim` counts from the right of the batch shape."""
+    """A vectorised plate around a site.
+
+    Attributes:
+        name: its name in the model.
+        dim: its dimension, counted from the right of the batch shape: -1, -2, ...
+        size: its number of elements.
+    """
 
     name: str
     dim: int
@@ -30,10 +37,18 @@ class Plate(NamedTuple):
 class Site:
     """What is static about a sample site.
 
-    `support` is that of a latent as far as the data leave it, at the start where it moves. `moves`
-    says of a latent's or observed site whether its support (or the value that is observed) depends
-    on other latents, and on `labels`, discrete ones. `seen` tells of an observed value which of
-    its elements count; None where all do.
+    Attributes:
+        name: its name in the model.
+        role: what it is; an `unseen` latent stands for what was not observed.
+        fn: its distribution in one run.
+        shape: of its value, (*batch_shape, *event_shape).
+        event_dim: number of dimensions of an event, the last ones of `shape`.
+        plates: around it, the outermost (of the most negative `dim`) first.
+        value: in that run; what is observed.
+        seen: which elements of an observed value count, in its shape; None where all do.
+        support: of a latent, as far as the data leave it; in that run, where it moves.
+        moves: whether the support, or the value that is observed, depends on other latents, and
+            on `labels`: on discrete ones.
     """
 
     name: str
@@ -46,6 +61,16 @@ class Site:
     seen: Tensor | None = None
     support: Any = None
     moves: Literal["latents", "labels"] | None = None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the value without its event dimensions."""
+        return self.shape[: len(self.shape) - self.event_dim]
+
+    @property
+    def choices(self) -> Tensor:
+        """The values that a discrete latent can have, (k, *event_shape)."""
+        return self.fn.enumerate_support(expand=False).reshape(-1, *self.fn.event_shape)
 
     @property
     def unconstrained_shape(self) -> tuple[int, ...]:
@@ -64,15 +89,17 @@ class Site:
         """The distribution without `to_event`, `expand` and `mask` around it."""
         return base_of(self.fn)
 
+    def is_in(self, plate: str) -> bool:
+        """Whether the site stands in the plate of that name."""
+        return any(own.name == plate for own in self.plates)
+
 
 def batch_shape(site: Site) -> tuple[int, ...]:
     """Shape of a site's value without its event dimensions."""
-    return site.shape[: len(site.shape) - site.event_dim]
+    return site.batch_shape
 
 
-def sites_of(
-    trace: poutine.Trace, moving: Mapping[str, str], bounds: Mapping[str, tuple[Tensor, Tensor]]
-) -> dict[str, Site]:
+def sites_of(trace: poutine.Trace, moving: Mapping[str, str], bounds: Bounds) -> dict[str, Site]:
     """The sample sites of a run by name, in the order of the model.
 
     Args:
@@ -86,7 +113,8 @@ def sites_of(
             continue
         if isinstance(node["fn"], dist.Unit):  # pyro.factor: a term of the density, no quantity
             continue
-        frames = [f for f in node["cond_indep_stack"] if f.vectorized]
+        frames = (f for f in node["cond_indep_stack"] if f.vectorized)
+        plates = (Plate(f.name, f.dim, int(f.size)) for f in frames)
         sites[name] = Site(
             name=name,
             role=role_of(node),
@@ -94,7 +122,7 @@ def sites_of(
             shape=tuple(node["value"].shape),
             # `pyro.deterministic` calls every dimension an event; its plates know better.
             event_dim=0 if is_deterministic(node) else getattr(node["fn"], "event_dim", 0),
-            plates=tuple(Plate(f.name, f.dim, int(f.size)) for f in sorted(frames, key=_by_dim)),
+            plates=tuple(sorted(plates, key=attrgetter("dim"))),
             value=node["value"],
             seen=_seen(node) if node["is_observed"] else None,
             support=support_within(node, bounds) if role_of(node) == "latent" else None,
@@ -107,22 +135,15 @@ def _seen(node: Mapping[str, Any]) -> Tensor | None:
     """Which elements of an observed value no mask takes out of the density; None: all of them."""
     value, fn = node["value"], node["fn"]
     masks = [(node["mask"], getattr(fn, "event_dim", 0))]
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        masks += [(fn._mask, fn.event_dim)] if isinstance(fn, dist.MaskedDistribution) else []
-        fn = fn.base_dist
+    masks += [(layer._mask, layer.event_dim) for layer in masks_of(fn)]
     seen = torch.ones_like(value, dtype=torch.bool)
     for mask, event_dim in masks:
         if mask is not None:
-            mask = torch.as_tensor(mask)
-            seen = seen & mask.reshape(mask.shape + (1,) * event_dim)
+            seen = seen & over_events(mask, event_dim)
     return None if seen.shape != value.shape or seen.all() else seen
 
 
-def _by_dim(frame: Any) -> int:
-    return frame.dim
-
-
-def support_within(site: Mapping[str, Any], bounds: Mapping[str, tuple[Tensor, Tensor]]) -> Any:
+def support_within(site: Mapping[str, Any], bounds: Bounds) -> Any:
     """The support of a latent (a Pyro message), as far as the data leave it."""
     support = support_of(site["fn"])
     return narrowed(support, *bounds[site["name"]]) if site["name"] in bounds else support

@@ -68,7 +68,7 @@ def _search(model: TracedModel, u: Tensor) -> Tensor:
     def outwards(u: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # the same labels each time
             torch.manual_seed(0)
-            nodes = run(model.plain, model.problem.tensors, model.assign(model.parts(u))).nodes
+            nodes = run(model.plain, model.tensors, model.assign(model.parts(u))).nodes
         observed = [nodes[name] for name in model.edges]
         return sum(violation(node["fn"], node["value"]) for node in observed) + 0 * u.sum()
 

@@ -30,11 +30,12 @@ from .discrete import Summed
 from .handlers import (
     Assign,
     Batch,
-    Excluding,
     Fitted,
-    Free,
     Start,
+    condition,
+    excluding,
     factors,
+    freed,
     run,
     start_by,
     sum_of_factors,
@@ -42,11 +43,13 @@ from .handlers import (
 from .outputs import linearised
 from .prototype import Prototype
 from .sampling import masked
-from .sites import Site, batch_shape, support_within
+from .sites import Site, support_within
 from .supports import elementwise, is_inside, outside
 
 # Fields of a problem that change what is known of it from its first runs.
 _TRACED = {"model", "tensors", "latent_keys", "params", "start", "linear_at"}
+# Numbers of a run, and products of latents and rows, above which it is long.
+_LARGE, _PRODUCTS = 100_000, 1_000_000
 # What is known of a problem from its first runs.
 _PROTOTYPES: WeakKeyDictionary[Problem, Prototype] = WeakKeyDictionary()
 
@@ -61,6 +64,7 @@ class TracedModel:
         prototype: what first runs told of the same model, data and parameters; None runs it.
 
     Attributes:
+        tensors: the data, by key.
         model: the Pyro function, the model's own parameters fitted; linear in its latents where
             the problem says so.
         plain: the same without that, for what the prior or the latents alone determine.
@@ -78,8 +82,8 @@ class TracedModel:
     def __init__(
         self, problem: Problem, *, narrowed: bool = True, prototype: Prototype | None = None
     ):
-        self.problem = problem
-        self.plain = Free(problem.latent_keys)(Fitted(problem.params)(problem.model))
+        self.problem, self.tensors = problem, problem.tensors
+        self.plain = freed(problem.latent_keys)(Fitted(problem.params)(problem.model))
         self.prototype = _prototype_of(problem, prototype or self.plain)
         self.bounds = self.prototype.bounds() if narrowed else {}
         self.sites = self.prototype.sites(self.bounds)
@@ -100,7 +104,7 @@ class TracedModel:
         if self.problem.linear_at is not None:
             model = linearised(model, self.problem.linear_at)
         model = self.prototype.unseen.without(model)
-        return Excluding(self.edges)(model) if self.edges else model
+        return excluding(self.edges)(model) if self.edges else model
 
     def changed(self, **fields: Any) -> Self:
         """The same of a problem with some fields changed (`params`, `tensors`, `linear_at`).
@@ -138,12 +142,21 @@ class TracedModel:
         """Scalars of all sites."""
         return sum(site.value.numel() for site in self.sites.values())
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a run is long, so that proofs make do with few runs, or with some of the rows.
+
+        It has many numbers, or (as a network) many products of latents and rows.
+        """
+        products = self.size * (self.problem.n or 1)
+        return self.elements_of_run > _LARGE or products > _PRODUCTS
+
     @cached_property
     def max_plate_nesting(self) -> int:
         """Number of batch dimensions, of plates or none, left of which enumeration begins."""
         plates = (-p.dim for site in self.sites.values() for p in site.plates)
         sites = self.of("latent", "discrete", "observed")
-        return max((*plates, *(len(batch_shape(site)) for site in sites)), default=0)
+        return max((*plates, *(len(site.batch_shape) for site in sites)), default=0)
 
     def parts(self, u: Tensor) -> dict[str, Tensor]:
         """The unconstrained vector (d,) cut into latent name and unconstrained value."""
@@ -159,13 +172,13 @@ class TracedModel:
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
         """Unconstrained vector (d,) to continuous latent name and value."""
-        trace = run(self.model, self.problem.tensors, self.assign(self.parts(u)))
+        trace = run(self.model, self.tensors, self.assign(self.parts(u)))
         return {name: trace.nodes[name]["value"] for name in self.layout}
 
     def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
         """Values of the continuous latents to the unconstrained vector (d,)."""
-        given = poutine.condition(data=self.continuous(values))
-        return self.unconstrained_of(run(self.model, self.problem.tensors, given))
+        at_values = condition(self.continuous(values))
+        return self.unconstrained_of(run(self.model, self.tensors, at_values))
 
     def unconstrained_of(self, trace: poutine.Trace) -> Tensor:
         """The continuous latents of a run as a vector (d,)."""
@@ -179,7 +192,7 @@ class TracedModel:
 
     def supports(self, u: Tensor) -> dict[str, Any]:
         """The supports of the latents at the unconstrained vector (d,)."""
-        nodes = run(self.model, self.problem.tensors, self.assign(self.parts(u))).nodes
+        nodes = run(self.model, self.tensors, self.assign(self.parts(u))).nodes
         return {name: self.support(nodes[name]) for name in self.layout}
 
     def start_of(self, site: Mapping[str, Any], width: float = 1.0) -> Tensor:
@@ -198,12 +211,12 @@ class TracedModel:
 
     def drawn_start(self) -> Tensor:
         """The unconstrained vector (d,) of a draw from the prior."""
-        return self.unconstrained_of(run(self.plain, self.problem.tensors))
+        return self.unconstrained_of(run(self.plain, self.tensors))
 
     def trace_at(self, u: Tensor, given: Mapping[str, Tensor] | None = None) -> poutine.Trace:
         """A run at `u` (d,) and these labels; others are drawn from their priors."""
-        handlers = [poutine.condition(data=dict(given or {})), self.assign(self.parts(u))]
-        return run(self.model, self.problem.tensors, *handlers)
+        handlers = [condition(given or {}), self.assign(self.parts(u))]
+        return run(self.model, self.tensors, *handlers)
 
     def log_joint_at(
         self, u: Tensor, given: Mapping[str, Tensor], way: Summed | None = None
@@ -215,10 +228,10 @@ class TracedModel:
             given: discrete latent to its labels.
             way: a sum over labels, which is restricted to these; None runs the plain model.
         """
-        everything, assign = Batch(self.problem.tensors), self.assign(self.parts(u))
+        everything, assign = Batch(self.tensors), self.assign(self.parts(u))
         if way is not None:
             return way.log_prob(everything, assign, only=given) + assign.log_jacobian
-        trace = run(self.model, everything.tensors, poutine.condition(data=dict(given)), assign)
+        trace = run(self.model, everything.tensors, condition(given), assign)
         return sum_of_factors(trace, everything) + assign.log_jacobian
 
     def factors_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -241,7 +254,7 @@ class TracedModel:
     def excluded(self, values: Mapping[str, Tensor]) -> str | None:
         """The first observation that the latents exclude, in words with its line; None: none."""
         with torch.no_grad():
-            trace = run(self.plain, self.problem.tensors, poutine.condition(data=dict(values)))
+            trace = run(self.plain, self.tensors, condition(values))
         for name in self.edges:
             node = trace.nodes[name]
             said = outside(node["fn"], node["value"], name)
@@ -252,19 +265,19 @@ class TracedModel:
     def barred(self, u: Tensor) -> str | None:
         """The first site whose log density is not finite at `u`, where one alone is to blame."""
         handlers = self.assign(self.parts(u))
-        nodes = factors(run(self.model, self.problem.tensors, handlers)).items()
+        nodes = factors(run(self.model, self.tensors, handlers)).items()
         return next((n for n, node in nodes if not node["log_prob"].isfinite().all()), None)
 
     def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whether each latent that has bounds is within those of its prior."""
-        trace = run(self.plain, self.problem.tensors, poutine.condition(data=dict(values)))
+        trace = run(self.plain, self.tensors, condition(values))
         return {name: is_inside(trace.nodes[name]["fn"], values[name]) for name in self.bounded}
 
     def line(self, name: str) -> str | None:
         """Where in the user's file a site is written."""
         lines = user_code.Lines()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            run(self.plain, self.problem.tensors, Start(self.start_of), lines)
+            run(self.plain, self.tensors, Start(self.start_of), lines)
         return lines.lines.get(name)
 
     def improper(self) -> list[str]:

@@ -19,6 +19,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from .handlers import factors
+from .supports import over_events
 
 
 class Unseen(NamedTuple):
@@ -90,8 +91,8 @@ def unseen(
 
 
 def _masked(node: Mapping[str, Any]) -> Tensor:
-    mask = torch.as_tensor(node["mask"])
-    return ~mask.reshape(mask.shape + (1,) * node["fn"].event_dim)
+    """Which elements of a latent a mask takes out of the density."""
+    return ~over_events(node["mask"], node["fn"].event_dim)
 
 
 def under_mask(trace: poutine.Trace) -> set[str]:

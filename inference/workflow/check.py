@@ -123,16 +123,17 @@ def _gradients(plan: Plan, context: Context, draws: int) -> Table:
     """The noise of gradients (`gradients.variances`, or `biases`), with its picture."""
     from ..checks import gradients
     from ..core import machine
-    from ..methods import svi
+    from ..methods.ascent import AscentSettings
     from ..program.prepare import problem_of
     from ..results.comparison import Table
     from ..show import overlays
 
     names = ("steps", "batch_size", "lr", "schedule")
-    pace = svi.Pace(**{k: v for k, v in plan.settings.items() if k in names and v is not None})
+    given = {k: v for k, v in plan.settings.items() if k in names and v is not None}
+    settings = AscentSettings(**given)
     with machine.numbers(plan.dtype):
         problem = problem_of(plan.entry, plan.options, plan.data)
-        asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
+        asked = {"seed": plan.seed, "context": context, "settings": settings, "draws": draws}
         estimators = plan.entry.inference.estimators
         if estimators:
             rows = gradients.biases(problem, estimators, **asked)
@@ -144,8 +145,8 @@ def _gradients(plan: Plan, context: Context, draws: int) -> Table:
     table.title = f"gradients-{plan.name}"
     table.pictures = {"gradients": partial(overlays.gradients, rows)}
     table.notes = [
-        f"{draws} gradients each after {pace.steps} steps of {trained}, one batch of "
-        f"{pace.batch_size or problem.n} rows; the variance is summed over {over}",
+        f"{draws} gradients each after {settings.steps} steps of {trained}, one batch of "
+        f"{settings.batch_size or problem.n} rows; the variance is summed over {over}",
         *gradients.readings(rows),
     ]
     return table

@@ -40,6 +40,21 @@ def listed(
     return {name: {"title": title} for name, title in titles.items()}
 
 
+def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What `listed` gives, as lines of text: of models a table of their methods, then reasons."""
+    width = max(map(len, rows))
+    if "methods" not in next(iter(rows.values())):
+        yield from (f"{name:{width}}  {row['title']}".rstrip() for name, row in rows.items())
+        return
+    yield " ".join([" " * width, *(f"{method:^7}" for method in inference.METHODS)])
+    reasons = []
+    for name, row in rows.items():
+        marks = [f"{'no' if reason else 'yes':^7}" for reason in row["methods"].values()]
+        yield " ".join([f"{name:{width}}", *marks, row["title"]])
+        reasons += [f"{name} {m}: {reason}" for m, reason in row["methods"].items() if reason]
+    yield from ("", *reasons)
+
+
 def methods_of(name: str) -> dict[str, str | None]:
     """Method to None where it runs on the default data, else to the reason."""
     reasons = dict(models.refused(name))

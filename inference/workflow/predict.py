@@ -19,7 +19,7 @@ from ..core.problem import Context, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..program import prepare
 from ..program.program import Program
-from ..results import inference_data, scores
+from ..results import inference_data, predictive
 from ..rows import codes, evidence
 from .origin import guide_of_record
 from .plan import guide_of
@@ -97,13 +97,12 @@ def predictions(run: Fitted, source: Any, rows: int) -> pd.DataFrame:
         _check_predicts(program)
         draws = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(run.idata).items()}
         seed = run.record["seed"]
-        if scores.of_several_classes(program):
+        if predictive.of_several_classes(program):
             with seeded(seed, PREDICTIVE):
-                return scores.class_table(program, scores.of_other_rows(program, draws))
-        posterior = run.idata["posterior"]
-        shape = (posterior.sizes["chain"], posterior.sizes["draw"])
-        new = inference_data.predictive(program, draws, shape, seed, new_rows=True)
-        return inference_data.predictive_table(new, run.record["data"]["units"])
+                return predictive.class_table(program, predictive.of_other_rows(program, draws))
+        chains = run.idata["posterior"].sizes["chain"]
+        new = predictive.replicate(program, draws, chains, seed, new_rows=True)
+        return predictive.table(new, run.record["data"]["units"])
 
 
 def _of_new_rows(run: Fitted, source: Any, rows: int) -> Problem:
@@ -145,10 +144,10 @@ def _check_predicts(program: Program) -> None:
 
 
 def next_row(run: Fitted, row: Mapping[str, Tensor]) -> tuple[float, float, float]:
-    """What a run predicts of one new row: see `inference_data.next_row`."""
+    """What a run predicts of one new row: see `predictive.next_row`."""
     draws = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(run.idata).items()}
     with machine.numbers(run.dtype):
-        return inference_data.next_row(run.problem, row, draws, run.record["seed"])
+        return predictive.next_row(run.problem, row, draws, run.record["seed"])
 
 
 # -- rows as an encoder sees them ---------------------------------------------------------------

@@ -90,11 +90,11 @@ class Run:
     @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
-        from ..results import inference_data
+        from ..results import inference_data, truth
 
         table = inference_data.summary(self.idata)
         known = self.record["exact"]
-        return inference_data.with_truth(table, known) if known else table
+        return truth.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:

@@ -1,4 +1,4 @@
-"""Data as they come in: files of columns, simulated sets, `name=value` pairs; checked by value."""
+"""Data as they come in: columns by name from a file, `name=value` pairs; checked by value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import BadInput, BadSetting, MissingInput, UsageError, nearest
+from ..contract import BadInput, MissingInput, UsageError, nearest
 from .csv import SUFFIXES, read_cells, read_csv
 from .reading import (
     check_cells,
@@ -25,7 +25,7 @@ from .reading import (
 )
 
 _SUFFIXES = (*SUFFIXES, ".json", ".npz")
-# Suffix to what such a file is and how to mend one that is not; else it is a table.
+# Suffix to what such a file is, and how to fix one that is not; else it is a table.
 _KINDS = {
     ".json": ("JSON file", "correct the file"),
     ".npz": ("NPZ file of plain arrays", "write it by numpy.savez"),
@@ -68,7 +68,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     text = text_of(path)
     check_cells(text, ",", path)
     try:
-        found = json.loads(
+        values = json.loads(
             text.decode("utf-8-sig"),
             parse_int=_whole,
             object_pairs_hook=lambda pairs: _named(pairs, path),
@@ -76,9 +76,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         where = f"{path}, line {error.lineno} column {error.colno}"
         raise BadInput(f"broken JSON ({error.msg}), {where}; correct the file") from None
-    if not isinstance(found, dict):
+    if not isinstance(values, dict):
         raise BadInput(f'{path} is no JSON object; write it as {{"name": value, ...}}')
-    return {name: _plain_or_array(value, f"{name} in {path}") for name, value in found.items()}
+    return {name: _plain_or_array(value, f"{name} in {path}") for name, value in values.items()}
 
 
 def _whole(digits: str) -> int | float:
@@ -119,8 +119,8 @@ def _check_cells(cells: np.ndarray, where: str) -> None:
     """
     inner = next((cell for cell in cells.flat if isinstance(cell, dict)), None)
     if inner is not None:
-        found = f"{where} holds an object ({json.dumps(inner):.40})"
-        raise BadInput(f"{found}; give numbers or words, and each name its own list")
+        problem = f"{where} holds an object ({json.dumps(inner):.40})"
+        raise BadInput(f"{problem}; give numbers or words, and each name its own list")
     longest = max((len(cell) for cell in cells.flat if isinstance(cell, str)), default=0)
     check_size(size_of(cells.shape, 4 * longest), where)
 
@@ -139,11 +139,11 @@ def _read_npz(path: Path) -> dict[str, Any]:
         check_size(sum(_header_size(archive, member) for member in members), path)
         names = [member.filename.removesuffix(".npy") for member in members]
         check_once(names, f"{path} has several values")
-        return {name: _array(archive, one, path) for name, one in zip(names, members)}
+        return {name: _array(archive, member, path) for name, member in zip(names, members)}
 
 
 def _header_size(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> int:
-    """What an array takes by its own word."""
+    """Bytes that an array takes by its own word."""
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0}
@@ -165,11 +165,16 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Any
 
 
 def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:
-    """The one column that is meant: the only one of a file, or the one named `target`.
+    """The only column of a source, or the one named `target`, shape (n,); its values are finite.
+
+    Args:
+        source: a file or a mapping.
+        target: the column's name; None for a source of one column.
+        hint: what to give in the place of a source that is none, in words.
 
     Raises:
         UsageError: no file name. MissingInput: no such file. BadInput: several columns and no
-        target, or no such column.
+        target, no such column, several values to a row, or a missing or infinite one.
     """
     if not isinstance(source, Mapping) and not Path(source).suffix:
         raise UsageError(f"there is no data set or file '{source}'; give {hint}")
@@ -188,8 +193,8 @@ def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:
     return check_finite(name, values)
 
 
-def said(source: Any) -> str:
-    """What a source is called in words."""
+def name_of(source: Any) -> str:
+    """What a source is called in messages and records."""
     return "given in Python" if isinstance(source, Mapping) else str(source)
 
 
@@ -197,7 +202,7 @@ def check_finite(
     name: str,
     values: np.ndarray,
     *,
-    mend: str = "drop or fill the row yourself, the zoo never imputes",
+    fix: str = "drop or fill the row yourself, the zoo never imputes",
     gaps: bool = False,
 ) -> np.ndarray:
     """The values, if none is missing or infinite.
@@ -205,7 +210,7 @@ def check_finite(
     Args:
         name: of the column.
         values: of the column.
-        mend: what to do about one that is.
+        fix: what to do about one that is.
         gaps: whether NaN may stand for what is missing.
 
     Raises:
@@ -219,13 +224,17 @@ def check_finite(
         bad = np.array([value is None or value != value for value in values.ravel()])
     if bad.any():
         row = int(np.argwhere(bad.reshape(values.shape))[0][0]) if values.ndim else 0
-        found = values[row] if values.ndim <= 1 and values.ndim else "a value"
-        raise BadInput(f"{name} is not finite in row {row + 1} ({found}); {mend}")
+        value = values[row] if values.ndim == 1 else "a value"
+        raise BadInput(f"{name} is not finite in row {row + 1} ({value}); {fix}")
     return values
 
 
 def assignments(source: Any, *, keys: Sequence[str]) -> dict[str, Any]:
-    """Numbers by name, from `y=1.5` (several separated by commas) or a file.
+    """Numbers by name, each a tensor without dimensions.
+
+    Args:
+        source: `y=1.5` (several separated by commas), a file, or a mapping.
+        keys: the names that may occur.
 
     Raises:
         BadInput: a name outside `keys`, or a value that is not one finite number.
@@ -258,18 +267,3 @@ def _one_number(name: str, value: Any) -> float:
 def simulated_rng(data_seed: int) -> np.random.Generator:
     """The generator of simulated data: a function of `data_seed` and of nothing else."""
     return np.random.default_rng(np.random.SeedSequence(data_seed))
-
-
-def integers(name: str, text: str) -> list[int]:
-    """Positive whole numbers separated by commas, `300,100`; none in an empty text.
-
-    Raises:
-        BadSetting: something else.
-    """
-    try:
-        numbers = [int(word) for word in text.split(",") if word.strip()]
-    except ValueError:
-        numbers = [0]
-    if any(number < 1 for number in numbers):
-        raise BadSetting(f"{name}={text} must be whole numbers above 0, such as 300,100")
-    return numbers

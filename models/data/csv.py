@@ -76,12 +76,12 @@ def read_cells(path: Path) -> Columns:
             readable.
     """
     text = _Text(path)
-    if not len(text.widths):
+    first, second = text.head()
+    if not first:
         raise BadInput(f"{path} is empty; give a table with a header and rows")
-    named = text.has_row_names()
-    first, second = text.head(named)
-    header = _names_numbers(first, second)
-    columns = None if named else text.numbers(first, second)
+    columns = text.numbers(first, second)
+    named = columns is None and text.has_row_names()
+    header = _names_numbers(first, second[named:])
     if columns is None:
         rows = text.cells(named)
         header = header or _is_words(first, rows[1:])
@@ -130,7 +130,7 @@ class _Text:
         Raises:
             BadInput: a quote that ends in the middle of a cell, or nowhere.
         """
-        closed = (re.sub(r'" +(?=[,;\t\n]|$)', '"', line) for line in self.lines())
+        closed = (_closed(line) if '" ' in line else line for line in self.lines())
         reader, line = _reader(closed, self.mark, strict=True), 1
         try:
             for row in reader:
@@ -146,23 +146,22 @@ class _Text:
         """How many cells each row has."""
         return np.fromiter((len(row) for _, row in self.rows()), int)
 
-    def cells(self, named: bool) -> list[list[str]]:
+    def cells(self, named: bool = False) -> list[list[str]]:
         """The stripped cells of all rows, those below the first without names if they bear some.
 
         Raises:
             BadInput: they would not fit into memory.
         """
         check_cells(self.content, "\t;, ", self.path)
-        return list(self._stripped(named))
+        return [row[named and i > 0 :] for i, row in enumerate(self._stripped())]
 
-    def _stripped(self, named: bool) -> Iterator[list[str]]:
-        for i, (_, row) in enumerate(self.rows()):
-            yield [cell.strip() for cell in row[named and i > 0 :]]
+    def _stripped(self) -> Iterator[list[str]]:
+        return ([cell.strip() for cell in row] for _, row in self.rows())
 
-    def head(self, named: bool) -> tuple[list[str], list[str]]:
-        """The cells of the first row, and those of the second or none."""
-        first, *second = islice(self._stripped(named), 2)
-        return first, [cell for row in second for cell in row]
+    def head(self) -> tuple[list[str], list[str]]:
+        """The stripped cells of the first two rows, as far as there are any."""
+        first, second, *_ = [*islice(self._stripped(), 2), [], []]
+        return first, second
 
     def has_row_names(self) -> bool:
         """Whether each row but the header begins with a name; else all are equally long.
@@ -170,16 +169,15 @@ class _Text:
         Raises:
             BadInput: with the first row whose length is not that of the first.
         """
-        width, *below = self.widths
-        wrong = next((i for i, other in enumerate(below, 1) if other != width), None)
-        if wrong is None:
+        width, below = self.widths[0], self.widths[1:]
+        if (below == width).all():
             return False
-        line, row = next(islice(self.rows(), wrong, None))
+        line, row = next(islice(self.rows(), 1 + int(np.argmax(below != width)), None))
         problem = f"{len(row)} fields instead of {width}, {self.path} line {line}"
         fix = "correct it (text that holds the separator in quotes)"
-        if set(below) == {width + 1} and not any(map(_is_number, self.head(False)[0])):
+        if (below == width + 1).all() and not any(map(_is_number, self.head()[0])):
             fix = "if each row begins with its name, give the header a name for that field too"
-            rows = self.cells(False)[1:]
+            rows = self.cells()[1:]
             if not any(row[-1] for row in rows):
                 fix = "every row ends with a separator: take it away, or give the header one too"
             elif self._are_names([row[0] for row in rows]):
@@ -219,11 +217,17 @@ class _Text:
             table = pd.read_csv(io.BytesIO(self.content), encoding="utf-8-sig", **options)
         except ValueError:
             return None
-        alone = len(first) == 1 and table.isna().to_numpy().any()  # a gap, or a row of blanks
-        if alone or len(table) != len(self.widths) - header:
-            return None
-        columns = (table[i].to_numpy() for i in table)
+        columns = [table[i].to_numpy() for i in table]
+        if not (_are_finite(columns) and isinstance(table.index, pd.RangeIndex)):
+            gap = len(first) == 1 and table.isna().to_numpy().any()  # or a row of blanks
+            if self.has_row_names() or gap or len(table) != len(self.widths) - header:
+                return None
         return [column.astype(float) if column.dtype.kind == "u" else column for column in columns]
+
+
+def _are_finite(columns: Iterable[np.ndarray]) -> bool:
+    """Whether columns hold numbers alone: then no row was longer or shorter than the others."""
+    return all(c.dtype.kind in "iuf" and np.isfinite(c).all() for c in columns)
 
 
 def _to_the_last_digit(version: str) -> dict[str, str]:
@@ -234,6 +238,11 @@ def _to_the_last_digit(version: str) -> dict[str, str]:
 
 def _is_number(cell: str) -> bool:
     return number(cell) is not None
+
+
+def _closed(line: str) -> str:
+    """A line without blanks between a closing quote and the end of its cell."""
+    return re.sub(r'" +(?=[,;\t\n]|$)', '"', line)
 
 
 def _reader(lines: Iterable[str], mark: str, *, strict: bool) -> Any:
@@ -269,7 +278,7 @@ def number(cell: str) -> float | None:
         return _TRUTHS.get(cell.lower())
 
 
-def mend_of(cell: str, otherwise: str) -> str:
+def fix_of(cell: str, otherwise: str) -> str:
     """What to do about a text among numbers: a comma in what is a number, or else `otherwise`."""
     if "," in cell and number(cell.replace(",", "")) is not None:
         return "write numbers with a decimal point and without commas, as 1234.5"
@@ -302,9 +311,9 @@ def check_stray(name: str, cells: Sequence[str | None], source: str) -> None:
     numbers = [value for value in values.values() if value is not None]
     if words and len(numbers) >= 0.9 * len(values) and len(set(numbers)) > 2:
         cell = cells[words[0] - 1]
-        found = f"'{name}' is text in row {words[0]} ({cell!r:.40})"
-        mend = mend_of(cell, "correct it, or leave the column out by --features")
-        raise BadInput(f"{found}, {len(numbers)} others are numbers, {source}; {mend}")
+        problem = f"'{name}' is text in row {words[0]} ({cell!r:.40})"
+        fix = fix_of(cell, "correct it, or leave the column out by --features")
+        raise BadInput(f"{problem}, {len(numbers)} others are numbers, {source}; {fix}")
 
 
 def cells_of(values: np.ndarray) -> np.ndarray:

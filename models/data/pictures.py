@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..contract import BadInput, BadSetting, Data, MissingInput, Redrawn, Rows, UsageError, nearest
-from .columns import read_columns, said
-from .images import SETS, Images, classified, generator
+from .classified import classified
+from .columns import name_of, read_columns
+from .images import SETS, Images, generator
 from .reading import check_size, content, reading, size_of
 from .tables import split_rows
 
@@ -76,28 +77,26 @@ def pictures(
     source = "digits" if source is None else source
     whole = n if part == "train" else None
     if isinstance(source, str) and source in SETS:
-        found = classified(source, n=whole, split=split, outside=outside, data_seed=data_seed)
+        data = classified(source, n=whole, split=split, outside=outside, data_seed=data_seed)
+    elif outside is not None:
+        raise BadSetting(f"outside={outside} is for digits, mnist and fashion-mnist alone")
     else:
-        if outside is not None:
-            raise BadSetting(f"outside={outside} is for digits, mnist and fashion-mnist alone")
-        found = _own(source, whole, split, data_seed)
-    grey = {"x": found.tensors["x"]}
-    of_test = {"x": found.test["x"]}
-    shape = found.scaling
-    scaling = Pictures(
-        height=shape.height,
-        width=shape.width,
-        classes=shape.classes,
-        labels=_labels(found.tensors),
-        test_labels=_labels(found.test),
-        grey=of_test["x"],
+        data = _own(source, whole, split, data_seed)
+    labels, test_labels = _labels(data.tensors), _labels(data.test)
+    grey = data.test["x"]
+    data = replace(
+        data,
+        tensors={"x": data.tensors["x"]},
+        test={"x": grey},
+        beside={name: {"x": rows["x"]} for name, rows in data.beside.items()},
+        rows=Rows("row", ("x",)),
+        coords={},
+        dims={"x": ("pixel",)},
+        dtype="float32",
+        scaling=Pictures(**vars(data.scaling), labels=labels, test_labels=test_labels, grey=grey),
     )
-    beside = {name: {"x": rows["x"]} for name, rows in found.beside.items()}
-    found = replace(found, rows=Rows("row", ("x",)), coords={}, dims={"x": ("pixel",)})
-    found = replace(found, tensors=grey, test=of_test, beside=beside, scaling=scaling)
-    found = replace(found, dtype="float32")
-    found = found if binarise == "none" else _binary(found, binarise, data_seed)
-    return found if part == "train" else _test_alone(found, n)
+    data = data if binarise == "none" else _binary(data, binarise, data_seed)
+    return data if part == "train" else _test_alone(data, n)
 
 
 def _test_alone(data: Data, n: int | None) -> Data:
@@ -127,6 +126,10 @@ def _binary(data: Data, binarise: Binarise, data_seed: int) -> Data:
     binary = {"x": _drawn(grey, generator(data_seed, "binary"))}
     rng, named = generator(data_seed, "binary test"), {"": data.test, **data.beside}
     others = {name: {"x": _drawn(rows["x"], rng)} for name, rows in named.items()}
+
+    def new_rows(new: Any) -> dict[str, Tensor]:
+        return {"x": _drawn(data.new_rows(new)["x"], generator(data_seed, "binary test"))}
+
     note = "pixels are 1 with a probability of their grey"
     if binarise == "dynamic":
         note += ", drawn anew in each step of training, once where the result is judged"
@@ -138,7 +141,7 @@ def _binary(data: Data, binarise: Binarise, data_seed: int) -> Data:
         redrawn=Redrawn({"x": grey}, _redraw) if binarise == "dynamic" else None,
         source=f"{data.source}, binarise={binarise}",
         notes=(*data.notes, note),
-        new_rows=_new_rows(data, data_seed),
+        new_rows=new_rows,
     )
 
 
@@ -151,15 +154,6 @@ def _drawn(grey: Tensor, rng: np.random.Generator) -> Tensor:
 def _redraw(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Binary pixels of grey ones, by torch's random numbers."""
     return {"x": torch.bernoulli(rows["x"])}
-
-
-def _new_rows(data: Data, data_seed: int) -> Any:
-    """New images, made binary as those of the test set were."""
-
-    def new_rows(new: Any) -> dict[str, Tensor]:
-        return {"x": _drawn(data.new_rows(new)["x"], generator(data_seed, "binary test"))}
-
-    return new_rows
 
 
 def compressed(images: np.ndarray) -> np.ndarray:
@@ -181,47 +175,48 @@ def _packed(image: np.ndarray) -> list[bytes]:
     binary = bool(((image == 0) | (image == 1)).all())
     picture, file = Image.fromarray(grey), io.BytesIO()
     (picture.convert("1") if binary else picture).save(file, "PNG", optimize=True)
-    found = [file.getvalue(), zlib.compress(grey.tobytes(), 9)]
-    return [*found, zlib.compress(np.packbits(grey > 0).tobytes(), 9)] if binary else found
+    bits = [zlib.compress(np.packbits(grey > 0).tobytes(), 9)] if binary else []
+    return [file.getvalue(), zlib.compress(grey.tobytes(), 9), *bits]
 
 
 # -- images of the user's own ------------------------------------------------------------------
 
 
 def _own(source: Any, n: int | None, split: float | None, data_seed: int) -> Data:
-    """Images of a folder, file or mapping, some of them held out."""
-    columns = _columns(source)
-    x, y = _pixels(columns, said(source)), columns.get("y")
+    """Images of a folder, file or mapping, and their labels if known; some are held out."""
+    where, columns = name_of(source), _columns(source)
+    x = _pixels(columns, where)
+    rows, names = {"x": x.reshape(len(x), -1)}, ()
     if len(x) < 5:
-        raise BadInput(f"{len(x)} images are too few, {said(source)}; give 5 or more")
-    names, codes = (None, None) if y is None else np.unique(np.asarray(y), return_inverse=True)
-    if codes is not None and codes.shape != (len(x),):
-        raise BadInput(f"{len(x)} images have labels of shape {codes.shape}, {said(source)}")
-    rows = split_rows(len(x), 0.2 if split is None else split, data_seed)
-    if n is not None and n > len(rows[0]):
-        raise BadInput(f"n={n}, but {said(source)} has {len(rows[0])} training images; give fewer")
-    rows = (rows[0][:n], rows[1])
-    parts = []
-    for part in rows:
-        tensors = {"x": torch.as_tensor(x[part].reshape(len(part), -1))}
-        parts.append(tensors | ({} if codes is None else {"y": torch.as_tensor(codes[part])}))
-    _, height, width = x.shape
+        raise BadInput(f"{len(x)} images are too few, {where}; give 5 or more")
+    if "y" in columns:
+        names, rows["y"] = np.unique(np.asarray(columns["y"]), return_inverse=True)
+        if rows["y"].shape != (len(x),):
+            raise BadInput(f"{len(x)} images have labels of shape {rows['y'].shape}, {where}")
+    train, test = split_rows(len(x), 0.2 if split is None else split, data_seed)
+    if n is not None and n > len(train):
+        raise BadInput(f"n={n}, but {where} has {len(train)} training images; give fewer")
+
+    def tensors(numbers: np.ndarray) -> dict[str, Tensor]:
+        return {key: torch.as_tensor(values[numbers]) for key, values in rows.items()}
+
+    def new_rows(new: Any) -> dict[str, Tensor]:
+        images = _pixels(_columns(new), name_of(new))
+        if images.shape[1:] != x.shape[1:]:
+            new_size, old_size = (f"{s[1]} x {s[2]}" for s in (images.shape, x.shape))
+            problem = f"images of {new_size} pixels, {name_of(new)}"
+            raise BadInput(f"{problem}; the run's have {old_size}")
+        return {"x": torch.as_tensor(images.reshape(len(images), -1))}
+
     return Data(
-        tensors=parts[0],
-        test=parts[1],
-        rows=Rows("row", tuple(parts[0])),
+        tensors=tensors(train[:n]),
+        test=tensors(test),
+        rows=Rows("row", tuple(rows)),
         dtype="float32",
-        source=f"{said(source)} n={len(rows[0])}, {len(rows[1])} images held out",
-        scaling=Images(height=height, width=width, classes=0 if names is None else len(names)),
-        new_rows=lambda new: {"x": _same_size(_pixels(_columns(new), said(new)), x, said(new))},
+        source=f"{where} n={len(train[:n])}, {len(test)} images held out",
+        scaling=Images(height=x.shape[1], width=x.shape[2], classes=len(names)),
+        new_rows=new_rows,
     )
-
-
-def _same_size(x: np.ndarray, old: np.ndarray, where: str) -> Tensor:
-    if x.shape[1:] != old.shape[1:]:
-        found, wanted = (f"{s[1]} x {s[2]}" for s in (x.shape, old.shape))
-        raise BadInput(f"images of {found} pixels, {where}; the run's have {wanted}")
-    return torch.as_tensor(x.reshape(len(x), -1))
 
 
 def _columns(source: Any) -> Mapping[str, Any]:
@@ -249,10 +244,10 @@ def _folder(path: Path) -> dict[str, Any]:
         if images[-1].shape != images[0].shape:
             sizes = " and ".join(f"{i.shape[0]} x {i.shape[1]}" for i in (images[0], images[-1]))
             raise BadInput(f"{file} is of another size ({sizes} pixels); scale all to one size")
-    found: dict[str, Any] = {"x": np.stack(images)}
+    columns = {"x": np.stack(images)}
     if all(file.parent != path for file in files):
-        found["y"] = np.array([file.relative_to(path).parts[0] for file in files])
-    return found
+        columns["y"] = np.array([file.relative_to(path).parts[0] for file in files])
+    return columns
 
 
 def _grey(file: Path, count: int) -> np.ndarray:
@@ -276,8 +271,8 @@ def _pixels(columns: Mapping[str, Any], where: str) -> np.ndarray:
     if side and side**2 == x.shape[1]:
         x = x.reshape(len(x), side, side)
     if x.dtype.kind not in "biuf" or x.ndim != 3 or x.size == 0:
-        found = f"'x' has shape {x.shape} and type {x.dtype}"
-        raise BadInput(f"{found}, {where}; give numbers of shape (m, height, width)")
+        problem = f"'x' has shape {x.shape} and type {x.dtype}"
+        raise BadInput(f"{problem}, {where}; give numbers of shape (m, height, width)")
     x = x.astype(np.float32)
     wrong = ~((x >= 0) & (x <= 255))  # NaN is wrong too
     if wrong.any():

@@ -23,13 +23,13 @@ _UNUSUAL = {("f", 2): np.float32, ("f", 12): np.float64, ("f", 16): np.float64}
 
 
 @contextmanager
-def reading(path: str | Path, what: str, mend: str) -> Iterator[None]:
+def reading(path: str | Path, what: str, fix: str) -> Iterator[None]:
     """Whatever goes wrong while a file is read is a BadInput with its name.
 
     Args:
         path: the file.
         what: what its name says that it is.
-        mend: what to do about a file that is not.
+        fix: what to do about a file that is not.
 
     Raises:
         BadInput: in the place of any exception; those that say more pass.
@@ -44,7 +44,7 @@ def reading(path: str | Path, what: str, mend: str) -> Iterator[None]:
         why = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, RecursionError):
             why = "nested too deeply"
-        raise BadInput(f"{path} is no readable {what} ({why:.120}); {mend}") from None
+        raise BadInput(f"{path} is no readable {what} ({why:.120}); {fix}") from None
 
 
 def content(path: Path) -> bytes:
@@ -56,12 +56,12 @@ def content(path: Path) -> bytes:
     """
     try:
         with open(path, "rb", opener=_at_once) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise BadInput(
                     f"{path} is no regular file; save the data in a file, and give that"
                 )
-            check_size(found.st_size, path)
+            check_size(status.st_size, path)
             return file.read()
     except (FileNotFoundError, NotADirectoryError):
         raise MissingInput(f"there is no file {path}; check the name") from None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..contract import BadInput, BadSetting, nearest
-from .columns import read_columns, simulated_rng
-from .csv import cells_of, check_stray, mend_of, number, split_names
+from .columns import simulated_rng
+from .csv import cells_of, check_stray, fix_of, number, split_names
 
 _MAX_LEVELS, _MAX_CLASSES = 50, 100
 _DROP = "drop or fill the rows yourself"
@@ -51,34 +50,12 @@ class Scaling:
     y_scale: float
 
 
-def read_table(
-    source: str | Path, *, target: str | None, features: str | None, classes: bool
-) -> Table:
-    """The table of a file: `read_cells`, then `from_columns`."""
-    options = {"target": target, "features": features, "classes": classes}
-    return from_columns(read_cells(source), source=str(source), **options)
-
-
-def read_cells(source: str | Path) -> dict[str, Any]:
-    """The raw columns of a file by name; the cells of a CSV file are text as written.
-
-    Args:
-        source: `.csv`, `.tsv` or `.txt` (separated by commas, semicolons or tabs; header or
-            none, then `column_1` and so on), `.json` or `.npz` (a list or array each, or a
-            matrix `x` and `y`).
-
-    Raises:
-        MissingInput: there is no such file. BadInput: it is not readable as a table.
-    """
-    return read_columns(source, as_written=True)
-
-
 def from_columns(
     columns: Mapping[str, Any],
     *,
     target: str | None,
     features: str | None,
-    classes: bool,
+    classes: bool | Sequence[str],
     source: str,
 ) -> Table:
     """The table in named columns, checked and encoded.
@@ -89,7 +66,8 @@ def from_columns(
         target: column to predict; default `y` or `target`, else the last one.
         features: names separated by commas, in double quotes where a name holds a comma; default
             all other columns.
-        classes: whether the target is a class (text, bool or whole numbers) or a number.
+        classes: whether the target is a class (text, bool or whole numbers) or a number; or all
+            labels that it may have.
         source: where the columns came from, for messages.
 
     Raises:
@@ -97,7 +75,7 @@ def from_columns(
             text column with a level per row or over 50, a target that is no class or no number, no
             rows, unequal lengths.
     """
-    told = list(getattr(columns, "notes", ()))
+    notes = list(getattr(columns, "notes", ()))
     columns = _flat(columns)
     chosen = _target(columns, target, source)
     used = _features(columns, features, chosen, source)
@@ -105,17 +83,19 @@ def from_columns(
     values = {name: _typed(value) for name, value in values.items()}
     _check_values(values, source, f"{_DROP}, or leave the column out by --features")
     text = [name for name in used if values[name].dtype == object]
+    if classes is True:
+        classes = _classes(chosen, values[chosen], source)
     coding = Coding(
         columns=used,
         levels={name: _levels(name, values[name], source) for name in text},
         target=chosen,
-        classes=_classes(chosen, values[chosen], source) if classes else None,
+        classes=tuple(classes) if classes else None,
     )
     x, names = _x(values, coding, source), _names(coding)
     y = _y(values, coding, source)
     if not names:
         raise BadInput(f"no feature takes two values, {source}; add a column that varies")
-    notes = told + _coding_notes(coding, y) + _feature_notes(x, names)
+    notes += _coding_notes(coding, y) + _feature_notes(x, names)
     if target is None and chosen.lower() not in ("y", "target"):
         notes.insert(0, f"the target is the last column, '{chosen}'")
     return Table(
@@ -144,16 +124,18 @@ def encode(
     return _x(values, coding, source), y
 
 
-def scaling(table_x: np.ndarray, table_y: np.ndarray, *, target_too: bool) -> Scaling:
+def scaling(x: np.ndarray, y: np.ndarray, *, features: bool, target: bool) -> Scaling:
     """Mean and standard deviation (ddof 0) of each column; a constant column keeps scale 1.
 
     Args:
-        table_x: features, shape (n, k).
-        table_y: target, shape (n,).
-        target_too: whether the target is scaled as well; else y_loc = 0 and y_scale = 1.
+        x: features, shape (n, k).
+        y: target, shape (n,).
+        features: whether these are scaled; else x_loc = 0 and x_scale = 1.
+        target: whether it is scaled; else y_loc = 0 and y_scale = 1.
     """
-    x_loc, x_scale = _loc_scale(table_x)
-    y_loc, y_scale = _loc_scale(table_y[:, None]) if target_too else (np.zeros(1), np.ones(1))
+    k = x.shape[1]
+    x_loc, x_scale = _loc_scale(x) if features else (np.zeros(k), np.ones(k))
+    y_loc, y_scale = _loc_scale(y[:, None]) if target else (np.zeros(1), np.ones(1))
     return Scaling(x_loc=x_loc, x_scale=x_scale, y_loc=float(y_loc[0]), y_scale=float(y_scale[0]))
 
 
@@ -205,8 +187,8 @@ def _check_known(name: str, columns: Mapping[str, np.ndarray], source: str) -> N
 def _check_there(names: Sequence[str], columns: Mapping[str, Any], source: str) -> None:
     missing = [name for name in names if name not in columns]
     if missing:
-        found = f"there is no column {', '.join(map(repr, missing[:3]))}, {source}"
-        raise BadInput(f"{found}; add it: the run needs {_listed(names)}")
+        problem = f"there is no column {', '.join(map(repr, missing[:3]))}, {source}"
+        raise BadInput(f"{problem}; add it: the run needs {_listed(names)}")
 
 
 def _target(columns: Mapping[str, np.ndarray], target: str | None, source: str) -> str:
@@ -247,14 +229,14 @@ def _vectors(
         value = columns[name]
         vector = value[:, 0] if value.ndim == 2 and value.shape[1] == 1 else value
         if vector.ndim != 1 or vector.dtype.kind in "cmMSV":
-            found = f"has shape {value.shape} and type {value.dtype}"
-            raise BadInput(f"'{name}' {found}, {source}; give one number or word per row")
+            problem = f"'{name}' has shape {value.shape} and type {value.dtype}"
+            raise BadInput(f"{problem}, {source}; give one number or word per row")
         vectors[name] = vector
     first, n = names[0], len(vectors[names[0]])
     for name, vector in vectors.items():
         if len(vector) != n:
-            found = f"'{first}' has {n} rows and '{name}' has {len(vector)}"
-            raise BadInput(f"{found}, {source}; make them equal")
+            problem = f"'{first}' has {n} rows and '{name}' has {len(vector)}"
+            raise BadInput(f"{problem}, {source}; make them equal")
     if n == 0:
         raise BadInput(f"the table has no rows, {source}; add some")
     return vectors
@@ -269,7 +251,7 @@ def _typed(values: np.ndarray) -> np.ndarray:
     return cells if None in numbers else np.array(numbers)
 
 
-def _check_values(columns: Mapping[str, np.ndarray], source: str, mend: str) -> None:
+def _check_values(columns: Mapping[str, np.ndarray], source: str, fix: str) -> None:
     """No value is missing or infinite, or a BadInput names the column and the first such row."""
     masks = {name: _not_finite(values) for name, values in columns.items()}
     total = sum(mask.sum() for mask in masks.values())
@@ -279,7 +261,7 @@ def _check_values(columns: Mapping[str, np.ndarray], source: str, mend: str) -> 
             state = "infinite" if columns[name][row] in (np.inf, -np.inf) else "missing"
             raise BadInput(
                 f"'{name}' is {state} in row {row + 1} ({mask.sum()} in this column, {total} in "
-                f"all), {source}; {mend}; the zoo never imputes"
+                f"all), {source}; {fix}; the zoo never imputes"
             )
 
 
@@ -292,12 +274,12 @@ def _levels(name: str, cells: np.ndarray, source: str) -> tuple[str, ...]:
     check_stray(name, cells, source)
     levels, n = tuple(sorted(set(cells))), len(cells)
     row = next(row for row, cell in enumerate(cells) if number(cell) is None)
-    found = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"
+    problem = f"'{name}' is text ({cells[row]!r:.40} in row {row + 1})"
     if all(number(cell.replace(",", "")) is not None for cell in cells):
-        raise BadInput(f"{found}, {source}; {mend_of(cells[row], 'make it numbers')}")
+        raise BadInput(f"{problem}, {source}; {fix_of(cells[row], 'make it numbers')}")
     if len(levels) > _MAX_LEVELS or 1 < n == len(levels):
         raise BadInput(
-            f"{found} with {len(levels)} levels in {n} rows, {source}; "
+            f"{problem} with {len(levels)} levels in {n} rows, {source}; "
             "leave it out by --features, or make it numbers"
         )
     return levels
@@ -309,13 +291,13 @@ def _classes(name: str, values: np.ndarray, source: str) -> tuple[str, ...]:
         labels = sorted(set(values))
     else:
         for row in np.flatnonzero(values != np.floor(values)):
-            found = f"the target '{name}' is {values[row]:g} in row {row + 1}, which is no class"
-            raise BadInput(f"{found}, {source}; give whole numbers or words")
+            problem = f"the target '{name}' is {values[row]:g} in row {row + 1}, which is no class"
+            raise BadInput(f"{problem}, {source}; give whole numbers or words")
         numbers = {int(value) for value in np.unique(values)}
         labels = [str(number) for number in sorted({0, 1} if numbers <= {0, 1} else numbers)]
     if len(labels) > _MAX_CLASSES:
-        found = f"the target '{name}' has {len(labels)} classes, {source}"
-        raise BadInput(f"{found}; {_MAX_CLASSES} are the most, choose another --target")
+        problem = f"the target '{name}' has {len(labels)} classes, {source}"
+        raise BadInput(f"{problem}; {_MAX_CLASSES} are the most, choose another --target")
     return tuple(labels)
 
 
@@ -343,9 +325,9 @@ def _y(values: Mapping[str, np.ndarray], coding: Coding, source: str) -> np.ndar
 def _numbers(name: str, values: np.ndarray, source: str) -> np.ndarray:
     if values.dtype == object:
         row = next(row for row, cell in enumerate(values) if number(cell) is None)
-        found = f"'{name}' is text in row {row + 1} ({values[row]!r:.40}) where numbers are needed"
-        mend = mend_of(values[row], "correct it or choose another column")
-        raise BadInput(f"{found}, {source}; {mend}")
+        problem = f"'{name}' is text in row {row + 1} ({values[row]!r:.40})"
+        fix = fix_of(values[row], "correct it or choose another column")
+        raise BadInput(f"{problem} where numbers are needed, {source}; {fix}")
     return values
 
 
@@ -357,16 +339,16 @@ def _codes(name: str, values: np.ndarray, known: Sequence[str], source: str) -> 
         label = str(value)
         code = place.get(label, place.get(_plain(label)))
         if code is None:
-            found = f"'{name}' is {label!r:.40} in row {row + 1}, which the table never had"
-            raise BadInput(f"{found}, {source}; known: {_listed(known)}")
+            problem = f"'{name}' is {label!r:.40} in row {row + 1}, which the table never had"
+            raise BadInput(f"{problem}, {source}; known: {_listed(known)}")
         codes[row] = code
     return codes
 
 
 def _plain(label: str) -> str:
     """A whole number in the one spelling that labels have: `3` for `3.0`, `1` for `True`."""
-    found = number(label)
-    return str(int(found)) if found is not None and found.is_integer() else label
+    value = number(label)
+    return str(int(value)) if value is not None and value.is_integer() else label
 
 
 def _names(coding: Coding) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..contract import Data
-from ..data.images import Images, Steps
-from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, captioned, grid, panels, shown
+from ..data.classified import Steps
+from ..data.images import Images, as_images
+from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, captioned, panels, shown
 from .residual import RULES, SURENESS, WITHOUT_Q, Residual, Rule, Stop, halting, leave, signs
 
 if TYPE_CHECKING:
@@ -202,12 +203,12 @@ def extremes(trained: Trained) -> Figure | None:
         return None
     order = np.argsort(np.arange(len(of_rows)) @ of_rows, kind="stable")
     chosen = np.concatenate([order[:each], order[-each:]])
-    images = np.asarray(trained.data.tensors["x"])[chosen].reshape(-1, size.height, size.width)
+    images = as_images(trained.data.tensors["x"][chosen], size)
     caption = (
         "The training images whose mean depth by p(z | x, y) is least (first row) and greatest "
         "(second)."
     )
-    return shown(grid(images, each), caption)
+    return shown(images, each, caption)
 
 
 def against_work(trained: Trained) -> Figure | None:

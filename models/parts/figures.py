@@ -92,8 +92,15 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return rows.reshape(-1, columns * width)[:-_LARGER, :-_LARGER]
 
 
-def shown(image: np.ndarray, caption: str) -> Figure:
-    """One large grey picture, black for 1."""
+def shown(images: np.ndarray, columns: int, caption: str) -> Figure:
+    """A grid of grey pictures, black for 1.
+
+    Args:
+        images: (n, height, width), n a multiple of the columns.
+        columns: images in a row.
+        caption: what is seen.
+    """
+    image = grid(images, columns)
     width = _WIDTH - sum(_NARROW[:2])
     figure, (ax,) = panels(height=width * image.shape[0] / image.shape[1], margins=_NARROW)
     ax.imshow(image, cmap="Greys", vmin=0, vmax=1, interpolation="nearest")

@@ -16,6 +16,7 @@ from pyro.nn import PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
+from ..contract import BadSetting
 from .priors import LogUniform, ScaleMixture
 
 if TYPE_CHECKING:
@@ -25,6 +26,25 @@ Activation = Literal["tanh", "relu", "softplus"]
 Prior = Literal["normal", "laplace", "scale_mixture", "log_uniform"]
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
+
+
+def integers(name: str, text: str) -> list[int]:
+    """Positive whole numbers separated by commas, `300,100`; none in an empty text.
+
+    Args:
+        name: of the option that has the text, for messages.
+        text: the numbers.
+
+    Raises:
+        BadSetting: something else.
+    """
+    try:
+        numbers = [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        numbers = [0]
+    if any(number < 1 for number in numbers):
+        raise BadSetting(f"{name}={text} must be whole numbers above 0, such as 300,100")
+    return numbers
 
 
 def network(sizes: list[int], activation: Activation) -> nn.Sequential:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -224,67 +224,96 @@ def signs(features: Tensor, scores: Tensor) -> Tensor:
     return torch.cat([features, first, entropy], -1)
 
 
-class _Sample:
+# Which rows are better off with this depth than with those before, and which go no further.
+Look = tuple[Tensor, Tensor]
+
+
+class _Rule:
+    """An exit rule, asked after every layer about the rows that are not out yet.
+
+    Args:
+        x: all rows (n, inputs).
+        log_prior: log p(z), (L + 1,).
+        stop: the log odds of stopping by which q is built; None for a rule `WITHOUT_Q`.
+        generator: of random numbers.
+
+    Attributes:
+        left: what of q's mass follows, (n,).
+        best: the largest of what a rule compares, so far, (n,).
+    """
+
+    def __init__(
+        self, x: Tensor, log_prior: Tensor, stop: Stop | None, generator: torch.Generator | None
+    ):
+        self.log_prior, self.stop, self.generator = log_prior, stop, generator
+        self.last = len(log_prior) - 1
+        self.left, self.best = x.new_ones(len(x)), x.new_full((len(x),), -torch.inf)
+
+    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        """What to do with rows after a layer, (m,) each.
+
+        Args:
+            layer: l.
+            features: h_l of these rows, (m, units).
+            scores: the class scores read off them, (m, classes).
+            going: numbers of these rows among all, (m,).
+        """
+        raise NotImplementedError
+
+    def share(self, layer: int, features: Tensor, scores: Tensor) -> Tensor:
+        """Of q's mass at this depth and those that follow, the part at this one, (m,)."""
+        if layer == self.last:
+            return features.new_ones(len(features))
+        return torch.sigmoid(self.stop(layer, signs(features, scores)))
+
+    def mass(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Tensor:
+        """q of this depth, (m,); `left` is what follows."""
+        share, before = self.share(layer, features, scores), self.left[going]
+        self.left[going] = before * (1 - share)
+        return before * share
+
+    def likeliest(self, layer: int, scores: Tensor) -> Tensor:
+        """max_y log p(y, z = l | x), (m,)."""
+        return scores.log_softmax(-1).amax(-1) + self.log_prior[layer]
+
+    def after(self, layer: int) -> Tensor | float:
+        """What `likeliest` cannot be above at depths that follow, as p(z) does not increase."""
+        return self.log_prior[layer + 1] if layer < self.last else -torch.inf
+
+    def better(self, here: Tensor, going: Tensor) -> Tensor:
+        """Whether this depth is the best so far; it is remembered."""
+        better = here > self.best[going]
+        self.best[going] = torch.maximum(here, self.best[going])
+        return better
+
+
+class _Sample(_Rule):
     """Stops with the probability that q gives."""
 
-    def __init__(self, stop: Stop, log_prior: Tensor, generator: torch.Generator | None):
-        self.stop, self.log_prior, self.generator = stop, log_prior, generator
-        self.last = len(log_prior) - 1
-
-    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Which rows are better off with this depth, and which go no further, (m,) each."""
+    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
         share = self.share(layer, features, scores)
         ends = share > torch.rand(len(features), generator=self.generator)
         return ends, ends
 
-    def share(self, layer: int, features: Tensor, scores: Tensor) -> Tensor:
-        """Of q's mass at this depth and those that follow, the part at this one."""
-        if layer == self.last:
-            return torch.ones(len(features))
-        return torch.sigmoid(self.stop(layer, signs(features, scores)))
 
-    def keep(self, going: Tensor) -> None:
-        """Forget the rows that ended."""
-
-
-class _Quantile(_Sample):
+class _Quantile(_Rule):
     """Stops once half of q lies behind."""
 
-    left: Tensor | None = None
-
-    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        self.mass(layer, features, scores)
-        ends = self.left <= 0.5
+    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        self.mass(layer, features, scores, going)
+        ends = self.left[going] <= 0.5
         return ends, ends
 
-    def mass(self, layer: int, features: Tensor, scores: Tensor) -> Tensor:
-        """q of this depth, (m,); `left` is what follows."""
-        share = self.share(layer, features, scores)
-        before = torch.ones_like(share) if self.left is None else self.left
-        self.left = before * (1 - share)
-        return before * share
 
-    def keep(self, going: Tensor) -> None:
-        self.left = self.left[going]
-
-
-class _Mode(_Quantile):
+class _Mode(_Rule):
     """Takes the mode of q; stops once it has as much as all depths that are left."""
 
-    best: Tensor | None = None
-
-    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        here = self.mass(layer, features, scores)
-        best = torch.full_like(here, -1.0) if self.best is None else self.best
-        better, self.best = here > best, torch.maximum(here, best)
-        return better, self.best >= self.left
-
-    def keep(self, going: Tensor) -> None:
-        super().keep(going)
-        self.best = self.best[going]
+    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        better = self.better(self.mass(layer, features, scores, going), going)
+        return better, self.best[going] >= self.left[going]
 
 
-class _Gain(_Sample):
+class _Gain(_Rule):
     """Stops once going on is not expected to gain, in log score, what the next layer costs.
 
     Where the ELBO is greatest, q(z | x) is p(z) exp(E[log p(y | x, z)]) up to a factor, and so its
@@ -293,60 +322,47 @@ class _Gain(_Sample):
     are left. A layer costs log p(l) / p(l + 1).
     """
 
-    def __init__(self, stop: Stop, log_prior: Tensor, generator: torch.Generator | None):
-        super().__init__(stop, log_prior, generator)
-        self.least = halting_logits(log_prior) + log_prior[1:] - log_prior[:-1]
-
-    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        ends = torch.ones(len(features), dtype=torch.bool)
-        if layer < self.last:
-            ends = self.stop(layer, signs(features, scores)) >= self.least[layer]
+    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        if layer == self.last:
+            ends = torch.ones(len(features), dtype=torch.bool)
+        else:
+            least = halting_logits(self.log_prior) + self.log_prior[1:] - self.log_prior[:-1]
+            ends = self.stop(layer, signs(features, scores)) >= least[layer]
         return ends, ends
 
 
-class _Sure:
+class _Sure(_Rule):
     """Stops once its class at this depth is at least as likely as any at the next could be.
 
     That is once max_y p(y | x, l) p(l) >= p(l + 1); of a geometric prior of ratio r, once the
     network is sure by r.
     """
 
-    def __init__(self, log_prior: Tensor):
-        self.log_prior = log_prior
-
-    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        ends = self.best_of(layer, scores) >= self.after(layer)
+    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        ends = self.likeliest(layer, scores) >= self.after(layer)
         return ends, ends
 
-    def best_of(self, layer: int, scores: Tensor) -> Tensor:
-        """max_y log p(y, z = l | x), (m,)."""
-        return scores.log_softmax(-1).amax(-1) + self.log_prior[layer]
 
-    def after(self, layer: int) -> Tensor | float:
-        """What it cannot be above at the depths that follow."""
-        return self.log_prior[layer + 1] if layer < len(self.log_prior) - 1 else -torch.inf
-
-    def keep(self, going: Tensor) -> None:
-        """Nothing is remembered."""
-
-
-class _JointMode(_Sure):
+class _JointMode(_Rule):
     """Takes the mode of p(y, z | x); stops once no later depth can beat it.
 
     That is once max_{k <= l, y} p(y | x, k) p(k) >= p(l + 1), for p(y | x, k) <= 1 and p(z) does
     not increase.
     """
 
-    best: Tensor | None = None
+    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        better = self.better(self.likeliest(layer, scores), going)
+        return better, self.best[going] >= self.after(layer)
 
-    def look(self, layer: int, features: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        here = self.best_of(layer, scores)
-        best = torch.full_like(here, -torch.inf) if self.best is None else self.best
-        better, self.best = here > best, torch.maximum(here, best)
-        return better, self.best >= self.after(layer)
 
-    def keep(self, going: Tensor) -> None:
-        self.best = self.best[going]
+_RULES: dict[Rule, type[_Rule]] = {
+    "sample": _Sample,
+    "quantile": _Quantile,
+    "mode": _Mode,
+    "gain": _Gain,
+    "joint_mode": _JointMode,
+    "sure": _Sure,
+}
 
 
 def leave(
@@ -370,24 +386,18 @@ def leave(
             `WITHOUT_Q`.
         generator: of the random numbers of `sample`.
     """
-    if rule in WITHOUT_Q:
-        judge: Any = {"joint_mode": _JointMode, "sure": _Sure}[rule](log_prior)
-    else:
-        by_q = {"sample": _Sample, "quantile": _Quantile, "mode": _Mode, "gain": _Gain}
-        judge = by_q[rule](stop, log_prior, generator)
-    n = len(x)
+    judge, n = _RULES[rule](x, log_prior, stop, generator), len(x)
     depth, layers = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
-    taken, going, h = x.new_zeros(n, net.classes), torch.arange(n), net.begin(x)
+    logits, going, h = x.new_zeros(n, net.classes), torch.arange(n), net.begin(x)
     for layer in range(net.layers + 1):
         if layer:
             h = net.step(layer, h)
             layers[going] = layer
         features = net.features(h)
         scores = net.scores(layer, features)
-        better, ends = judge.look(layer, features, scores)
-        depth[going[better]], taken[going[better]] = layer, scores[better]
+        better, ends = judge.look(layer, features, scores, going)
+        depth[going[better]], logits[going[better]] = layer, scores[better]
         if layer == net.layers or ends.all():
             break
         going, h = going[~ends], h[~ends]
-        judge.keep(~ends)
-    return Exits(taken, depth, layers)
+    return Exits(logits, depth, layers)

@@ -30,8 +30,8 @@ from ..contract import (
     nearest,
     takes_any,
 )
-from ..data.columns import check_finite, read_columns, said
-from ..data.csv import SUFFIXES, cells_of, check_stray, join_names, mend_of, number, split_names
+from ..data.columns import check_finite, name_of, read_columns
+from ..data.csv import SUFFIXES, cells_of, check_stray, fix_of, join_names, number, split_names
 from .callables import as_function, signature
 from .fingerprint import is_users
 from .trees import root_of, trees
@@ -231,8 +231,8 @@ def _reader(model: Callable) -> Callable[..., Data]:
         values, table = _opened(source)
         notes, names = list(getattr(values, "notes", ())), []
         if target is not None or features is not None or (table and not any_name):
-            values, names = _columns_to_keys(values, keys, target, features, said(source))
-        _check_names(values, None if any_name else keys, said(source))
+            values, names = _columns_to_keys(values, keys, target, features, name_of(source))
+        _check_names(values, None if any_name else keys, name_of(source))
         return {name: as_tensor(name, value, gaps) for name, value in values.items()}, names, notes
 
     def data(
@@ -256,7 +256,7 @@ def _reader(model: Callable) -> Callable[..., Data]:
         return Data(
             tensors=tensors,
             dtype=dtype,
-            source="none" if source is None else said(source),
+            source="none" if source is None else name_of(source),
             notes=(*notes, *_wild_scales(tensors), *_of_gaps(tensors)),
             new_rows=new_rows,
         )
@@ -352,8 +352,8 @@ def as_tensor(name: str, value: Any, gaps: bool = False) -> Any:
 
 
 def _check_finite(name: str, values: np.ndarray, gaps: bool) -> None:
-    mend = "drop or fill the row, or say --set missing=model if the model itself deals with NaN"
-    check_finite(name, values, mend=mend, gaps=gaps)
+    fix = "drop or fill the row, or say --set missing=model if the model itself deals with NaN"
+    check_finite(name, values, fix=fix, gaps=gaps)
 
 
 def _filled(array: np.ndarray) -> np.ndarray:
@@ -372,8 +372,8 @@ def _must_be_numbers(name: str, array: np.ndarray) -> NoReturn:
     present = [at for at, value in enumerate(array.ravel()) if value is not None]
     at = next((at for at in present if number(cells[at]) is None), 0)
     where = f" in row {at * len(array) // len(cells) + 1}" if array.ndim else ""
-    mend = mend_of(cells[at], "give numbers")
-    raise BadInput(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {mend}")
+    fix = fix_of(cells[at], "give numbers")
+    raise BadInput(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {fix}")
 
 
 def _wild_scales(tensors: dict[str, Any]) -> tuple[str, ...]:

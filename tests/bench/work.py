@@ -52,6 +52,7 @@ def megabytes(n: int, chains: int) -> float:
     """Memory that the chains add to their parent while they sample, shared pages counted once."""
     from inference.core.problem import Context
     from inference.methods.nuts import nuts
+    from inference.program.program import Program
 
     ours = problem(n)
     settings = {"chains": chains, "workers": chains, "draws": 4, "warmup": 10}
@@ -63,7 +64,7 @@ def megabytes(n: int, chains: int) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    nuts(ours, seed=0, context=Context(), **settings)
+    nuts(Program(ours), seed=0, context=Context(), **settings)
     over.set()
     watcher.join()
     return (most[0] - before) / 1e6
@@ -90,12 +91,13 @@ def seconds(chains: int) -> float:
     from inference.core.settings import declared
     from inference.methods.nuts import nuts
     from inference.program import prepare
+    from inference.program.program import Program
 
     entry = models.load("logistic")
     options = {k: s.default for k, s in declared(entry.model).items()}
     ours = prepare.problem_of(entry, options, entry.data())
     began = time.perf_counter()
-    nuts(ours, seed=0, context=Context(), chains=chains)
+    nuts(Program(ours), seed=0, context=Context(), chains=chains)
     return time.perf_counter() - began
 
 

@@ -161,7 +161,7 @@ def test_from_the_command_line(runs, tmp_path, capsys):
     assert "2 runs of coin" in out.read_text()
     assert zoo.main(["compare", *folders, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("held against exact\n") and "the reference" in said
+    assert said.startswith("compared with exact\n") and "the reference" in said
     assert "saved in" in said
     (compared,) = tmp_path.glob("compare-*")
     assert zoo.main(["report", *folders, str(compared), "--out", str(out)]) == 0

@@ -116,7 +116,7 @@ def test_words_that_are_no_exception_are_categories(cells):
     ],
 )
 def test_a_comma_is_named_only_in_what_is_a_number(cell, comma):
-    assert (csv.mend_of(cell, "correct it") == "correct it") != comma
+    assert (csv.fix_of(cell, "correct it") == "correct it") != comma
 
 
 def test_words_for_true_and_false_are_truths(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows with a class: what each set gives, what lies outside it, and what each fault says."""
+"""Sets of images: what each gives, read as it is, and what each fault says."""
 
 import dataclasses
 import gzip
@@ -14,14 +14,10 @@ import pytest
 import torch
 from conftest import HOUSE
 
-from models.contract import BadInput, BadSetting, Fault, MissingInput, UsageError
+from models.contract import BadInput, MissingInput
 from models.data import download, images
-from models.data.images import classified
+from models.data.classified import classified
 
-TABLE = {
-    "x": np.arange(40.0).reshape(20, 2) ** 1.1,
-    "kind": np.array(["ant", "bee", "cat", "bee"] * 5),
-}
 OWN = Path(os.environ.get("ZOO_DATA", "nowhere"))
 
 
@@ -41,14 +37,13 @@ def idx(array: np.ndarray) -> bytes:
 def tiny(tmp_path, monkeypatch):
     """`mnist` and `fashion-mnist` of 50 and 20 random images, in `ZOO_DATA`; gives the folder."""
     monkeypatch.setenv("ZOO_DATA", str(tmp_path))
-    rng, sets = np.random.default_rng(3), {}
+    rng = np.random.default_rng(3)
     for name in ("mnist", "fashion-mnist"):
         files = {}
         for part, n in (("train", 50), ("t10k", 20)):
             files[f"{part}-images-idx3-ubyte.gz"] = idx(rng.integers(0, 256, (n, 28, 28)))
             files[f"{part}-labels-idx1-ubyte.gz"] = idx(np.arange(n) % 10)
-        sets[name] = plant(tmp_path, name, files)
-    monkeypatch.setattr(images, "SETS", {**images.SETS, **sets})
+        monkeypatch.setitem(images.SETS, name, plant(tmp_path, name, files))
     return tmp_path
 
 
@@ -57,9 +52,10 @@ def plant(folder, name, files):
     (folder / name).mkdir(exist_ok=True)
     for file, content in files.items():
         (folder / name / file).write_bytes(content)
-    pinned = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
     old = images.SETS[name]
-    return dataclasses.replace(old, sha256={**old.sha256, **pinned})
+    pinned = dict(zip(images._FILES, old.sha256))
+    pinned |= {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+    return dataclasses.replace(old, sha256=tuple(pinned.values()))
 
 
 def same(one, other) -> bool:
@@ -90,20 +86,6 @@ def test_digits_held_out_are_not_trained_on_and_none_is_lost():
     both = np.concatenate([data.tensors["x"], data.test["x"]])
     whole = load_digits().data / 16
     np.testing.assert_array_equal(both[np.lexsort(both.T)], whole[np.lexsort(whole.T)])
-
-
-@pytest.mark.parametrize("source", ["digits", "moons", TABLE])
-def test_the_data_seed_alone_decides(source):
-    words = {"digits": "rotate,noise", "moons": "far"}
-    options = {
-        "labels": "random",
-        "outside": words.get(source) if isinstance(source, str) else None,
-        "n": 50 if isinstance(source, str) else None,
-    }
-    first = classified(source, **options)
-    np.random.seed(1)
-    assert same(first, classified(source, **options))
-    assert not same(first, classified(source, **options, data_seed=1))
 
 
 def test_fewer_images_are_among_more_and_the_test_set_stays():
@@ -168,7 +150,7 @@ def test_a_damaged_file_of_a_set_is_told(tiny):
 )
 def test_a_file_of_another_make_is_told(content, message, tiny, monkeypatch):
     planted = plant(tiny, "mnist", {"t10k-labels-idx1-ubyte.gz": content})
-    monkeypatch.setattr(images, "SETS", {**images.SETS, "mnist": planted})
+    monkeypatch.setitem(images.SETS, "mnist", planted)
     with pytest.raises(BadInput, match=message):
         classified("mnist")
 
@@ -192,86 +174,12 @@ def test_a_set_that_cannot_be_had_is_asked_for_in_one_line(tmp_path, monkeypatch
 
 def test_every_pinned_file_is_named():
     for name in ("mnist", "fashion-mnist"):
-        files = images.SETS[name].sha256
-        assert len(files) == 4 and all(len(sha256) == 64 for sha256 in files.values())
-
-
-def test_moons_come_with_a_test_set_that_no_n_changes():
-    data, more = classified("moons"), classified("moons", n=500)
-    assert (data.tensors["x"].shape, data.tensors["x"].dtype) == ((200, 2), torch.float64)
-    assert (data.tensors["y"].dtype, data.test["y"].dtype) == (torch.int64, torch.int64)
-    assert data.tensors["y"].bincount().tolist() == [100, 100]
-    assert data.test["x"].shape == (1000, 2)
-    assert torch.equal(data.test["x"], more.test["x"]) and more.tensors["x"].shape == (500, 2)
-    assert data.source == "moons n=200 noise=0.2 data_seed=0, 1000 points held out"
-    exact = classified("moons", noise=0.0).tensors
-    upper = exact["x"][exact["y"] == 0]
-    torch.testing.assert_close(upper.norm(dim=1), torch.ones(100))
-    new = data.new_rows({"x": [[0.5, -2.0]]})
-    assert new["x"].tolist() == [[0.5, -2.0]]
-
-
-def test_far_is_three_to_five_times_as_far_out():
-    data = classified("moons", outside="far")
-    assert set(data.beside["far"]) == {"x"}
-    x = data.tensors["x"]
-    reach = (x - x.mean(0)).norm(dim=1).max()
-    distance = (data.beside["far"]["x"] - x.mean(0)).norm(dim=1) / reach
-    assert distance.shape == (360,)
-    assert (float(distance.min()), float(distance.max())) == pytest.approx((3, 5))
-
-
-def test_a_table_always_has_a_test_set_and_its_classes_names():
-    data = classified(TABLE)
-    assert (data.tensors["x"].shape, data.test["x"].shape) == ((16, 2), (4, 2))
-    assert (data.tensors["y"].dtype, data.test["y"].dtype) == (torch.int64, torch.int64)
-    assert data.coords["class"] == ("ant", "bee", "cat")
-    assert data.dims == {"x": ("feature",)}
-    np.testing.assert_allclose(data.tensors["x"].mean(0), 0, atol=1e-12)
-    assert classified(TABLE, split=0.5, standardise=False).test["y"].shape == (10,)
-    assert set(data.new_rows({"x": TABLE["x"][:3]})) == {"x"}
-
-
-@pytest.mark.parametrize("source", ["digits", "moons"])
-def test_random_labels_say_nothing(source):
-    data, true = classified(source, labels="random"), classified(source)
-    classes = len(data.coords["class"])
-    for random, known in ((data.tensors, true.tensors), (data.test, true.test)):
-        hits = (random["y"] == known["y"]).double()
-        se = np.sqrt((1 - 1 / classes) / classes / len(hits))
-        assert abs(float(hits.mean()) - 1 / classes) < 4 * se
-        assert torch.equal(random["x"], known["x"]) and random["y"].dtype == torch.int64
-    assert data.source.endswith(", labels=random")
-    assert data.notes[-1].startswith("labels are random")
-    assert data.sha256 != true.sha256
-
-
-def test_rotated_images_turn_anticlockwise_about_their_middle():
-    data = classified(outside="rotate")
-    assert list(data.beside) == [f"rotate {angle}" for angle in range(0, 181, 15)]
-    images = {k: v["x"].numpy().reshape(-1, 8, 8) for k, v in data.beside.items()}
-    plain = data.test["x"].numpy().reshape(-1, 8, 8)
-    for quarter in (0, 1, 2):
-        turned = np.rot90(plain, quarter, axes=(1, 2))
-        np.testing.assert_allclose(images[f"rotate {90 * quarter}"], turned, atol=1e-12)
-    for rows in data.beside.values():
-        assert rows["x"].dtype == torch.float64 and torch.equal(rows["y"], data.test["y"])
-        assert float(rows["x"].min()) >= 0 and float(rows["x"].max()) <= 1
-
-
-def test_noise_is_as_large_as_said():
-    data = classified(outside="noise")
-    assert list(data.beside) == ["noise 0.1", "noise 0.2", "noise 0.5"]
-    grey = (data.test["x"] > 0.45) & (data.test["x"] < 0.55)
-    for sd in (0.1, 0.2):  # 0.5 is clipped
-        rows = data.beside[f"noise {sd}"]
-        assert float((rows["x"] - data.test["x"])[grey].std()) == pytest.approx(sd, rel=0.06)
-        assert float(rows["x"].min()) >= 0 and float(rows["x"].max()) <= 1
-        assert torch.equal(rows["y"], data.test["y"])
+        hashes = images.SETS[name].sha256
+        assert len(set(hashes)) == 4 and all(len(sha256) == 64 for sha256 in hashes)
 
 
 def test_of_many_test_images_the_first_are_shifted(tiny, monkeypatch):
-    monkeypatch.setattr(images, "_SHIFTED", 5)
+    monkeypatch.setattr("models.data.classified._SHIFTED", 5)
     data = classified("mnist", outside="noise,rotate,noise", labels="random")
     assert list(data.beside)[2:4] == ["noise 0.5", "rotate 0"]
     for rows in data.beside.values():
@@ -286,39 +194,6 @@ def test_another_set_is_looked_at_without_its_labels(tiny):
     other = data.beside["fashion-mnist"]
     assert set(other) == {"x"}
     assert torch.equal(other["x"], classified("fashion-mnist").test["x"])
-
-
-@pytest.mark.parametrize(
-    ("source", "options", "kind", "message"),
-    [
-        ("mnits", {}, UsageError, "no data set 'mnits'; did you mean 'mnist'"),
-        ("digits", {"outside": "rotates"}, UsageError, "'rotates' .*did you mean 'rotate'"),
-        ("digits", {"outside": "mnist"}, BadInput, "mnist has 28 pixels to a side, digits has 8"),
-        ("mnist", {"outside": "mnist"}, BadInput, "mnist cannot be outside itself"),
-        ("digits", {"outside": "far"}, BadInput, "'far' is for moons, digits is none"),
-        ("moons", {"outside": "far,noise"}, BadInput, "'noise' is for images, moons is none"),
-        (TABLE, {"outside": "far"}, BadInput, "'far' is for moons, .*given in Python is none"),
-        (TABLE, {"outside": "noise"}, BadInput, "given in Python is none; give nothing"),
-        ("mnits", {"n": 5}, UsageError, "no data set 'mnits'; did you mean 'mnist'"),
-        ("digits", {"noise": 0.2}, BadSetting, "digits has no noise of its own, yet noise=0.2"),
-        ("tent", {"noise": 0.2}, BadSetting, "tent has no noise of its own"),
-        (TABLE, {"noise": 0.2}, BadSetting, "has no noise of its own"),
-        ("moons", {"standardise": False}, BadSetting, "moons is taken as it is"),
-        ("mnist", {"split": 0.2}, BadSetting, "mnist has a test set of its own, yet split=0.2"),
-        ("moons", {"split": 0.2}, BadSetting, "moons has a test set of its own"),
-        ("digits", {"split": 1.0}, BadSetting, "share of test rows is 1"),
-        ("digits", {"target": "y"}, BadSetting, "digits has labels of its own"),
-        ("digits", {"features": "a"}, BadSetting, "digits has no columns to choose from"),
-        ("moons", {"n": 0}, BadSetting, "n=0 points"),
-        (TABLE, {"n": 5}, BadSetting, "is a table, which is taken whole, yet n=5"),
-        ("no.csv", {}, MissingInput, "there is no file no.csv"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_is_refused(source, options, kind, message):
-    with pytest.raises(Fault, match=message) as caught:
-        classified(source, **options)
-    assert type(caught.value) is kind
-    assert "\n" not in str(caught.value) and "; " in str(caught.value)
 
 
 def test_new_images_are_coded_as_the_old_ones(tmp_path):
@@ -357,5 +232,5 @@ def test_new_rows_that_are_no_such_images_are_told(new, message):
 
 def test_importing_loads_neither_sklearn_nor_pooch():
     heavy = {"sklearn", "pooch", "scipy.ndimage"}
-    code = f"import sys, models.data.images; assert not {heavy} & set(sys.modules)"
+    code = f"import sys, models.data.classified; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=HOUSE, check=True)

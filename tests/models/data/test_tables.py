@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from models.contract import BadInput, BadSetting, MissingInput
-from models.data.tables import encode, from_columns, read_cells, read_table, scaling, split_rows
+from models.data.columns import read_columns
+from models.data.tables import encode, from_columns, scaling, split_rows
 
 HOMES = "size,city,price\n50,Rome,1.5\n80,Berlin,2.5\n65,Paris,2.0\n70,Rome,3.5\n"
 DEFAULTS = {"target": None, "features": None, "classes": False}
@@ -21,9 +22,17 @@ def table(tmp_path):
     def read(text, name="table.csv", **options):
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return read_table(path, **DEFAULTS | options)
+        return read_table(path, **options)
 
     return read
+
+
+def read_table(path, **options):
+    return from_columns(read_cells(path), source=str(path), **DEFAULTS | options)
+
+
+def read_cells(path):
+    return read_columns(path, as_written=True)
 
 
 def build(columns, **options):
@@ -98,7 +107,7 @@ def test_json_npz_and_frames_agree(table, tmp_path):
     np.savez(tmp_path / "t.npz", x=np.array(x), y=np.array(y))
     from_json = table(json.dumps({"x": x, "y": y}), name="t.json")
     frame = pd.DataFrame(x, columns=["x_1", "x_2"]).assign(y=np.ravel(y))
-    for read in (read_table(tmp_path / "t.npz", **DEFAULTS), from_json, build(frame)):
+    for read in (read_table(tmp_path / "t.npz"), from_json, build(frame)):
         assert read.names == ("x_1", "x_2") and read.y.shape == (3,)
         np.testing.assert_array_equal(np.column_stack([read.x, read.y]), np.hstack([x, y]))
 
@@ -239,14 +248,14 @@ def test_bad_new_rows_are_named(table, change, fragment):
 def test_scaling_standardises_and_inverts():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(40, 4)) * [1, 1e-200, 1e200, 0] + [5, 0, 0, 0.1], rng.normal(size=40)
-    scale = scaling(x, y, target_too=True)
+    scale = scaling(x, y, features=True, target=True)
     z = (x - scale.x_loc) / scale.x_scale
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(z.std(axis=0), [1, 1, 1, 0], rtol=1e-12)
     np.testing.assert_allclose(z * scale.x_scale + scale.x_loc, x, rtol=1e-12)
     assert scale.x_scale[3] == 1 and scale.x_loc[3] == x[0, 3]
     np.testing.assert_allclose([scale.y_loc, scale.y_scale], [y.mean(), y.std()], rtol=1e-12)
-    plain = scaling(x, y, target_too=False)
+    plain = scaling(x, y, features=True, target=False)
     assert (plain.y_loc, plain.y_scale) == (0.0, 1.0)
 
 

@@ -39,7 +39,7 @@ def test_coefficients_give_the_same_line_in_both_units():
     data = linear.data(COLUMNS)
     rng = np.random.default_rng(0)
     draws = {"w": rng.normal(size=(4, 2)), "b": rng.normal(size=4), "sigma": np.ones(4)}
-    original = tabular.coefficients(draws, data.scaling)
+    original = tabular.coefficients(draws, data)
     x = np.column_stack([COLUMNS["age"], [0, 1, 0, 1, 1]])
     loc, scale = data.units["y"]
     line = draws["w"] @ data.tensors["x"].numpy().T + draws["b"][:, None]

@@ -8,7 +8,7 @@ import torch
 
 import zoo
 from models import resnet
-from models.data.images import Steps
+from models.data.classified import Steps
 from models.parts import depths
 from models.parts.depths import Trained
 from models.parts.figures import grid
