@@ -1686,7 +1686,7 @@ def _share_out(
 def _columns(target: str | None, features: str | Sequence[str] | None) -> dict[str, str | None]:
     """The columns that are asked for, as they are recorded."""
     if isinstance(features, Iterable) and not isinstance(features, Set):
-        features = models.named(features)
+        features = features if isinstance(features, str) else models.join_names(features)
     elif features is not None:
         raise UsageError(f"features={features} are no names of columns; give such as ['a', 'b']")
     return {"target": None if target is None else str(target), "features": features}

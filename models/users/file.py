@@ -57,7 +57,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
     if not callable(model):
         raise BadInput(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
     guide = getattr(module, "guide", None)
-    return entry_of(model, guide if callable(guide) else None)
+    return wrap(model, guide if callable(guide) else None)
 
 
 def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callable:
@@ -93,7 +93,7 @@ def _existing(name: str, what: str) -> Path:
     return path
 
 
-def entry_of(model: Callable, guide: Callable | None = None) -> Entry:
+def wrap(model: Callable, guide: Callable | None = None) -> Entry:
     """The entry of a Pyro function (or what acts as one): its data are read by parameter name.
 
     Args:
