@@ -53,7 +53,7 @@ from .data.classified import classified
 from .data.images import Images
 from .parts import depths
 from .parts.depths import Trained
-from .parts.networks import bayesian, one_class, start
+from .parts.networks import BATCHES, FALLING, bayesian, one_class, start
 from .parts.residual import (
     RULES,
     SURENESS,
@@ -374,8 +374,6 @@ def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[[View], Figur
     return picture
 
 
-_TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
-
 ENTRY = Entry(
     model=ResNet,
     data=classified,
@@ -400,9 +398,9 @@ ENTRY = Entry(
         },
         settings={
             "nuts": {"warmup": 300, "draws": 600},
-            "svi": {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1},
-            "map": _TRAINING,
-            "mle": _TRAINING,
+            "svi": {**FALLING, "lr": 3e-3},
+            "map": BATCHES,
+            "mle": BATCHES,
         },
     ),
     results=Results(
