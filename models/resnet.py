@@ -278,20 +278,13 @@ def _terms(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """log p(w), and log q(z | x), log p(z), log p(y | x, z) of all z, (L + 1, n) each."""
     with once():
-        return _run_together(model, guide, data)
-
-
-def _run_together(
-    model: Callable, guide: Callable, data: Mapping[str, Any]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    drawn = poutine.trace(guide).get_trace(**data).nodes
-    weights = {
-        k: v["value"] for k, v in drawn.items() if k[:4] == "net." and v["type"] == "sample"
-    }
-    log_q = drawn["stop"]["fn"].logits.T
-    depth = torch.arange(len(log_q), device=log_q.device)[:, None].expand_as(log_q)
-    fixed = poutine.condition(model, data={**weights, "depth": depth})
-    nodes = poutine.trace(fixed).get_trace(**data).nodes
+        drawn = poutine.trace(guide).get_trace(**data).nodes
+        samples = {k: v["value"] for k, v in drawn.items() if v["type"] == "sample"}
+        weights = {k: value for k, value in samples.items() if k.startswith("net.")}
+        log_q = drawn["stop"]["fn"].logits.T
+        depth = torch.arange(len(log_q), device=log_q.device)[:, None].expand_as(log_q)
+        fixed = poutine.condition(model, data={**weights, "depth": depth})
+        nodes = poutine.trace(fixed).get_trace(**data).nodes
     log_w = sum(nodes[name]["fn"].log_prob(value) for name, value in weights.items())
     log_z, log_y = (nodes[k]["fn"].log_prob(nodes[k]["value"]) for k in ("depth", "y"))
     return log_w, log_q, log_z, log_y
