@@ -19,26 +19,34 @@ caches.ensure()
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """An inference method: `function(problem, *, seed, context, settings) -> Fit`.
+    """An inference method: `function(program, *, seed, context, **settings) -> Fit`.
 
     Attributes:
         function: `module:name`, in this package.
-        result: `draws` of the posterior, a `point`, or the `prior`.
+        result: Markov `chains`, `draws` of an approximation, those of the `exact` posterior, a
+            `point`, or the `prior`.
         network: who does its work for a network's weights, which are not identified; None where
             that is the method itself.
         takes_guide: whether it fits a guide, and parameters of the model's own with it.
         uses_density: whether it needs the log density and its gradient, which are then proved.
         single: whether single precision is enough for it.
         on_gpu: whether it runs on a GPU.
+        states_evidence: whether its log evidence may be compared with another model's.
+        mode_of: the density that its `point` is the mode of: in the model's own space
+            (`constrained`) or the `unconstrained` one; None: of none.
+        label: its estimate in words, where that has a name of its own.
     """
 
     function: str
-    result: Literal["draws", "point", "prior"] = "draws"
+    result: Literal["chains", "draws", "exact", "point", "prior"] = "draws"
     network: str | None = None
     takes_guide: bool = False
     uses_density: bool = True
     single: bool = False
     on_gpu: bool = False
+    states_evidence: bool = False
+    mode_of: Literal["constrained", "unconstrained"] | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,23 +56,43 @@ class GuideKind:
     Attributes:
         function: `module:name`, in this package.
         of_networks: whether it is of a network's weights alone; other models refuse it.
+        rich: whether it knows all correlations of the latents: only chains are beyond it.
     """
 
     function: str
     of_networks: bool = False
+    rich: bool = False
 
 
 METHODS = {
-    "nuts": Method(function="methods.nuts:nuts", single=True, on_gpu=True),
+    "nuts": Method(function="methods.nuts:nuts", result="chains", single=True, on_gpu=True),
     "svi": Method(function="methods.svi:svi", takes_guide=True, single=True, on_gpu=True),
-    "laplace": Method(function="methods.laplace:laplace", network="networks.gauss_newton:network"),
+    "laplace": Method(
+        function="methods.laplace:laplace",
+        network="networks.gauss_newton:network",
+        states_evidence=True,
+        mode_of="unconstrained",
+    ),
     "map": Method(
-        function="methods.point:map_", result="point", network="networks.points:estimate"
+        function="methods.point:map_",
+        result="point",
+        network="networks.points:estimate",
+        mode_of="constrained",
+        label="MAP",
     ),
     "mle": Method(
-        function="methods.point:mle", result="point", network="networks.points:estimate"
+        function="methods.point:mle",
+        result="point",
+        network="networks.points:estimate",
+        label="maximum likelihood",
     ),
-    "exact": Method(function="methods.exact:exact", uses_density=False, single=True),
+    "exact": Method(
+        function="methods.exact:exact",
+        result="exact",
+        uses_density=False,
+        single=True,
+        states_evidence=True,
+    ),
     "prior": Method(
         function="methods.prior:prior", result="prior", uses_density=False, single=True
     ),
@@ -72,11 +100,11 @@ METHODS = {
 
 GUIDES = {
     "normal": GuideKind(function="methods.guides:normal"),
-    "mvn": GuideKind(function="methods.guides:mvn"),
+    "mvn": GuideKind(function="methods.guides:mvn", rich=True),
     "lowrank": GuideKind(function="methods.guides:lowrank"),
     "structured": GuideKind(function="methods.guides:structured"),
-    "maf": GuideKind(function="methods.guides:maf"),
-    "nsf": GuideKind(function="methods.guides:nsf"),
+    "maf": GuideKind(function="methods.guides:maf", rich=True),
+    "nsf": GuideKind(function="methods.guides:nsf", rich=True),
     "local": GuideKind(function="networks.network_guides:local", of_networks=True),
     "lastlayer": GuideKind(function="networks.network_guides:lastlayer", of_networks=True),
     "dropout": GuideKind(function="networks.network_guides:dropout", of_networks=True),
@@ -86,10 +114,34 @@ GUIDES = {
 }
 
 
+def _only(**field: object) -> str:
+    """The name of the one method whose record has that field."""
+    ((key, value),) = field.items()
+    (name,) = (name for name, method in METHODS.items() if getattr(method, key) == value)
+    return name
+
+
+# The method of whoever names a guide and no method; the sampler; the closed form.
+OF_GUIDES, SAMPLER, EXACT = _only(takes_guide=True), _only(result="chains"), _only(result="exact")
+# What `compare` runs where no methods are named, from one point to the truth.
+COMPARED = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
+POINTS = tuple(m for m in COMPARED if m in METHODS and METHODS[m].result == "point")
+
+
 def load(function: str) -> Callable:
     """The function of a dotted name `module:name`; its module is imported now."""
     module, _, name = function.partition(":")
     return getattr(import_module(f".{module}", __package__), name)
+
+
+def about(method: str) -> Method:
+    """What a recorded method is; of one that there is no more, what holds of any."""
+    return METHODS.get(method, Method(function=""))
+
+
+def about_guide(guide: str) -> GuideKind:
+    """What a recorded guide (`lowrank:5`) is; of a model's own what holds of any."""
+    return GUIDES.get(guide.partition(":")[0], GuideKind(function=""))
 
 
 def method(name: str) -> Callable:

@@ -27,10 +27,10 @@ import torch
 from conftest import problem_from
 
 from inference.methods.chains import Monitor
-from inference.methods.nuts import _NutpieChain
+from inference.methods.nutpie_chain import NutpieChain
 from inference.methods.prior import sample
+from inference.program.graphs import compiled
 from inference.program.program import Program
-from inference.program.record import compiled
 
 X = torch.tensor([3.0, -3.0], dtype=torch.float64)
 RUNS = 200
@@ -76,7 +76,7 @@ def by_nuts(model, theta, y, *, warmup=30, draws=5):
     kept = []
     for run, start in enumerate(starts):
         data.copy_(y[run])
-        chain = _NutpieChain(
+        chain = NutpieChain(
             density=density,
             starts=(start,),
             seed=run,

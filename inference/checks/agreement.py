@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from ..program.prepare import observed_keys
-from ..program.program import Program, batch_shape, over_draws
-from ..results.scores import class_probabilities, is_classes, of_rows
+from ..program.program import Program
+from ..program.sampling import over_draws
+from ..program.sites import batch_shape
+from ..results.predictive import class_probabilities, is_classes, of_rows
 
 # Rows that are looked at; the fewest and most draws of each sample, whose densities are so many
 # numbers in all; draws where each is computed apart.

@@ -25,7 +25,7 @@ from scipy import optimize, special, stats
 from ..core.problem import Finding, Problem
 from ..program.program import Program
 from ..program.supports import support_of
-from ..results.scores import is_classes
+from ..results.predictive import is_classes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ..core.problem import Finding, Fit
 from ..core.seeds import FIT, seeded
-from ..program.program import Program, Site, over_draws
+from ..program.program import Program
+from ..program.sampling import over_draws
+from ..program.sites import Site
 
 # Relative difference of log densities that are the same, and turns by which points are moved.
 _SAME, _TURNS = 1e-9, 3

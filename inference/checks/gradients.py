@@ -30,10 +30,15 @@ from torch import Tensor
 
 from ..core.problem import Context, Guide, Problem
 from ..core.seeds import DRAWS, seeded
-from ..methods import svi
-from ..methods.ascent import batches
+from ..methods.ascent import AscentSettings
+from ..methods.batches import batch_of, batches
+from ..methods.objective import gradient_of
+from ..methods.parameters import store
+from ..methods.resolve import resolve
+from ..methods.training import train
 from ..networks import weights
-from ..program.program import Program, Weighted
+from ..program.handlers import Weighted
+from ..program.program import Program
 
 ESTIMATORS = ("reinforce", "baseline", "reparameterised", "local")
 # Draws of log p(batch | w) whose mean is the baseline.
@@ -47,7 +52,7 @@ def variances(
     *,
     seed: int,
     context: Context,
-    pace: svi.Pace,
+    settings: AscentSettings,
     draws: int = 1000,
 ) -> pd.DataFrame:
     """The variance of each estimator's gradient, by layer, after some training.
@@ -56,7 +61,7 @@ def variances(
         problem: a network and its data.
         seed: seed of training, batch and draws.
         context: whether to show progress.
-        pace: how the mean field is trained (by `local`) before, and the size of the batch.
+        settings: how the mean field is trained (by `local`) before, and the size of the batch.
         draws: gradients of each estimator.
 
     Returns:
@@ -68,11 +73,11 @@ def variances(
     """
     program = Program(problem)
     field = weights.MeanField(program, program.start_of)
-    with svi.store():
-        svi.trained(program, field.guide(), pace, seed, context)
+    with store():
+        train(program, field.guide(), settings, seed, context)
         rows = []
         for name in ESTIMATORS:
-            found = _gradients(program, field, name, pace, draws, seed)
+            found = _gradients(program, field, name, settings, draws, seed)
             rows += [_row(site, name, of_site) for site, of_site in found.items()]
     table = pd.DataFrame(rows).set_index(["layer", "estimator"])
     local = table["variance"].xs("local", level="estimator")
@@ -99,7 +104,7 @@ def biases(
     *,
     seed: int,
     context: Context,
-    pace: svi.Pace,
+    settings: AscentSettings,
     draws: int = 1000,
 ) -> pd.DataFrame:
     """Variance and bias of the gradients of own guides' objectives, after some training.
@@ -110,7 +115,7 @@ def biases(
             what they are trained by before.
         seed: seed of training, batch and draws.
         context: whether to show progress.
-        pace: how the first is trained, and the size of the batch.
+        settings: how the first is trained, and the size of the batch.
         draws: gradients of each.
 
     Returns:
@@ -119,13 +124,13 @@ def biases(
         of the mean's distance from it; and what that would be without bias, by noise alone.
     """
     program, found = Program(problem), {}
-    with svi.store():
-        svi.trained(program, svi.resolve(names[0], program), pace, seed, context)
+    with store():
+        train(program, resolve(names[0], program), settings, seed, context)
         for name in names:
-            chosen = svi.resolve(name, program)
+            chosen = resolve(name, program)
             with seeded(seed, DRAWS):
-                batch = next(batches(problem, pace.batch_size))
-                found[name] = _grouped(_drawn_gradients(program, chosen, pace, batch, draws))
+                batch = next(batches(problem, settings.batch_size))
+                found[name] = _grouped(_drawn_gradients(program, chosen, settings, batch, draws))
     exact = {group: gradients.mean(0) for group, gradients in found[names[0]].items()}
     rows = []
     for name, groups in found.items():
@@ -156,21 +161,26 @@ def _grouped(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _gradients(
-    program: Program, field: weights.MeanField, name: str, pace: svi.Pace, draws: int, seed: int
+    program: Program,
+    field: weights.MeanField,
+    name: str,
+    settings: AscentSettings,
+    draws: int,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     """Gradients of the locations of each layer's weights, (draws, d), on the same batch."""
     with seeded(seed, DRAWS):
-        batch = next(batches(program.problem, pace.batch_size))
+        batch = next(batches(program.problem, settings.batch_size))
         guide = Guide(field, objective=_objective(program, field, name, batch))
-        found = _drawn_gradients(program, guide, pace, batch, draws)
+        found = _drawn_gradients(program, guide, settings, batch, draws)
     return {layer: found[f"{layer}.loc"] for layer in field.layers}
 
 
 def _drawn_gradients(
-    program: Program, guide: Guide, pace: svi.Pace, batch: list[Tensor], draws: int
+    program: Program, guide: Guide, settings: AscentSettings, batch: list[Tensor], draws: int
 ) -> dict[str, np.ndarray]:
     """Parameter to gradients of the guide's objective on one batch, (draws, d)."""
-    gradient, flat = svi.prepared(program, guide, pace, [batch, batch])
+    gradient, flat = gradient_of(program, guide, settings, [batch, batch])
     found = torch.stack([gradient(*batch)[1] for _ in range(draws)]).double().numpy()
     of_names = {}
     for name, param in pyro.get_param_store().named_parameters():
@@ -189,7 +199,7 @@ def _objective(
         return lambda model, _, tensors: _fit(model, tensors, _drawn(field))
     level = torch.zeros(())
     if name == "baseline":
-        part = svi.batch_of(program.problem, batch)
+        part = batch_of(program.problem, batch)
         model = Weighted(part)(program.model)
         with torch.no_grad():
             fits = [_fit(model, part.tensors, _drawn(field)) for _ in range(_OF_BASELINE)]

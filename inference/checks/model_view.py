@@ -1,13 +1,12 @@
 """A model as a check looks at it: run at draws from the prior, with the line of every site.
 
-For `check.py` and what it finds in `_form.py` and `_numbers.py`.
+`structure.py` and `numerics.py` look at it, for `check.py`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,80 +18,20 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
-from models.contract import Fault
-
 from ..core import user_code
 from ..core.problem import Problem
 from ..core.seeds import PRIOR, seeded
+from ..program.graphs import faster
+from ..program.handlers import run, start_value
 from ..program.prepare import observed_keys, prepare
-from ..program.program import Program, Site, run, start_value
-from ..program.record import faster
+from ..program.program import Program
 from ..program.sampling import base_of, shape_of
+from ..program.sites import Site
 
 # Draws from the prior, and points of the unconstrained space, at which a model is looked at.
 DRAWS = 20
 # Points at which gradients, log likelihoods and the traced graph are held against each other.
 POINTS = 3
-# Lines of one check that are shown, and names in one line.
-MOST = 3
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the list.
-
-    Attributes:
-        name: of the check.
-        ok: True for a tick, False for a cross, None where it does not apply or is a mere note.
-        what: what is so, with the line of the user's file where that is known.
-        mend: what to do about a cross.
-        error: the exception behind a cross, for those who want its traceback.
-    """
-
-    name: str
-    ok: bool | None
-    what: str
-    mend: str = ""
-    error: BaseException | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def mark(self) -> str:
-        """A tick, a cross, or a dash for what does not apply."""
-        return {True: "✓", False: "✗", None: "-"}[self.ok]
-
-    def __str__(self) -> str:
-        return f"{self.what}; {self.mend}" if self.mend else self.what
-
-
-def cross(what: str, line: str | None, mend: str, error: BaseException | None = None) -> Check:
-    return Check("", False, f"{what}, {line}" if line else what, mend, error)
-
-
-def note(what: str) -> Check:
-    return Check("", None, what)
-
-
-def from_error(what: str, error: BaseException, mend: str = "correct that line") -> Check:
-    """A cross of an exception; a refusal speaks for itself."""
-    if isinstance(error, Fault):
-        text, _, advice = str(error).rpartition("; ")
-        return cross(text or advice, None, advice if text else mend, error)
-    line = user_code.of_error(error)
-    mend = mend if line else "correct the model"
-    return cross(f"{what} ({type(error).__name__}: {_first_line(error)})", line, mend, error)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().partition("\n")[0].partition("  (Could this error")[0]
-    return text.rstrip(".:")
-
-
-def listed(names: Sequence[str]) -> str:
-    more = f" (and {len(names) - MOST} more)" if len(names) > MOST else ""
-    return ", ".join(names[:MOST]) + more
-
-
-# -- the model as it is looked at --------------------------------------------------------------
 
 
 class Watch(user_code.Lines):
@@ -147,8 +86,14 @@ class Draw(NamedTuple):
         return torch.cat([torch.zeros(0), *parts])
 
 
-class Case:
-    """A model with what several checks look at."""
+class ModelView:
+    """A model with what several checks look at, each computed when it is first asked for.
+
+    Args:
+        problem: as it came in.
+        seed: of the draws at which the model is looked at.
+        guide: a guide to check, in place of the model's own.
+    """
 
     def __init__(self, problem: Problem, seed: int, guide: Any):
         self.raw, self.seed, self.guide = problem, seed, guide

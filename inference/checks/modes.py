@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ..program.program import Program, over_draws
+from ..program.program import Program
+from ..program.sampling import over_draws
 
 if TYPE_CHECKING:
     from .short_chains import Density

@@ -2,7 +2,7 @@
 
 No sampler or optimiser can see that a density is random (rows picked at random), or that a latent
 lost its gradient on the way (`torch.tensor([a, b])`): each would go on, and end anywhere or never.
-One more evaluation and one central difference tell. What is then said is what `check` finds.
+One more evaluation and one central difference tell. The refusal is then that of `check`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.problem import Problem
-from ..program.program import Program, difference
+from ..program.derivatives import difference
+from ..program.program import Program
 from .check import check
 
 # Numbers of one run of the model above which it is looked at on some of the rows, and how many.
@@ -37,24 +38,21 @@ def prove(problem: Problem) -> None:
         if not program.size:
             return
         u = program.start()
-        first = program.log_density(u).detach()
-        if not torch.isclose(program.log_density(u).detach(), first, rtol=1e-10, atol=1e-10):
-            raise Refused(
-                _told(
-                    problem,
-                    "the log density is another each time at the same values of the latents",
-                )
-            )
-        if not _slopes(program, u):
-            raise Refused(_told(problem, "the gradient of the log density is wrong"))
+        first, again = program.log_density(u).detach(), program.log_density(u).detach()
+        if not torch.isclose(again, first, rtol=1e-10, atol=1e-10):
+            random = "the log density is another each time at the same values of the latents"
+            raise _refusal(problem, random)
+        if not _has_right_slope(program, u):
+            raise _refusal(problem, "the gradient of the log density is wrong")
 
 
 def _some_rows(program: Program) -> Program:
+    """The program of fewer rows, where that of all takes long."""
     large = program.elements_of_run > _LARGE and (program.problem.n or 0) > _ROWS
     return Program(program.problem.first(_ROWS)) if large else program
 
 
-def _slopes(program: Program, u: Tensor) -> bool:
+def _has_right_slope(program: Program, u: Tensor) -> bool:
     """Whether the gradient at `u` equals central differences along one of some directions.
 
     Along others a kink may spoil them; a wrong gradient is wrong along all. Where the density is
@@ -64,23 +62,23 @@ def _slopes(program: Program, u: Tensor) -> bool:
     parts = (1e-5, 1e-9, 1e-6) if u.dtype == torch.float64 else (2e-3, 1e-4, 1e-3)
     steep = gradient.abs()
     usual = steep[steep > 0].median() if steep.any() else torch.ones(())
-    unknown = True  # an edge on all sides, of which nothing can be said
+    unknown = True  # an edge on all sides, which tells nothing
     for _ in range(_DIRECTIONS):
         signs = torch.randint(0, 2, u.shape) * 2.0 - 1
-        way = signs * (0.5 + torch.rand(u.shape)) * usual / (usual + steep)
-        sizes = (float((gradient * way).abs().sum()), float(value.abs()), 1.0)
+        direction = signs * (0.5 + torch.rand(u.shape)) * usual / (usual + steep)
+        sizes = (float((gradient * direction).abs().sum()), float(value.abs()), 1.0)
         error = sum(part * size for part, size in zip(parts, sizes))
-        slope = float(gradient @ way)
-        numeric = difference(program.log_density, u, way, slope, error)
+        slope = float(gradient @ direction)
+        numeric = difference(program.log_density, u, direction, slope, error)
         if abs(numeric - slope) <= error:
             return True
         unknown &= not math.isfinite(numeric)
     return unknown
 
 
-def _told(problem: Problem, otherwise: str) -> str:
-    """What `check` finds wrong with the density."""
-    crosses = [c for c in check(problem).crosses if c.name in ("plates", "density", "gradient")]
-    if crosses:
-        return str(crosses[0])
-    return f"{otherwise}; see what `zoo.py check` says"
+def _refusal(problem: Problem, otherwise: str) -> Refused:
+    """The refusal that names the problem `check` finds in the density, or else these words."""
+    for line in check(problem).failed:
+        if line.name in ("plates", "density", "gradient"):
+            return Refused(str(line))
+    return Refused(f"{otherwise}; see what `zoo.py check` says")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.problem import Finding, Problem
 from ..program.program import Program
-from ..results.scores import is_classes
+from ..results.predictive import is_classes
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..program import record
+from ..program import graphs
 from ..program.program import Program
 from ..program.sampling import NOT_VECTORISED, vectorises
 
@@ -94,7 +94,7 @@ def density_of(program: Program, like: Tensor) -> Density | None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         try:
-            run = record.faster(together, [(part,), (0.5 * part,)])
+            run = graphs.faster(together, [(part,), (0.5 * part,)])
         except NOT_VECTORISED:
             return _one_by_one(program, like[0])
 
@@ -116,7 +116,7 @@ def _padded(run: Density, points: Tensor, at_once: int) -> tuple[Tensor, Tensor]
 
 def _one_by_one(program: Program, point: Tensor) -> Density | None:
     try:
-        single = record.faster(program.density_and_gradient, [(point,), (0.5 * point,)])
+        single = graphs.faster(program.density_and_gradient, [(point,), (0.5 * point,)])
     except NOT_VECTORISED:
         return None
 

@@ -26,11 +26,13 @@ from ..core import machine
 from ..core.problem import Context, Fit, Problem
 from ..core.seeds import SIMULATED, seeded, spawn
 from ..core.signals import Heard, listening
+from ..program.graphs import Recordings
 from ..program.prepare import observed_keys
-from ..program.program import Program, over_draws
-from ..program.record import Recordings
-from ..results import inference_data
+from ..program.program import Program
+from ..program.sampling import over_draws
+from ..results import groups
 from ..results.diagnostics import verdict
+from ..results.metrics import metrics
 
 # Draws among which the truth is ranked: of chains few enough to be nearly independent, where at
 # least 400 are effective (the bound of their verdict).
@@ -52,7 +54,7 @@ class Simulated:
 
     Args:
         problem: the design: covariates and number of rows; what is observed is replaced.
-        method: `method(problem, seed=, context=, **settings)`.
+        method: `method(program, seed=, context=, **settings)`.
         settings: of the method.
         seed: of all fits.
         given: the problem of simulated data, where more than its tensors depends on them (the
@@ -71,6 +73,7 @@ class Simulated:
         given: Callable[[Problem], Problem] = lambda problem: problem,
     ):
         self.method, self.settings, self.seed, self.given = method, settings, seed, given
+        self.dtype = str(torch.get_default_dtype()).removeprefix("torch.")
         self.keys = _replaceable(Program(problem))
         fresh = {key: problem.tensors[key].clone() for key in self.keys.values()}
         self.problem = replace(problem, tensors={**problem.tensors, **fresh}, test=None)
@@ -118,7 +121,7 @@ class Simulated:
             `reason`.
         """
         began = time.perf_counter()
-        with machine.numbers():
+        with machine.numbers(self.dtype):
             truth = self._joint(i)
             self._replace(truth)
             try:
@@ -137,7 +140,8 @@ class Simulated:
     def _fitted(self, i: int) -> Fit:
         seed = int(spawn(self.seed, SIMULATED, i, _METHOD).generate_state(1)[0])
         context = Context(apart=False, graphs=self.graphs)
-        fit = self.method(self.given(self.problem), seed=seed, context=context, **self.settings)
+        program = Program(self.given(self.problem))
+        fit = self.method(program, seed=seed, context=context, **self.settings)
         if fit.signal is not None:
             raise Stopped(fit.signal)
         if fit.kind == "point":
@@ -152,8 +156,8 @@ class Simulated:
             raise Fault(f"draws of {', '.join(bad)} are not finite")
         some = spread_out(draws, _RANKED[fit.kind])
         both = {name: torch.cat([truth[name][None], some[name]]) for name in latents}
-        idata = inference_data.draws_alone(self.program, fit)
-        judged = verdict(fit, idata, inference_data.metrics(fit, idata))
+        idata = groups.draws_alone(self.program, fit)
+        judged = verdict(fit, idata, metrics(fit, idata))
         table = self._cells(both) | self._of_data(both, i)
         true = self._cells({name: truth[name][None] for name in latents})
         ties = np.random.default_rng(spawn(self.seed, SIMULATED, i, _TIES))
@@ -170,7 +174,7 @@ class Simulated:
         cells: dict[str, np.ndarray] = {}
         for site, value in values.items():
             columns = value.flatten(1).numpy() if value.ndim > 1 else value[:, None].numpy()
-            names = inference_data.cell_names(self.program, site)
+            names = groups.cell_names(self.program, site)
             cells |= dict(zip(names, columns.T[: _MOST_CELLS - len(cells)]))
         return cells
 

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from ..core.problem import Finding, Fit, Problem
 from ..core.seeds import VOUCH, seeded
-from ..program.program import Program, over_draws
+from ..program.program import Program
 from ..program.row_latents import is_of_rows
-from ..results.inference_data import cell_names, log_evidence
+from ..program.sampling import over_draws
+from ..results.groups import cell_names
+from ..results.metrics import log_evidence
 from ..results.psis import KHAT_MAX, psis
 from . import agreement, circular, modes, short_chains
 from .agreement import Apart

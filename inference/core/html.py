@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined, Template
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 def filled(template: str, **values: Any) -> Markup:
     """A template of Jinja with these values; text among them, and in them, is escaped."""
     return Markup(_template(template).render(values))
+
+
+@cache
+def macros(path: Path) -> Any:
+    """The macros of a file of our source, to be called as functions; each escapes what it gets."""
+    return _template(path.read_text(encoding="utf-8")).module
 
 
 def ours(html: str) -> Markup:

@@ -1,4 +1,4 @@
-"""Where a run computes: its number type and threads, its device, the versions it runs on."""
+"""Where and how a run computes: number type, threads, device, versions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,55 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from models.contract import BadSetting, UsageError, nearest
+from models.contract import BadSetting, Refused, UsageError, nearest
+
+from .. import METHODS, Method
+
+if TYPE_CHECKING:
+    from models.contract import Data
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+def precision(method: Method | None, data: Data, *, identified: bool, asked: bool) -> str:
+    """The number type in which a run computes: `float64` or `float32`.
+
+    The data have a type of their own: `float32` of images, else `float64`, unless the user asks
+    for another. A run takes it in three cases:
+
+    - Its steps are stochastic (the method fits a guide): the noise of a gradient estimate is far
+      larger than rounding, and half the memory is half the time.
+    - The latents are not identified (the weights of a network): what is judged is predictions,
+      which do not depend on the last digits of a weight.
+    - The user asks for it.
+
+    Otherwise a run computes in `float64`, whatever the data: R-hat, a Hessian and the zero of a
+    gradient need the digits.
+
+    Args:
+        method: its record in the catalogue; None of what looks at the density alone (`check`).
+        data: the data set.
+        identified: whether the model's latents are identified.
+        asked: whether the user has chosen the data's type (the option `dtype`).
+
+    Raises:
+        Refused: single precision is asked for, and is not enough for the method.
+    """
+    stochastic = method is not None and method.takes_guide
+    if identified and not (stochastic or asked):
+        return "float64"
+    coarse = identified and method is not None and not method.single
+    if coarse and data.dtype == "float32":
+        name = method.function.rpartition(":")[2].strip("_")
+        raise Refused(
+            f"{name} needs float64, seven digits do not tell where the mode is; leave dtype out "
+            "and write .to(x.dtype) at what is float32, or use nuts or svi"
+        )
+    return data.dtype
 
 
 @contextmanager
@@ -33,7 +76,7 @@ def numbers(dtype: str = "float64") -> Iterator[None]:
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """The relative difference that rounding explains."""
+    """The relative difference of log densities that rounding explains."""
     return 1e-8 if dtype == torch.float64 else 1e-4
 
 
@@ -48,7 +91,7 @@ def device(name: str, method: str) -> str:
         raise UsageError(f"there is no device '{name}'; {nearest(name, DEVICES)}")
     if name == "cpu":
         return name
-    able = method in ("svi", "nuts")
+    able = METHODS[method].on_gpu
     if name == "cuda" and not able:
         raise UsageError(f"{method} runs on the processor alone; leave --device out")
     there = torch.cuda.is_available()

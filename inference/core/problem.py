@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from models.contract import Data
 
 from .callbacks import Callback
 
@@ -17,15 +20,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Problem:
-    """What is to be inferred; equal to itself alone.
+class Problem(Data):
+    """What is to be inferred: data, and the model that is to explain them; equal to itself alone.
 
     Attributes:
         model: Pyro function with its options bound, called with `tensors` as keywords.
-        tensors: data key to tensor or plain number, in the run's dtype.
         latent_keys: data keys that were not given; their sites are latent, their values in
             `tensors` mere placeholders.
-        rows: name of the row plate and the keys indexed by it; None without rows.
         guides: name to Pyro function of the model's own guides, options bound.
         objectives: own guide to its objective, where that is not the ELBO (see `Guide`).
         exact: `exact()` gives the `Exact` truth, or None, and `exact(tensors)` that of other rows;
@@ -33,47 +34,41 @@ class Problem:
         params: the model's own parameters (`pyro.param`), already fitted; name to value.
         earlier: what an earlier run learned; a guide's parameters of the same name and shape begin
             there.
-        redrawn: row keys to draw from, and a function that draws from those of a batch what a
-            step of training sees; None where it sees `tensors`.
-        test: the data keys of rows held out, if any.
-        beside: name to the row keys of further rows to predict; what is observed may be missing.
-        plane: the row keys of points in a plane of features or along a line, to be drawn.
         identified: whether the latents are identified; those of a network are not, and results
             are judged on what they predict.
         linear_at: latent to value, at which the outputs of the model are made linear in the
             latents (`outputs.linearised`); None leaves the model as it is.
         start: `start(name, shape)` gives a starting value of a latent; None draws one uniformly
             in (-2, 2) of the unconstrained space.
-        log_units: observed site to log(user's unit / model's unit); densities of the data are in
-            the user's units, and carry it once per observation.
-        dims: site to the names of its event dimensions.
-        coords: labels of named dimensions.
     """
 
     model: Callable[..., Any]
-    tensors: Mapping[str, Tensor | int | float]
     latent_keys: tuple[str, ...] = ()
-    rows: tuple[str, tuple[str, ...]] | None = None
     guides: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     objectives: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     exact: Callable[..., Any] | None = None
     params: Mapping[str, Tensor] = field(default_factory=dict)
     earlier: Mapping[str, Any] = field(default_factory=dict)
-    redrawn: tuple[Mapping[str, Tensor], Callable[[Mapping], Mapping]] | None = None
-    test: Mapping[str, Tensor] | None = None
-    beside: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
-    plane: Mapping[str, Tensor] | None = None
     identified: bool = True
     linear_at: Mapping[str, Tensor] | None = None
     start: Callable[[str, tuple[int, ...]], Tensor] | None = None
-    log_units: Mapping[str, float] = field(default_factory=dict)
-    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    coords: Mapping[str, Sequence] = field(default_factory=dict)
+    source: str = ""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__  # of data they would be by their values
+
+    @classmethod
+    def of(cls, data: Data, **fields_of_problem: Any) -> Problem:
+        """The problem of a data set, and of what a problem has beside it (or in its place)."""
+        given = {f.name: getattr(data, f.name) for f in fields(data)}
+        return cls(**given | fields_of_problem)
 
     @property
-    def n(self) -> int | None:
-        """Number of rows; None without rows."""
-        return None if self.rows is None else len(self.tensors[self.rows[1][0]])
+    def log_units(self) -> dict[str, float]:
+        """Observed site to log(user's unit / model's unit), by `units`.
+
+        Densities of the data are in the user's units, and carry it once per observation.
+        """
+        return {site: math.log(scale) for site, (_, scale) in self.units.items()}
 
     def first(self, rows: int) -> Problem:
         """The problem of the first so many rows alone."""
@@ -89,7 +84,7 @@ class Problem:
 class State:
     """What a method keeps while it runs, so that it can go on after a kill: here, nothing.
 
-    Named sets of arrays; `inference.storage.state.Folder` keeps them in the folder of a run.
+    Named sets of arrays; `inference.storage.state.SavedState` keeps them in the folder of a run.
     """
 
     @property

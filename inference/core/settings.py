@@ -62,6 +62,7 @@ def declared(function: Callable) -> dict[str, Setting]:
 
 
 def _kind(function: Callable, parameter: inspect.Parameter) -> tuple[Any, tuple[str, ...]]:
+    """The type of a parameter, by its annotation or else its default, and the words beside it."""
     annotation = parameter.annotation
     if isinstance(annotation, str):
         try:
@@ -97,10 +98,11 @@ def check(setting: Setting, value: Any) -> Any:
 
 
 def _convert(setting: Setting, value: Any) -> Any:
+    """A value in the first of the setting's types that it fits."""
     for kind in _members(setting.kind):
         try:
             return _as(kind, value)
-        except (ValueError, TypeError, SyntaxError, OverflowError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             continue
     raise _bad(setting, value)
 
@@ -110,14 +112,13 @@ def _members(kind: Any) -> tuple:
 
 
 def _as(kind: Any, value: Any) -> Any:
-    """`value` as `kind`; ValueError if it is none."""
+    """`value` as `kind`; an error of Python's own if it is none."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
             raise ValueError
         return value
     if kind is bool:
-        words = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
-        return value if isinstance(value, bool) else words.get(str(value).lower()) or _no(value)
+        return value if isinstance(value, bool) else _BOOLEANS[str(value).lower()]
     if kind is int and not isinstance(value, bool) and float(value) == int(float(value)):
         return int(float(value))
     if kind is float and not isinstance(value, bool) and math.isfinite(float(value)):
@@ -135,13 +136,11 @@ def _as(kind: Any, value: Any) -> Any:
     raise ValueError
 
 
-def _no(value: Any) -> bool:
-    if str(value).lower() in ("no", "false", "off"):
-        return False
-    raise ValueError
+_BOOLEANS = {"yes": True, "true": True, "on": True, "no": False, "false": False, "off": False}
 
 
 def _literal(value: Any) -> Any:
+    """The Python value that a text spells, or else the text."""
     try:
         return ast.literal_eval(value) if isinstance(value, str) else value
     except (ValueError, SyntaxError):
@@ -152,11 +151,13 @@ _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operato
 
 
 def _holds(value: float, bound: str) -> bool:
+    """Whether a number meets a bound such as `>= 1`."""
     sign, _, limit = bound.partition(" ")
     return _COMPARE[sign](value, float(limit))
 
 
 def _bad(setting: Setting, value: Any) -> BadSetting:
+    """The refusal of a value, with what the setting may be."""
     kind = getattr(setting.kind, "__name__", "") if not get_args(setting.kind) else ""
     names = {"int": "a whole number", "float": "a number", "bool": "yes or no", "str": "a word"}
     wanted = f"{names.get(kind, '')} {setting.range}".strip() or "another value"
@@ -188,6 +189,6 @@ def share_out(
 
 
 def bound(guide: Callable, options: Mapping[str, Any]) -> Callable:
-    """A guide of the model's with those of its options that it names."""
-    named = declared(guide)
-    return partial(guide, **{k: v for k, v in options.items() if k in named})
+    """A guide of the model's own, with those of the model's options that it declares too."""
+    own = declared(guide)
+    return partial(guide, **{k: v for k, v in options.items() if k in own})

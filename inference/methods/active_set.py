@@ -33,13 +33,21 @@ _ZERO = 1e-9
 
 
 def hessian(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
-    """Exact second derivatives at `u`, (d, d), symmetrised."""
+    """Exact second derivatives of a scalar function at `u` (d,), (d, d), symmetrised."""
     matrix = torch.autograd.functional.hessian(function, u)
     return (matrix + matrix.T) / 2
 
 
 def newton(matrix: Tensor, gradient: Tensor) -> Tensor:
-    """Newton's step, the shortest one where the information is singular."""
+    """Newton's step, the shortest one where the information is singular.
+
+    Args:
+        matrix: second derivatives (d, d).
+        gradient: first derivatives (d,).
+
+    Returns:
+        The step (d,); computed in coordinates whose own second derivatives are one.
+    """
     scale = matrix.diagonal().abs().sqrt().clamp_min(1e-150)
     scaled = matrix / scale[:, None] / scale
     step = torch.linalg.lstsq(-scaled, (gradient / scale)[:, None], driver="gelsd").solution
@@ -47,7 +55,7 @@ def newton(matrix: Tensor, gradient: Tensor) -> Tensor:
 
 
 def size(step: Tensor, u: Tensor) -> float:
-    """The largest share of 1 + |u| by which a step changes `u`."""
+    """The largest share of 1 + |u| by which a step (d,) changes `u` (d,)."""
     return (step.abs() / (1 + u.abs())).max().item() if len(u) else 0.0
 
 
@@ -106,10 +114,10 @@ def settle(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Held:
         limit: how far |u| may go (d,).
         near: residuals (m,) up to this are tried at zero first.
     """
-    return _Ascent(kinks, u, limit, near).run()
+    return _ActiveSet(kinks, u, limit, near).run()
 
 
-class _Ascent:
+class _ActiveSet:
     """One ascent: a point, the signs of its residuals, and those that are held at zero."""
 
     def __init__(self, kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor):
@@ -124,15 +132,15 @@ class _Ascent:
 
     def _start(self) -> None:
         """Hold the smallest residuals that can all be brought to zero at once."""
-        found = self.kinks.across(self.u, self.side, self.active)
-        lengths = found.rows.norm(dim=1).clamp_min(1e-300)
+        beside = self.kinks.across(self.u, self.side, self.active)
+        lengths = beside.rows.norm(dim=1).clamp_min(1e-300)
         index = self.active.nonzero()[:, 0]
         self.active[index] = False
-        kept: list[int] = []
-        for i in (found.residual.abs() / lengths).argsort().tolist():
-            if _consistent(found.rows[[*kept, i]], found.residual[[*kept, i]]):
-                kept.append(i)
-        self.active[index[kept]] = True
+        held: list[int] = []
+        for i in (beside.residual.abs() / lengths).argsort().tolist():
+            if _consistent(beside.rows[[*held, i]], beside.residual[[*held, i]]):
+                held.append(i)
+        self.active[index[held]] = True
 
     def run(self) -> Held:
         """Steps until none is left to take."""
@@ -169,10 +177,11 @@ class _Ascent:
             self.met[index] = False
 
     def _differentiated(self) -> _Local:
-        found = self.kinks.across(self.u, self.side, self.active)
-        rows, gradient = found.rows / self.scale, found.gradient / self.scale
-        multipliers = _multipliers(rows, gradient, found.jumps)
-        return _Local(gradient, rows, found.jumps, found.residual, multipliers)
+        """The neighbourhood, with all residuals that are held."""
+        beside = self.kinks.across(self.u, self.side, self.active)
+        rows, gradient = beside.rows / self.scale, beside.gradient / self.scale
+        multipliers = _multipliers(rows, gradient, beside.jumps)
+        return _Local(gradient, rows, beside.jumps, beside.residual, multipliers)
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -294,8 +303,8 @@ def _multipliers(across: Tensor, gradient: Tensor, jumps: Tensor) -> Tensor:
     # Of unit gradients, so that residuals of any unit weigh alike.
     bounds = ((jumps * lengths).numpy(), np.zeros(len(jumps)))
     unit = (across / lengths[:, None]).T.numpy()
-    found = optimize.lsq_linear(unit, gradient.numpy(), bounds, method="bvls", tol=1e-14)
-    return torch.as_tensor(found.x).to(gradient) / lengths
+    fitted = optimize.lsq_linear(unit, gradient.numpy(), bounds, method="bvls", tol=1e-14)
+    return torch.as_tensor(fitted.x).to(gradient) / lengths
 
 
 def _split(across: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:

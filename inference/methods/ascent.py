@@ -1,51 +1,42 @@
 """Stochastic gradient ascent: Adam on one vector, window by window, until all is level.
 
-It knows no model: a function gives an objective and its gradient on the rows of a batch.
+It knows no model: a function gives an objective and its gradient on the rows of a batch. What the
+trace of the objective tells is in `convergence.py`.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from models.contract import Fault, Refused
+from models.contract import BadSetting, Fault
 
 from ..core.callbacks import Callback
 from ..core.problem import Context, Finding, Problem, State
 from ..core.signals import Heard, listening
+from ..program.graphs import How
+from .convergence import LEVEL, above, drifting, is_rising, of_linear_schedule
 
 # How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.
 Schedule = Literal["plateau", "linear"]
+# What is climbed where a guide has no objective of its own.
+Bound = Literal["elbo", "iwae"]
 # The learning rate falls by this factor at each plateau of the objective, in so many phases; in
 # more where the last fall still raised the objective.
 _DECAY, _PHASES, _MOST_PHASES = 0.3, 5, 20
 # The share of the steps after which a linear schedule lowers the learning rate, and the smallest
 # number of windows that it is cut into.
 _FALL, _WINDOWS = 0.5, 50
-# What as many steps again would still bring: nats a row, and a share of an objective that is of
-# rows alone, without a prior of weights. More is a warning, still more a failure. Networks that
-# gained 0.02 to 0.03 nats a row by twice the steps scored held-out rows higher by 0.01 at most;
-# a decoder gains for as long as anyone has trained it, half a percent by twice the steps.
-_WARNED, _FAILED = (0.05, 0.02), (0.25, 0.1)
-# Less than this is no gain at all, nats: the evidence is not told more closely.
-_NOTHING = 1.0
-# Standard errors that a rise has to be above zero, and parts of a tenth of the steps by whose
-# means they are told: successive steps are not independent.
-_SURE, _PARTS = 3.0, 10
-# Doublings from a quarter and a half of the steps to all and twice as many, counted at the full
-# rate; by how much the last is more than the last two tenths of the steps, whose rates are low.
-_DOUBLINGS, _LATE = math.log2(3), 6.0
-# Steps without which nothing can be told of further ones.
-_FEWEST = 100
-# Steps by whose median the objective is judged, where one may be an outlier.
-_SEVERAL = 5
+# Passes over the data that a window has at least, where a step sees a batch.
+_PASSES = 10
+# Adam's constants, as its authors recommend them.
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}
 # A long window shows its objective, over the last steps, every so many seconds.
 _SHOWN_STEPS, _SHOWN_SECONDS = 100, 2.0
 
@@ -55,20 +46,57 @@ Gradient = Callable[..., tuple[Tensor, Tensor]]
 Live = Sequence[tuple[Tensor, Callable[[float], float]]]
 
 
-def batches(problem: Problem, size: int | None) -> Iterator[list[Tensor]]:
-    """The row tensors of one batch after another: all rows, or a shuffled part of them."""
-    if size is None:
-        while True:
-            yield []
-    if problem.rows is None:
-        raise Refused("the data have no rows to take batches of; leave batch_size out")
-    given = problem.tensors if problem.redrawn is None else problem.redrawn[0]
-    rows = [given[key] for key in problem.rows[1]]
-    n = len(rows[0])
-    while True:
-        for part in torch.randperm(n, device=rows[0].device).split(size):
-            if len(part) == size:  # the last few rows wait for another pass
-                yield [tensor[part] for tensor in rows]
+@dataclass(frozen=True)
+class AscentSettings:
+    """How an objective is climbed.
+
+    Attributes:
+        steps: at most so many.
+        batch_size: rows in a step; None takes all.
+        particles: Monte Carlo samples of the objective in a step.
+        compile: how a step runs.
+        objective: what is climbed where the guide has no objective of its own.
+        lr: the first learning rate.
+        window: steps over which the objective is averaged to see a plateau, at least.
+        schedule: how the learning rate falls.
+    """
+
+    steps: int
+    batch_size: int | None = None
+    particles: int = 1
+    compile: How = "traced"
+    objective: Bound = "elbo"
+    lr: float = 0.1
+    window: int = 100
+    schedule: Schedule = "plateau"
+
+    @classmethod
+    def of_network(cls, problem: Problem, **given: Any) -> AscentSettings | None:
+        """How the mode of a network is climbed; None for a model whose mode solvers find.
+
+        Args:
+            problem: a network, whose weights are not identified, or another model.
+            given: the settings of networks that the user may give; None where one is not given.
+
+        Raises:
+            BadSetting: settings of networks for another model.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        if problem.identified and given:
+            raise BadSetting(f"{', '.join(given)}: for networks alone; leave it out")
+        if problem.identified:
+            return None
+        return cls(**{"steps": 10_000, "lr": 1e-3, "schedule": "linear", **given})
+
+    def steps_of_window(self, of_pass: int) -> int:
+        """Steps of a window: whole passes, so that a new one begins where a resume does.
+
+        Args:
+            of_pass: steps of a pass over the data.
+        """
+        if self.schedule == "linear":
+            return max(1, self.steps // _WINDOWS // of_pass) * of_pass
+        return max(self.window, _PASSES * of_pass) // of_pass * of_pass
 
 
 class Adam:
@@ -76,6 +104,10 @@ class Adam:
 
     Called directly: the optimiser class around it costs 60 microseconds a step, and imports
     torch's compiler (1.5 s) on its first.
+
+    Args:
+        flat: the vector (d,), which is changed in place.
+        lr: the learning rate.
     """
 
     def __init__(self, flat: Tensor, lr: float):
@@ -84,22 +116,10 @@ class Adam:
         self.step = torch.zeros((), dtype=torch.float32, device=flat.device)
 
     def __call__(self, gradient: Tensor) -> None:
+        """One step up a gradient (d,)."""
         self.step += 1
-        torch._fused_adam_(
-            [self.flat],
-            [gradient],
-            [self.mean],
-            [self.square],
-            [],
-            [self.step],
-            lr=self.lr,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=0.0,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=True,
-        )
+        tensors = [self.flat], [gradient], [self.mean], [self.square], [], [self.step]
+        torch._fused_adam_(*tensors, lr=self.lr, maximize=True, **_ADAM)
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -128,12 +148,12 @@ class _Progress:
     level: Tensor | None = None
 
 
-class _Told:
-    """Tells bar and callbacks of the objective, in a long window too.
+class _Reporter:
+    """Reports the objective to bar and callbacks, in a long window too.
 
     Args:
         bar: of all steps.
-        callbacks: told of the step.
+        callbacks: notified of each report.
         steps: in all.
         rows: where the objective is of rows that stand alone, their number: the bar shows its
             mean over them.
@@ -145,14 +165,14 @@ class _Told:
 
     @property
     def due(self) -> bool:
-        """Whether nothing was told for some seconds."""
+        """Whether the last report was some seconds ago."""
         return time.monotonic() > self.last + _SHOWN_SECONDS
 
-    def tell(self, step: int, values: Tensor, lr: float) -> None:
+    def report(self, step: int, values: Tensor, lr: float) -> None:
         """So many steps are done, in the last of which the objective had these values."""
         self.last, mean = time.monotonic(), float(values.mean())
-        said = f"{mean:.4g}" if self.rows is None else f"{mean / self.rows:.5g} a row"
-        self.bar.set_postfix_str(f"ELBO {said}")
+        shown = f"{mean:.4g}" if self.rows is None else f"{mean / self.rows:.5g} a row"
+        self.bar.set_postfix_str(f"ELBO {shown}")
         self.callbacks.on_step({"step": step, "of": self.steps, "elbo": mean, "lr": lr})
 
 
@@ -165,11 +185,9 @@ class Ascent:
 
     Args:
         adam: the optimiser, on the vector of all parameters.
-        steps: at most so many.
-        window: steps of a window.
-        of_pass: steps of a pass over the data.
+        settings: number of steps, schedule and window.
         state: where to keep what a resume needs.
-        schedule: how the learning rate falls.
+        of_pass: steps of a pass over the data.
         rows: of the data, by which a rise of the objective is measured.
         live: numbers that change while the steps go on.
         of_rows: whether the objective is of the rows alone.
@@ -178,62 +196,79 @@ class Ascent:
     def __init__(
         self,
         adam: Adam,
-        steps: int,
-        window: int,
-        of_pass: int,
+        settings: AscentSettings,
         state: State,
-        schedule: Schedule = "plateau",
+        *,
+        of_pass: int = 1,
         rows: int = 1,
         live: Live = (),
         of_rows: bool = False,
     ):
-        self.adam, self.steps, self.of_pass = adam, steps, of_pass
-        self.schedule, self.rows, self.live, self.of_rows = schedule, rows, live, of_rows
-        # Whole passes, so that a new one begins where a resume does.
-        windows = max(1, steps // _WINDOWS // of_pass) * of_pass
-        self.window = window if schedule == "plateau" else windows
-        self.lr, self.kept = adam.lr, state
-        self.trace = torch.zeros(steps, dtype=adam.flat.dtype)
+        self.adam, self.lr, self.state = adam, adam.lr, state
+        self.steps, self.schedule = settings.steps, settings.schedule
+        self.of_pass, self.window = of_pass, settings.steps_of_window(of_pass)
+        self.rows, self.live, self.of_rows = rows, live, of_rows
+        self.trace = torch.zeros(self.steps, dtype=adam.flat.dtype)
         self.at = _Progress()
 
     def run(
         self, gradient: Gradient, batches: Iterator[list[Tensor]], context: Context
     ) -> dict[str, Any]:
-        """The trace, and what a `Fit` says of it; the parameters are left at their best."""
-        at, last, broke = self.at, self.adam.flat.clone(), None
-        bar = tqdm(
-            total=self.steps, desc="training", disable=not context.progress, mininterval=0.2
-        )
-        bar.update(at.done)
-        told = _Told(bar, context.callbacks, self.steps, self.rows if self.of_rows else None)
-        with bar, listening() as heard:
+        """Climb; the parameters are left at their best.
+
+        Args:
+            gradient: value and gradient (d,) of the objective on the rows of a batch.
+            batches: the row tensors of each step.
+            context: where to show the progress.
+
+        Returns:
+            What a `Fit` holds of the ascent: `trace`, `findings`, `outlook`, `status`, `signal`.
+
+        Raises:
+            Fault: the objective or its gradient is not finite in the first window.
+        """
+        at, last, broken = self.at, self.adam.flat.clone(), None
+        reporter = self._reporter(context)
+        with reporter.bar, listening() as heard:
             while at.done < self.steps and not at.converged and heard.signal is None:
-                values, mean = self._window(gradient, batches, heard, told)
-                broke = _broken(values, self.adam.flat)
-                if not len(values) or broke is not None:
+                values, mean = self._window(gradient, batches, heard, reporter)
+                broken = _first_not_finite(values, self.adam.flat)
+                if not len(values) or broken is not None:
                     break
                 last.copy_(self.adam.flat)
                 self._advance(values, mean)
-                told.tell(at.done, values, self.adam.lr)
-                if self.kept.due and len(values) == self.window:
+                reporter.report(at.done, values, self.adam.lr)
+                if self.state.due and len(values) == self.window:
                     self.save()
         if at.averaging and at.converged:
             self.adam.flat.copy_(torch.stack(at.means).mean(0))
         trace = self.trace[: at.done].cpu()
-        if broke is not None:
+        if broken is not None:
             self.adam.flat.copy_(last)
-            return _broken_off(trace, at.done + broke, self.lr)
+            return _broken_off(trace, at.done + broken, self.lr)
         # One that came too late to end it is for whoever goes on after it.
         return {"trace": trace, "signal": heard.signal, **self._ending(trace, heard.signal)}
 
+    def _reporter(self, context: Context) -> _Reporter:
+        bar = tqdm(
+            total=self.steps, desc="training", disable=not context.progress, mininterval=0.2
+        )
+        bar.update(self.at.done)
+        rows = self.rows if self.of_rows else None
+        return _Reporter(bar, context.callbacks, self.steps, rows)
+
     def _window(
-        self, gradient: Gradient, batches: Iterator[list[Tensor]], heard: Heard, told: _Told
+        self,
+        gradient: Gradient,
+        batches: Iterator[list[Tensor]],
+        heard: Heard,
+        reporter: _Reporter,
     ) -> tuple[Tensor, Tensor | None]:
         """Some steps: the objective at each (steps,), and the parameters' mean for a plateau."""
         values, done = [], self.at.done
         total = torch.zeros_like(self.adam.flat) if self.schedule == "plateau" else None
-        for number, at in self.live:
-            number.fill_(at(done / self.steps))
+        for number, value_at in self.live:
+            number.fill_(value_at(done / self.steps))
         most = min(self.window, self.steps - done)
         while len(values) < most and heard.signal is None:
             if self.schedule == "linear":
@@ -244,10 +279,10 @@ class Ascent:
             values.append(value)
             if total is not None:
                 total += self.adam.flat
-            told.bar.update()
-            if len(values) % _SHOWN_STEPS == 0 and told.due:
+            reporter.bar.update()
+            if len(values) % _SHOWN_STEPS == 0 and reporter.due:
                 recent = torch.stack(values[-_SHOWN_STEPS:])
-                told.tell(done + len(values), recent, self.adam.lr)
+                reporter.report(done + len(values), recent, self.adam.lr)
         mean = None if total is None else total / max(len(values), 1)
         return torch.stack(values) if values else self.trace[:0], mean
 
@@ -263,33 +298,29 @@ class Ascent:
         at = self.at
         at.means.append(mean)
         recent = self.trace[max(at.done - 2 * self.window, 0) : at.done]
-        if len(at.means) < 3 or rising(recent, self.of_pass) or drifting(at.means[-3:]):
+        if len(at.means) < 3 or is_rising(recent, self.of_pass) or drifting(at.means[-3:]):
             return
         if at.averaging:
             at.converged = len(at.means) >= 5
             return
-        raised = at.level is not None and _above(recent, at.level)
+        raised = at.level is not None and above(recent, at.level)
         at.level, at.means = recent.clone(), []
         at.averaging = (at.phase >= _PHASES and not raised) or at.phase == _MOST_PHASES
         if not at.averaging:
             at.phase, self.adam.lr = at.phase + 1, self.adam.lr * _DECAY
 
-    def _ending(self, trace: Tensor, signal: int | None) -> dict:
+    def _ending(self, trace: Tensor, signal: int | None) -> dict[str, Any]:
         """What a `Fit` says of the end of the ascent."""
         done = self.at.done
         if signal is not None and done < self.steps and not self.at.converged:
             what = f"interrupted after {done} steps, before the objective was level"
-            found = Finding("fail", what, "resume it, or run it again")
-            return {"findings": [found], "status": "interrupted", "signal": signal}
+            finding = Finding("fail", what, "resume it, or run it again")
+            return {"findings": [finding], "status": "interrupted"}
         if self.schedule == "linear":
-            # Live numbers change the objective itself: its first values are those of another.
-            wrecked = [] if self.live else _wrecked(trace, self.rows, self.lr)
             live = bool(self.live)
-            unfinished = _unfinished(trace, self.rows, self.lr, self.of_rows, live)
-            told = "" if len(trace) < _FEWEST else str(outlook(trace, live))
-            return {"findings": [*wrecked, *unfinished][:1], "outlook": told}
+            return of_linear_schedule(trace, self.rows, self.lr, of_rows=self.of_rows, live=live)
         if self.at.converged:
-            return {"outlook": str(Outlook(0.0, 0.0, False))}
+            return {"outlook": LEVEL}
         what = f"the objective was still rising, or too noisy to tell, after {done} steps"
         mend = "give more steps, more particles or another learning rate"
         return {"findings": [Finding("fail", what, mend)], "outlook": what}
@@ -302,16 +333,20 @@ class Ascent:
         arrays |= {} if at.level is None else {"level": at.level}
         numbers = {"done": at.done, "phase": at.phase, "averaging": at.averaging}
         numbers |= {"converged": at.converged, "lr": self.adam.lr}
-        found = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
-        self.kept.save("svi", found, **numbers)
+        saved = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
+        self.state.save("svi", saved, **numbers)
 
     def load(self) -> bool:
-        """Go back to where an earlier attempt was, if it left its state."""
-        found = self.kept.load("svi")
-        if found is None or found[0]["flat"].shape != tuple(self.adam.flat.shape):
+        """Go back to where an earlier attempt was, if it left its state.
+
+        Returns:
+            Whether there is a state of as many parameters.
+        """
+        saved = self.state.load("svi")
+        if saved is None or saved[0]["flat"].shape != tuple(self.adam.flat.shape):
             return False
-        numbers = found[1]  # on the processor, whatever the default: so want it random states
-        arrays = {k: torch.as_tensor(v, device="cpu") for k, v in found[0].items()}
+        numbers = saved[1]  # on the processor, whatever the default: so want it random states
+        arrays = {k: torch.as_tensor(v, device="cpu") for k, v in saved[0].items()}
         for name, tensor in self.adam.state.items():
             tensor.copy_(arrays[name])
         self.adam.lr = numbers.pop("lr")
@@ -336,11 +371,11 @@ def _restore_random(states: Mapping[str, Tensor]) -> None:
         torch.cuda.set_rng_state(states["random_cuda"])
 
 
-def _broken(values: Tensor, flat: Tensor) -> int | None:
-    """The first step of a window, from 1, after which something was not finite."""
-    bad = torch.nonzero(~values.isfinite())
-    if len(bad):
-        return int(bad[0]) + 1
+def _first_not_finite(values: Tensor, flat: Tensor) -> int | None:
+    """The first step of a window, from 1, after which something was not finite; None: none."""
+    steps = torch.nonzero(~values.isfinite())
+    if len(steps):
+        return int(steps[0]) + 1
     return None if flat.isfinite().all() else len(values)
 
 
@@ -354,195 +389,5 @@ def _broken_off(trace: Tensor, step: int, lr: float) -> dict[str, Any]:
     mend = f"lower lr (it was {lr:g}), or check the model's supports"
     if not len(trace):
         raise Fault(f"{what}; {mend}")
-    said = f"{what}; kept is the state after step {len(trace)}"
-    return {"trace": trace, "findings": [Finding("fail", said, mend)], "status": "failed"}
-
-
-# -- what a trace of the objective tells -------------------------------------------------------
-
-
-def fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
-    """Whether the ELBO of all rows ended far below where it had been: by steps too large.
-
-    A single estimate of the ELBO exceeds the log evidence by t with a probability of exp(-t) at
-    most (Markov's inequality on the importance weight), so that one 20 nats above the end, and
-    above its noise, was no accident.
-    """
-    if len(trace) < 2 * window:
-        return []
-    end, best = trace[-window:], int(trace[:-window].argmax())
-    if trace[best] < end.mean() + 20 + 4 * end.std():
-        return []
-    what = (
-        f"the fit ended at an ELBO of {end.mean():.6g}, below the {trace[best]:.6g} of step "
-        f"{best + 1}: the learning rate of {lr:g} is too large"
-    )
-    return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
-
-
-def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
-    """Whether the first steps threw the objective far below where it began: by too large a rate.
-
-    An untrained network predicts about as badly as can be by chance; steps that are too large
-    make it sure of what is wrong, which costs nats by the row. A single low value may be noise:
-    the median of five steps is looked at.
-    """
-    tenth = trace[: len(trace) // 10]
-    if len(tenth) < _SEVERAL:
-        return []
-    levels = tenth.unfold(0, _SEVERAL, 1).median(-1).values
-    low, level = int(levels.argmin()), levels.min()
-    if level > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
-        return []
-    what = (
-        f"the steps threw the objective from {trace[0]:.6g} to {level:.6g} "
-        f"(step {low + 1 + _SEVERAL // 2}): the learning rate of {lr:g} is too large"
-    )
-    return [Finding("fail", what, f"lower it (--set lr={lr / 10:g})")]
-
-
-class Outlook(NamedTuple):
-    """What the trace of an ascent with a linear schedule tells of further steps.
-
-    Attributes:
-        rise: of the mean objective from the last tenth of the steps but one to the last, nats.
-        ahead: what as many steps again would bring, nats; zero where the objective is level.
-        by_rate: whether it rose only as the learning rate fell, which a smaller one would mend.
-    """
-
-    rise: float
-    ahead: float
-    by_rate: bool
-
-    def __str__(self) -> str:
-        """A sentence, of caption and verdict alike."""
-        if self.ahead < _NOTHING:
-            return "the objective was level at the end"
-        return (
-            f"the objective still rose, by {_short(self.rise)} nats in the last tenth of the "
-            f"steps: as many steps again may bring some {_short(self.ahead)} nats"
-        )
-
-
-def _short(value: float) -> str:
-    """Two digits, without an exponent."""
-    return f"{float(f'{value:.2g}'):,g}"
-
-
-def outlook(trace: Tensor, live: bool = False) -> Outlook:
-    """What as many steps again would bring, from the objective (steps,) of a linear schedule.
-
-    Learning curves are about a level minus a power of the steps: while the rate stands, doubling
-    the steps from a quarter to a half of them brought `last`, the doubling before `first`, and
-    each further one the ratio of both times as much. All steps count as three quarters at the full
-    rate, so that the next doubling comes log2(3) doublings later. It brings no more than the last
-    two tenths of the steps may promise, at the rates they had: where they rose little the
-    objective was level before the rate was down. A rise that came only as the rate fell is taken
-    to bring twice what it brought in the last tenth.
-
-    Args:
-        trace: objective of each step, at least a hundred.
-        live: whether the objective itself changed in the first steps.
-    """
-    n = len(trace)
-    tenths = [_Mean.of(trace[round(n * i / 10) : round(n * (i + 1) / 10)]) for i in range(10)]
-    rise, standing = tenths[9].above(tenths[8]), tenths[4].above(tenths[3])
-    late = tenths[9].above(tenths[7])
-    if rise.sure and standing.value < rise.value / 2:
-        return Outlook(rise.value, 2 * rise.value, True)
-    eighth, quarter, half = (_Mean.of(trace[round(0.8 * n / k) : n // k]) for k in (8, 4, 2))
-    last, first = half.above(quarter), quarter.above(eighth)
-    ratio = 1.0 if live or first.value <= 0 else min(max(last.value / first.value, 0.0), 1.0)
-    ahead = min(last.value * ratio**_DOUBLINGS, _LATE * (late.value + late.error))
-    return Outlook(rise.value, max(ahead, 0.0) if last.sure else 0.0, False)
-
-
-class _Mean(NamedTuple):
-    """A mean and its standard error, which knows that successive steps are not independent."""
-
-    value: float
-    error: float
-
-    @classmethod
-    def of(cls, values: Tensor) -> _Mean:
-        """By the means of parts of the steps (batch means)."""
-        size = max(len(values) // _PARTS, 1)
-        parts = values[len(values) % size :].unflatten(0, (-1, size)).mean(1)
-        return cls(float(values.mean()), float(parts.std() / len(parts) ** 0.5))
-
-    def above(self, before: _Mean) -> _Mean:
-        """The difference to an earlier one."""
-        return _Mean(self.value - before.value, math.hypot(self.error, before.error))
-
-    @property
-    def sure(self) -> bool:
-        """Whether it is above zero by more than chance."""
-        return self.value > _SURE * self.error
-
-
-def _unfinished(
-    trace: Tensor, rows: int, lr: float, of_rows: bool, live: bool = False
-) -> list[Finding]:
-    """Whether more steps, or a smaller rate, would bring more, or none of it can be told.
-
-    What they would bring is told even where it does not matter to predictions: the ELBO is below
-    the evidence by that much at least.
-    """
-    more = f"give more (--set steps={2 * len(trace)})"
-    if len(trace) < _FEWEST:
-        more = f"give more (--set steps={10 * len(trace)})"
-        return [Finding("fail", f"{len(trace)} steps are too few to train by", more)]
-    found, size = outlook(trace, live), float(trace[-(len(trace) // 10) :].mean().abs())
-    if found.ahead < _NOTHING:
-        return []
-    bounds = [max(row * rows, share * size * of_rows) for row, share in (_WARNED, _FAILED)]
-    level = ("note", "warn", "fail")[sum(found.ahead > bound for bound in bounds)]
-    spoils = {"note": ("evidence",), "warn": ("evidence", "parameters"), "fail": ()}[level]
-    said = f"{found} ({_short(found.ahead / rows)} a row)"
-    if not found.by_rate or level == "note":
-        return [Finding(level, said, more, spoils=spoils, unfinished=True)]
-    what = (
-        f"the objective rose by {_short(found.rise / rows)} nats a row in the last tenth of "
-        f"{len(trace)} steps, only as the learning rate fell"
-    )
-    if level == "warn":
-        what = f"{what}: a slower fall would end somewhat higher"
-        return [Finding(level, what, more, spoils=spoils, unfinished=True)]
-    mend = f"lower it (--set lr={lr / 10:g})"
-    return [Finding(level, f"{what}: {lr:g} is too large", mend)]
-
-
-def _rise(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the mean of the second is above that of the first, and its standard error."""
-    error = (before.var() / len(before) + after.var() / len(after)).sqrt()
-    return after.mean() - before.mean(), error
-
-
-def rising(values: Tensor, several: int) -> bool:
-    """Whether the second half is above the first by more than its standard error.
-
-    Args:
-        values: the objective of two windows of steps.
-        several: steps of a pass over the data, over which batches are averaged first: the rows of
-            a pass are the same (but for a last few), so that their noise hides no slow rise.
-    """
-    passes = values[len(values) % several :].unflatten(0, (-1, several)).mean(1)
-    rise, error = _rise(*passes.chunk(2))
-    return bool(rise > error)
-
-
-def _above(values: Tensor, before: Tensor) -> bool:
-    """Whether the objective is higher than it was, by more than two standard errors."""
-    rise, error = _rise(before, values)
-    return bool(rise > 2 * error)
-
-
-def drifting(means: Sequence[Tensor]) -> bool:
-    """Whether the parameters still move in one direction, from window to window.
-
-    Two successive differences of means point the same way on a slope (cosine near 1), opposite
-    ways around an optimum (-1/2), which shows where noise hides the objective's rise: the idea of
-    Pflug (1990), Monatshefte fuer Mathematik 110, on means instead of single steps.
-    """
-    first, second = means[1] - means[0], means[2] - means[1]
-    return bool(first @ second > 0.5 * first.norm() * second.norm())
+    finding = Finding("fail", f"{what}; kept is the state after step {len(trace)}", mend)
+    return {"trace": trace, "findings": [finding], "status": "failed"}

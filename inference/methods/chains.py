@@ -63,7 +63,7 @@ Chain = Callable[[int, Monitor], dict[str, np.ndarray]]
 
 
 def _ignore(*_: Any) -> None:
-    """What is told to nobody."""
+    """Where nobody wants to know."""
 
 
 @dataclass
@@ -74,18 +74,18 @@ class Outcome:
         results: number of the chain to its results, which may be short if all were stopped.
         died: what happened to a chain that left no results; None if none did.
         signal: the signal that stopped the run (SIGINT or SIGTERM), or None.
-        keep: told of each result as it comes.
+        save: called with the number and the results of each chain that ends.
     """
 
     results: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     died: str | None = None
     signal: int | None = None
-    keep: Callable[[int, dict[str, np.ndarray]], None] = _ignore
+    save: Callable[[int, dict[str, np.ndarray]], None] = _ignore
 
     def add(self, number: int, result: dict[str, np.ndarray]) -> None:
         """The results of a chain that ended."""
         self.results[number] = result
-        self.keep(number, result)
+        self.save(number, result)
 
     def waiting(self, monitor: Monitor) -> list[int]:
         """The chains that have not run."""
@@ -100,9 +100,9 @@ def run(
     workers: int = 0,
     progress: bool = False,
     apart: bool = True,
-    found: Mapping[int, dict[str, np.ndarray]] | None = None,
-    keep: Callable[[int, dict[str, np.ndarray]], None] = _ignore,
-    watch: Callable[[Sequence[int]], None] = _ignore,
+    finished: Mapping[int, dict[str, np.ndarray]] | None = None,
+    save: Callable[[int, dict[str, np.ndarray]], None] = _ignore,
+    report: Callable[[Sequence[int]], None] = _ignore,
 ) -> Outcome:
     """Run chains in processes, as many at once as there are workers.
 
@@ -116,31 +116,32 @@ def run(
         workers: processes at once; 0 takes the cores there are.
         progress: whether to show a bar for each chain.
         apart: False runs them here, one after another (a GPU's memory is of one process).
-        found: number of a chain to its results, of chains that need not run.
-        keep: told the number and the results of each chain that ends.
-        watch: told now and then how many steps each chain has done.
+        finished: number of a chain to its results, of chains that need not run.
+        save: called with the number and the results of each chain that ends.
+        report: called now and then with how many steps each chain has done.
 
     Raises:
         Fault: whatever a chain raised.
     """
     context = multiprocessing.get_context(_start_method())
-    monitor, outcome = Monitor(chains, context), Outcome(dict(found or {}), keep=keep)
+    monitor, outcome = Monitor(chains, context), Outcome(dict(finished or {}), save=save)
     for number in outcome.results:
         monitor.steps[number] = steps
     with _bars(chains, steps, progress) as bars, listening(monitor.stop) as heard:
-        told: list[int] = []
+        reported: list[int] = []
 
         def show(done: Sequence[int]) -> None:
             bars(done)
-            if told != list(done):
-                told[:] = done
-                watch(told)
+            if reported != list(done):
+                reported[:] = done
+                report(done)
 
+        running = _Run(chain, context, monitor, outcome, show)
         # A worker of somebody's pool may have no children.
         if not apart or multiprocessing.current_process().daemon:
-            _run_here(chain, monitor, outcome, show)
+            running.here()
         else:
-            _run_apart(chain, workers or cores(), context, monitor, outcome, show)
+            running.apart(workers or cores())
     outcome.results, outcome.signal = dict(sorted(outcome.results.items())), heard.signal
     return outcome
 
@@ -153,61 +154,97 @@ def _start_method() -> str:
     return "fork" if sys.platform == "linux" else "spawn"
 
 
-def _run_here(chain: Chain, monitor: Monitor, outcome: Outcome, show: Callable) -> None:
-    for number in outcome.waiting(monitor):
-        if not monitor.stopping:
-            outcome.add(number, chain(number, monitor))
-            show(monitor.steps)
+@dataclass(frozen=True)
+class _Run:
+    """Chains at work.
+
+    Attributes:
+        chain: what each does.
+        context: in which processes are made.
+        monitor: what chains and parent tell each other.
+        outcome: of those that have ended.
+        show: called with how many steps each has done.
+    """
+
+    chain: Chain
+    context: Any
+    monitor: Monitor
+    outcome: Outcome
+    show: Callable[[Sequence[int]], None]
+
+    def here(self) -> None:
+        """Run one after another, in this process."""
+        for number in self.outcome.waiting(self.monitor):
+            if not self.monitor.stopping:
+                self.outcome.add(number, self.chain(number, self.monitor))
+                self.show(self.monitor.steps)
+
+    def apart(self, workers: int) -> None:
+        """Run each in a process of its own, so many at once."""
+        waiting, running = self.outcome.waiting(self.monitor), {}
+        try:
+            while running or (waiting and not self.monitor.stopping):
+                while waiting and len(running) < workers and not self.monitor.stopping:
+                    number = waiting.pop(0)
+                    try:
+                        pipe, process = self._start(number, [*running])
+                    except (PicklingError, AttributeError, TypeError):
+                        # Cannot be sent to another process (spawned ones only).
+                        return self.here()
+                    running[pipe] = number, process
+                sentinels = [process.sentinel for _, process in running.values()]
+                wait([*running, *sentinels], timeout=0.1)
+                self.show(self.monitor.steps)
+                for pipe in [p for p, (_, process) in running.items() if _ended(p, process)]:
+                    self._collect(*running.pop(pipe), pipe)
+            self.show(self.monitor.steps)
+        finally:
+            for _, process in running.values():
+                process.kill()
+                process.join()
+
+    def _start(
+        self, number: int, others: Sequence[Connection]
+    ) -> tuple[Connection, multiprocessing.Process]:
+        """Our end of the pipe to a chain, and its process."""
+        ours, theirs = self.context.Pipe(duplex=False)
+        # A forked chain has the parent's ends of the pipes too. It closes them, or what it sends
+        # to a parent that was killed would wait for ever to be read.
+        idle = [ours, *others] if self.context.get_start_method() == "fork" else []
+        arguments = (self.chain, number, self.monitor, theirs, idle)
+        process = self.context.Process(target=_child, args=arguments, daemon=True)
+        with warnings.catch_warnings():
+            # Python 3.12 and JAX warn that a child of a process with threads may hang on a lock of
+            # theirs; ours takes none: it runs on one thread, prints nothing, ends by its pipe.
+            warnings.filterwarnings("ignore", ".*fork")
+            process.start()
+        theirs.close()
+        return ours, process
+
+    def _collect(self, number: int, process: multiprocessing.Process, pipe: Connection) -> None:
+        """Take the results of a chain that ended; one without any stops the others.
+
+        Raises:
+            Fault: what the chain raised.
+        """
+        try:
+            result = pipe.recv() if pipe.poll() else None
+        except (EOFError, OSError):
+            result = None
+        process.join()
+        pipe.close()
+        if isinstance(result, Fault):
+            raise result
+        if result is not None:
+            return self.outcome.add(number, result)
+        code = process.exitcode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        self.outcome.died = self.outcome.died or f"chain {number + 1} died ({how})"
+        self.monitor.stop()
 
 
-def _run_apart(
-    chain: Chain,
-    workers: int,
-    context: Any,
-    monitor: Monitor,
-    outcome: Outcome,
-    show: Callable,
-) -> None:
-    waiting, running = outcome.waiting(monitor), {}
-    try:
-        while running or (waiting and not monitor.stopping):
-            while waiting and len(running) < workers and not monitor.stopping:
-                number = waiting.pop(0)
-                try:
-                    pipe, process = _start(chain, number, context, monitor, [*running])
-                except (PicklingError, AttributeError, TypeError):
-                    # Cannot be sent to another process (spawned ones only).
-                    return _run_here(chain, monitor, outcome, show)
-                running[pipe] = number, process
-            sentinels = [process.sentinel for _, process in running.values()]
-            wait([*running, *sentinels], timeout=0.1)
-            show(monitor.steps)
-            for pipe in [p for p, (_, process) in running.items() if _ended(p, process)]:
-                number, process = running.pop(pipe)
-                _collect(number, process, pipe, monitor, outcome)
-        show(monitor.steps)
-    finally:
-        for _, process in running.values():
-            process.kill()
-            process.join()
-
-
-def _start(
-    chain: Chain, number: int, context: Any, monitor: Monitor, others: Sequence[Connection]
-) -> tuple[Connection, multiprocessing.Process]:
-    ours, theirs = context.Pipe(duplex=False)
-    # A forked chain has the parent's ends of the pipes too. It closes them, or what it sends to a
-    # parent that was killed would wait for ever to be read.
-    idle = [ours, *others] if context.get_start_method() == "fork" else []
-    arguments = (chain, number, monitor, theirs, idle)
-    process = context.Process(target=_child, args=arguments, daemon=True)
-    with warnings.catch_warnings():
-        # Python 3.12 and JAX warn that a child of a process with threads may hang on a lock of
-        # theirs; ours takes none: it runs on one thread, prints nothing, and ends by its pipe.
-        warnings.filterwarnings("ignore", ".*fork")
-        process.start()
-    theirs.close()
-    return ours, process
+def _ended(pipe: Connection, process: multiprocessing.Process) -> bool:
+    return pipe.poll() or not process.is_alive()
 
 
 def _child(
@@ -220,46 +257,17 @@ def _child(
         signal.signal(number_, signal.SIG_IGN)  # the parent says when to stop
     torch.set_num_threads(1)
     try:
-        found = chain(number, monitor)
+        result = chain(number, monitor)
     except Fault as fault:
-        found = fault
+        result = fault
     except Exception as error:
         first = str(error).partition("\n")[0]
-        found = Fault(
-            f"chain {number + 1} failed ({type(error).__name__}: {first}); check the model"
-        )
+        what = f"chain {number + 1} failed ({type(error).__name__}: {first})"
+        result = Fault(f"{what}; check the model")
     try:
-        pipe.send(found)
+        pipe.send(result)
     except BrokenPipeError:  # the parent is gone, and nobody wants it
         os._exit(1)
-
-
-def _ended(pipe: Connection, process: multiprocessing.Process) -> bool:
-    return pipe.poll() or not process.is_alive()
-
-
-def _collect(
-    number: int,
-    process: multiprocessing.Process,
-    pipe: Connection,
-    monitor: Monitor,
-    outcome: Outcome,
-) -> None:
-    try:
-        found = pipe.recv() if pipe.poll() else None
-    except (EOFError, OSError):
-        found = None
-    process.join()
-    pipe.close()
-    if isinstance(found, Fault):
-        raise found
-    if found is None:
-        code = process.exitcode
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-        outcome.died = outcome.died or f"chain {number + 1} died ({how})"
-        monitor.stop()
-    else:
-        outcome.add(number, found)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,8 +27,10 @@ from torch.distributions import biject_to
 from models.contract import Refused
 
 from ..core.problem import Finding
+from ..program.derivatives import value_and_grad
+from ..program.handlers import run
 from ..program.kinks import Kinks
-from ..program.program import Program, run, value_and_grad
+from ..program.program import Program
 from ..program.supports import elementwise
 from .mode import Mode, limits, nearest
 
@@ -59,149 +62,160 @@ def refuse_steps(function: Callable[[Tensor], Tensor], u: Tensor) -> None:
         )
 
 
-def judged(
-    program: Program, found: Mode, *, prior: bool
-) -> tuple[dict[str, Tensor], list[Finding]]:
+def judged(program: Program, end: Mode, *, prior: bool) -> tuple[dict[str, Tensor], list[Finding]]:
     """The latents at the end of a maximisation in the constrained space, and what to say of it.
 
     Args:
         program: the model and its data.
-        found: where the maximisation ended.
+        end: where the maximisation ended.
         prior: whether it was with the priors of the continuous latents.
+
+    Returns:
+        Site to value (*shape), and warnings: of a border, an edge, no curvature, no convergence.
 
     Raises:
         Refused: it is no maximum, or not the only one.
     """
-    density = _Density(program, prior)
+    of_density = _End(program, prior, end)
     if prior:
-        density.refuse_collapse(found)
-    if not found.converged and found.on is None:
-        density.refuse_edge(found)
-        density.refuse_kink(found)
-    if found.escaped.any():
-        return density.border(found)
-    return program.constrain(found.u), density.interior(found)
+        of_density.refuse_collapse()
+    if not end.converged and end.on is None:
+        of_density.refuse_edge()
+        of_density.refuse_kink()
+    if end.escaped.any():
+        return of_density.border()
+    return program.constrain(end.u), of_density.interior()
 
 
 @dataclass(frozen=True)
-class _Density:
-    """A density in the constrained space, and what can be said of an end of its maximisation."""
+class _End:
+    """An end of the maximisation of a density in the constrained space.
+
+    Attributes:
+        program: the model and its data.
+        prior: whether the density is with the priors of the continuous latents.
+        end: where the maximisation ended.
+    """
 
     program: Program
     prior: bool
+    end: Mode
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """What the density is called."""
         return "the posterior density" if self.prior else "the likelihood"
 
-    def __call__(self, u: Tensor) -> Tensor:
+    def density(self, u: Tensor) -> Tensor:
+        """The density that was maximised, at `u` (d,), nats."""
         return self.program.log_density(u, jacobian=False, prior=self.prior)
 
     def at(self, u: Tensor) -> float:
         """Its value; minus infinity where it is not finite."""
         with torch.no_grad():
-            value = self(u).item()
-        return value if math.isfinite(value) else -math.inf
+            return _or_nothing(self.density(u).item())
+
+    def slope_at(self, u: Tensor) -> Tensor:
+        """Its gradient (d,)."""
+        return value_and_grad(self.density, u)[1]
+
+    @cached_property
+    def slope(self) -> Tensor:
+        """Its gradient at the end (d,)."""
+        return self.slope_at(self.end.u)
 
     # -- an end in the interior ------------------------------------------------------------------
 
-    def interior(self, found: Mode) -> list[Finding]:
+    def interior(self) -> list[Finding]:
         """What to say of an end that ran nowhere.
 
         Raises:
             Refused: it is no maximum, or not the only one.
         """
-        flat = _flattest(-found.hessian, limits(self.program).isfinite())
+        flat = _flattest(-self.end.hessian, limits(self.program).isfinite())
         if flat is not None:
-            self._refuse_flat(found, flat)
-        if not found.converged or (found.on and self._beaten(found)):
+            self._refuse_flat(flat)
+        if not self.end.converged or (self.end.on and self._beaten()):
             what = "the optimiser has not converged (the last Newton step was not below tolerance)"
             return [Finding("fail", what, "rescale data")]
         if flat is not None:
             where = self._sites(flat.abs() > 0.1 * flat.abs().max())
             what = f"the maximum has no curvature in {where}, so there is no standard error"
             return [Finding("warn", what, "compare with nuts")]
-        if found.on == "edge":
-            where = _spot(self.program, found.u, ", ".join(self.program.layout))
+        if self.end.on == "edge":
+            where = self._values(self.end.u, ", ".join(self.program.layout))
             what = f"the maximum lies at an edge, beyond which the density drops ({where})"
             return [Finding("warn", what, _SURE)]
         return []
 
-    def _beaten(self, found: Mode) -> bool:
+    def _beaten(self) -> bool:
         """Whether the density is higher at one of some random points around."""
-        noise = torch.Generator().manual_seed(0)
+        noise, u = torch.Generator().manual_seed(0), self.end.u
+        higher = self.end.value + 1e-8 * (1 + abs(self.end.value))
         for far in (1e-3, 1e-5):
             for _ in range(30):
-                aside = torch.randn(len(found.u), generator=noise, dtype=found.u.dtype)
-                if self.at(found.u + far * aside) > found.value + 1e-8 * (1 + abs(found.value)):
+                if self.at(u + far * torch.randn(len(u), generator=noise, dtype=u.dtype)) > higher:
                     return True
         return False
 
-    def _refuse_flat(self, found: Mode, flat: Tensor) -> None:
+    def _refuse_flat(self, flat: Tensor) -> None:
         """Refuse an end that is as high on a side of `flat` (d,), or lower: climbed from there."""
+        u, value = self.end.u, self.end.value
         where = self._sites(flat.abs() > 0.1 * flat.abs().max())
-        aside = flat * ((1 + found.u.abs()) / flat.abs().clamp_min(1e-12)).min() * 0.1
+        aside = flat * ((1 + u.abs()) / flat.abs().clamp_min(1e-12)).min() * 0.1
         bounds = limits(self.program)
-        for start in (found.u + aside, found.u - aside):
+        for start in (u + aside, u - aside):
             if not math.isfinite(self.at(start)):
                 continue
-            other = nearest(self, start, bounds)
-            if other.value > found.value + 1e-6 * (1 + abs(found.value)):
-                rise = f"from {found.value:.6g} to {other.value:.6g} nats"
+            other = nearest(self.density, start, bounds)
+            if other.value > value + 1e-6 * (1 + abs(value)):
                 raise Refused(
                     f"{self.name} has no maximum that the optimiser can reach, it rises along "
-                    f"{where} {rise}; use a proper prior"
+                    f"{where} from {value:.6g} to {other.value:.6g} nats; use a proper prior"
                 )
-            moved = (other.u - found.u).abs().max() > 0.1 * aside.abs().max()
-            if moved and other.value > found.value - 1e-8 * (1 + abs(found.value)):
-                here, there = (_spot(self.program, u, where) for u in (found.u, other.u))
+            moved = (other.u - u).abs().max() > 0.1 * aside.abs().max()
+            if moved and other.value > value - 1e-8 * (1 + abs(value)):
+                here, there = self._values(u, where), self._values(other.u, where)
                 raise Refused(
                     f"{self.name} has no unique maximum, its information is singular in {where}: "
                     f"it is as high at {here} as at {there}; drop what is redundant, or use a "
                     "proper prior"
                 )
 
-    def refuse_edge(self, found: Mode) -> None:
+    def refuse_edge(self) -> None:
         """Refuse an end beyond which the density drops to nothing while it still rises."""
-        _, slope = value_and_grad(self, found.u)
-        if not slope.any() or not slope.isfinite().all():
+        if not self.slope.any() or not self.slope.isfinite().all():
             return
-        direction = slope / slope.abs().max()
+        direction = self.slope / self.slope.abs().max()
         lengths = [2.0**-k for k in range(40, 3, -1)]
-        values = [self.at(found.u + length * direction) for length in lengths]
-        if values[-1] == -math.inf and max(values) >= found.value:
+        values = [self.at(self.end.u + length * direction) for length in lengths]
+        if values[-1] == -math.inf and max(values) >= self.end.value:
             inside = max(n for n, value in zip(lengths, values) if value > -math.inf)
-            at = found.u + inside * direction
             where = self._sites(direction.abs() > 1e-3)
+            near = self._values(self.end.u + inside * direction, where)
             raise Refused(
-                f"{self.name} rises up to an edge near {_spot(self.program, at, where)} that the "
-                "data or another latent set, and is zero beyond, so that it has no slope of zero "
-                "at its maximum; use nuts"
+                f"{self.name} rises up to an edge near {near} that the data or another latent "
+                "set, and is zero beyond, so that it has no slope of zero at its maximum; use nuts"
             )
 
-    def refuse_kink(self, found: Mode) -> None:
+    def refuse_kink(self) -> None:
         """Refuse an end at a peak whose slope jumps, made by an operation that is not known."""
-        _, slope = value_and_grad(self, found.u)
-        directions = [
-            slope / slope.abs().max().clamp_min(1e-300),
-            *torch.eye(len(slope)).to(slope),
-        ]
-        for direction in directions:
-            at = self._peak(found.u, direction)
+        along = self.slope / self.slope.abs().max().clamp_min(1e-300)
+        for direction in (along, *torch.eye(len(along)).to(along)):
+            at = self._peak(direction)
             if at is not None:
-                where = self._sites(direction.abs() > 1e-3)
+                near = self._values(at, self._sites(direction.abs() > 1e-3))
                 raise Refused(
-                    f"{self.name} has a kink at its maximum, near {_spot(self.program, at, where)}"
-                    ", where its slope jumps; write it with abs, relu, clamp, maximum or a "
-                    "Laplace distribution, which map can solve, or use nuts"
+                    f"{self.name} has a kink at its maximum, near {near}, where its slope jumps; "
+                    "write it with abs, relu, clamp, maximum or a Laplace distribution, which map "
+                    "can solve, or use nuts"
                 )
 
-    def _peak(self, u: Tensor, direction: Tensor) -> Tensor | None:
-        """Where near `u` the slope along a direction jumps from rising to falling, bisected."""
+    def _peak(self, direction: Tensor) -> Tensor | None:
+        """Where near the end the slope along a direction jumps from rising to falling."""
 
         def slope(t: float) -> float:
-            return float(value_and_grad(self, u + t * direction)[1] @ direction)
+            return float(self.slope_at(self.end.u + t * direction) @ direction)
 
         low, high = -1e-3, 1e-3
         ends = slope(low), slope(high)
@@ -211,65 +225,61 @@ class _Density:
             middle = (low + high) / 2
             low, high = (middle, high) if slope(middle) > 0 else (low, middle)
         jump = slope(low) - slope(high)
-        return u + low * direction if jump > 0.1 * (ends[0] - ends[1]) else None
+        return self.end.u + low * direction if jump > 0.1 * (ends[0] - ends[1]) else None
 
     # -- an end that escapes ---------------------------------------------------------------------
 
-    def border(self, found: Mode) -> tuple[dict[str, Tensor], list[Finding]]:
-        """An escape judged: a finite density at a bound of the support, or no maximiser at all."""
-        where = self._sites(found.escaped)
-        outwards = self._outwards(found)
-        _, slope = value_and_grad(self, found.u)
-        if (slope * outwards).sum() > 1e-4 or not slope.isfinite().all():
-            if self._grows(found, outwards):
-                raise Refused(_unbounded(self.name, where))
+    def border(self) -> tuple[dict[str, Tensor], list[Finding]]:
+        """An escape judged: a finite density at a bound of the support, or no maximiser at all.
+
+        Raises:
+            Refused: there is no maximiser.
+        """
+        where, outwards = self._sites(self.end.escaped), self._outwards()
+        if (self.slope * outwards).sum() > 1e-4 or not self.slope.isfinite().all():
+            if self._grows(outwards):
+                raise Refused(self._unbounded(where))
             raise Refused(
                 f"{self.name} has no maximum that the optimiser can reach, it ended with {where} "
                 "at the border of the support; use a proper prior, or nuts"
             )
-        values = self.program.constrain(found.u + 15 * outwards)
-        supports = self.program.supports(found.u + 15 * outwards)
-        snapped = {k: _snap(values[k], supports[k]) for k in where.split(", ")}
+        far = self.end.u + 15 * outwards
+        values, supports = self.program.constrain(far), self.program.supports(far)
+        snapped = {name: _snap(values[name], supports[name]) for name in where.split(", ")}
         if any(on_bound is None for on_bound in snapped.values()):
             raise Refused(
                 f"{self.name} has no finite maximiser ({where} runs to infinity, improper "
                 "posterior); use a proper prior"
             )
-        spots = ", ".join(f"{k} = {_text(v)}" for k, v in snapped.items())
-        finding = Finding(
-            "warn",
-            f"the maximum lies at the border of the support ({spots})",
-            _SURE,
-        )
-        return values | snapped, [finding]
+        spots = ", ".join(f"{name} = {_text(value)}" for name, value in snapped.items())
+        what = f"the maximum lies at the border of the support ({spots})"
+        return values | snapped, [Finding("warn", what, _SURE)]
 
-    def _outwards(self, found: Mode) -> Tensor:
+    def _outwards(self) -> Tensor:
         """The direction of an escape (d,), the largest entry one."""
-        direction = torch.where(found.escaped, found.step, torch.zeros_like(found.u))
+        escaped, nowhere = self.end.escaped, torch.zeros_like(self.end.u)
+        direction = torch.where(escaped, self.end.step, nowhere)
         if not direction.isfinite().all() or not direction.any():
-            direction = torch.where(found.escaped, found.u.sign(), torch.zeros_like(found.u))
+            direction = torch.where(escaped, self.end.u.sign(), nowhere)
         direction = direction / direction.abs().max()
-        _, slope = value_and_grad(self, found.u)
         # Where the density is not concave, Newton's step points downhill.
-        return torch.where(slope * direction < -1e-4, -direction, direction)
+        return torch.where(self.slope * direction < -1e-4, -direction, direction)
 
-    def _grows(self, found: Mode, outwards: Tensor) -> bool:
+    def _grows(self, outwards: Tensor) -> bool:
         """Whether the density rises on and on outwards, the other coordinates at their best."""
-        free = ~found.escaped
-        bounds = limits(self.program)[free]
-        values = []
-        for far in (0.0, 5.0, 10.0):
-            values.append(self._profile(found.u + far * outwards, free, bounds))
+        values = [self._profile(self.end.u + far * outwards) for far in (0.0, 5.0, 10.0)]
         first, second = values[1] - values[0], values[2] - values[1]
         return first > 1e-3 and second > 0.5 * first
 
-    def _profile(self, u: Tensor, free: Tensor, bounds: Tensor) -> float:
-        """The density with some coordinates at their best, the others held."""
+    def _profile(self, u: Tensor) -> float:
+        """The density with the coordinates that did not escape at their best."""
+        free = ~self.end.escaped
         if not free.any():
             return self.at(u)
-        return nearest(lambda v: self(u.masked_scatter(free, v)), u[free], bounds).value
+        bounds = limits(self.program)[free]
+        return nearest(lambda v: self.density(u.masked_scatter(free, v)), u[free], bounds).value
 
-    def refuse_collapse(self, found: Mode) -> None:
+    def refuse_collapse(self) -> None:
         """Refuse a density that grows for ever as a scale shrinks, its latents at their centre.
 
         The peak of a funnel is narrow, and an ascent may well end elsewhere.
@@ -278,22 +288,20 @@ class _Density:
             support = elementwise(site.support)
             if support is constraints.real or support.event_dim:
                 continue
-            part, _ = self.program.layout[site.name]
             for sign in (-1.0, 1.0):
-                values = [self._collapsed(found.u, part, sign * far) for far in _FAR_OUT]
+                values = [self._collapsed(site.name, sign * far) for far in _FAR_OUT]
                 if min(values[1] - values[0], values[2] - values[1]) > 1:
-                    raise Refused(_unbounded(self.name, site.name))
+                    raise Refused(self._unbounded(site.name))
 
-    def _collapsed(self, u: Tensor, part: slice, far: float) -> float:
+    def _collapsed(self, name: str, far: float) -> float:
         """The density with one site far out and what is unlikely there at its centre."""
-        moved = u.clone()
-        moved[part] = far
+        moved = self.end.u.clone()
+        moved[self.program.layout[name][0]] = far
         handler = _Centred(self.program, moved)
         with torch.no_grad():
             trace = run(self.program.model, self.program.problem.tensors, handler)
-            values = {name: trace.nodes[name]["value"] for name in self.program.layout}
-            value = self.program.log_joint(values).item()
-        return value if math.isfinite(value) else -math.inf
+            values = {k: trace.nodes[k]["value"] for k in self.program.layout}
+            return _or_nothing(self.program.log_joint(values).item())
 
     # -- words -----------------------------------------------------------------------------------
 
@@ -301,6 +309,22 @@ class _Density:
         """The sites that own the marked coordinates of `u`, in words."""
         names = [n for n, (part, _) in self.program.layout.items() if which[part].any()]
         return ", ".join(names)
+
+    def _values(self, u: Tensor, where: str) -> str:
+        """The values of some sites at `u`, in words."""
+        values = self.program.constrain(u)
+        return ", ".join(f"{name} = {_text(values[name])}" for name in where.split(", "))
+
+    def _unbounded(self, where: str) -> str:
+        return (
+            f"{self.name} is unbounded as {where} nears the border of its support, so it has no "
+            "maximum; use a prior that is bounded there, or a method that integrates"
+        )
+
+
+def _or_nothing(value: float) -> float:
+    """A log density; minus infinity where it is not finite."""
+    return value if math.isfinite(value) else -math.inf
 
 
 class _Centred(Messenger):
@@ -349,27 +373,14 @@ def _flattest(information: Tensor, bounded: Tensor) -> Tensor | None:
     return vectors[:, 0] / scale if eigenvalues[0] < _SINGULAR else None
 
 
-def _unbounded(name: str, where: str) -> str:
-    return (
-        f"{name} is unbounded as {where} nears the border of its support, so it has no maximum; "
-        "use a prior that is bounded there, or a method that integrates"
-    )
-
-
-def _spot(program: Program, u: Tensor, where: str) -> str:
-    """The values of some sites at `u`, in words."""
-    values = program.constrain(u)
-    return ", ".join(f"{name} = {_text(values[name])}" for name in where.split(", "))
-
-
 def _snap(value: Tensor, support: Any) -> Tensor | None:
     """The value with what is within rounding of a bound put on it; None if nothing is."""
     support = elementwise(support)
-    simplex = support is constraints.simplex
     bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
+    bounds = [0.0] if support is constraints.simplex else [b for b in bounds if b is not None]
     snapped, near = value, torch.zeros_like(value, dtype=torch.bool)
-    for limit in [0.0] if simplex else [bound for bound in bounds if bound is not None]:
-        limit = torch.as_tensor(limit, dtype=value.dtype)
+    for bound in bounds:
+        limit = torch.as_tensor(bound, dtype=value.dtype)
         close = (snapped - limit).abs() < 1e-9 * (1 + limit.abs())
         snapped, near = torch.where(close, limit, snapped), near | close
     return snapped if near.any() else None

@@ -9,19 +9,19 @@ import torch
 
 from models.contract import Refused
 
-from ..core.problem import Context, Fit, Problem
+from ..core.problem import Context, Fit
 from ..core.seeds import DRAWS, seeded, spawn
 from ..program import memory
 from ..program.program import Program
 
 
 def exact(
-    problem: Problem, *, seed: int, context: Context, draws: Annotated[int, ">= 2"] = 4000
+    program: Program, *, seed: int, context: Context, draws: Annotated[int, ">= 2"] = 4000
 ) -> Fit:
     """Closed form, enumeration or quadrature: independent draws and the exact log evidence.
 
     Args:
-        problem: a problem whose model states an exact truth, or has discrete latents alone.
+        program: a program whose model states an exact truth, or has discrete latents alone.
         seed: seed of the draws.
         context: unused, there is nothing to show.
         draws: number of draws.
@@ -29,9 +29,9 @@ def exact(
     Raises:
         Refused: the model states no exact truth for these options and data.
     """
-    program = Program(problem)
     memory.check(program, draws)
-    truth = problem.exact() if problem.exact is not None else None
+    exact = program.problem.exact
+    truth = exact() if exact is not None else None
     if truth is None and program.of("discrete") and not program.size:
         return _enumerated(program, seed, draws)
     if truth is None:

@@ -31,7 +31,8 @@ from .. import GUIDES, guide
 from ..core import settings
 from ..core.problem import Guide
 from ..program import memory
-from ..program.program import Program, run, start_value
+from ..program.handlers import run, start_value
+from ..program.program import Program
 from ..program.supports import Supported
 from .densities import Flowing, LowRankNormal
 
@@ -174,10 +175,10 @@ class _Supported(Messenger):
 
 def _moving(kind: Callable[..., AutoGuide], program: Program) -> Callable[..., AutoGuide]:
     """The kind of guide, whose draws are carried into supports that depend on other latents."""
-    given = kind.keywords if isinstance(kind, partial) else {}
-    of = kind.func if isinstance(kind, partial) else kind
+    if isinstance(kind, partial):
+        return partial(_moving(kind.func, program), **kind.keywords)
     # Of the same name: parameters bear it.
-    return partial(type(of.__name__, (_Moving, of), {"program": program}), **given)
+    return type(kind.__name__, (_Moving, kind), {"program": program})
 
 
 class _Moving(AutoGuide):
@@ -238,10 +239,17 @@ def _flow(program: Program, init: Init, kind: str, transforms: int) -> AutoGuide
 
 
 class _Located(AutoContinuous):
-    """A guide of the whole unconstrained vector with a location (d,) and scales (d,)."""
+    """A guide of the whole unconstrained vector with a location (d,) and scales (d,).
 
-    def __init__(self, model: Callable, *, init_loc_fn: Init, init_scale: float):
-        self._init_scale = init_scale
+    Args:
+        model: the model, its discrete latents hidden.
+        init_loc_fn: where the location starts.
+        init_scale: where the scales start.
+        given: what a kind of guide wants to know besides.
+    """
+
+    def __init__(self, model: Callable, *, init_loc_fn: Init, init_scale: float, **given: Any):
+        self._init_scale, self._given = init_scale, given
         super().__init__(model, init_loc_fn=init_loc_fn)
 
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
@@ -249,20 +257,19 @@ class _Located(AutoContinuous):
         self.loc = nn.Parameter(self._init_loc())
         scale = torch.full_like(self.loc, self._init_scale)
         self.scale = PyroParam(scale, constraints.softplus_positive)
+        self._add_parameters(**self._given)
+
+    def _add_parameters(self) -> None:
+        """Make the parameters that a kind of guide has besides."""
 
 
 class _LowRank(_Located):
     """Low rank plus diagonal; Pyro's own can be neither vectorised nor traced."""
 
-    def __init__(self, model: Callable, *, rank: int | None, **start: Any):
-        self._rank = rank
-        super().__init__(model, **start)
-
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
-        rank = self._rank or round(self.latent_dim**0.5)
+    def _add_parameters(self, rank: int | None) -> None:
         # Not zero, where the gradient is zero too.
-        self.factor = nn.Parameter(0.1 * torch.randn(self.latent_dim, rank))
+        start = torch.randn(self.latent_dim, rank or round(self.latent_dim**0.5))
+        self.factor = nn.Parameter(0.1 * start)
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> LowRankNormal:
         return LowRankNormal(self.loc, self.scale, self.factor)
@@ -271,17 +278,14 @@ class _LowRank(_Located):
 class _Blocks(_Located):
     """A normal whose covariance is block diagonal, a block for each site."""
 
-    def __init__(self, model: Callable, *, layout: dict, **start: Any):
-        self._sizes = [part.stop - part.start for part, _ in layout.values()]
-        super().__init__(model, **start)
-
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
-        for i, size in enumerate(self._sizes):
-            setattr(self, f"tril_{i}", PyroParam(torch.eye(size), constraints.unit_lower_cholesky))
+    def _add_parameters(self, layout: Mapping[str, tuple[slice, Any]]) -> None:
+        self._trils = [f"tril_{i}" for i in range(len(layout))]
+        for name, (part, _) in zip(self._trils, layout.values()):
+            start = torch.eye(part.stop - part.start)
+            setattr(self, name, PyroParam(start, constraints.unit_lower_cholesky))
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> torch.distributions.Distribution:
-        tril = torch.block_diag(*(getattr(self, f"tril_{i}") for i in range(len(self._sizes))))
+        tril = torch.block_diag(*(getattr(self, name) for name in self._trils))
         return dist.MultivariateNormal(self.loc, scale_tril=self.scale[:, None] * tril)
 
 
@@ -294,14 +298,10 @@ class _Flow(_Located):
     the flow starts as `mvn` does; its family holds that of `mvn`, but its fit is noisier.
     """
 
-    def __init__(self, model: Callable, *, flow: Callable, transforms: int, **start: Any):
-        self._made = partial(flow, transforms=transforms, hidden_features=(32, 32))
-        super().__init__(model, **start)
-
-    def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
-        super()._setup_prototype(*args, **kwargs)
+    def _add_parameters(self, flow: Callable, transforms: int) -> None:
         self.tril = PyroParam(torch.eye(self.latent_dim), constraints.unit_lower_cholesky)
-        self.flow = self._made(self.latent_dim).transform.to(self.loc)
+        made = flow(self.latent_dim, transforms=transforms, hidden_features=(32, 32))
+        self.flow = made.transform.to(self.loc)
         with torch.no_grad():
             for layer in self.flow.modules():
                 last = layer.hyper[-1].parameters() if hasattr(layer, "hyper") else []

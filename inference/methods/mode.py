@@ -20,9 +20,11 @@ from scipy import optimize
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ..program.derivatives import value_and_grad
+from ..program.graphs import compiled
 from ..program.kinks import Kinks
-from ..program.program import Program, value_and_grad
-from ..program.record import Function, compiled
+from ..program.program import Program
+from ..program.record import Function
 from ..program.supports import elementwise
 from .active_set import STEP_TOLERANCE, hessian, newton, settle, size
 
@@ -135,7 +137,7 @@ def _ascend(
             return np.inf, np.zeros_like(x)
         return -value.item(), -gradient.numpy().astype(float)
 
-    found = optimize.minimize(
+    end = optimize.minimize(
         negative,
         u.numpy().astype(float),
         jac=True,
@@ -143,7 +145,7 @@ def _ascend(
         bounds=list(zip((-limit).tolist(), limit.tolist())),
         options={"maxiter": 5000, "maxfun": 20000, "ftol": tolerance, "gtol": 1e-9},
     )
-    return torch.as_tensor(found.x, dtype=u.dtype), -float(found.fun)
+    return torch.as_tensor(end.x, dtype=u.dtype), -float(end.fun)
 
 
 def _maximise_on_kinks(kinks: Kinks, starts: list[Tensor], limit: Tensor) -> Mode:
@@ -163,8 +165,8 @@ def _maximise_on_kinks(kinks: Kinks, starts: list[Tensor], limit: Tensor) -> Mod
         climbed = [_ascend(lambda v, w=width: recorded(v, w), u, limit, _ROUGH)[0] for u in ends]
         smooth = partial(kinks.smoothed, width=width)
         ends = [_improved(smooth, u, limit) for u in _distinct(climbed)]
-    found = [_on_kinks(kinks, u, limit, 10 * width) for u in ends]
-    return max(found, key=lambda mode: mode.value)
+    modes = [_on_kinks(kinks, u, limit, 10 * width) for u in ends]
+    return max(modes, key=lambda mode: mode.value)
 
 
 def nearest(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:
@@ -180,9 +182,8 @@ def _on_kinks(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Mode:
     held = settle(kinks, u, limit, near)
     if not held.kinks.any():
         return _polish(kinks.density, held.u, limit)
-    ended = "edge" if held.edge else "kink"
-    escaped = held.u.abs() >= limit - 1
-    return Mode(held.u, held.value, held.hessian, held.step, escaped, held.optimal, ended)
+    escaped, on = held.u.abs() >= limit - 1, "edge" if held.edge else "kink"
+    return Mode(held.u, held.value, held.hessian, held.step, escaped, held.optimal, on)
 
 
 def _improved(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Tensor:
@@ -203,11 +204,11 @@ def _improved(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) ->
 
 def _distinct(ends: list[Tensor]) -> list[Tensor]:
     """Ends that are not alike."""
-    kept: list[Tensor] = []
+    distinct: list[Tensor] = []
     for u in ends:
-        if all(size(u - other, u) > _ALIKE for other in kept):
-            kept.append(u)
-    return kept
+        if all(size(u - other, u) > _ALIKE for other in distinct):
+            distinct.append(u)
+    return distinct
 
 
 def _polish(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Mode:

@@ -1,40 +1,31 @@
-"""The No-U-Turn sampler (Hoffman and Gelman 2014) on the recorded density.
-
-Two engines: nutpie (Seyboldt, Carlson and Carpenter; adapts its mass matrix from draws and
-gradients, so that 400 steps of warm-up do), and Pyro's own kernel as a reference.
-"""
+"""The No-U-Turn sampler (Hoffman and Gelman 2014) on the recorded density, in several chains."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from models.contract import Fault, Refused, Stopped
 
 from ..core.callbacks import Callback
-from ..core.problem import Context, Finding, Fit, Problem, State
-from ..core.seeds import CHAIN, DISCRETE, FIT, seeded, spawn
+from ..core.problem import Context, Finding, Fit, State
+from ..core.seeds import CHAIN, DISCRETE, FIT, seeded
 from ..program import memory
-from ..program.native import nutpie_model
-from ..program.program import Differentiable, Program, over_draws
-from ..program.record import Function, How, Recorded, compiled
-from . import chains as chains_
-from .chains import Monitor
+from ..program.graphs import How, compiled
+from ..program.program import Program
+from ..program.record import Function
+from ..program.sampling import over_draws
+from .chains import Outcome
+from .chains import run as run_chains
+from .nutpie_chain import NutpieChain
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
-# A chain is given up if so many steps in a row are this short.
-_LAST_STEPS, _VANISHING = 100, 1e-12
 # Draws of a chain cut short of which a statistic can be computed.
 _FEWEST_DRAWS = 4
 # How far a start is moved where the density is flat.
@@ -47,7 +38,7 @@ _SHORT_WARMUP, _STEP_RATIO = 100, 2.0
 
 
 def nuts(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -57,14 +48,13 @@ def nuts(
     target_accept: Annotated[float, "> 0", "< 1"] = 0.9,
     max_tree_depth: Annotated[int, ">= 1", "<= 15"] = 10,
     metric: Literal["auto", "diagonal", "lowrank"] = "auto",
-    engine: Literal["nutpie", "pyro"] = "nutpie",
     compile: How = "traced",
     workers: Annotated[int, ">= 0"] = 0,
 ) -> Fit:
     """No-U-Turn sampling of the unconstrained density: Markov chains that end in the posterior.
 
     Args:
-        problem: model and data; discrete latents are summed out, then recovered.
+        program: model and data; discrete latents are summed out, then recovered.
         seed: seed; draws depend on it and on the number of the chain alone.
         context: whether to show progress, and the device.
         chains: independent chains, a process each.
@@ -74,10 +64,9 @@ def nuts(
             With 0.8 the non-centred eight schools diverge in most runs, with 0.9 in none, and ESS
             per second was no lower on the zoo's models.
         max_tree_depth: a trajectory has at most 2 to this power steps.
-        metric: mass matrix, `lowrank` learns correlations (nutpie only); `auto` does so up to
-            64 dimensions, beyond which it costs more than it brings (a network of 354 weights:
-            six times as long).
-        engine: the sampler; `pyro` wants a longer warm-up and is much slower.
+        metric: mass matrix, `lowrank` learns correlations; `auto` does so up to 64 dimensions,
+            beyond which it costs more than it brings (a network of 354 weights: six times as
+            long).
         compile: how the density runs: `traced`, `aot` (needs a C++ compiler; some 20 s once,
             then up to four times faster) or `plain` Pyro.
         workers: chains at once; 0 takes the cores there are.
@@ -85,43 +74,38 @@ def nuts(
     Raises:
         Refused: the model has no continuous latent. Fault: no starting point, no draw was made.
     """
-    program = Program(problem)
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     memory.check(program, chains * draws)
-    density, starts = _prepared(program, seed, chains, compile, context)
-    if engine == "nutpie":
-        import nutpie  # noqa: F401  here, that the forked chains find it imported
+    density, starts = _density_and_starts(program, seed, chains, compile, context)
+    import nutpie  # noqa: F401  here, that the forked chains find it imported
 
     lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
-    chain = {"nutpie": _NutpieChain, "pyro": _PyroChain}[engine](
-        density, starts, seed, draws, warmup, target_accept, max_tree_depth, lowrank
-    )
-    outcome = chains_.run(
-        chain,
+    outcome = run_chains(
+        NutpieChain(density, starts, seed, draws, warmup, target_accept, max_tree_depth, lowrank),
         chains,
         steps=warmup + draws,
         workers=workers,
         progress=context.progress,
         apart=context.apart and context.device == "cpu",
-        found=_found(context.state, chains, draws),
-        keep=partial(_keep, context.state, draws),
-        watch=partial(_watch, context.callbacks, chains * (warmup + draws)),
+        finished=_finished(context.state, chains, draws),
+        save=partial(_save, context.state, draws),
+        report=partial(_report, context.callbacks, chains * (warmup + draws)),
     )
-    kept, stopped = _kept(outcome, chains, draws)
-    fit = _fit(program, kept, stopped, seed, context.device)
+    results, stopped = _equally_long(outcome, chains, draws)
+    fit = _fit(program, results, stopped, seed, context.device)
     fit.findings += _unsettled(fit, warmup)
     return fit
 
 
-def _prepared(
+def _density_and_starts(
     program: Program, seed: int, chains: int, how: How, context: Context
 ) -> tuple[Function, tuple[Tensor, ...]]:
     """The density as it will run, and a starting point (d,) for each chain."""
     with seeded(seed, FIT):
         # Far out too, and with every sign turned.
-        u, points = program.start(), []
-        points += [(u,), (5 * u,), (-u,), (program.start(),)]
+        u = program.start()
+        points = [(u,), (5 * u,), (-u,), (program.start(),)]
         record = compiled if context.graphs is None else context.graphs.compiled
         density = record(program.density_and_gradient, points, how=how)
     starts = []
@@ -140,43 +124,44 @@ def _off_flats(program: Program, u: Tensor) -> Tensor:
     return torch.where(slope == 0, u + _OFF * torch.randn_like(u), u)
 
 
-def _found(state: State, chains: int, draws: int) -> dict[int, dict[str, np.ndarray]]:
+def _finished(state: State, chains: int, draws: int) -> dict[int, dict[str, np.ndarray]]:
     """The chains of an earlier attempt that had come to their end."""
-    kept = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
-    return {c: one[0] for c, one in kept.items() if one is not None and len(one[0]["u"]) == draws}
+    saved = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
+    results = {chain: arrays[0] for chain, arrays in saved.items() if arrays is not None}
+    return {chain: result for chain, result in results.items() if len(result["u"]) == draws}
 
 
-def _keep(state: State, draws: int, chain: int, result: dict[str, np.ndarray]) -> None:
-    """What a chain found, if it came to its end: the sampler can only begin a chain anew."""
+def _save(state: State, draws: int, chain: int, result: dict[str, np.ndarray]) -> None:
+    """Keep a chain that came to its end: the sampler can only begin a chain anew."""
     if len(result["u"]) == draws:
         state.save(f"chain-{chain}", result)
 
 
-def _watch(callbacks: Callback, of: int, done: Sequence[int]) -> None:
+def _report(callbacks: Callback, of: int, done: Sequence[int]) -> None:
     callbacks.on_step({"step": sum(done), "of": of, "chains": list(done)})
 
 
 def _fit(
     program: Program,
-    kept: list[dict[str, np.ndarray]],
+    results: list[dict[str, np.ndarray]],
     stopped: dict[str, Any],
     seed: int,
     device: str,
 ) -> Fit:
     """The chains in the constrained space, discrete latents and deterministics with them."""
-    u = torch.as_tensor(np.stack([result.pop("u") for result in kept]))  # (chain, draw, d)
+    u = torch.as_tensor(np.stack([result.pop("u") for result in results]))  # (chain, draw, d)
     u = u.to(torch.get_default_dtype()).to(device)
-    stats = {name: torch.as_tensor(np.stack([r[name] for r in kept])) for name in kept[0]}
-    told = _edge(program, u, stats, stats.pop("left"), seed)
+    stats = {name: torch.as_tensor(np.stack([r[name] for r in results])) for name in results[0]}
+    edge = _edge(program, u, stats, stats.pop("left"), seed)
     with seeded(seed, DISCRETE):
-        flat = {"u": u.flatten(0, 1)}
-        constrained = over_draws(lambda one: program.constrain(one["u"]), flat, program.elements)
+        points = {"u": u.flatten(0, 1)}
+        constrained = over_draws(lambda at: program.constrain(at["u"]), points, program.elements)
         values = program.complete(constrained)
     return Fit(
         draws={name: value.unflatten(0, u.shape[:2]) for name, value in values.items()},
         kind="chains",
         stats=stats,
-        **{**stopped, "findings": [*stopped.get("findings", []), *told]},
+        **{**stopped, "findings": [*stopped.get("findings", []), *edge]},
     )
 
 
@@ -207,8 +192,8 @@ def _beyond(program: Program, u: Tensor, seed: int) -> Tensor | None:
         outer = inner + u.std(0) * torch.randn_like(inner)
 
     def density(points: Tensor) -> Tensor:
-        found = over_draws(lambda one: program.log_density(one["u"]), {"u": points})
-        return torch.where(found.isnan(), torch.inf, found)
+        values = over_draws(lambda at: program.log_density(at["u"]), {"u": points})
+        return torch.where(values.isnan(), torch.inf, values)
 
     start, zero = density(inner), density(outer) == -torch.inf
     if not zero.any():
@@ -232,266 +217,36 @@ def _unsettled(fit: Fit, warmup: int) -> list[Finding]:
     ratio = float(last.max() / last.min())
     if warmup >= _SHORT_WARMUP and ratio < _STEP_RATIO:
         return []
-    cause = "is too short to learn the step size and the mass matrix"
-    what = f"a warm-up of {warmup} steps {cause}"
+    what = f"a warm-up of {warmup} steps is too short to learn the step size and the mass matrix"
     if warmup >= _SHORT_WARMUP:
         what = f"the warm-up did not settle: step sizes differ by a factor of {ratio:.1f}"
     return [Finding("warn", what, "give it more (--set warmup=400, or 1000)")]
 
 
-def _kept(
-    outcome: chains_.Outcome, chains: int, draws: int
+def _equally_long(
+    outcome: Outcome, chains: int, draws: int
 ) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
     """Equally long chains out of what there is, and what a `Fit` says of a run cut short.
 
     Of chains of unequal length as many draws are kept as a table of chains by draws can hold.
+
+    Raises:
+        Stopped: a signal came before there were draws. Fault: a chain died before.
     """
-    results, why = outcome.results, _why(outcome)
-    if why is None:
+    results, why = outcome.results, outcome.died
+    if why is None and outcome.signal is None:
         return list(results.values()), {}
+    why = why or "interrupted"
     lengths = sorted((len(result["u"]) for result in results.values()), reverse=True)
     lengths = [n for n in lengths if n >= _FEWEST_DRAWS]
-    length = max(lengths, key=lambda n: n * _at_least(lengths, n), default=None)
+    length = max(lengths, key=lambda n: n * sum(m >= n for m in lengths), default=None)
     if length is None:
         if outcome.signal is not None:
             raise Stopped(outcome.signal)
         raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
-    kept = {c: result for c, result in results.items() if len(result["u"]) >= length}
-    said = f"{why}; kept are {length} of {draws} draws of {len(kept)} of {chains} chains"
-    finding = Finding("fail", said, "resume it, or run it again")
+    whole = [result for result in results.values() if len(result["u"]) >= length]
+    what = f"{why}; kept are {length} of {draws} draws of {len(whole)} of {chains} chains"
+    finding = Finding("fail", what, "resume it, or run it again")
     status = "failed" if outcome.died else "interrupted"
-    whole = [{name: v[:length] for name, v in result.items()} for result in kept.values()]
-    return whole, {"findings": [finding], "status": status, "signal": outcome.signal}
-
-
-def _at_least(lengths: list[int], n: int) -> int:
-    return sum(length >= n for length in lengths)
-
-
-def _why(outcome: chains_.Outcome) -> str | None:
-    if outcome.died is not None:
-        return outcome.died
-    return None if outcome.signal is None else "interrupted"
-
-
-@dataclass(frozen=True)
-class _Chain:
-    """What a chain needs; called with its number in a process of its own."""
-
-    density: Function
-    starts: tuple[Tensor, ...]
-    seed: int
-    draws: int
-    warmup: int
-    target_accept: float
-    max_tree_depth: int
-    lowrank: bool
-
-
-_NUTPIE_STATS = {
-    "diverging": "diverging",
-    "energy": "energy",
-    "logp": "lp",
-    "depth": "tree_depth",
-    "n_steps": "n_steps",
-    "step_size_bar": "step_size",
-    "mean_tree_accept": "acceptance_rate",
-}
-
-
-class _NutpieChain(_Chain):
-    """`u` (draw, d) and the statistics of each draw (draw,), by nutpie."""
-
-    def __call__(self, chain: int, monitor: Monitor) -> dict[str, np.ndarray]:
-        import nutpie
-
-        model = self._native(chain, monitor) or self._of_python(chain, monitor)
-        sampler = nutpie.sample(
-            model,
-            draws=self.draws,
-            tune=self.warmup,
-            chains=1,
-            cores=1,
-            seed=int(spawn(self.seed, CHAIN, chain).generate_state(1)[0]),
-            progress_bar=False,
-            target_accept=self.target_accept,
-            maxdepth=self.max_tree_depth,
-            low_rank_modified_mass_matrix=self.lowrank,
-            store_divergences=True,
-            return_raw_trace=True,
-            blocking=False,
-        )
-        try:
-            trace = self._finish(sampler, chain, monitor)
-        except Fault:
-            raise
-        except RuntimeError as error:
-            first = str(error).partition("\n")[0]
-            raise Fault(f"the sampler stopped ({first}); check the model's supports") from error
-        return _columns(trace, len(self.starts[chain]))
-
-    def _finish(self, sampler: Any, chain: int, monitor: Monitor) -> Any:
-        """The trace, whole or as far as it is when the monitor says stop."""
-        looked = 0
-        while not monitor.stopping:
-            try:
-                return sampler.wait(timeout=0.1)
-            except TimeoutError:
-                if monitor.steps[chain] >= looked + _LAST_STEPS:
-                    looked = monitor.steps[chain]
-                    self._check_steps(sampler)
-        return sampler.abort()
-
-    def _check_steps(self, sampler: Any) -> None:
-        """Give up a chain whose steps vanish: it would go on for hours, and end nowhere.
-
-        Raises:
-            Fault: the last steps are all far below any scale.
-        """
-        _, (stats,) = sampler.inspect().get_arrow_trace()
-        size = _column(stats, "step_size")[-_LAST_STEPS:]
-        if size.max() < _VANISHING:
-            sampler.abort()
-            raise Fault(
-                f"the sampler's steps vanish ({size[-1]:.1g}): the density is not smooth, or its "
-                "gradient is wrong; see what `zoo.py check` says"
-            )
-
-    def _native(self, chain: int, monitor: Monitor) -> Any:
-        """The model of a compiled density, called without Python; None for others."""
-        start = self.starts[chain]
-        package = self.density.package if isinstance(self.density, Recorded) else None
-        if package is None or start.dtype != torch.float64 or sys.platform != "linux":
-            return None
-        try:
-            return nutpie_model(
-                package,
-                len(start),
-                lambda _: start.numpy(),
-                monitor.steps,
-                chain,
-                self.density.live,
-            )
-        except (OSError, RuntimeError, subprocess.CalledProcessError):
-            return None  # the same draws through Python
-
-    def _of_python(self, chain: int, monitor: Monitor) -> Any:
-        from nutpie.compiled_pyfunc import from_pyfunc
-
-        def expand(u: np.ndarray) -> dict[str, np.ndarray]:
-            monitor.tick(chain)
-            return {"u": u}
-
-        start = self.starts[chain].cpu().numpy().astype(float)
-        return from_pyfunc(
-            len(start),
-            lambda: _for_numpy(self.density, self.starts[chain]),
-            lambda *_: expand,
-            [np.dtype("float64")],
-            [(len(start),)],
-            ["u"],
-            make_initial_point_fn=lambda _: start,
-        )
-
-
-def _columns(trace: Any, size: int) -> dict[str, np.ndarray]:
-    """The draws after the warm-up and their statistics, out of nutpie's Arrow tables."""
-    import pyarrow
-
-    ((draws,), (stats,)) = trace.get_arrow_trace()
-    tuning = int(_column(stats, "tuning").sum())
-    columns = {ours: _column(stats, name)[tuning:] for name, ours in _NUTPIE_STATS.items()}
-    columns = {k: v.astype("int64") if v.dtype.kind == "u" else v for k, v in columns.items()}
-    # Where a divergence has an end it is finite.
-    nowhere = np.asarray(pyarrow.array(stats.column("divergence_end")).is_null())[tuning:]
-    columns["left"] = columns["diverging"] & nowhere
-    return {"u": _column(draws, "u").reshape(-1, size)[tuning:], **columns}
-
-
-def _column(table: Any, name: str) -> np.ndarray:
-    """A column of one of nutpie's Arrow tables."""
-    import pyarrow
-
-    values = pyarrow.array(table.column(name))
-    values = values.flatten() if name == "u" else values
-    return values.to_numpy(zero_copy_only=False)
-
-
-def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]:
-    """Value and gradient for nutpie, of arrays, in the dtype and on the device of `like`."""
-    # Set up once for the sampler's thread, which does nothing else: a microsecond counts here.
-    settled: dict[int, Any] = {}  # not threading.local: it is forgotten between calls from Rust
-    plain = like.dtype == torch.float64 and like.device.type == "cpu"
-
-    def settle() -> None:
-        """Tell the sampler's own thread what the main one was told.
-
-        Left to itself it wakes a team of threads for each product (5 to 50 times slower). And a
-        recorded graph has its gradient in it: that torch keeps none is said once, not each time.
-        """
-        torch.set_num_threads(1)
-        mode = settled[threading.get_ident()] = torch.inference_mode(isinstance(density, Recorded))
-        mode.__enter__()
-
-    def value_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
-        if threading.get_ident() not in settled:
-            settle()
-        if plain:
-            value, gradient = density(torch.from_numpy(u))
-            return value.item(), gradient.numpy()
-        value, gradient = density(torch.from_numpy(u).to(like))
-        return value.item(), gradient.cpu().numpy().astype(float)
-
-    return value_and_gradient
-
-
-class _PyroChain(_Chain):
-    """The same by Pyro's kernel, which draws from torch's random state."""
-
-    def __call__(self, chain: int, monitor: Monitor) -> dict[str, np.ndarray]:
-        kernel = _pyro_kernel(self.density, self.target_accept, self.max_tree_depth)
-        kernel.initial_params = params = {"u": self.starts[chain]}
-        kept, stats, left = [], [], []
-        with pyro.validation_enabled(False), seeded(self.seed, CHAIN, chain):
-            kernel.setup(self.warmup)
-            for step in range(self.warmup + self.draws):
-                if monitor.stopping:
-                    break
-                kernel.left = False
-                params = kernel.sample(params)
-                monitor.tick(chain)
-                if step >= self.warmup:
-                    left.append(kernel.left)
-                    kept.append(params["u"].cpu().numpy().astype(float))
-                    stats.append((kernel.energy, -kernel._potential_energy_last, kernel.step_size))
-        diverging = np.zeros(len(kept), dtype=bool)
-        diverging[[i for i in kernel._divergences if i < len(kept)]] = True
-        columns = np.array([[float(value) for value in row] for row in stats]).reshape(-1, 3).T
-        named: Mapping[str, np.ndarray] = dict(zip(("energy", "lp", "step_size"), columns))
-        u = np.array(kept).reshape(-1, len(self.starts[chain]))
-        return {"u": u, "diverging": diverging, "left": diverging & np.array(left), **named}
-
-
-def _pyro_kernel(density: Function, target_accept: float, max_tree_depth: int) -> Any:
-    """Pyro's NUTS, which also tells the energy of each step."""
-    from pyro.infer import NUTS
-
-    class Kernel(NUTS):
-        def _sample_r(self, name: str) -> tuple:
-            r, r_unscaled = super()._sample_r(name)
-            # The Hamiltonian at the start of the trajectory, as E-BFMI wants it.
-            self.energy = self._kinetic_energy(r_unscaled) + self._potential_energy_last
-            return r, r_unscaled
-
-    def potential(params: Mapping[str, Tensor]) -> Tensor:
-        value = -Differentiable.apply(params["u"], density)
-        kernel.left |= not value.isfinite()
-        return value
-
-    kernel = Kernel(
-        potential_fn=potential,
-        target_accept_prob=target_accept,
-        max_tree_depth=max_tree_depth,
-    )
-    kernel.left = False
-    return kernel
+    cut = [{name: values[:length] for name, values in result.items()} for result in whole]
+    return cut, {"findings": [finding], "status": status, "signal": outcome.signal}

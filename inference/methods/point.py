@@ -5,24 +5,26 @@ How an end of the maximisation is judged is in `ends.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
-from models.contract import BadSetting, Refused
+from models.contract import Refused
 
 from .. import METHODS, load
-from ..core.problem import Context, Fit, Problem
-from ..core.seeds import DISCRETE, FIT, seeded
+from ..core.problem import Context, Fit
+from ..core.seeds import FIT, seeded
 from ..core.settings import OF_NETWORKS
 from ..program import memory
 from ..program.program import Program
+from .ascent import AscentSettings
+from .draws import one_chain
 from .ends import judged, refuse_steps
 from .mode import mode
-from .svi import Pace
 
 
 def mle(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -36,7 +38,7 @@ def mle(
     The weights of a network are climbed by `svi`'s ascent instead, and end where the steps do.
 
     Args:
-        problem: model and data; discrete latents are summed out with their priors.
+        program: model and data; discrete latents are summed out with their priors.
         seed: seed of the starting points.
         context: whether to show progress; of networks alone.
         starts: number of random starting points; the best end is taken.
@@ -49,17 +51,14 @@ def mle(
             infinity.
         BadSetting: settings of networks for another model.
     """
-    program = Program(problem, narrowed=False)
     if not program.of("observed"):
         raise Refused("mle needs observations, nothing is observed; give data, or use map")
-    pace = pace_of(problem, steps, lr, batch_size)
-    if pace is not None:
-        return load(METHODS["mle"].network)(problem, pace, seed, context, prior=False)
-    return _estimate(program, seed, starts, prior=False)
+    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
+    return _estimate(program, seed, context, starts, given, prior=False)
 
 
 def map_(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -73,7 +72,7 @@ def map_(
     The weights of a network are climbed by `svi`'s ascent instead, to one of many modes.
 
     Args:
-        problem: model and data; discrete latents are summed out.
+        program: model and data; discrete latents are summed out.
         seed: seed of the starting points.
         context: whether to show progress; of networks alone.
         starts: number of random starting points; the best end is taken.
@@ -85,44 +84,37 @@ def map_(
         Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
         BadSetting: settings of networks for another model.
     """
-    pace = pace_of(problem, steps, lr, batch_size)
-    if pace is not None:
-        return load(METHODS["map"].network)(problem, pace, seed, context, prior=True)
-    return _estimate(Program(problem, narrowed=False), seed, starts, prior=True)
-
-
-def pace_of(
-    problem: Problem, steps: int | None, lr: float | None, batch_size: int | None
-) -> Pace | None:
-    """How a network is climbed; None for a model whose mode is found by solvers.
-
-    Raises:
-        BadSetting: settings of networks for another model.
-    """
     given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    given = {name: value for name, value in given.items() if value is not None}
-    if problem.identified and given:
-        raise BadSetting(f"{', '.join(given)}: for networks alone; leave it out")
-    if problem.identified:
-        return None
-    return Pace(**{"steps": 10_000, "lr": 1e-3, "schedule": "linear", **given})
+    return _estimate(program, seed, context, starts, given, prior=True)
 
 
-def _estimate(program: Program, seed: int, starts: int, *, prior: bool) -> Fit:
+def _estimate(
+    program: Program,
+    seed: int,
+    context: Context,
+    starts: int,
+    given: Mapping[str, Any],
+    *,
+    prior: bool,
+) -> Fit:
+    """The mode of the posterior density, or without the `prior` of the likelihood."""
+    settings = AscentSettings.of_network(program.problem, **given)
+    if settings is not None:
+        of_network = load(METHODS["map" if prior else "mle"].network)
+        return of_network(program, settings, seed, context, prior=prior)
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
+    program = Program(program.problem, narrowed=False)
     memory.check(program, hessian=True)
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]
     refuse_steps(partial(program.log_density, jacobian=False, prior=prior), points[0])
-    found = mode(program, points, prior=prior)
-    values, findings = judged(program, found, prior=prior)
-    with seeded(seed, DISCRETE):
-        draws = program.complete({k: v[None] for k, v in values.items()})
+    end = mode(program, points, prior=prior)
+    values, findings = judged(program, end, prior=prior)
     return Fit(
-        draws={k: v[None] for k, v in draws.items()},
+        draws=one_chain(program, {name: value[None] for name, value in values.items()}, seed),
         kind="point",
-        metrics={"log_joint" if prior else "log_likelihood": found.value},
+        metrics={"log_joint" if prior else "log_likelihood": end.value},
         point=values,
         findings=findings,
     )

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from ..core.problem import Context, Fit, Problem
+from ..core.problem import Context, Fit
 from ..core.seeds import PRIOR, seeded
 from ..program import memory
-from ..program.program import Program, over_draws
+from ..program.program import Program
+from ..program.sampling import over_draws
 
 
 def prior(
-    problem: Problem, *, seed: int, context: Context, draws: Annotated[int, ">= 2"] = 4000
+    program: Program, *, seed: int, context: Context, draws: Annotated[int, ">= 2"] = 4000
 ) -> Fit:
     """Independent draws from the prior and of the data it predicts.
 
     Args:
-        problem: model and data; of the data only the shapes of what is observed are used.
+        program: model and data; of the data only the shapes of what is observed are used.
         seed: seed of the draws.
         context: unused, there is nothing to show.
         draws: number of draws.
@@ -30,7 +31,6 @@ def prior(
     Raises:
         Refused: a prior is improper and cannot be sampled.
     """
-    program = Program(problem)
     memory.check(program, draws, observations=True)
     values = sample(program, seed, draws)
     return Fit(draws={name: value[None] for name, value in values.items()}, kind="prior")
@@ -56,11 +56,11 @@ def sample(
     whole = draws if observed is None else min(draws, observed)
     size = program.elements_of_run
     with seeded(seed, PRIOR):
-        found = over_draws(program.prior, {"draw": torch.arange(whole)}, size)
+        first = over_draws(program.prior, {"draw": torch.arange(whole)}, size)
         if whole == draws:
-            return found
+            return first
         rest = over_draws(_latents(program), {"draw": torch.arange(whole, draws)}, size)
-    return {k: torch.cat([v, rest[k]]) if k in rest else v for k, v in found.items()}
+    return {k: torch.cat([v, rest[k]]) if k in rest else v for k, v in first.items()}
 
 
 def _latents(program: Program) -> Callable[[Any], dict[str, Tensor]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor
 
 from models.contract import Refused
 
+from ..program.handlers import run
 from ..program.outputs import fisher_root, outputs
-from ..program.program import Program, over_draws, run
+from ..program.program import Program
+from ..program.sampling import over_draws
 from .layers import Call, Layer, Layers, layers
 
 # Numbers that are held at once.
@@ -48,23 +51,17 @@ def gauss_newton(
     way = _ByWeights(program, at, names, diagonal)
     if not rows:
         return way.of(rows)
-    found = _dense(program, at, names)
-    if found:
-        quick = _ByLayers(program, at, names, diagonal, found)
+    dense = _dense(program, at, names)
+    if dense:
+        quick = _ByLayers(program, at, names, diagonal, dense)
         few = {key: value[:_FEW] for key, value in rows.items()}
         way = quick if _agree(quick, way, few) else way
-    return _summed(way.of(some) for some in _split(rows, _MOST_ELEMENTS // way.held))
-
-
-def _summed(parts: Iterator[Tensor]) -> Tensor:
-    total = next(parts)
-    for part in parts:
-        total += part
-    return total
+    # In place: the matrix is held once.
+    return reduce(Tensor.add_, map(way.of, _split(rows, _MOST_ELEMENTS // way.held)))
 
 
 def _rows(program: Program) -> dict[str, Tensor]:
-    """What is of the rows, where all that is observed lies in their plate; else nothing."""
+    """The row keys' tensors, where all that is observed lies in the row plate; else nothing."""
     plate, keys = program.problem.rows or ("", ())
     inside = all(any(p.name == plate for p in site.plates) for site in program.of("observed"))
     return {key: program.problem.tensors[key] for key in keys} if inside else {}
@@ -81,21 +78,21 @@ def _whitened(program: Program, values: Values, rows: Values) -> Tensor:
     tensors = {**program.problem.tensors, **rows}
     trace = run(program.model, tensors, poutine.condition(data=dict(values)))
     n = len(next(iter(rows.values()))) if rows else 1
-    found = []
+    whitened = []
     for site in program.of("observed"):
         given = outputs(trace.nodes[site.name]["fn"])
         root = fisher_root(site.fn, given.detach())
-        found.append((root.mT @ given[..., None]).reshape(n, -1))
-    return torch.cat(found, 1)
+        whitened.append((root.mT @ given[..., None]).reshape(n, -1))
+    return torch.cat(whitened, 1)
 
 
 def _jacobian(program: Program, at: Values, names: Sequence[str], rows: Values) -> Tensor:
     """R^T J in the weights of the named sites, row by row, (rows times outputs, d)."""
 
     def of_row(row: Values) -> Tensor:
-        one = {key: value[None] for key, value in row.items()}
-        some = {name: at[name] for name in names}
-        slopes = torch.func.jacrev(lambda w: _whitened(program, {**at, **w}, one)[0])(some)
+        alone = {key: value[None] for key, value in row.items()}
+        weights = {name: at[name] for name in names}
+        slopes = torch.func.jacrev(lambda w: _whitened(program, {**at, **w}, alone)[0])(weights)
         return torch.cat([slopes[name].flatten(1) for name in names], 1)
 
     return over_draws(of_row, rows).flatten(0, 1) if rows else of_row({})
@@ -147,30 +144,30 @@ class _Dense(NamedTuple):
 def _dense(program: Program, at: Values, names: Sequence[str]) -> list[Layer]:
     """The layers that the named sites are the weights of; none if they are not all of that."""
     try:
-        found = [layer for layer in layers(program) if layer.weight in names]
+        dense = [layer for layer in layers(program) if layer.weight in names]
     except Refused:
         return []
-    sites = [name for layer in found for name in layer.sites]
-    matrices = all(at[layer.weight].ndim == 2 for layer in found)
-    return found if matrices and sorted(sites) == sorted(names) else []
+    sites = [name for layer in dense for name in layer.sites]
+    matrices = all(at[layer.weight].ndim == 2 for layer in dense)
+    return dense if matrices and sorted(sites) == sorted(names) else []
 
 
 @dataclass(frozen=True)
 class _ByLayers(_ByWeights):
-    """The matrix from what passes through dense layers, `found`, whose weights the sites are."""
+    """The matrix from what passes through dense layers, whose weights the sites are."""
 
-    found: Sequence[Layer]
+    dense: Sequence[Layer]
 
     @property
     def held(self) -> int:
-        shapes = [_shape(self.at, layer) for layer in self.found]
+        shapes = [_shape(self.at, layer) for layer in self.dense]
         if self.diagonal:
             return sum(self.outs * m + k for m, k in shapes)
         return max(m * m * (k + 1) for m, k in shapes)
 
     def of(self, rows: Values) -> Tensor:
-        passed = _passed(self.program, self.at, self.found, rows)
-        order = _order(self.at, self.found, self.names)
+        passed = _passed(self.program, self.at, self.dense, rows)
+        order = _order(self.at, self.dense, self.names)
         if self.diagonal:
             return _diagonal(passed).double()[order]
         return _matrix(passed).double()[order][:, order]
@@ -179,16 +176,16 @@ class _ByLayers(_ByWeights):
 def _agree(quick: _ByWeights, exact: _ByWeights, rows: Values) -> bool:
     """Whether a quick way is right on these rows: not where weights are used in two places."""
     try:
-        found = quick.of(rows)
+        ours = quick.of(rows)
     except (RuntimeError, NotImplementedError):
         return False
     expected = exact.of(rows)
-    return bool((found - expected).abs().max() <= _NEAR * expected.abs().max())
+    return bool((ours - expected).abs().max() <= _NEAR * expected.abs().max())
 
 
 def _diagonal(passed: Sequence[_Dense]) -> Tensor:
     """The diagonal, layer after layer, (m k) each."""
-    squares = [(one.slopes.square().sum(1), one.x.square()) for one in passed]
+    squares = [(layer.slopes.square().sum(1), layer.x.square()) for layer in passed]
     return torch.cat([(slopes.T @ x).flatten() for slopes, x in squares])
 
 
@@ -200,19 +197,19 @@ def _matrix(passed: Sequence[_Dense]) -> Tensor:
     return torch.cat([torch.cat([blocks[i, j] for j in several], 1) for i in several])
 
 
-def _block(one: _Dense, other: _Dense) -> Tensor:
+def _block(first: _Dense, second: _Dense) -> Tensor:
     """The matrix between two layers, (m k, m' k'): the outputs are summed over first."""
-    both = torch.einsum("nci,ncj->nij", one.slopes, other.slopes)
-    _, m, of_other = both.shape
-    left = (both[..., None] * one.x[:, None, None, :]).flatten(1)
-    block = (left.T @ other.x).view(m, of_other, one.x.shape[1], -1)
-    return block.transpose(1, 2).reshape(m * one.x.shape[1], -1)
+    both = torch.einsum("nci,ncj->nij", first.slopes, second.slopes)
+    _, m, of_second = both.shape
+    left = (both[..., None] * first.x[:, None, None, :]).flatten(1)
+    block = (left.T @ second.x).view(m, of_second, first.x.shape[1], -1)
+    return block.transpose(1, 2).reshape(m * first.x.shape[1], -1)
 
 
-def _order(at: Values, found: Sequence[Layer], names: Sequence[str]) -> Tensor:
+def _order(at: Values, dense: Sequence[Layer], names: Sequence[str]) -> Tensor:
     """Where the weights, as they lie in the named sites, are among the layers' (m, k) matrices."""
     places, start = {}, 0
-    for layer in found:
+    for layer in dense:
         m, k = _shape(at, layer)
         width = k + (layer.bias is not None)
         index = torch.arange(start, start + m * width).view(m, width)
@@ -228,14 +225,14 @@ def _shape(at: Values, layer: Layer) -> tuple[int, int]:
     return shape[1 - layer.inputs], shape[layer.inputs]
 
 
-def _passed(program: Program, at: Values, found: Sequence[Layer], rows: Values) -> list[_Dense]:
+def _passed(program: Program, at: Values, dense: Sequence[Layer], rows: Values) -> list[_Dense]:
     """What passes through the layers, of some rows.
 
     Raises:
         NotImplementedError: a layer's inputs are no vectors.
     """
     n = len(next(iter(rows.values())))
-    weights = {layer.weight: at[layer.weight] for layer in found}
+    weights = {layer.weight: at[layer.weight] for layer in dense}
 
     def of(shifts: Values) -> tuple[Tensor, dict[str, Tensor]]:
         inputs = {}
@@ -250,10 +247,10 @@ def _passed(program: Program, at: Values, found: Sequence[Layer], rows: Values) 
             # Rows do not see each other, so the derivative of a sum over them is that of each.
             return _whitened(program, at, rows).sum(0), inputs
 
-    shifts = {k.weight: at[k.weight].new_zeros(n, _shape(at, k)[0]) for k in found}
+    shifts = {k.weight: at[k.weight].new_zeros(n, _shape(at, k)[0]) for k in dense}
     slopes, inputs = torch.func.jacrev(of, has_aux=True)(shifts)
     passed = []
-    for layer in found:
+    for layer in dense:
         x = inputs[layer.weight]
         x = x if layer.bias is None else torch.cat([x, x.new_ones(n, 1)], 1)
         passed.append(_Dense(x, slopes[layer.weight].transpose(0, 1)))
@@ -266,36 +263,42 @@ def _passed(program: Program, at: Values, found: Sequence[Layer], rows: Values) 
 def prior_precision(program: Program, at: Values, names: Sequence[str]) -> Tensor:
     """Second derivatives of minus the log prior in the named sites, (d,); there are no mixed ones.
 
+    Args:
+        program: the network and its data.
+        at: site to weights, of all sites.
+        names: the sites in whose weights to differentiate, in order.
+
     Raises:
         Refused: one is not positive, or the priors of weights depend on each other.
     """
-    sizes = [at[name].numel() for name in names]
-
-    def energy(flat: Tensor) -> Tensor:
-        parts = zip(names, flat.split(sizes))
-        values = {**at, **{name: part.view(at[name].shape) for name, part in parts}}
-        nodes = run(program.model, program.problem.tensors, poutine.condition(data=values)).nodes
-        # Of all sites: the prior of one may depend on another.
-        return -sum(nodes[k]["fn"].log_prob(nodes[k]["value"]).sum() for k in program.layout)
-
     flat = torch.cat([at[name].detach().flatten() for name in names])
+    slope = torch.func.grad(partial(_prior_energy, program, at, names))
 
     def product(direction: Tensor) -> Tensor:
         """Hessian times a vector."""
-        return torch.func.jvp(torch.func.grad(energy), (flat,), (direction,))[1]
+        return torch.func.jvp(slope, (flat,), (direction,))[1]
 
-    found = product(torch.ones_like(flat))
+    precision = product(torch.ones_like(flat))
     # A matrix whose product with another vector is that of its row sums is diagonal.
     other = torch.linspace(1.0, 2.0, len(flat)).to(flat)
-    if not torch.allclose(product(other), found * other, rtol=1e-4):
+    if not torch.allclose(product(other), precision * other, rtol=1e-4):
         raise Refused(
             "the priors of the weights depend on each other, which laplace of a network does not "
             "know; use independent ones (prior=normal), svi or nuts"
         )
-    wrong = int((~(found > 0)).sum())
+    wrong = int((~(precision > 0)).sum())
     if wrong:
         raise Refused(
             f"the prior is not log-concave at {wrong} of {len(flat)} weights, so that it and the "
             "Gauss-Newton matrix make no Gaussian; use a normal prior (prior=normal), svi or nuts"
         )
-    return found
+    return precision
+
+
+def _prior_energy(program: Program, at: Values, names: Sequence[str], flat: Tensor) -> Tensor:
+    """Minus the log prior, the named sites' weights out of one vector (d,), nats."""
+    parts = zip(names, flat.split([at[name].numel() for name in names]))
+    values = {**at, **{name: part.view(at[name].shape) for name, part in parts}}
+    nodes = run(program.model, program.problem.tensors, poutine.condition(data=values)).nodes
+    # Of all sites: the prior of one may depend on another.
+    return -sum(nodes[k]["fn"].log_prob(nodes[k]["value"]).sum() for k in program.layout)

@@ -20,17 +20,19 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from ..core.problem import Context, Finding, Fit, Problem
-from ..core.seeds import DISCRETE, DRAWS, FIT, seeded
+from ..core.problem import Context, Finding, Fit
+from ..core.seeds import DRAWS, FIT, seeded
+from ..methods.ascent import AscentSettings
+from ..methods.draws import one_chain
 from ..methods.laplace import Structure
-from ..methods.svi import Pace
 from ..program import memory
+from ..program.handlers import run
 from ..program.outputs import check_outputs
-from ..program.program import Program, run
+from ..program.program import Program
 from ..program.supports import elementwise
 from .curvature import gauss_newton, prior_precision
 from .layers import layers
-from .points import climbed
+from .points import climb
 
 # Weights up to which `auto` takes the full matrix.
 _MOST_FULL = 5_000
@@ -39,7 +41,7 @@ _LOG_2_PI = math.log(2 * math.pi)
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A Gaussian of some of the weights; the others stay at the mode.
+    """A Gaussian of some of the weights, of that precision; the others stay at the mode.
 
     Attributes:
         at: site to the mode of its weights, of all sites.
@@ -84,13 +86,18 @@ class Gaussian:
 
 
 def network(
-    problem: Problem, pace: Pace, structure: Structure, draws: int, seed: int, context: Context
+    program: Program,
+    settings: AscentSettings,
+    structure: Structure,
+    draws: int,
+    seed: int,
+    context: Context,
 ) -> Fit:
     """Laplace's approximation of a network's weights, at one of many modes.
 
     Args:
-        problem: a network and its data.
-        pace: how the mode is climbed.
+        program: a network and its data.
+        settings: how the mode is climbed.
         structure: which weights the matrix is of: `full` of all, `last` of the last layer's, the
             rest fixed; `diagonal` of all, as if they were independent, which leaves out that
             weights make up for each other, and so is far too unsure. `auto` is `full` up to 5,000
@@ -103,28 +110,24 @@ def network(
         Refused: an observed distribution or a latent of another kind, a prior that is not
             log-concave, or a matrix that does not fit into memory.
     """
-    program = Program(problem)
     memory.check(program, draws)
     with seeded(seed, FIT):
         _check(program)
-        # A prior that will not do is mostly told before the climb.
+        # A prior that will not do is mostly found before the climb.
         prior_precision(program, program.constrain(program.start()), tuple(program.layout))
     if structure == "auto":
         structure = "full" if program.size <= _MOST_FULL else "last"
     _check_matrix(program, structure)
-    values, ended = climbed(problem, pace, prior=True, seed=seed, context=context)
-    found = gaussian(program, values, structure)
-    metrics = {}
+    values, ended = climb(program, settings, prior=True, seed=seed, context=context)
+    normal, metrics = gaussian(program, values, structure), {}
     if structure == "full":
         with torch.no_grad():
-            metrics["log_evidence"] = found.log_evidence(float(program.log_joint(values)))
+            metrics["log_evidence"] = normal.log_evidence(float(program.log_joint(values)))
     with seeded(seed, DRAWS):
-        drawn = found.draw(draws)
-    with seeded(seed, DISCRETE):
-        drawn = program.complete(drawn)
-    ended["findings"] = [*ended["findings"], _told(found, structure, program.size)]
+        drawn = normal.draw(draws)
+    ended["findings"] = [*ended["findings"], _note(normal, structure, program.size)]
     return Fit(
-        draws={name: value[None] for name, value in drawn.items()},
+        draws=one_chain(program, drawn, seed),
         kind="independent",
         params=values,
         metrics=metrics,
@@ -134,12 +137,12 @@ def network(
     )
 
 
-def _told(found: Gaussian, structure: str, size: int) -> Finding:
+def _note(normal: Gaussian, structure: str, size: int) -> Finding:
     """What was done, in words."""
     which = {
         "full": f"all {size:,} weights and biases",
-        "last": f"the {found.size:,} weights and biases of the last layer, the other "
-        f"{size - found.size:,} fixed at the mode",
+        "last": f"the {normal.size:,} weights and biases of the last layer, the other "
+        f"{size - normal.size:,} fixed at the mode",
         "diagonal": f"all {size:,} weights and biases as if they were independent",
     }[structure]
     what = (

@@ -17,7 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from models.contract import Refused
 
-from ..program.program import Program, run
+from ..program.handlers import run
+from ..program.program import Program
 
 _WITH_BIAS = (F.linear, F.conv1d, F.conv2d)
 _PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
@@ -87,29 +88,32 @@ class Layers(TorchFunctionMode):
 def layers(program: Program) -> list[Layer]:
     """The layers of a model's network, in the order in which they are computed.
 
+    Args:
+        program: the network and its data, on which it runs once.
+
     Raises:
         Refused: the model has none, or uses a weight in two places.
     """
     values = {site.name: site.value.clone() for site in program.of("latent")}
-    names, found = {id(value): name for name, value in values.items()}, []
+    names, used = {id(value): name for name, value in values.items()}, []
 
     def note(name: str, call: Call) -> Tensor:
         inputs = 0 if call.function in _PRODUCTS else 1
-        found.append(Layer(name, names.get(id(call.bias)), inputs))
+        used.append(Layer(name, names.get(id(call.bias)), inputs))
         return call(call.x, call.weight, call.bias)
 
     with Layers(values, note), torch.no_grad():
         run(program.model, program.problem.tensors, poutine.condition(data=values))
-    if not found:
+    if not used:
         raise Refused(
             "this guide is for the weights of a network, and the model passes no latent to a "
             "linear layer, a convolution or a product x @ w; use another guide"
         )
-    weights = [layer.weight for layer in found]
+    weights = [layer.weight for layer in used]
     twice = {name for name in weights if weights.count(name) > 1}
     if twice:
         raise Refused(f"{', '.join(twice)} is used by several layers; use the guide normal")
-    return found
+    return used
 
 
 # -- a network of which little is left ---------------------------------------------------------
@@ -117,10 +121,11 @@ def layers(program: Program) -> list[Layer]:
 # Share of a layer's weights below which it is worth while to leave the rest out.
 _FEW = 0.5
 
-Kept = Mapping[str, tuple[Tensor, Tensor]]
+# Site of a linear layer's weights to the units and the inputs that are in use, indices each.
+InUse = Mapping[str, tuple[Tensor, Tensor]]
 
 
-def kept_units(program: Program, draws: Mapping[str, Tensor]) -> Kept:
+def in_use(program: Program, draws: Mapping[str, Tensor]) -> InUse:
     """The units and inputs that are in use, of the layers whose weights are mostly zero.
 
     Args:
@@ -130,26 +135,31 @@ def kept_units(program: Program, draws: Mapping[str, Tensor]) -> Kept:
     Returns:
         Site of a linear layer's weights to the units and the inputs with a weight in any draw.
     """
-    found = {}
+    units = {}
     for name, value in draws.items():
         if value.ndim != 3:  # no matrix for each draw
             continue
         used = (value != 0).any(0)
         if used.float().mean() < _FEW:
-            found[name] = used.any(1).nonzero()[:, 0], used.any(0).nonzero()[:, 0]
-    linear = {layer.weight for layer in layers(program) if layer.inputs == 1} if found else ()
-    return {name: units for name, units in found.items() if name in linear}
+            units[name] = used.any(1).nonzero()[:, 0], used.any(0).nonzero()[:, 0]
+    linear = {layer.weight for layer in layers(program) if layer.inputs == 1} if units else ()
+    return {name: some for name, some in units.items() if name in linear}
 
 
-def without_idle(values: Mapping[str, Tensor], kept: Kept) -> Layers:
-    """Runs layers on the units and inputs that are in use alone; to be entered as a context."""
+def without_idle(values: Mapping[str, Tensor], in_use: InUse) -> Layers:
+    """Runs layers on the units and inputs that are in use alone; to be entered as a context.
+
+    Args:
+        values: the weights of one draw, as the very tensors that the model will use.
+        in_use: of the layers that are mostly zero.
+    """
 
     def use(name: str, call: Call) -> Tensor:
-        units, inputs = kept[name]
+        units, inputs = in_use[name]
         weight = call.weight.index_select(0, units).index_select(1, inputs)
         part = F.linear(call.x.index_select(-1, inputs), weight)
         idle = part.new_zeros((*part.shape[:-1], call.weight.shape[0]))
         whole = idle.index_copy(-1, units, part)
         return whole if call.bias is None else whole + call.bias
 
-    return Layers({name: values[name] for name in kept}, use)
+    return Layers({name: values[name] for name in in_use}, use)

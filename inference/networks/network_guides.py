@@ -1,6 +1,7 @@
 """The shared guides of a network's weights: functions of the program that give a `Guide`.
 
-What each is, as a distribution and as an objective, is in `weights.py`.
+What each is, as a distribution and as an objective, is in `weights.py` and `dropout.py`. Each
+takes the program of a network, and where its weights start: a function of a site's Pyro message.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from typing import Annotated, Literal
 
 from ..core.problem import Guide
 from ..methods.guides import Init
-from ..program.program import Program, start_value
+from ..program.handlers import start_value
+from ..program.program import Program
 from ..program.supports import support_of
+from . import dropout as dropouts
 from . import weights
 
 # The share of a network's units that is off: by whether classes are predicted. A few dozen units
@@ -41,7 +44,7 @@ def dropout(
 ) -> Guide:
     """Hidden units of a network on or off at random: point masses, a surrogate objective.
 
-    See `weights.Dropout`, and `weights.GaussianDropout` for a rate that is learned.
+    See `dropout.Dropout`, and `dropout.GaussianDropout` for a rate that is learned.
 
     Args:
         program: the model and its data.
@@ -49,7 +52,7 @@ def dropout(
         rate: probability of a unit to be off; `learned` begins at 0.2; None takes 0.2, or 0.05
             where numbers are predicted.
     """
-    return _dropout(program, init, rate, "unit")
+    return _dropped(program, init, rate, "unit")
 
 
 def dropconnect(
@@ -60,20 +63,14 @@ def dropconnect(
 ) -> Guide:
     """Weights of a network on or off at random: point masses, a surrogate objective.
 
-    See `weights.Dropout`, and `weights.GaussianDropout` for a rate that is learned.
-
-    Args:
-        program: the model and its data.
-        init: where the weights start.
-        rate: probability of a weight to be off; `learned` begins at 0.2; None takes 0.2, or 0.05
-            where numbers are predicted.
+    As `dropout`, of single weights.
     """
-    return _dropout(program, init, rate, "weight")
+    return _dropped(program, init, rate, "weight")
 
 
 def sparse(program: Program, init: Init = start_value) -> Guide:
     """Sparse variational dropout: a network whose needless weights are removed."""
-    return weights.Sparse(program, init).guide(**_NETWORK)
+    return dropouts.Sparse(program, init).guide(**_NETWORK)
 
 
 def ensemble(
@@ -89,16 +86,16 @@ def ensemble(
     return weights.Ensemble(program, init, members).guide(**_NETWORK)
 
 
-def _dropout(
+def _dropped(
     program: Program, init: Init, rate: float | str | None, by: Literal["unit", "weight"]
 ) -> Guide:
-    if rate is None:
-        rate = _RATES[_predicts_classes(program)]
-    kind = weights.GaussianDropout if rate == "learned" else weights.Dropout
-    start = 0.2 if rate == "learned" else rate
-    return kind(program, init, start, by).guide(**_NETWORK)
+    """A guide that drops units or weights, by a rate that is given or learned."""
+    kind = dropouts.GaussianDropout if rate == "learned" else dropouts.Dropout
+    rate = _RATES[_predicts_classes(program)] if rate is None else rate
+    return kind(program, init, 0.2 if rate == "learned" else rate, by).guide(**_NETWORK)
 
 
 def _predicts_classes(program: Program) -> bool:
+    """Whether all that is observed is discrete."""
     supports = [support_of(site.fn) for site in program.of("observed")]
     return all(support is not None and support.is_discrete for support in supports)

@@ -3,16 +3,15 @@
 Each is a distribution of weights that can be drawn from, and an objective: the expected log
 likelihood under *local* noise (of its own for each row, which has less variance than weights drawn
 once for all rows: Kingma, Salimans and Welling 2015, arXiv:1506.02557), plus an expected log prior
-and an entropy, of which each class says how they are had.
+and an entropy, of which each class says how they are had. Dropout is in `dropout.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -23,28 +22,26 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from ..core.problem import Finding, Guide
-from ..program import discrete
-from ..program.program import Program, run
+from ..core.problem import Guide
+from ..program.handlers import factors, run
+from ..program.program import Program
 from ..program.sampling import base_of
 from ..program.supports import elementwise
 from .layers import Call, Layers, layers
 
 # Standard deviation that a weight starts with, in those of the starting values of its layer.
 _SPREAD = 0.1
-_TINY = 1e-10
+# What keeps a variance of zero from having a root without a slope.
+TINY = 1e-10
 _HALF_LOG_2_PI_E = 0.5 * (1 + math.log(2 * math.pi))
 
-# Log alpha above which a weight is removed, and to which it is clipped (Molchanov et al. 2017).
-_REMOVED, _CLIP = 3.0, 8.0
-# Log alpha of the starting noise, against the variance of a layer's starting weights. Noise that
-# begins much smaller (the authors' log s^2 = -10) lets weights grow before it has any say.
-_BEGIN = -3.0
-# Share of the steps in which the weight of the KL divergence rises from 0 to 1. In a longer one
-# (the authors' ends after a tenth) weights grow for which no noise is to be had afterwards.
-_WARMUP = 0.02
-
+# Site to its weights, or to a number for each of them.
 Values = Mapping[str, Tensor]
+# Where the location of a latent starts, by the site's Pyro message.
+Init = Callable[[Any], Tensor]
+
+
+# -- without noise -----------------------------------------------------------------------------
 
 
 class Points:
@@ -52,7 +49,7 @@ class Points:
 
     Args:
         program: the model; its latents are unbounded and in no plate.
-        init: where the locations start, by the site's Pyro message.
+        init: where the locations start.
         prior: whether the objective has the log prior (MAP), or not (MLE).
 
     Raises:
@@ -61,7 +58,7 @@ class Points:
 
     density = False
 
-    def __init__(self, program: Program, init: Callable[[Any], Tensor], *, prior: bool = True):
+    def __init__(self, program: Program, init: Init, *, prior: bool = True):
         self.program, self.prior, self.start = program, prior, {}
         for site in program.of("latent"):
             if site.plates or elementwise(site.support) is not constraints.real:
@@ -92,7 +89,12 @@ class Points:
             pyro.sample(name, dist.Delta(value, event_dim=value.ndim))
 
     def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
-        """What is maximised: log p(data | w), and log p(w)."""
+        """What is maximised, a scalar in nats: log p(data | w), and log p(w).
+
+        Args:
+            model: the model, its factors weighed as the batch is.
+            tensors: the data keys, those of the rows of the batch.
+        """
         return self.score(model, tensors, self.locs())
 
     def score(self, model: Callable, tensors: Mapping[str, Any], values: Values) -> Tensor:
@@ -111,24 +113,22 @@ class Points:
         return self.start if self.prior else ()
 
     def guide(self, **settings: Any) -> Guide:
-        """What the runner takes.
+        """The guide as it is trained.
+
+        Args:
+            settings: of svi, that suit it.
 
         Raises:
             Refused: at a point a prior may be infinite: it is log uniform.
         """
-        bare = [name for name in self.points() if _is_log_uniform(self.program.sites[name].fn)]
+        bare = [name for name in self.points() if is_log_uniform(self.program.sites[name].fn)]
         if bare:
             raise Refused(
                 f"the log-uniform prior of {', '.join(bare)} is infinite at zero, where a latent "
                 "without noise would end; give it a normal prior, or use the guide sparse"
             )
-        return Guide(
-            self,
-            objective=self.objective,
-            settings=settings,
-            density=self.density,
-            all=self.all,
-        )
+        kept = {"density": self.density, "all": self.all}
+        return Guide(self, objective=self.objective, settings=settings, **kept)
 
 
 class Ensemble(Points):
@@ -143,7 +143,7 @@ class Ensemble(Points):
         members: their number.
     """
 
-    def __init__(self, program: Program, init: Callable[[Any], Tensor], members: int):
+    def __init__(self, program: Program, init: Init, members: int):
         self.members = members
         super().__init__(program, init)
 
@@ -155,22 +155,22 @@ class Ensemble(Points):
         return {name: value.index_select(0, chosen)[0] for name, value in self.locs().items()}
 
     def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
-        def of_member(values: Values) -> Tensor:
-            return self.score(model, tensors, values)
-
-        return torch.func.vmap(of_member)(self.locs()).mean()
+        return torch.func.vmap(partial(self.score, model, tensors))(self.locs()).mean()
 
     def all(self) -> dict[str, Tensor] | None:
         return self.locs()
 
 
-class _Noisy(Points):
+# -- with noise at the layers ------------------------------------------------------------------
+
+
+class LocalNoise(Points):
     """A guide whose noise is put in at the layers: the expected log likelihood by one draw of it.
 
     The layer's `use` gives its output under noise, the rest of the weights are at their values.
     """
 
-    def __init__(self, program: Program, init: Callable[[Any], Tensor]):
+    def __init__(self, program: Program, init: Init):
         super().__init__(program, init)
         self.layers = {layer.weight: layer for layer in layers(program)}
         inside = [name for layer in self.layers.values() for name in layer.sites]
@@ -180,16 +180,26 @@ class _Noisy(Points):
         return None
 
     def use(self, name: str, call: Call) -> Tensor:
-        """The output of a layer under noise."""
+        """The output of a layer under noise.
+
+        Args:
+            name: site of the layer's weights.
+            call: the layer's computation, with its inputs.
+        """
         raise NotImplementedError
 
     def values(self) -> dict[str, Tensor]:
         """The values at which the model is run: locations, those outside of layers drawn."""
         return self.locs()
 
-    def prior_and_entropy(self, priors: Mapping[str, Any]) -> Tensor:
-        """Expected log prior plus entropy, or what stands for them."""
+    def terms(self, name: str, prior: Any) -> Iterator[Tensor]:
+        """Expected log prior and entropy of a latent, or what stands for them, nats."""
         raise NotImplementedError
+
+    def prior_and_entropy(self, priors: Mapping[str, Any]) -> Tensor:
+        """Their sum over latents."""
+        terms = (term for name, prior in priors.items() for term in self.terms(name, prior))
+        return sum(terms, torch.zeros(()))
 
     def fit(self, model: Callable, tensors: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         """The log likelihood under one draw of the noise, and the latents' priors."""
@@ -197,7 +207,7 @@ class _Noisy(Points):
         weights = {name: values[name] for name in self.layers}
         with Layers(weights, self.use):
             trace = run(model, tensors, poutine.condition(data=values))
-        scored = discrete.factors(trace)
+        scored = factors(trace)
         fitted = (n["log_prob"].sum() for name, n in scored.items() if name not in values)
         return sum(fitted, torch.zeros(())), {name: trace.nodes[name]["fn"] for name in values}
 
@@ -206,7 +216,7 @@ class _Noisy(Points):
         return fitted + self.prior_and_entropy(priors)
 
 
-class MeanField(_Noisy):
+class MeanField(LocalNoise):
     """Independent normals, the noise of a layer drawn at its outputs (local reparameterisation).
 
     The outputs x w + b of a layer under independent normal weights are normal: mean x m + m_b,
@@ -234,20 +244,18 @@ class MeanField(_Noisy):
             pyro.sample(name, dist.Normal(loc, self.scale(name)).to_event(loc.ndim))
 
     def values(self) -> dict[str, Tensor]:
-        drawn = {k: _jittered(self.loc(k), self.scale(k)) for k in self.outside}
+        drawn = {k: jittered(self.loc(k), self.scale(k)) for k in self.outside}
         return self.locs() | drawn
 
     def use(self, name: str, call: Call) -> Tensor:
         bias = self.layers[name].bias
         variance = None if bias is None else self.scale(bias) ** 2
-        return _with_noise(call, self.scale(name) ** 2, variance)
+        return with_noise(call, self.scale(name) ** 2, variance)
 
-    def prior_and_entropy(self, priors: Mapping[str, Any]) -> Tensor:
-        total = torch.zeros(())
-        for name, prior in priors.items():
-            loc, scale = self.loc(name), self.scale(name)
-            total = total + _expected(prior, loc, scale) + _entropy(scale)
-        return total
+    def terms(self, name: str, prior: Any) -> Iterator[Tensor]:
+        loc, scale = self.loc(name), self.scale(name)
+        yield expected_log_prior(prior, loc, scale)
+        yield entropy(scale)
 
 
 class LastLayer(MeanField):
@@ -256,7 +264,7 @@ class LastLayer(MeanField):
     Objective: the ELBO, the noise of the other layers drawn at their outputs.
     """
 
-    def __init__(self, program: Program, init: Callable[[Any], Tensor]):
+    def __init__(self, program: Program, init: Init):
         super().__init__(program, init)
         name = list(self.layers)[-1]
         self.last = self.layers.pop(name).sites
@@ -272,7 +280,7 @@ class LastLayer(MeanField):
         return loc, scale[:, None] * corr
 
     def cut(self, flat: Tensor) -> dict[str, Tensor]:
-        """The last layer's latents out of one vector."""
+        """The last layer's latents out of one vector (k,)."""
         sizes = [self.start[name].numel() for name in self.last]
         parts = zip(self.last, flat.split(sizes))
         return {name: part.view(self.start[name].shape) for name, part in parts}
@@ -299,278 +307,62 @@ class LastLayer(MeanField):
         _, root = self.joint()
         spread = self.cut((root**2).sum(1).sqrt())
         for name in self.last:
-            total = total + _expected(priors[name], self.loc(name), spread[name])
-        return total + _entropy(root.diagonal())
+            total = total + expected_log_prior(priors[name], self.loc(name), spread[name])
+        return total + entropy(root.diagonal())
 
 
-class Dropout(_Noisy):
-    """Units of the hidden layers, or single weights, that are on or off at random.
-
-    Gal and Ghahramani (2016), arXiv:1506.02142; Wan et al. (2013), Regularization of neural
-    networks using DropConnect. Weights m z / (1 - rate), z 0 with probability `rate`: point
-    masses, without a density. Objective, a surrogate: E log p(data | w) + E log p(w), both under
-    the masks; the entropy of the masks, a constant, is left out. The inputs of the first layer are
-    kept by units (other features are other data), not by weights.
-
-    Args:
-        program: the model.
-        init: where the weights start.
-        rate: probability to be off.
-        by: what is dropped, `unit` or `weight`.
-    """
-
-    def __init__(
-        self,
-        program: Program,
-        init: Callable[[Any], Tensor],
-        rate: float,
-        by: Literal["unit", "weight"],
-    ):
-        super().__init__(program, init)
-        self.rate, self.by = rate, by
-        self.noisy = list(self.layers)[1 if by == "unit" else 0 :]
-        if not self.noisy:
-            raise Refused("dropout needs a hidden layer, the network has none; use dropconnect")
-
-    def noise(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        """Noise of mean 1 for a layer: 0 with probability `rate`, else 1 / (1 - rate)."""
-        on = torch.full(tuple(shape), 1 - self.rate, dtype=like.dtype, device=like.device)
-        return torch.bernoulli(on) / (1 - self.rate)
-
-    def use(self, name: str, call: Call) -> Tensor:
-        if name not in self.noisy:
-            return call(call.x, call.weight, call.bias)
-        if self.by == "weight":
-            noisy = call.weight * self.noise(name, call.weight.shape, call.weight)
-            return call(call.x, noisy, call.bias)
-        return call(call.x * self.noise(name, _units(call), call.x), call.weight, call.bias)
-
-    def draw(self) -> dict[str, Tensor]:
-        values = self.locs()
-        for name in self.noisy:
-            values[name] = values[name] * self.noise(name, self.shape(name), values[name])
-        return values
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of the noise of a layer's weights: all have their own, or those of a unit."""
-        shape, inputs = self.start[name].shape, self.layers[name].inputs
-        if self.by == "weight":
-            return tuple(shape)
-        return tuple(n if i == inputs else 1 for i, n in enumerate(shape))
-
-    def prior_and_entropy(self, priors: Mapping[str, Any]) -> Tensor:
-        total = torch.zeros(())
-        for name, prior in priors.items():
-            loc = self.loc(name)
-            if name in self.noisy:
-                on = _log_prior(prior, loc / (1 - self.rate))
-                off = _log_prior(prior, torch.zeros_like(loc))
-                total = total + (1 - self.rate) * on + self.rate * off
-            else:
-                total = total + _log_prior(prior, loc)
-        return total
-
-
-class GaussianDropout(Dropout):
-    """Dropout with normal noise of mean 1 and a variance alpha that each layer learns.
-
-    The relaxation of dropout by the central limit theorem (Wang and Manning 2013), alpha being
-    rate / (1 - rate) (Kingma et al. 2015). By weights it is a mean field with one relative
-    variance for a layer, and its objective the ELBO. By units each unit has a scale s of
-    log-uniform prior and posterior Normal(s, alpha s^2), and a direction, a point: the objective
-    has the log prior at the points and, for each unit, the KL divergence `log_uniform_kl`, known
-    up to a constant.
-    """
-
-    def points(self) -> Iterable[str]:
-        return [k for k in self.start if self.by == "unit" or k not in self.noisy]
-
-    def alpha(self, name: str) -> Tensor:
-        """The variance of a layer's noise, a parameter."""
-        start = torch.tensor(self.rate / (1 - self.rate))
-        return pyro.param(f"{name}.alpha", lambda: start.clone(), constraints.positive)
-
-    def noise(self, name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-        return 1 + self.alpha(name).sqrt() * _noise(shape, like)
-
-    def use(self, name: str, call: Call) -> Tensor:
-        if self.by == "weight":  # at the outputs: less variance than one draw of the weights
-            return _with_noise(call, self.alpha(name) * call.weight**2, None)
-        return super().use(name, call)
-
-    def prior_and_entropy(self, priors: Mapping[str, Any]) -> Tensor:
-        total = torch.zeros(())
-        for name, prior in priors.items():
-            loc = self.loc(name)
-            if name not in self.noisy:
-                total = total + _log_prior(prior, loc)
-                continue
-            if self.by == "weight":
-                spread = self.alpha(name).sqrt() * (loc.abs() + _TINY)
-                total = total + _expected(prior, loc, spread) + _entropy(spread)
-            else:
-                units = loc.shape[self.layers[name].inputs]
-                divergence = units * log_uniform_kl(self.alpha(name).log())
-                total = total + _log_prior(prior, loc) - divergence
-        return total
-
-
-class Sparse(_Noisy):
-    """Sparse variational dropout: normals of relative variance alpha, removed where it is large.
-
-    Molchanov, Ashukha and Vetrov (2017), arXiv:1701.05369: q(w) = Normal(m, s^2) with s^2 a
-    parameter of its own (their additive noise), alpha = s^2 / m^2, the prior log uniform. The KL
-    divergence from it is known up to a constant, and by their eq. 14; so is the objective. Biases
-    have no noise. The weight of the KL divergence rises from 0 to 1 over the first 2 % of the
-    steps. In the end weights of log alpha above 3 are removed, which is what they are: noise.
-    """
-
-    def __init__(self, program: Program, init: Callable[[Any], Tensor]):
-        super().__init__(program, init)
-        for name in self.layers:
-            if not _is_log_uniform(program.sites[name].fn):
-                raise Refused(
-                    f"the guide sparse needs a log-uniform prior, that of {name} is another; "
-                    "give it the density 1/|w| (--set prior=log_uniform)"
-                )
-        self.kept: dict[str, Tensor] = {}
-        self.weight = torch.ones(())
-
-    def points(self) -> Iterable[str]:
-        return [name for name in self.start if name not in self.layers]
-
-    def log_variance(self, name: str) -> Tensor:
-        """log s^2 of a layer's weights, a parameter."""
-        start = self.start[name]
-        first = start.square().mean().log() + _BEGIN
-        return pyro.param(f"{name}.log_variance", lambda: first.expand_as(start).clone())
-
-    def log_alpha(self, name: str) -> Tensor:
-        """log s^2 / m^2 of a layer's weights, clipped to +-8."""
-        ratio = self.log_variance(name) - (self.loc(name).square() + 1e-16).log()
-        return ratio.clamp(-_CLIP, _CLIP)
-
-    def use(self, name: str, call: Call) -> Tensor:
-        return _with_noise(call, self.log_variance(name).exp(), None)
-
-    def prior_and_entropy(self, priors: Mapping[str, Any]) -> Tensor:
-        total = torch.zeros(())
-        for name, prior in priors.items():
-            if name in self.layers:
-                total = total - self.weight * log_uniform_kl(self.log_alpha(name)).sum()
-            else:
-                total = total + _log_prior(prior, self.loc(name))
-        return total
-
-    def draw(self) -> dict[str, Tensor]:
-        values = self.locs()
-        for name in self.layers:
-            drawn = _jittered(values[name], (0.5 * self.log_variance(name)).exp())
-            kept = self.kept.get(name)
-            values[name] = drawn if kept is None else torch.where(kept, drawn, 0.0)
-        return values
-
-    def remove(self) -> tuple[dict[str, float], list[Finding]]:
-        """Remove the weights that are noise; what is left of each layer."""
-        before = self._score(self.locs())
-        for name in self.layers:
-            self.kept[name] = (self.log_alpha(name) < _REMOVED).detach()
-        locs = self.locs()
-        after = self._score(locs | {k: locs[k] * kept for k, kept in self.kept.items()})
-        sizes = {name: (int(kept.sum()), kept.numel()) for name, kept in self.kept.items()}
-        left, whole = (sum(column) for column in zip(*sizes.values()))
-        said = ", ".join(f"{kept / of:.2%} of {name}" for name, (kept, of) in sizes.items())
-        what = (
-            f"{left} of {whole} weights are left ({said}); mean log likelihood of the rows at the "
-            f"mean weights {before:.4f} with the others, {after:.4f} without; the KL divergence, "
-            "and so the objective, is known up to a constant"
-        )
-        metrics = {"weights": float(whole), "weights_kept": float(left)}
-        return metrics | {"compression": whole / max(left, 1)}, [Finding("note", what)]
-
-    def _score(self, values: Values) -> float:
-        with torch.no_grad():
-            scores = self.program.log_likelihood(values).values()
-        return float(torch.cat([score.flatten() for score in scores]).mean())
-
-    def packed(self, params: Values) -> dict[str, Tensor]:
-        """The parameters of the weights that are left alone, with their places."""
-        small = dict(params)
-        for name, kept in self.kept.items():
-            small[f"{name}.index"] = kept.flatten().nonzero()[:, 0].to(torch.int32)
-            for part in ("loc", "log_variance"):
-                small[f"{name}.{part}"] = small[f"{name}.{part}"][kept]
-        return small
-
-    def guide(self, **settings: Any) -> Guide:
-        def warmup(share: float) -> float:
-            return min(1.0, share / _WARMUP)
-
-        more = {"live": [(self.weight, warmup)], "finish": self.remove, "packed": self.packed}
-        return replace(super().guide(**settings), **more)
+# -- densities and noise -----------------------------------------------------------------------
 
 
 def log_score(
     model: Callable, tensors: Mapping[str, Any], values: Values, *, prior: bool = True
 ) -> Tensor:
-    """log p(data | w) at weights, as the batch is weighed, with log p(w) unless not `prior`."""
-    scored = discrete.factors(run(model, tensors, poutine.condition(data=dict(values))))
-    kept = (node for name, node in scored.items() if prior or name not in values)
-    return sum((node["log_prob"].sum() for node in kept), torch.zeros(()))
+    """log p(data | w) at weights, as the batch is weighed, with log p(w) unless not `prior`, nats.
 
-
-def log_uniform_kl(log_alpha: Tensor) -> Tensor:
-    """KL divergence of Normal(m, alpha m^2) from the log-uniform prior, up to a constant, nats.
-
-    Molchanov et al. (2017), eq. 14, a fit to the integral; it tends to 0 for large alpha.
+    Args:
+        model: the model, its factors weighed as the batch is.
+        tensors: the data keys, those of the rows of the batch.
+        values: all latents.
+        prior: whether the log prior is part of it.
     """
-    k1, k2, k3 = 0.63576, 1.8732, 1.48695
-    smooth = k1 * torch.sigmoid(k2 + k3 * log_alpha)
-    return k1 - smooth + 0.5 * torch.nn.functional.softplus(-log_alpha)
+    scored = factors(run(model, tensors, poutine.condition(data=dict(values))))
+    counted = (node for name, node in scored.items() if prior or name not in values)
+    return sum((node["log_prob"].sum() for node in counted), torch.zeros(()))
 
 
-def _is_log_uniform(fn: Any) -> bool:
-    """Whether a density is 1/|w|, by its values."""
+def is_log_uniform(fn: Any) -> bool:
+    """Whether a density is 1/|w|, by its values at a few points."""
     at = torch.tensor([-10.0, -0.1, 0.01, 1.0, 100.0])
     logs = torch.stack([fn.log_prob(x.expand(fn.shape())).flatten()[0] for x in at])
     scale = fn.shape().numel() if fn.event_dim else 1
     return bool(torch.allclose(logs - logs[3], -scale * at.abs().log(), rtol=1e-3, atol=1e-3))
 
 
-def _with_noise(call: Call, variance: Tensor, of_bias: Tensor | None) -> Tensor:
+def with_noise(call: Call, variance: Tensor, of_bias: Tensor | None) -> Tensor:
     """The output of a layer under independent normal weights of those variances."""
     mean = call(call.x, call.weight, call.bias)
-    spread = (call(call.x**2, variance, of_bias) + _TINY).sqrt()
-    return mean + spread * torch.randn_like(mean)
+    spread = (call(call.x**2, variance, of_bias) + TINY).sqrt()
+    return jittered(mean, spread)
 
 
-def _units(call: Call) -> tuple[int, ...]:
-    """The shape of a noise for each row and unit of a layer's inputs (channel, in images)."""
-    if call.x.ndim == 4:
-        return (*call.x.shape[:2], 1, 1)
-    return tuple(call.x.shape)
-
-
-def _noise(shape: Sequence[int], like: Tensor) -> Tensor:
-    return torch.randn(shape, dtype=like.dtype, device=like.device)
-
-
-def _jittered(loc: Tensor, scale: Tensor) -> Tensor:
+def jittered(loc: Tensor, scale: Tensor) -> Tensor:
+    """A draw from independent normals."""
     return loc + scale * torch.randn_like(loc)
 
 
-def _log_prior(prior: Any, value: Tensor) -> Tensor:
+def log_prior(prior: Any, value: Tensor) -> Tensor:
+    """The log density of all elements of a latent, nats."""
     return prior.log_prob(value).sum()
 
 
-def _expected(prior: Any, loc: Tensor, scale: Tensor) -> Tensor:
+def expected_log_prior(prior: Any, loc: Tensor, scale: Tensor) -> Tensor:
     """E log p(w) for w ~ Normal(loc, scale^2): exact for a normal prior, else at one draw."""
     base = base_of(prior)
     if isinstance(base, dist.Normal):
-        return _log_prior(prior, loc) - 0.5 * (scale / base.scale).square().sum()
-    return _log_prior(prior, _jittered(loc, scale))
+        return log_prior(prior, loc) - 0.5 * (scale / base.scale).square().sum()
+    return log_prior(prior, jittered(loc, scale))
 
 
-def _entropy(scale: Tensor) -> Tensor:
+def entropy(scale: Tensor) -> Tensor:
     """Entropy of independent normals, nats."""
     return scale.log().sum() + _HALF_LOG_2_PI_E * scale.numel()

@@ -1,12 +1,9 @@
-"""Discrete latents: summed out of the density, recovered from their exact posterior.
+"""Discrete latents summed out of the density, and recovered from their exact posterior.
 
 Two ways, which can be combined (`labels.py` chooses and proves):
 
-- *side by side* (`Parallel`): each latent has all its values along a dimension of its own, which
-  supposes that the labels of a plate do not look at each other. Where all latents stand in the
-  same plates, all is done on the table of log factors over their joint values; other structures (a
-  chain, labels at two levels) are summed out by Pyro's tensor contraction and recovered by its
-  `infer_discrete`.
+- *side by side* (`parallel.py`): each latent has all its values along a dimension of its own,
+  which supposes that the labels of a plate do not look at each other;
 - *jointly* (`Summed.joint`): all labels of a plate at once, one run of the model for each joint
   value (a *cell*). The model may do with the labels what it likes.
 """
@@ -15,23 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
-from pyro.distributions.util import scale_and_mask
-from pyro.infer import infer_discrete
-from pyro.infer.mcmc.util import TraceEinsumEvaluator
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from models.contract import Refused
 
-from .bits import Bits
-
-if TYPE_CHECKING:
-    from .program import Batch, Site
+from .handlers import Batch, condition
+from .parallel import Parallel, drawn_cell
+from .sites import Site
 
 
 def check(site: Site) -> None:
@@ -40,289 +30,18 @@ def check(site: Site) -> None:
     Raises:
         Refused: its support is not finite.
     """
-    if not site.fn.has_enumerate_support and site.base.has_enumerate_support:
+    if site.fn.has_enumerate_support:
+        return
+    latent = f"the discrete latent {site.name} ~ {type(site.base).__name__}"
+    if site.base.has_enumerate_support:
         raise Refused(
-            f"the discrete latent {site.name} ~ {type(site.base).__name__} stands under to_event, "
-            "which lists no joint values; write it in a plate instead"
+            f"{latent} stands under to_event, which lists no joint values; write it in a plate "
+            "instead"
         )
-    if not site.fn.has_enumerate_support:
-        raise Refused(
-            f"the discrete latent {site.name} ~ {type(site.base).__name__} has no finite list of "
-            "values and cannot be summed out; bound it (Categorical) or make it continuous"
-        )
-
-
-class _AllValues(Messenger):
-    """Gives each discrete latent all its values, along a dimension of its own.
-
-    What Pyro's `enum` handler does, without reading values, which `torch.func.vmap` forbids.
-    """
-
-    def __init__(self, axes: Mapping[str, int]):
-        super().__init__()
-        self.axes = axes
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.axes:
-            fn = msg["fn"]
-            values = fn.enumerate_support(expand=False).reshape(-1, *fn.event_shape)
-            ones = (1,) * (-self.axes[msg["name"]] - 1)
-            msg["value"] = values.reshape(-1, *ones, *fn.event_shape)
-            msg["done"] = True
-
-
-class _Marked(Messenger):
-    """Marks latents for Pyro's parallel enumeration, whatever marks the model has for them."""
-
-    def __init__(self, names: Mapping[str, Any]):
-        super().__init__()
-        self.names = names
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.names:
-            own = {k: v for k, v in msg["infer"].items() if k not in ("num_samples", "expand")}
-            msg["infer"] = {**own, "enumerate": "parallel"}
-
-
-class Parallel:
-    """Latents that are summed out side by side.
-
-    A *factor* is the log density of one site, with a dimension for each enumerated latent to the
-    left of the plate dimensions; a *table* is the sum of factors that share the latents' plates.
-
-    Args:
-        model: in which the latents stand.
-        latents: the discrete sites to sum out.
-        max_plate_nesting: number of batch dimensions that plates take.
-        homes: where labels are looked up (`loc[label[group]]`), each factor that depends on
-            labels, and of each of its elements the element of the latents' plates that it depends
-            on (one at most). Then the factors at any labels are those of the runs in which the
-            labels of all elements are equal.
-
-    Attributes:
-        tabular: whether all latents stand in the same plates and their joint values fit a table.
-    """
-
-    def __init__(
-        self,
-        model: Callable,
-        latents: Sequence[Site],
-        max_plate_nesting: int,
-        homes: Mapping[str, Tensor] | None = None,
-    ):
-        self.latents = {site.name: site for site in latents}
-        self.model = model
-        self.marked = _Marked(self.latents)(model)
-        self.nesting = max_plate_nesting
-        self.homes = homes or {}
-        plates = latents[0].plates if latents else ()
-        self.plates = {plate.name: plate for plate in plates}
-        self._evaluator: TraceEinsumEvaluator | None = None
-        # Each latent has a dimension of its own, to the left of the plates.
-        self._axes = {name: -1 - self.nesting - i for i, name in enumerate(self.latents)}
-        cells = math.prod(len(values_of(site)) for site in latents)
-        alike = len({site.plates for site in latents}) <= 1
-        self.tabular = alike and cells <= _MAX_CELLS
-
-    def _trace(self, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
-        model = self.model if self.tabular else self.marked
-        for handler in handlers:
-            model = handler(model)
-        if self.tabular:
-            model = _AllValues(self._axes)(model)
-        else:
-            model = poutine.enum(model, first_available_dim=-1 - self.nesting)
-        with pyro.validation_enabled(False):
-            return poutine.trace(model).get_trace(**tensors)
-
-    def _factors(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, dict[str, Any]]:
-        """The factors at all values of the latents, which fit a table."""
-        if not self.homes:
-            return factors(self._trace(tensors, *handlers))
-        nodes: dict[str, dict[str, Any]] = {}
-
-        def given(labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            model = self.model
-            for handler in (poutine.condition(data=dict(labels)), *handlers):
-                model = handler(model)
-            with pyro.validation_enabled(False):
-                nodes.update(factors(poutine.trace(model).get_trace(**tensors)))
-            return {name: node["log_prob"] for name, node in nodes.items()}
-
-        each = torch.func.vmap(given, randomness="different")(self._equal_labels())
-        sizes = [len(values_of(site)) for site in reversed(self.latents.values())]
-        for name, found in each.items():
-            ones = (1,) * (self.nesting - found.ndim + 1)
-            table = found.reshape(*sizes, *ones, *found.shape[1:])
-            nodes[name] |= {"log_prob": table if name in self.homes else found[0]}
-        for name, site in self.latents.items():
-            ones = (1,) * (-self._axes[name] - 1)
-            nodes[name] |= {"value": values_of(site).reshape(-1, *ones, *site.fn.event_shape)}
-        return nodes
-
-    def _equal_labels(self) -> dict[str, Tensor]:
-        """The joint values that all elements of the plates can share, (cells, *shape) each."""
-        sites = list(reversed(self.latents.values()))
-        index = torch.meshgrid(*(torch.arange(len(values_of(s))) for s in sites), indexing="ij")
-        equal = {}
-        for site, which in zip(sites, index):
-            values = values_of(site)[which.flatten()]
-            ones = (1,) * (len(site.shape) - site.event_dim)
-            shape = (len(values), *ones, *site.fn.event_shape)
-            equal[site.name] = values.reshape(shape).expand(-1, *site.shape)
-        return equal
-
-    def by_row(self, observed: Sequence[Site]) -> bool:
-        """Whether the latents are labels of the rows, so that rows can be scored one by one."""
-        same = all({p.name for p in site.plates} == set(self.plates) for site in observed)
-        return self.tabular and bool(self.plates) and same and not self.homes
-
-    def log_prob(
-        self,
-        tensors: Mapping[str, Any],
-        *handlers: Any,
-        batch: Batch | None = None,
-        only: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """Log density of everything else under the handlers, the latents summed out.
-
-        Args:
-            tensors: the data.
-            handlers: effect handlers, the first innermost.
-            batch: the rows that the data are, where they stand for all.
-            only: labels of the latents, to which the sum is restricted; None sums over all.
-
-        Raises:
-            Refused: a batch of rows, and discrete latents that fit no table.
-        """
-        if not self.tabular:
-            if batch is not None and batch.weight != 1.0:
-                raise Refused("these discrete latents need all rows; leave batch_size out")
-            return self._contract(self._trace(tensors, *handlers), only)
-        nodes = self._factors(tensors, *handlers)
-        if only is not None:
-            self._restrict(nodes, only)
-        enumerated, plain = [], torch.zeros(())
-        for node in nodes.values():
-            if self._is_enumerated(node):
-                enumerated.append(node)
-            else:
-                plain = plain + node["log_prob"].sum() * _weight(batch, node)
-        # Labels of the rows are summed out first and weighed then; those of the whole model see
-        # the rows weighed inside their table.
-        of_rows = batch is not None and batch.plate in self.plates
-        table = self._table(enumerated, None if of_rows else batch)
-        return plain + self._sum_out(table).sum() * (batch.weight if of_rows else 1.0)
-
-    def _restrict(self, nodes: Mapping[str, Any], only: Mapping[str, Tensor]) -> None:
-        """Give all values of the latents but those of `only` the probability zero."""
-        for name, site in self.latents.items():
-            node = nodes[name]
-            same = node["value"] == only[name]
-            same = same.flatten(same.ndim - site.event_dim).all(-1) if site.event_dim else same
-            node["log_prob"] = node["log_prob"].where(same, -math.inf)
-
-    def _contract(self, trace: poutine.Trace, only: Mapping[str, Tensor] | None) -> Tensor:
-        nodes = factors(trace)
-        if only is not None:
-            self._restrict(nodes, only)
-        with pyro.validation_enabled(False):
-            if self._evaluator is None:
-                self._evaluator = TraceEinsumEvaluator(trace, True, self.nesting)
-            return self._evaluator.log_prob(trace)
-
-    def _is_enumerated(self, node: Mapping[str, Any]) -> bool:
-        return node["log_prob"].ndim > self.nesting
-
-    def _table(self, nodes: Sequence[Mapping[str, Any]], batch: Batch | None = None) -> Tensor:
-        """Sum of factors, those of other dimensions summed over them: (values..., plates)."""
-        total = torch.zeros((1,) * self.nesting)
-        for node in nodes:
-            factor = node["log_prob"] * _weight(batch, node)
-            if node["name"] in self.homes:
-                total = total + self._brought_home(factor, self.homes[node["name"]])
-                continue
-            names = {frame.dim: frame.name for frame in node["cond_indep_stack"]}
-            own = [p.dim for p in self.plates.values() if names.get(p.dim, p.name) == p.name]
-            inner = [dim for dim in range(-min(self.nesting, factor.ndim), 0) if dim not in own]
-            total = total + (factor.sum(inner, keepdim=True) if inner else factor)
-        return total
-
-    def _brought_home(self, factor: Tensor, homes: Tensor) -> Tensor:
-        """A factor's elements added up where the labels stand that they depend on."""
-        values = factor.shape[: factor.ndim - self.nesting]
-        flat = factor.expand(*values, *homes.shape).reshape(*values, -1)
-        shape = [1] * self.nesting
-        for plate in self.plates.values():
-            shape[plate.dim] = plate.size
-        found = torch.zeros(*values, math.prod(shape), dtype=factor.dtype)
-        return found.index_add(-1, homes.flatten(), flat).reshape(*values, *shape)
-
-    def _sum_out(self, table: Tensor) -> Tensor:
-        axes = tuple(range(table.ndim - self.nesting))
-        return table.logsumexp(axes) if axes else table
-
-    def log_likelihood(
-        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], observed: Sequence[str]
-    ) -> dict[str, Tensor]:
-        """Log likelihood of each row given the continuous latents, its labels summed out.
-
-        log p(y_i | theta) = log sum_z f(z, y_i) - log sum_z f(z), f the product of the factors
-        with and without the observed ones. Several observed sites that share labels are scored
-        together, under their names joined by `+`.
-        """
-        nodes = self._factors(tensors, poutine.condition(data=dict(values)))
-        seen = [nodes[name] for name in observed]
-        return {"+".join(observed): self._ratio(nodes, observed, seen)}
-
-    def log_chances(
-        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], name: str, labels: Tensor
-    ) -> Tensor:
-        """The same were the observed site each of the labels (C,), from one run: (C, rows)."""
-        nodes = self._factors(tensors, poutine.condition(data=dict(values)))
-        node = nodes[name]
-        found = []
-        for label in labels:
-            log_prob = node["fn"].log_prob(label.expand(node["value"].shape))
-            log_prob = scale_and_mask(log_prob, node["scale"], node["mask"])
-            found.append(self._ratio(nodes, [name], [{**node, "log_prob": log_prob}]))
-        return torch.stack(found)
-
-    def _ratio(
-        self,
-        nodes: Mapping[str, Mapping[str, Any]],
-        observed: Sequence[str],
-        seen: Sequence[Mapping[str, Any]],
-    ) -> Tensor:
-        """What the observed factors add to the sum over all others, by row."""
-        hidden = [n for k, n in nodes.items() if k not in observed and self._is_enumerated(n)]
-        ratio = self._sum_out(self._table([*hidden, *seen])) - self._sum_out(self._table(hidden))
-        plates = sorted(seen[0]["cond_indep_stack"], key=lambda f: f.dim)
-        return ratio.reshape([plate.size for plate in plates])
-
-    def sample(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, Tensor]:
-        """One draw of the latents from their posterior, given what the handlers say of others."""
-        if not self.latents:
-            return {}
-        if not self.tabular:
-            model = self.marked
-            for handler in handlers:
-                model = handler(model)
-            model = infer_discrete(model, first_available_dim=-1 - self.nesting, temperature=1)
-            trace = poutine.trace(model).get_trace(**tensors)
-            return {name: trace.nodes[name]["value"] for name in self.latents}
-        nodes = self._factors(tensors, *handlers).values()
-        table = self._table([node for node in nodes if self._is_enumerated(node)])
-        sizes = table.shape[: table.ndim - self.nesting]
-        logits = table.reshape(-1, *table.shape[len(sizes) :]).movedim(0, -1)
-        cell = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
-        index = dict(zip(range(len(sizes)), torch.unravel_index(cell, sizes)))
-        draws = {}
-        for name, site in self.latents.items():
-            axis = table.ndim + self._axes[name]
-            chosen = index[axis].reshape(site.shape[: len(site.shape) - site.event_dim])
-            draws[name] = values_of(site)[chosen]
-        return draws
+    raise Refused(
+        f"{latent} has no finite list of values and cannot be summed out; bound it (Categorical) "
+        "or make it continuous"
+    )
 
 
 class Summed:
@@ -357,17 +76,15 @@ class Summed:
         """
         if not self.joint:
             return self.parallel.log_prob(batch.tensors, *handlers, batch=batch, only=only)
-        if batch.weight != 1.0 and any(batch.plate in _names(s) for s in self.joint.values()):
+        if batch.weight != 1.0 and any(site.is_in(batch.plate) for site in self.joint.values()):
             raise Refused(
                 f"the labels {', '.join(self.joint)} of the rows depend on each other and need "
                 "all rows; leave batch_size out"
             )
 
         def given(labels: Mapping[str, Tensor]) -> Tensor:
-            conditioned = poutine.condition(data=dict(labels))
-            return self.parallel.log_prob(
-                batch.tensors, conditioned, *handlers, batch=batch, only=only
-            )
+            at_labels = condition(labels), *handlers
+            return self.parallel.log_prob(batch.tensors, *at_labels, batch=batch, only=only)
 
         each = self._at_cells(given)
         if only is not None:
@@ -390,17 +107,14 @@ class Summed:
         self, tensors: Mapping[str, Any], values: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """One draw of the discrete latents from their posterior given the continuous ones."""
-        given = poutine.condition(data=dict(values))
         if not self.joint:
-            return self.parallel.sample(tensors, given)
+            return self.parallel.sample(tensors, condition(values))
         logits = self._at_cells(
-            lambda labels: self.parallel.log_prob(
-                tensors, poutine.condition(data={**values, **labels})
-            )
+            lambda labels: self.parallel.log_prob(tensors, condition({**values, **labels}))
         )
-        cell = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+        cell = drawn_cell(logits)
         labels = {name: value[cell] for name, value in self._labels.items()}
-        both = poutine.condition(data={**values, **labels})
+        both = condition({**values, **labels})
         return labels | self.parallel.sample(tensors, both)
 
     def by_row(self, observed: Sequence[Site]) -> bool:
@@ -408,50 +122,18 @@ class Summed:
         return not self.joint and self.parallel.by_row(observed)
 
 
-# Joint values of the discrete latents of one row above which Pyro's contraction takes over.
-_MAX_CELLS = 4096
-
-
-def values_of(site: Site) -> Tensor:
-    """The possible values of a discrete latent, (k, *event)."""
-    return site.fn.enumerate_support(expand=False).reshape(-1, *site.fn.event_shape)
-
-
 def cells_of(sites: Sequence[Site]) -> int:
     """Number of joint values of all labels of the sites."""
-    return math.prod(len(values_of(site)) ** _labels_in(site) for site in sites)
+    return math.prod(len(site.choices) ** _labels_in(site) for site in sites)
 
 
 def _labels_in(site: Site) -> int:
-    return math.prod(site.shape[: len(site.shape) - site.event_dim])
-
-
-def _names(site: Site) -> set[str]:
-    return {plate.name for plate in site.plates}
+    return math.prod(site.batch_shape)
 
 
 def all_labels(sites: Sequence[Site]) -> dict[str, Tensor]:
     """All joint labels of the sites, (cells, *shape) each."""
-    sizes = [len(values_of(site)) for site in sites for _ in range(_labels_in(site))]
+    sizes = [len(site.choices) for site in sites for _ in range(_labels_in(site))]
     index = torch.stack(torch.unravel_index(torch.arange(math.prod(sizes)), sizes), 1)
-    found, start = {}, 0
-    for site in sites:
-        stop = start + _labels_in(site)
-        found[site.name] = values_of(site)[index[:, start:stop]].reshape(-1, *site.shape)
-        start = stop
-    return found
-
-
-def _weight(batch: Batch | None, node: Mapping[str, Any]) -> float:
-    return 1.0 if batch is None else batch.weigh(node)
-
-
-def factors(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
-    """The sample sites of a trace by name, each scored under its key `log_prob`."""
-    with pyro.validation_enabled(False), Bits():
-        trace.compute_log_prob()
-    return {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and "log_prob" in node
-    }
+    parts = index.split([_labels_in(site) for site in sites], dim=1)
+    return {s.name: s.choices[part].reshape(-1, *s.shape) for s, part in zip(sites, parts)}

@@ -15,9 +15,11 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to, transforms
 
-from .supports import elementwise
+from .supports import bounds_of, elementwise
 
 Values = Mapping[str, Tensor]
+# Latent to the least and greatest values that the observations leave it, in its shape.
+Bounds = Mapping[str, tuple[Tensor, Tensor]]
 # Steps of Newton's method (a linear bound needs one), the step at which it ends and the difference
 # up to which two bounds are the same, both relative and in units of the last place.
 _STEPS, _SETTLED, _SAME = 50, 16.0, 1e4
@@ -28,7 +30,10 @@ _MOST, _TINY = 10_000_000, 1e-300
 
 
 class Between(constraints.Constraint):
-    """Numbers from `lower_bound` to `upper_bound`, tensors whose elements may be infinite."""
+    """Numbers from `lower_bound` to `upper_bound`, tensors whose elements may be infinite.
+
+    Torch's own interval has two finite ends, the same kind of end for all elements.
+    """
 
     def __init__(self, lower_bound: Tensor, upper_bound: Tensor):
         self.lower_bound, self.upper_bound = torch.broadcast_tensors(lower_bound, upper_bound)
@@ -39,7 +44,14 @@ class Between(constraints.Constraint):
 
 
 class _OntoBetween(transforms.Transform):
-    """From the line to an interval: by a logistic function, an exponential one, or as it is."""
+    """From the line to an interval: by a logistic function, an exponential one, or as it is.
+
+    With both ends x -> low + (high - low) sigmoid(x), with one low + exp(x) or high - exp(-x),
+    with none x itself; always increasing.
+
+    Args:
+        codomain: the interval; each element has its own map.
+    """
 
     domain = constraints.real
     bijective = True
@@ -50,11 +62,11 @@ class _OntoBetween(transforms.Transform):
         self.codomain = codomain
         low, high = codomain.lower_bound, codomain.upper_bound
         self.has = low > -torch.inf, high < torch.inf
-        self.low, self.high = (
-            torch.where(has, end, 0.0) for has, end in zip(self.has, (low, high))
-        )
+        self.low = torch.where(self.has[0], low, 0.0)
+        self.high = torch.where(self.has[1], high, 0.0)
 
     def _choose(self, both: Tensor, above: Tensor, below: Tensor, free: Tensor) -> Tensor:
+        """Of four values each element's, by which ends it has."""
         low, high = self.has
         one_end = torch.where(low, above, below)
         return torch.where(low & high, both, torch.where(low | high, one_end, free))
@@ -74,24 +86,26 @@ class _OntoBetween(transforms.Transform):
         return self._choose(both, x, -x, torch.zeros_like(x))
 
 
-@biject_to.register(Between)
-def _onto_between(between: Between) -> transforms.Transform:
-    return _OntoBetween(between)
+biject_to.register(Between, _OntoBetween)
 
 
 def narrowed(support: Any, low: Tensor, high: Tensor) -> Any:
-    """A support of single elements, an interval or the line, cut to an interval."""
-    inner = elementwise(support)
-    own_low, own_high = (getattr(inner, f"{end}_bound", None) for end in ("lower", "upper"))
-    low = low if own_low is None else torch.maximum(torch.as_tensor(own_low).to(low), low)
-    high = high if own_high is None else torch.minimum(torch.as_tensor(own_high).to(high), high)
-    found = Between(low, high)
-    return constraints.independent(found, support.event_dim) if support.event_dim else found
+    """A support of single elements, an interval or the line, cut to an interval.
+
+    Args:
+        support: torch's constraint.
+        low: the least value of each element, in the latent's shape; minus infinity leaves it.
+        high: the greatest.
+    """
+    own_low, own_high = bounds_of(elementwise(support))
+    between = Between(
+        torch.maximum(torch.as_tensor(own_low).to(low), low),
+        torch.minimum(torch.as_tensor(own_high).to(high), high),
+    )
+    return constraints.independent(between, support.event_dim) if support.event_dim else between
 
 
-def limits(
-    slack: Callable[[Values], Tensor], starts: Sequence[Values]
-) -> dict[str, tuple[Tensor, Tensor]]:
+def limits(slack: Callable[[Values], Tensor], starts: Sequence[Values]) -> Bounds:
     """The bounds that observations put on single elements of the latents.
 
     Args:
@@ -129,13 +143,24 @@ def _unit(values: Tensor) -> Tensor:
 
 
 def _slopes(rows: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The slopes of all rows in all elements, (rows, d)."""
     return torch.autograd.functional.jacobian(rows, x, vectorize=True)
 
 
 def _agreed(
     rows: Callable[[Tensor], Tensor], points: Sequence[Tensor], owned: Tensor, sign: float
 ) -> Tensor:
-    """The greatest value of each element that its rows demand (`sign` 1), or the least (-1)."""
+    """The greatest value of each element that its rows demand (`sign` 1), or the least (-1).
+
+    Args:
+        rows: the slack of each row, (rows,), at a flat point (d,).
+        points: the flat starts, at all of which a bound must be the same.
+        owned: which rows depend on which element alone, (rows, d) of bool.
+        sign: 1 for lower bounds, -1 for upper ones.
+
+    Returns:
+        (d,), infinite where no bound is sure.
+    """
     first, *others = [_bound(rows, x, owned, sign) for x in points]
     agreed = first.isfinite()
     for other in others:

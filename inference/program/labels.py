@@ -15,11 +15,11 @@ than a contraction.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain, combinations, cycle, islice
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import pyro
 import torch
@@ -28,13 +28,11 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.machine import tolerance
-from ..core.problem import Problem
-from . import discrete
-from .discrete import Parallel, Summed, cells_of, values_of
+from .discrete import Summed, all_labels, cells_of
+from .parallel import Parallel
 from .sampling import NOT_VECTORISED, over_draws
-
-if TYPE_CHECKING:
-    from .program import Program, Site
+from .sites import Site
+from .traced import TracedModel
 
 # Joint values of labels that are summed out one by one: so many if one run of the model can take
 # all at once, else (a model that branches on a label) as many runs.
@@ -47,9 +45,8 @@ _PRIOR, _UNIFORM, _ALL, _ALL_AT_ONCE = 8, 16, 64, 1024
 # Values of all labels equal; evaluations of a joint way, those of a model that branches on labels,
 # and the fewest labels it is tried at.
 _EQUAL, _EVALUATIONS, _BRANCHED, _FEWEST = 8, 20_000, 250, 4
-# Numbers of one run of the model, and products of latents and rows (of a network), above which it
-# is proved on some of the rows, and how many.
-_LARGE, _PRODUCTS, _ROWS = 100_000, 1_000_000, 32
+# Rows on which a way is proved where a run on all of them is long.
+_ROWS = 32
 # How far from zero the continuous latents are, in turn.
 _WIDTHS = (1, 1, 1, 3)
 # Labels of a plate, and numbers, whose dependence is looked at one by one.
@@ -60,40 +57,44 @@ _BASES = 3
 _CONTRACTED = 64
 # Latents of which all subsets are tried.
 _MOST_LATENTS = 6
-# Where the continuous latents stand among what a point has.
-_U = -1
-
-_FOUND: WeakKeyDictionary[Problem, Summed] = WeakKeyDictionary()
 
 
-def summed(program: Program) -> Summed | None:
+def summed(program: TracedModel) -> Summed | None:
     """The discrete latents of a program summed out; None where it has none.
+
+    Proved once for a model and its data, aside of torch's random numbers.
 
     Raises:
         Refused: no way is right, naming the site that looks at labels together.
     """
     if not program.of("discrete"):
         return None
-    if program.problem not in _FOUND:
+    if program.prototype.summed is None:
         store = pyro.get_param_store().scope()
         with torch.random.fork_rng(devices=[]), torch.no_grad(), store:
             torch.manual_seed(0)
-            _FOUND[program.problem] = _chosen(program)
-    return _FOUND[program.problem]
+            program.prototype.summed = _chosen(program)
+    return program.prototype.summed
 
 
-def share(program: Program, some: Program) -> None:
-    """Sum the labels out in a program of some of the rows as in that of all, without a proof."""
+def share(program: TracedModel, some: TracedModel) -> None:
+    """Sum the labels out in a program of some of the rows as in that of all, without a proof.
+
+    Not where labels are looked up: rows have other homes among some.
+    """
     way = program.summed
     if way is not None and not way.parallel.homes:
-        _FOUND[some.problem] = _way(some, list(way.joint))
+        some.prototype.summed = _way(some, list(way.joint))
 
 
-def _chosen(program: Program) -> Summed:
-    n = program.problem.n or 0
-    large = program.elements_of_run > _LARGE or program.size * n > _PRODUCTS
-    if large and n > _ROWS:
-        some = type(program)(program.problem.first(_ROWS))
+def _chosen(program: TracedModel) -> Summed:
+    """The cheapest way that is right; of a large model, that is right on its first rows.
+
+    Raises:
+        Refused: no way is right.
+    """
+    if program.is_large and (program.problem.n or 0) > _ROWS:
+        some = program.first(_ROWS)
         if (way := _proved(some, Drawn(some))) is not None and not way.parallel.homes:
             return _way(program, list(way.joint))
     drawn = Drawn(program)
@@ -103,21 +104,29 @@ def _chosen(program: Program) -> Summed:
     return way
 
 
-def _proved(program: Program, drawn: Drawn) -> Summed | None:
+def _proved(program: TracedModel, drawn: Drawn) -> Summed | None:
+    """The first way that is right at the points drawn; None where none is."""
     return next((way for way in _ways(program, drawn) if agrees(program, way, drawn)), None)
 
 
 def _way(
-    program: Program, joint: Sequence[str], homes: Mapping[str, Tensor] | None = None
+    program: TracedModel, joint: Sequence[str], homes: Mapping[str, Tensor] | None = None
 ) -> Summed:
-    """These latents jointly, the others side by side."""
+    """One way to sum the labels out.
+
+    Args:
+        program: of which they are.
+        joint: names of the latents that are summed out jointly; the others are side by side.
+        homes: of the others, where their labels are looked up (see `Parallel`).
+    """
     latents = program.of("discrete")
     beside = [site for site in latents if site.name not in joint]
     parallel = Parallel(program.model, beside, program.max_plate_nesting, homes)
     return Summed(parallel, [site for site in latents if site.name in joint])
 
 
-def _ways(program: Program, drawn: Drawn) -> Iterator[Summed]:
+def _ways(program: TracedModel, drawn: Drawn) -> Iterator[Summed]:
+    """All ways in the order of their cost, each with lookups where it has any."""
     for way in sorted((_way(program, joint) for joint in _subsets(program)), key=_cost):
         yield way
         homes = _homes(drawn, way)
@@ -130,7 +139,7 @@ def _cost(way: Summed) -> int:
     return way.cells * (1 if way.parallel.tabular else _CONTRACTED)
 
 
-def _subsets(program: Program) -> list[list[str]]:
+def _subsets(program: TracedModel) -> list[list[str]]:
     """The latents that can be summed out jointly: none, some, or all of them."""
     latents = program.of("discrete")
     most = max(1, min(MOST_CELLS, _MOST_HELD // program.elements_of_run))
@@ -153,7 +162,7 @@ class Drawn:
         labels: discrete latent to its labels (K, *shape).
     """
 
-    def __init__(self, program: Program):
+    def __init__(self, program: TracedModel):
         self.program = program
         self.sites = program.of("discrete")
         for scale in (1, 1, 1, 1, 1, 2, 4, 8, 8, 8):
@@ -164,7 +173,7 @@ class Drawn:
             if self.plain.isfinite().any():
                 break
             del self.plain
-        more = self._made()
+        more = self._further()
         self.labels = {k: torch.cat([v, more[k].to(v)]) for k, v in self.labels.items()}
         count = len(self.labels[self.sites[0].name])
         widths = islice(cycle(_WIDTHS), count)
@@ -174,10 +183,15 @@ class Drawn:
         del self.plain
 
     def _from_prior(self, u: Tensor) -> dict[str, Tensor]:
+        """Labels drawn from their priors at `u` (d,).
+
+        Raises:
+            Refused: which values a latent can have depends on other latents.
+        """
         nodes = self.program.trace_at(u).nodes
         for site in self.sites:
             values = nodes[site.name]["fn"].enumerate_support(expand=False)
-            if values.numel() != values_of(site).numel():
+            if values.numel() != site.choices.numel():
                 raise Refused(
                     f"the values that {site.name} ~ {type(site.base).__name__} can take depend on "
                     "other latents; give it a fixed list of values (Categorical)"
@@ -193,21 +207,22 @@ class Drawn:
             return False
         return self.program.elements_of_run * _ALL_AT_ONCE <= _MOST_NUMBERS
 
-    def _made(self) -> dict[str, Tensor]:
-        """Uniformly drawn labels, and all equal; all there are, where these are few."""
+    def _further(self) -> dict[str, Tensor]:
+        """Further labels of each latent, (K, *shape).
+
+        Uniformly drawn ones, and all equal; all there are, where these are few.
+        """
         most = _ALL_AT_ONCE if self._at_once() else _ALL
         if (cells := cells_of(self.sites)) <= most:
-            times = -(-_UNIFORM // cells)
-            every = discrete.all_labels(self.sites).items()
-            return {name: torch.cat([value] * times) for name, value in every}
-        made = {}
+            every, times = all_labels(self.sites), -(-_UNIFORM // cells)
+            return {name: torch.cat([labels] * times) for name, labels in every.items()}
+        further = {}
         for site in self.sites:
-            values = values_of(site)
-            shape = site.shape[: len(site.shape) - site.event_dim]
+            values, shape = site.choices, site.batch_shape
             index = torch.randint(len(values), (_UNIFORM, *shape))
             equal = torch.arange(_EQUAL).reshape(-1, *[1] * len(shape)).expand(-1, *shape)
-            made[site.name] = values[torch.cat([index, equal % len(values)])]
-        return made
+            further[site.name] = values[torch.cat([index, equal % len(values)])]
+        return further
 
     @cached_property
     def plain(self) -> Tensor:
@@ -220,18 +235,23 @@ class Drawn:
         u: Tensor | None = None,
         labels: Mapping[str, Tensor] | None = None,
     ) -> Any:
-        """A function of continuous latents and labels at all of these points."""
-        points = dict(enumerate((self.labels if labels is None else labels).values()))
-        points[_U] = self.u if u is None else u
+        """A function of continuous latents (d,) and labels at all points, which come first.
 
-        def at(point: Mapping[int, Tensor]) -> Any:
-            return function(point[_U], {name: point[i] for i, name in enumerate(self.labels)})
+        Args:
+            function: gives a tensor or a tree of tensors.
+            u: continuous latents (K, d) in the place of those drawn.
+            labels: labels (K, *shape) in the place of those drawn.
+        """
+        points = self.u if u is None else u, self.labels if labels is None else labels
+        return over_draws(lambda point: function(*point), points)
 
-        return over_draws(at, points)
 
+def agrees(program: TracedModel, way: Summed, drawn: Drawn) -> bool:
+    """Whether a way, restricted to drawn labels, gives the plain log joint there.
 
-def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
-    """Whether a way, restricted to drawn labels, gives the plain log joint there."""
+    A joint way is looked at in fewer points, as each takes a run for every cell; where one run
+    cannot take all cells, the way is made to take them one by one.
+    """
 
     def restricted(u: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
         return program.log_joint_at(u, labels, way)
@@ -242,8 +262,8 @@ def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
         most = _EVALUATIONS if way.vectorised else _BRANCHED
         few = min(_PRIOR + _UNIFORM + _EQUAL, max(_FEWEST, most // way.cells))
         for i in range(0, len(drawn.plain), -(-len(drawn.plain) // few)):
-            one = {name: value[i] for name, value in drawn.labels.items()}
-            if not _near(restricted(drawn.u[i], one), drawn.plain[i]):
+            labels = {name: value[i] for name, value in drawn.labels.items()}
+            if not _near(restricted(drawn.u[i], labels), drawn.plain[i]):
                 return False
         return True
     except Exception:  # the model cannot take its labels in this way
@@ -253,16 +273,20 @@ def agrees(program: Program, way: Summed, drawn: Drawn) -> bool:
         return agrees(program, way, drawn)
 
 
-def _near(found: Tensor, plain: Tensor) -> bool:
-    same = (found - plain).abs() <= tolerance(plain.dtype) * (1 + plain.abs())
-    return bool((same | ~(plain.isfinite() | found.isfinite())).all())
+def _near(restricted: Tensor, plain: Tensor) -> bool:
+    """Whether log densities are equal but for rounding; those that are infinite do not count."""
+    same = (restricted - plain).abs() <= tolerance(plain.dtype) * (1 + plain.abs())
+    return bool((same | ~(plain.isfinite() | restricted.isfinite())).all())
 
 
 # -- dependence --------------------------------------------------------------------------------
 
 
 def _homes(drawn: Drawn, way: Summed) -> dict[str, Tensor] | None:
-    """Factor to the label that each of its elements depends on; None where one needs several."""
+    """Factor to the label that each of its elements depends on; None where one needs several.
+
+    Labels are counted through the plates in which all latents stand.
+    """
     latents = list(way.parallel.latents.values())
     if not latents or not way.parallel.tabular or not latents[0].plates:
         return None
@@ -275,11 +299,11 @@ def _homes(drawn: Drawn, way: Summed) -> dict[str, Tensor] | None:
 def _changes(drawn: Drawn, latents: Sequence[Site]) -> dict[str, Tensor]:
     """Factor to whether a label of an element of the plates changes its elements, (E, *factor).
 
-    The latents stand in the same plates. Factors that no label changes are left out.
+    E is the number of elements of the plates, in which all latents stand. Factors that no label
+    changes are left out; where there is too much to look at, all.
     """
     program = drawn.program
-    shape = latents[0].shape[: len(latents[0].shape) - latents[0].event_dim]
-    count = int(torch.tensor(shape).prod())
+    count = math.prod(latents[0].batch_shape)
     if count > _MOST_FLIPS or count * program.elements_of_run > _MOST_NUMBERS:
         return {}
     changes: dict[str, Tensor] = {}
@@ -298,8 +322,8 @@ def _changes(drawn: Drawn, latents: Sequence[Site]) -> dict[str, Tensor]:
 
 
 def _flipped(site: Site, labels: Tensor, count: int) -> Tensor:
-    """Labels, each time another one of them changed, (count, *shape)."""
-    values = values_of(site)
+    """Labels (*shape), each time another one of all `count` changed, (count, *shape)."""
+    values = site.choices
     flat = labels.reshape(count, *values.shape[1:])
     index = (flat[:, None] == values).reshape(count, len(values), -1).all(-1).int().argmax(1)
     step = torch.randint(1, max(len(values), 2), (count,))
@@ -311,8 +335,8 @@ def _flipped(site: Site, labels: Tensor, count: int) -> Tensor:
 # -- refusal -----------------------------------------------------------------------------------
 
 
-def _reason(program: Program, drawn: Drawn) -> str:
-    """Why no way is right."""
+def _reason(program: TracedModel, drawn: Drawn) -> str:
+    """Why no way is right, in words with what to do about it."""
     names = ", ".join(site.name for site in drawn.sites)
     u = drawn.u[:1].expand_as(drawn.u)
     for name, values in drawn.at_all(program.values_at, u).items():
@@ -322,8 +346,7 @@ def _reason(program: Program, drawn: Drawn) -> str:
                 "be summed out then; give it one that holds for all their values"
             )
     cells = cells_of(drawn.sites)
-    which = _coupled(drawn)
-    what = which or f"the labels of {names} are looked at together"
+    what = _coupled(drawn) or f"the labels of {names} are looked at together"
     if cells > MOST_CELLS:
         many = f"{cells:.2g}" if cells > 10**6 else str(cells)
         return (
@@ -342,6 +365,6 @@ def _coupled(drawn: Drawn) -> str | None:
         for name, changed in _changes(drawn, [latent]).items() if latent.plates else ():
             if (changed.sum(0) > 1).any():
                 plates = " and ".join(plate.name for plate in latent.plates)
-                said = f"the labels of {latent.name} in the plate {plates}"
-                return f"{said} are looked at together by {name}"
+                labels = f"the labels of {latent.name} in the plate {plates}"
+                return f"{labels} are looked at together by {name}"
     return None

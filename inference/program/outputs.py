@@ -14,12 +14,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from models.contract import Refused
 
-from .sampling import base_of
+from .handlers import OnSites
+from .sampling import base_of, with_base
 
 
 class _Family(NamedTuple):
@@ -84,13 +84,7 @@ def outputs(fn: Any) -> Tensor:
 
 def with_outputs(fn: Any, values: Tensor) -> Any:
     """A distribution like `fn`, with other outputs (*shape, k)."""
-    if isinstance(fn, dist.Independent):
-        return with_outputs(fn.base_dist, values).to_event(fn.reinterpreted_batch_ndims)
-    if isinstance(fn, dist.MaskedDistribution):
-        return with_outputs(fn.base_dist, values).mask(fn._mask)
-    if isinstance(fn, dist.ExpandedDistribution):  # the outputs have the expanded shape
-        return with_outputs(fn.base_dist, values)
-    return _FAMILIES[type(fn)].made(values)
+    return with_base(fn, lambda base: _FAMILIES[type(base)].made(values))
 
 
 def fisher_root(fn: Any, values: Tensor) -> Tensor:
@@ -99,18 +93,6 @@ def fisher_root(fn: Any, values: Tensor) -> Tensor:
 
 
 # -- linear in the latents ---------------------------------------------------------------------
-
-
-class _WithOutputs(Messenger):
-    """Gives observed sites other outputs."""
-
-    def __init__(self, values: Mapping[str, Tensor]):
-        super().__init__()
-        self.values = values
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.values:
-            msg["fn"] = with_outputs(msg["fn"], self.values[msg["name"]])
 
 
 def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
@@ -129,7 +111,7 @@ def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
         with poutine.block():
             return poutine.trace(poutine.condition(model, data=values)).get_trace(**tensors)
 
-    def linear(**tensors: Any) -> None:
+    def linearised_model(**tensors: Any) -> None:
         prototype = at_point(at, tensors)
         drawn = {k: pyro.sample(k, prototype.nodes[k]["fn"]) for k in at}
         observed = [
@@ -144,10 +126,11 @@ def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
 
         moved = {name: drawn[name] - value for name, value in at.items()}
         values, slopes = torch.func.jvp(of, (dict(at),), (moved,))
-        changed = _WithOutputs({name: values[name] + slopes[name] for name in observed})
+        linear = {name: values[name] + slopes[name] for name in observed}
+        changed = OnSites(linear, lambda m: {"fn": with_outputs(m["fn"], linear[m["name"]])})
         poutine.block(poutine.condition(changed(model), data=at), hide=list(at))(**tensors)
 
-    return linear
+    return linearised_model
 
 
 def check_outputs(sites: Mapping[str, Any]) -> None:

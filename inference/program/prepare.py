@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -15,19 +14,25 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from models.contract import Fault, Refused
+from models.contract import Fault, Refused, Rows
 
 from ..core import user_code
 from ..core.problem import Problem
 from ..core.settings import bound, declared
 from . import discrete, row_keys
-from .program import Program, Site
+from .program import Program
 from .sampling import shape_of
+from .sites import Site
 from .supports import outside
 
 
 def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
-    """The problem with its data in the run's dtype and its rows known, checked against the model.
+    """As `ready`, the problem alone."""
+    return ready(problem, dtype=dtype, checked=checked).problem
+
+
+def ready(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Program:
+    """The program of a problem, its data in the run's dtype and its rows known.
 
     Integer arrays stay integers, unless the model cannot run on them or an observed site's
     distribution wants floats.
@@ -42,55 +47,92 @@ def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Pr
         Refused: the model cannot run on the data, shapes do not match the plates, or a value lies
             outside the support of its distribution.
     """
-    problem = replace(problem, tensors={k: _float(v, dtype) for k, v in problem.tensors.items()})
-    if problem.test is not None:
-        held_out = {k: _float(v, dtype, integers=True) for k, v in problem.test.items()}
-        problem = replace(problem, test=held_out)
-    if problem.redrawn is not None:
-        grey, draw = problem.redrawn
-        grey = {k: _float(v, dtype) for k, v in grey.items()}
-        problem = replace(problem, redrawn=(grey, draw))
-    beside = {
-        name: {k: _float(v, dtype) for k, v in rows.items()}
-        for name, rows in problem.beside.items()
-    }
-    plane = problem.plane and {k: _float(v, dtype) for k, v in problem.plane.items()}
-    problem = replace(problem, beside=beside, plane=plane)
+    problem = _in_dtype(problem, dtype)
     try:
-        sites = _prototype(problem)
+        program = _program(problem)
     except Refused as refusal:
-        problem, sites = _with_floats(problem, dtype, refusal)
-    keys = observed_keys(sites, problem.tensors)
-    floats = {
-        key: _float(problem.tensors[key], dtype, integers=True)
-        for name, key in keys.items()
-        if not isinstance(sites[name].base, dist.Categorical)
-    }
-    if any(value is not problem.tensors[key] for key, value in floats.items()):
-        problem = replace(problem, tensors={**problem.tensors, **floats})
-        sites = _prototype(problem)
+        program = _with_floats(problem, dtype, refusal)
+    program = _observed_floats(program, dtype)
     if problem.rows is None:
-        problem = replace(problem, rows=row_keys.find(Program(problem)))
-    for site in sites.values():
-        if site.role == "observed" and checked:
+        program = program.changed(rows=row_keys.find(program))
+    if checked:
+        _check(program)
+    return program
+
+
+def _in_dtype(problem: Problem, dtype: torch.dtype) -> Problem:
+    """The problem with all its floats of one type, and what is held out of floats alone."""
+
+    def floats(rows: Mapping[str, Any], integers: bool = False) -> dict[str, Any]:
+        return {key: _float(value, dtype, integers=integers) for key, value in rows.items()}
+
+    redrawn = problem.redrawn
+    return replace(
+        problem,
+        tensors=floats(problem.tensors),
+        test=problem.test and floats(problem.test, integers=True),
+        redrawn=redrawn and redrawn._replace(tensors=floats(redrawn.tensors)),
+        beside={name: floats(rows) for name, rows in problem.beside.items()},
+        plane=problem.plane and floats(problem.plane),
+    )
+
+
+def _observed_floats(program: Program, dtype: torch.dtype) -> Program:
+    """What is observed made floats, but for classes."""
+    tensors = program.problem.tensors
+    floats = {
+        key: _float(tensors[key], dtype, integers=True)
+        for name, key in observed_keys(program.sites, tensors).items()
+        if not isinstance(program.sites[name].base, dist.Categorical)
+    }
+    if all(value is tensors[key] for key, value in floats.items()):
+        return program
+    return _program(replace(program.problem, tensors={**tensors, **floats}))
+
+
+def _check(program: Program) -> None:
+    """Hold what is observed against its distributions, and latents against what can be inferred.
+
+    Raises:
+        Refused: a shape or a value does not fit, or a discrete latent cannot be summed out.
+    """
+    keys = observed_keys(program.sites, program.problem.tensors)
+    for site in program.sites.values():
+        if site.role == "observed":
             _check_shape(site, keys.get(site.name, site.name))
             check_support(site, keys.get(site.name, site.name))
-        if site.role == "discrete" and checked:
+        if site.role == "discrete":
             discrete.check(site)
-        if site.moves == "labels" and site.role == "latent" and checked:
+        if site.moves == "labels" and site.role == "latent":
             raise Refused(
                 f"the support of {site.name} depends on a discrete latent, which is summed out; "
                 f"scale a latent of fixed support instead ({site.name} = top * share)"
             )
-    return problem
 
 
 def problem_of(
     entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
 ) -> Problem:
-    """The problem as inference sees it, made ready."""
+    """As `program_of`, the problem alone."""
+    return program_of(entry, options, data, checked=checked).problem
+
+
+def program_of(
+    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
+) -> Program:
+    """The program that a run infers from.
+
+    Args:
+        entry: the model's `Entry`.
+        options: its options by name.
+        data: its `Data`.
+        checked: see `ready`.
+
+    Raises:
+        Refused: see `ready`; a class of a model that cannot be made of data and options.
+    """
     problem = unprepared(entry, options, data)
-    return prepare(problem, dtype=torch.get_default_dtype(), checked=checked)
+    return ready(problem, dtype=torch.get_default_dtype(), checked=checked)
 
 
 def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
@@ -101,23 +143,17 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
     if data.n == 0:
         free = [*free, *data.rows.keys]
         tensors |= {key: torch.zeros(1, *tensors[key].shape[1:]) for key in data.rows.keys}
-    return Problem(
-        model=instance(entry.model, data, options),
+    return Problem.of(
+        data,
         tensors=tensors,
+        rows=data.rows and Rows(data.rows.plate, tuple(data.rows.keys)),
         latent_keys=tuple(free),
-        rows=None if data.rows is None else (data.rows.plate, tuple(data.rows.keys)),
+        model=instance(entry.model, data, options),
         guides=_Made({k: partial(_own, v.function, data, options) for k, v in own.items()}),
         objectives={k: _own(v.objective, data, options) for k, v in own.items() if v.objective},
         exact=partial(truth, entry, data, options) if entry.exact else None,
-        redrawn=data.redrawn,
-        test=data.test,
-        beside=data.beside,
-        plane=data.plane,
         identified=entry.identified,
         start=entry.inference.start,
-        log_units={key: math.log(scale) for key, (_, scale) in data.units.items()},
-        dims=data.dims,
-        coords=data.coords,
     )
 
 
@@ -193,15 +229,13 @@ def place(problem: Problem, device: str) -> Problem:
     def moved(tensors: Mapping[str, Any]) -> dict[str, Any]:
         return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
 
-    redrawn = problem.redrawn and (moved(problem.redrawn[0]), problem.redrawn[1])
+    redrawn = problem.redrawn and problem.redrawn._replace(tensors=moved(problem.redrawn.tensors))
     tensors, params = moved(problem.tensors), moved(problem.params)
     return replace(problem, tensors=tensors, params=params, redrawn=redrawn)
 
 
-def _with_floats(
-    problem: Problem, dtype: torch.dtype, refusal: Refused
-) -> tuple[Problem, dict[str, Site]]:
-    """The problem with as few whole numbers made floats as the model needs to run.
+def _with_floats(problem: Problem, dtype: torch.dtype, refusal: Refused) -> Program:
+    """The program with as few whole numbers made floats as the model needs to run.
 
     Raises:
         Refused: the first refusal, if no choice helps.
@@ -214,9 +248,8 @@ def _with_floats(
     matrices = [k for k in whole if getattr(problem.tensors[k], "ndim", 0) > 1]
     for keys in [*([key] for key in whole), matrices, whole]:
         floats = {k: _float(problem.tensors[k], dtype, integers=True) for k in keys}
-        changed = replace(problem, tensors={**problem.tensors, **floats})
         try:
-            return changed, _prototype(changed)
+            return _program(replace(problem, tensors={**problem.tensors, **floats}))
         except Refused:
             continue
     raise refusal
@@ -230,9 +263,14 @@ def _float(value: Any, dtype: torch.dtype, *, integers: bool = False) -> Any:
     return value.to(dtype) if value.is_floating_point() or integers else value
 
 
-def _prototype(problem: Problem) -> dict[str, Site]:
+def _program(problem: Problem) -> Program:
+    """The program of a problem, what its model raises told as a refusal.
+
+    Raises:
+        Refused: with the line, and what to do about it.
+    """
     try:
-        return Program(problem).sites
+        return Program(problem)
     except Fault:
         raise
     except Exception as error:

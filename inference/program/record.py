@@ -1,72 +1,62 @@
-"""A tensor function recorded once as a flat graph of operations, and the ways of running it.
+"""A tensor function recorded once as a flat graph of operations.
 
 Pyro's effect handlers cost a millisecond an evaluation, the arithmetic of a small model tens of
 microseconds; so they are paid once. Recording watches torch's dispatcher below autograd, so a
 function may itself call `torch.autograd.grad` or `vmap`. What no input reaches is computed there
-and then (folded), what does nothing is left out; random draws stay random.
-
-How a graph runs is decided here and nowhere else:
-
-- `plain`: not recorded at all, the reference and the fallback;
-- `traced`: by TorchScript, the fastest that needs no compiler (microseconds an operation, 2 cores,
-  torch 2.13: TorchScript 1.5, the same graph as Python code 4.7; torch.compile and the next one
-  want a C++ compiler);
-- `aot`: compiled ahead of time by AOTInductor and kept in the user's cache; half a minute once.
+and then (folded), what does nothing is left out; random draws stay random. How a graph runs is
+decided in `graphs.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import logging
 import operator
-import platform
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache, partial
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from models.contract import Refused
-
 from ..core import user_code
-from ..core.compiled import checked, compiler, from_cache, torch_works_in
-from ..core.zoo_warnings import ZooWarning
 
-How = Literal["traced", "aot", "plain"]
 Function = Callable[..., tuple[Tensor, ...]]
 
 aten = torch.ops.aten
 
 
 class Unrecordable(RuntimeError):
-    """The function does what a graph cannot repeat; `place` is the user's line, if it is known."""
+    """The function does what a graph cannot repeat.
 
-    def __init__(self, what: str, place: str | None = None):
-        super().__init__(f"{what}, {place}" if place else what)
+    Attributes:
+        place: the user's line where it does, if it is known.
+    """
+
+    def __init__(self, reason: str, place: str | None = None):
+        super().__init__(f"{reason}, {place}" if place else reason)
         self.place = place
 
 
-# -- recording -------------------------------------------------------------------------------
-
-
 class _Call(NamedTuple):
-    """One operation as it was dispatched; its tensors are kept alive, so that ids are unique."""
+    """One operation as it was dispatched; its tensors are kept alive, so that ids are unique.
+
+    Attributes:
+        function: the operation, an overload of torch's.
+        args: its positional arguments, trees of tensors and plain values.
+        kwargs: the others.
+        out: what it gave: a tensor, several, or a plain value.
+        place: the user's line, of an operation that reads values.
+    """
 
     function: Any
     args: tuple
     kwargs: dict
     out: Any
-    place: str | None = None  # the user's line, of an operation that reads values
+    place: str | None = None
 
     @property
     def inputs(self) -> list[Tensor]:
+        """The tensors among its arguments."""
         return _tensors((self.args, self.kwargs))
 
     @property
@@ -81,21 +71,28 @@ class _Call(NamedTuple):
         return _tensors(changed)
 
     @property
-    def random(self) -> bool:
+    def is_random(self) -> bool:
+        """Whether it takes from the stream of random numbers."""
         return torch.Tag.nondeterministic_seeded in self.function.tags
 
 
 def _tensors(tree: Any) -> list[Tensor]:
+    """The tensors among what an operation takes or gives."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 class _Recorder(TorchDispatchMode):
-    """Writes down every operation that reaches the dispatcher."""
+    """Writes down every operation that reaches the dispatcher.
+
+    Attributes:
+        calls: the operations in their order.
+        values: id of a parameter to the memory that it had: it may be lent other values for the
+            time of a call.
+    """
 
     def __init__(self):
         super().__init__()
         self.calls: list[_Call] = []
-        # The memory of parameters: they may be lent other values for the time of a call.
         self.values: dict[int, Tensor] = {}
 
     @classmethod
@@ -123,8 +120,13 @@ def record(
         live: tensors that the function reads and that change between calls (parameters); they
             are further arguments of the graph.
 
+    Returns:
+        The graph as a module that gives the function's tensors and then, beyond `wanted` of them,
+        random draws that nobody uses.
+
     Raises:
-        Unrecordable: it changes in place what it was given, or what it closes over.
+        Unrecordable: it changes in place what it was given, or what it closes over; a branch or a
+            shape depends on a value.
     """
     recorder = _Recorder()
     with recorder:
@@ -153,6 +155,7 @@ _NEUTRAL = {
     aten.div.Scalar: 1,
     aten.pow.Tensor_Scalar: 1,
 }
+# Of operations that read values, or whose result has a shape that depends on them.
 _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _COMMUTES = {aten.add.Tensor, aten.mul.Tensor}
 _SUMS = {aten.sum.default, aten.sum.dim_IntList}
@@ -163,6 +166,21 @@ class _Builder:
 
     A tensor is *varying* when it has a node, and a constant otherwise. A constant is folded
     through, except where its storage is written to: it would drift from call to call.
+
+    Args:
+        calls: the operations in their order.
+        inputs: the tensors that are the arguments of the graph.
+        values: id of a parameter to its memory (see `_Recorder`).
+
+    Attributes:
+        nodes: id of a varying tensor to its node.
+        constants: id of a constant that is used to its node.
+        first: operation and arguments, in words, to the first call of these.
+        checks: ids of what tells whether a distribution's value is valid.
+        written: the memory that some operation changes in place.
+
+    Raises:
+        Unrecordable: memory is written to that no operation made.
     """
 
     def __init__(
@@ -172,7 +190,7 @@ class _Builder:
         self.module, self.graph = torch.nn.Module(), fx.Graph()
         self.nodes: dict[int, fx.Node] = {}
         self.constants: dict[int, fx.Node] = {}
-        self.seen: dict[Any, _Call] = {}
+        self.first: dict[Any, _Call] = {}
         self.checks: set[int] = set()
         self.written = {_storage(t) for call in calls for t in call.written}
         for i, tensor in enumerate(inputs):
@@ -185,6 +203,14 @@ class _Builder:
         """The outputs of a call that lie in memory of their own."""
         given = {_storage(t) for t in call.inputs}
         return [out for out in _tensors(call.out) if _storage(out) not in given]
+
+    def _varies(self, value: Any) -> bool:
+        """Whether a value is a tensor that depends on the inputs."""
+        return isinstance(value, Tensor) and id(value) in self.nodes
+
+    def _is_written(self, *tensors: Tensor) -> bool:
+        """Whether an operation changes one of the tensors in place."""
+        return any(_storage(tensor) in self.written for tensor in tensors)
 
     def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
         """The graph of the recorded calls that the outputs need, each thing computed once."""
@@ -199,13 +225,13 @@ class _Builder:
                 self._emit(call)
         wanted = tuple(self._reference(out) for out in outputs)
         last = self.graph.output(wanted)
-        self._drop_unused()
+        self.graph.eliminate_dead_code(_stays)
         # Draws that nobody uses are outputs too: compilers would leave them out, and the draws
         # that follow would be others than the function's.
         last.args = ((*wanted, *(n for n in self.graph.nodes if _is_random(n) and not n.users)),)
-        made = fx.GraphModule(self.module, self.graph)
-        made.wanted = len(wanted)
-        return made
+        graph = fx.GraphModule(self.module, self.graph)
+        graph.wanted = len(wanted)
+        return graph
 
     def _refuse_values(self, call: _Call) -> None:
         """A graph cannot repeat what reads a varying value, or whose shape depends on one.
@@ -213,7 +239,7 @@ class _Builder:
         Raises:
             Unrecordable: with the operation.
         """
-        varying = [t for t in call.inputs if id(t) in self.nodes]
+        varying = [t for t in call.inputs if self._varies(t)]
         if call.function is aten._is_all_true.default:
             self.checks.add(id(call.out))
         if any(id(t) in self.checks for t in varying):
@@ -227,20 +253,19 @@ class _Builder:
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
-        if call.random or any(_storage(out) in self.written for out in _tensors(call.out)):
+        if call.is_random or self._is_written(*_tensors(call.out)):
             return False
-        varying = any(id(t) in self.nodes for t in call.inputs)
-        return not varying or call.function in _SHAPE_ONLY
+        return call.function in _SHAPE_ONLY or not any(map(self._varies, call.inputs))
 
     def _same_as(self, call: _Call) -> Tensor | None:
         """The varying tensor that the call merely repeats, if it does."""
         out = call.out
-        if not isinstance(out, Tensor) or call.written or call.random:
+        if not isinstance(out, Tensor) or call.written or call.is_random:
             return None
         for tensor in call.inputs:
-            if id(tensor) in self.nodes and _alias(tensor, out):
+            if self._varies(tensor) and _alias(tensor, out):
                 return tensor
-        if _storage(out) in self.written:
+        if self._is_written(out):
             return None
         same = self._neutral(call)
         return self._repeated(call) if same is None else same
@@ -253,42 +278,42 @@ class _Builder:
         if call.function not in _NEUTRAL or len(args) < 2 or call.kwargs:
             return None
         pairs = [args[:2], args[1::-1]] if call.function in _COMMUTES else [args[:2]]
-        for kept, other in pairs:
-            neutral = self._stands_for(kept, call.out)
-            if neutral and self._is(other, _NEUTRAL[call.function]):
-                return kept
+        for first, second in pairs:
+            neutral = self._stands_for(first, call.out)
+            if neutral and self._is(second, _NEUTRAL[call.function]):
+                return first
         return None
 
-    def _stands_for(self, kept: Any, out: Tensor) -> bool:
+    def _stands_for(self, value: Any, out: Tensor) -> bool:
         """Whether a varying tensor can take the place of an equal one for good."""
-        if not isinstance(kept, Tensor) or id(kept) not in self.nodes:
+        if not self._varies(value) or self._is_written(value):
             return False
-        return _alike(kept, out) and kept.stride() == out.stride() and not self._changes(kept)
-
-    def _changes(self, tensor: Tensor) -> bool:
-        return _storage(tensor) in self.written
+        return _alike(value, out) and value.stride() == out.stride()
 
     def _is(self, value: Any, number: int) -> bool:
-        if isinstance(value, Tensor):
-            constant = id(value) not in self.nodes and _storage(value) not in self.written
-            return constant and bool((self.values.get(id(value), value) == number).all())
-        return value == number
+        """Whether a value is a constant, all of whose elements are this number."""
+        if not isinstance(value, Tensor):
+            return value == number
+        if self._varies(value) or self._is_written(value):
+            return False
+        return bool((self.values.get(id(value), value) == number).all())
 
     def _repeated(self, call: _Call) -> Tensor | None:
         """The result of an earlier call with the same arguments."""
-        varying = [t for t in call.inputs if id(t) in self.nodes]
-        if not varying or any(_storage(t) in self.written for t in call.inputs):
+        if not any(map(self._varies, call.inputs)) or self._is_written(*call.inputs):
             return None
         arguments = tree_map(self._key, (call.args, call.kwargs))
-        first = self.seen.setdefault((call.function, repr(arguments)), call)
+        first = self.first.setdefault((call.function, repr(arguments)), call)
         return None if first is call or not isinstance(first.out, Tensor) else first.out
 
     def _key(self, value: Any) -> Any:
+        """What two equal arguments have in common: the node's name, the constant's id."""
         if not isinstance(value, Tensor):
             return value
-        return self.nodes[id(value)].name if id(value) in self.nodes else id(value)
+        return self.nodes[id(value)].name if self._varies(value) else id(value)
 
     def _emit(self, call: _Call) -> None:
+        """Put a call into the graph, and give its outputs nodes."""
         args, kwargs = tree_map(self._reference, (tuple(call.args), call.kwargs))
         node = self.graph.call_function(call.function, args, kwargs)
         if isinstance(call.out, Tensor):
@@ -298,347 +323,46 @@ class _Builder:
                 self.nodes[id(out)] = self.graph.call_function(operator.getitem, (node, i))
 
     def _reference(self, value: Any) -> Any:
+        """What stands for an argument in the graph: a node; of what is no tensor, itself."""
         if not isinstance(value, Tensor):
             return value
-        if id(value) in self.nodes:
+        if self._varies(value):
             return self.nodes[id(value)]
         if id(value) not in self.constants:
             self.constants[id(value)] = self._attribute(value)
         return self.constants[id(value)]
 
     def _attribute(self, tensor: Tensor) -> fx.Node:
+        """The node of a constant, kept in the graph's module."""
         name = f"constant_{len(list(self.module.buffers()))}"
         self.module.register_buffer(name, self.values.get(id(tensor), tensor.detach()))
         return self.graph.get_attr(name)
 
-    def _drop_unused(self) -> None:
-        for node in reversed(list(self.graph.nodes)):
-            stays = node.op in ("placeholder", "output") or _has_effect(node)
-            if not node.users and not stays:
-                self.graph.erase_node(node)
 
-
-def _has_effect(node: fx.Node) -> bool:
-    """Whether a node writes to memory, or takes from the stream of random numbers."""
-    called = isinstance(node.target, torch._ops.OpOverload)
-    return called and (node.target._schema.is_mutable or _is_random(node))
+def _stays(node: fx.Node) -> bool:
+    """Whether a node has an effect though nobody uses it: it writes to memory, or is random."""
+    if node.op in ("placeholder", "output") or _is_random(node):
+        return True
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _is_random(node: fx.Node) -> bool:
+    """Whether a node takes from the stream of random numbers."""
     called = isinstance(node.target, torch._ops.OpOverload)
     return called and torch.Tag.nondeterministic_seeded in node.target.tags
 
 
 def _storage(tensor: Tensor) -> int:
+    """The address of a tensor's memory, which views share."""
     return tensor.untyped_storage()._cdata
 
 
-def _alike(a: Any, b: Tensor) -> bool:
-    return isinstance(a, Tensor) and a.shape == b.shape and a.dtype == b.dtype
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same shape and number type."""
+    return a.shape == b.shape and a.dtype == b.dtype
 
 
 def _alias(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same memory, seen in the same way."""
     where = a.storage_offset() == b.storage_offset() and a.stride() == b.stride()
     return _alike(a, b) and where and _storage(a) == _storage(b)
-
-
-# -- running ---------------------------------------------------------------------------------
-
-
-def compiled(
-    function: Function,
-    points: Sequence[Sequence[Tensor]],
-    *,
-    how: How = "traced",
-    live: Sequence[Tensor] = (),
-) -> Function:
-    """The function in a faster form, or itself, with a warning, where it cannot be recorded.
-
-    The result is held against the function at each of `points`, with the same random numbers.
-
-    Args:
-        function: gives a tuple of tensors.
-        points: examples of its arguments; the first is recorded.
-        how: `traced`, `aot` or `plain`.
-        live: tensors that it reads and that change between calls.
-
-    Raises:
-        Refused: `aot` without a C++ compiler, or without a cache of the user's alone.
-    """
-    if how == "plain":
-        return function
-    try:
-        return faster(function, points, how=how, live=live)
-    except Refused:
-        raise
-    except Exception as error:
-        why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    warnings.warn(f"the model runs untraced, which is slow ({why})", ZooWarning, stacklevel=2)
-    return function
-
-
-def faster(
-    function: Function,
-    points: Sequence[Sequence[Tensor]],
-    *,
-    how: How = "traced",
-    live: Sequence[Tensor] = (),
-) -> Recorded:
-    """As `compiled`, without a way back.
-
-    Raises:
-        Unrecordable: it does what a graph cannot repeat, or the graph gives other values.
-        Refused: `aot` without a C++ compiler, or without a cache of the user's alone.
-    """
-    graph = record(function, points[0], live)
-    run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
-    run.outputs = graph.wanted
-    if not _same(run, function, points):
-        raise Unrecordable("the recorded graph gave other values")
-    return run
-
-
-class Recordings:
-    """Functions recorded once for many fits, which differ in the values of their data alone.
-
-    A graph is held against its function anew for each fit, and recorded again if they differ;
-    whether it was recorded here or before changes neither results nor random numbers.
-
-    Args:
-        live: the data that change, in place, from fit to fit.
-    """
-
-    def __init__(self, live: Sequence[Tensor]):
-        self.live = list(live)
-        self._runs: dict[Any, Function] = {}
-        self._memory: dict[str, Tensor] = {}
-
-    @property
-    def blank(self) -> bool:
-        """Whether nothing was recorded yet: this is the first of the fits."""
-        return not self._runs
-
-    def compiled(
-        self,
-        function: Function,
-        points: Sequence[Sequence[Tensor]],
-        *,
-        how: How = "traced",
-        live: Sequence[Tensor] = (),
-    ) -> Function:
-        """As the function `compiled`, from the graph of an earlier fit if there is one."""
-        shapes = [tensor.shape for point in points for tensor in point]
-        key = (function.__qualname__, how, str(shapes), len(live))
-        with torch.random.fork_rng(devices=[]):
-            run = self._runs.get(key)
-            if key in self._runs and not isinstance(run, Recorded):
-                return function  # it cannot be recorded, as was told once
-            if run is None or not _same(run, function, points):
-                run = compiled(function, points, how=how, live=[*live, *self.live])
-            self._runs[key] = run
-        return run
-
-    def memory(self, name: str, tensor: Tensor) -> Tensor:
-        """A tensor in the memory that the graphs read: that of the first one of its name."""
-        first = self._memory.setdefault(name, tensor)
-        if first.shape != tensor.shape:
-            first = self._memory[name] = tensor
-        return first.copy_(tensor)
-
-
-class Recorded:
-    """A graph that can be called like its function; its outputs carry no gradient.
-
-    Attributes:
-        package: the file of compiled code that it runs; None where there is none.
-        live: tensors that it reads beside its arguments.
-        outputs: so many of the graph's are the function's.
-    """
-
-    package: Path | None = None
-    live: Sequence[Tensor] = ()
-    outputs: int | None = None
-
-
-def _script_convolutions(graph: fx.GraphModule) -> None:
-    """Put a function that TorchScript takes in the place of the gradient of convolutions.
-
-    A trace takes neither its flags, which of three gradients are wanted, nor gradients that are
-    not there: all three are computed.
-    """
-    for node in graph.graph.nodes:
-        if node.target is aten.convolution_backward.default:
-            grad, x, weight, _, *geometry, _ = node.args
-            node.target, node.args = _of_convolution, (grad, x, weight, *geometry)
-    graph.recompile()
-
-
-def _of_convolution(grad: Tensor, x: Tensor, weight: Tensor, *geometry: Any) -> tuple[Tensor, ...]:
-    """Gradients of a convolution's input, weights and biases."""
-    plain = [list(value) if isinstance(value, Sequence) else value for value in geometry]
-    return _scripted_gradient()(grad, x, weight, *plain)
-
-
-def _all_gradients(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    transposed: bool,
-    output_padding: list[int],
-    groups: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    biases = weight.size(1) * groups if transposed else weight.size(0)
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, [biases], stride, padding, dilation, transposed, output_padding, groups,
-        [True, True, True],
-    )  # fmt: skip
-
-
-@cache
-def _scripted_gradient() -> Callable[..., tuple[Tensor, ...]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecated
-        return torch.jit.script(_all_gradients)
-
-
-class _Scripted(Recorded):
-    """A graph run by TorchScript; can be sent to another process."""
-
-    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
-        def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
-            return graph(*arguments)
-
-        self.live = [*_detached(live), *_with_matrices(graph)]
-        _script_convolutions(graph)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated, and told so four times
-            # Of a function: calling a traced module costs another 10 microseconds.
-            self.run = torch.jit.trace(flat, (*inputs, *self.live), check_trace=False)
-
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return self.run(*arguments, *self.live)[: self.outputs]
-
-    def __getstate__(self) -> tuple[bytes, list[Tensor], int | None]:
-        buffer = io.BytesIO()
-        torch.jit.save(self.run, buffer)
-        return buffer.getvalue(), self.live, self.outputs
-
-    def __setstate__(self, state: tuple[bytes, list[Tensor], int | None]) -> None:
-        code, self.live, self.outputs = state
-        self.run = torch.jit.load(io.BytesIO(code))
-
-
-def _with_matrices(graph: fx.GraphModule) -> list[Tensor]:
-    """Make those constants of a graph that are matrices further arguments of it; their values.
-
-    TorchScript (torch 2.13) gets the shapes of constants wrong in products of matrices.
-    """
-    found, nodes = [], graph.graph.nodes
-    last = [node for node in nodes if node.op == "placeholder"][-1]
-    for node in [node for node in nodes if node.op == "get_attr"]:
-        value = getattr(graph, node.target)
-        if value.ndim > 1:
-            with graph.graph.inserting_after(last):
-                last = graph.graph.placeholder(f"matrix_{len(found)}")
-            node.replace_all_uses_with(last)
-            graph.graph.erase_node(node)
-            found.append(value)
-    graph.recompile()
-    return found
-
-
-def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The same memory, without a gradient."""
-    return [tensor.detach() for tensor in tensors]
-
-
-class _AheadOfTime(Recorded):
-    """A graph compiled by AOTInductor, its code kept in the user's cache."""
-
-    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
-        self.live = _detached(live)
-        inputs = [*inputs, *self.live]
-        self.package = from_cache(f"{_key(graph, inputs)}.pt2", partial(_compile, graph, inputs))
-        self._load()
-
-    def _load(self) -> None:
-        # What `torch._inductor.aoti_load_package` wraps: importing that one takes 1.5 s, and its
-        # wrapper 25 microseconds a call.
-        load = torch._C._aoti.AOTIModelPackageLoader
-        self.run = load(str(self.package), "model", True, 1, -1).boxed_run
-
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.run([*arguments, *self.live])[: self.outputs])
-
-    def __getstate__(self) -> tuple[Path, list[Tensor], int | None]:
-        return self.package, self.live, self.outputs
-
-    def __setstate__(self, state: tuple[Path, list[Tensor], int | None]) -> None:
-        self.package, self.live, self.outputs = state
-        checked(self.package)
-        self._load()
-
-
-def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
-    if compiler() is None:
-        raise Refused("compile=aot needs a C++ compiler (g++), there is none; use compile=traced")
-    # For one compilation, not for many: 17 s in place of 29 for a network of 354 weights.
-    configs = {"aot_inductor.compile_wrapper_opt_level": "O0"}
-    configs |= {"aot_inductor.precompile_headers": False, "cpp.threads": 1}
-    configs |= {"fallback_random": True}  # torch's own stream, that draws are those of `traced`
-    with torch_works_in(path.parent), _without_asides():
-        from torch._inductor import aoti_compile_and_package
-
-        exported = torch.export.export(graph, tuple(inputs))
-        aoti_compile_and_package(exported, package_path=str(path), inductor_configs=configs)
-
-
-@contextmanager
-def _without_asides() -> Iterator[None]:
-    """What torch says about its own use of itself is for its authors."""
-    log = logging.getLogger("torch._inductor.ir")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)
-
-
-def _key(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
-    """All that determines the code: operations, constants, shapes, torch, processor."""
-    digest = hashlib.sha256(graph.code.encode())
-    digest.update(f"{torch.__version__} {platform.machine()}".encode())
-    digest.update(torch.backends.cpu.get_cpu_capability().encode())
-    for tensor in [*inputs, *graph.buffers()]:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)} {tensor.device};".encode())
-    for tensor in graph.buffers():
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _same(run: Function, function: Function, points: Sequence[Sequence[Tensor]]) -> bool:
-    return all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
-
-
-def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return function(*arguments)
-
-
-def _agree(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> bool:
-    """Equal to a relative 1e-10 (1e-4 in single precision), infinities in the same places."""
-    for a, b in zip(ours, theirs, strict=True):
-        tolerance = 1e-10 if b.dtype == torch.float64 else 1e-4
-        finite = b[b.isfinite()]
-        scale = float(finite.abs().max()) if finite.numel() else 0.0
-        if not torch.allclose(a, b, rtol=tolerance, atol=tolerance * scale, equal_nan=True):
-            return False
-    return True

@@ -21,13 +21,14 @@ from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
+from models.contract import Rows
+
 from ..core.machine import tolerance
 from ..core.seeds import FIT, seeded
-from . import discrete
-from .program import Plate, Program, graphless, run
+from .handlers import condition, factors, graphless, run
+from .program import Program
+from .sites import Plate
 
-# A row plate and the data keys that are cut with it.
-Rows = tuple[str, tuple[str, ...]]
 Factors = dict[str, Mapping[str, Any]]
 
 # Rows on which a model is run to be compared with the run on all of them.
@@ -45,26 +46,20 @@ def find(program: Program) -> Rows | None:
     """
     plates = [p for site in program.of("observed") for p in reversed(site.plates)]
     with aside():
-        looked = _Looked(program)
+        experiment = _Experiment(program)
         for plate in dict.fromkeys(plates):
-            keys = looked.keys(plate)
-            if keys:
-                return plate.name, keys
+            if keys := experiment.keys(plate):
+                return Rows(plate.name, keys)
     first = next((plate for plate in plates if plate.dim == -1), None)
     keys = first and _as_long(program, first)
-    return (first.name, keys) if keys else None
+    return Rows(first.name, keys) if keys else None
 
 
 @contextmanager
 def aside() -> Iterator[None]:
     """Runs of a model that leave nothing behind: no parameter, random number or warning."""
-    with (
-        seeded(0, FIT),
-        poutine.block(),
-        pyro.get_param_store().scope(),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
+    store, quiet = pyro.get_param_store().scope(), warnings.catch_warnings(action="ignore")
+    with seeded(0, FIT), poutine.block(), store, quiet:
         yield
 
 
@@ -76,7 +71,14 @@ def fixed(program: Program) -> dict[str, Tensor]:
 def cut(
     program: Program, values: Mapping[str, Tensor], plate: str, rows: Tensor
 ) -> dict[str, Tensor]:
-    """The values of latents, those in the row plate for some of the rows alone."""
+    """The values of latents, those in the row plate for some of the rows alone.
+
+    Args:
+        program: of which the latents are.
+        values: site to value (*batch_shape, *event_shape).
+        plate: name of the row plate.
+        rows: their numbers (B,).
+    """
     values = dict(values)
     for name in values.keys() & program.sites.keys():
         site = program.sites[name]
@@ -89,45 +91,51 @@ def scored(trace: poutine.Trace) -> Factors:
     """The sites of a run that have a density, each scored under its key `log_prob`."""
     return {
         name: node
-        for name, node in discrete.factors(trace).items()
+        for name, node in factors(trace).items()
         if not isinstance(node["fn"], _Subsample) and not node["infer"].get("_deterministic")
     }
 
 
 def dim_of(node: Mapping[str, Any], plate: str) -> int | None:
     """The dimension that a plate has in a site's density; None outside of the plate."""
-    frames = [f for f in node["cond_indep_stack"] if f.name == plate and f.vectorized]
-    return frames[0].dim if frames else None
+    frames = (f for f in node["cond_indep_stack"] if f.name == plate and f.vectorized)
+    return next((frame.dim for frame in frames), None)
 
 
-def differs(one: Tensor, other: Tensor) -> Tensor:
-    """Which elements differ by more than rounding, of tensors of one shape."""
-    finite = one[one.isfinite()].abs()
-    near = tolerance(one.dtype) * (1 + (finite.max() if len(finite) else 0.0))
-    same = (one == other) | ((one - other).abs() <= near) | (one.isnan() & other.isnan())
-    return ~same
+def differs(first: Tensor, second: Tensor) -> Tensor:
+    """Which elements differ by more than rounding, of tensors of one shape.
+
+    Rounding is relative to the largest finite element: a small one may be a difference of large
+    ones.
+    """
+    finite = first[first.isfinite()].abs()
+    near = tolerance(first.dtype) * (1 + (finite.max() if len(finite) else 0.0))
+    same = (first == second) | ((first - second).abs() <= near)
+    return ~(same | (first.isnan() & second.isnan()))
 
 
 def _as_long(program: Program, plate: Plate) -> tuple[str, ...]:
     """The data keys as long as a plate."""
-    tensors = {k: v for k, v in program.problem.tensors.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in program.tensors.items() if isinstance(v, Tensor)}
     return tuple(k for k, v in tensors.items() if v.ndim and len(v) == plate.size)
 
 
-class _Looked:
-    """A model at fixed latents, run on its data and on changed data."""
+class _Experiment:
+    """A model at fixed latents, run on its data and on changed data.
+
+    Args:
+        program: the model and its data.
+    """
 
     def __init__(self, program: Program):
-        self.program, self.tensors = program, program.problem.tensors
-        self.values = fixed(program)
+        self.program, self.values = program, fixed(program)
         self._mixed: dict[str, tuple[Factors | None, Tensor]] = {}
 
     def run(self, changed: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Factors | None:
         """The factors with some data changed; None where the model cannot run on them."""
-        tensors = {**self.tensors, **changed}
-        condition = poutine.condition(data=dict(values))
+        data, at = {**self.program.tensors, **changed}, condition(values)
         try:
-            return graphless(lambda: scored(run(self.program.model, tensors, condition)))
+            return graphless(lambda: scored(run(self.program.model, data, at)))
         except Exception:  # whatever a model raises on data it was not written for
             return None
 
@@ -137,18 +145,22 @@ class _Looked:
         return self.run({}, self.values)
 
     def keys(self, plate: Plate) -> tuple[str, ...]:
-        """The keys that are cut with a plate; none where it cannot be cut."""
+        """The keys that are cut with a plate; none where it cannot be cut.
+
+        All that are as long, but for those that reach other rows; and where that will not do, but
+        for some more, of those that reach nothing first.
+        """
         among = _as_long(self.program, plate)
         if not among or self.whole is None:
             return ()
         if self._is_cut(plate, among):
             return among
         reaches = {key: self._reaches(plate, key) for key in among}
-        kept = [key for key in among if reaches[key] is not False]
-        doubtful_first = sorted(kept, key=lambda key: reaches[key] is not None)
-        drops = (d for n in range(len(kept)) for d in combinations(doubtful_first, n))
+        possible = [key for key in among if reaches[key] is not False]
+        doubtful_first = sorted(possible, key=lambda key: reaches[key] is not None)
+        drops = (d for n in range(len(possible)) for d in combinations(doubtful_first, n))
         for dropped in islice(drops, _TRIES):
-            keys = tuple(key for key in kept if key not in dropped)
+            keys = tuple(key for key in possible if key not in dropped)
             if keys != among and self._is_cut(plate, keys):
                 return keys
         return ()
@@ -157,33 +169,33 @@ class _Looked:
         """Whether some rows of the keys have the densities that they have among all rows."""
         rows = torch.randperm(plate.size)[: min(_FEW, plate.size - 1)]
         rows = rows if len(rows) else torch.zeros(2, dtype=torch.long)  # the only one, twice
-        part = self.run(
-            {key: self.tensors[key][rows] for key in keys},
-            cut(self.program, self.values, plate.name, rows),
-        )
+        values = cut(self.program, self.values, plate.name, rows)
+        part = self.run({key: self.program.tensors[key][rows] for key in keys}, values)
         if part is None or part.keys() != self.whole.keys():
             return False
         known = False
         for name, node in self.whole.items():
-            expected, found = node["log_prob"], part[name]["log_prob"]
+            expected, log_prob = node["log_prob"], part[name]["log_prob"]
             dim = dim_of(node, plate.name)
             if dim is not None:
                 if not _has(expected, dim, plate.size):
                     return False
                 expected = expected.index_select(dim, rows)
                 known |= bool(expected.isfinite().any())
-            if found.shape != expected.shape or differs(expected, found).any():
+            if log_prob.shape != expected.shape or differs(expected, log_prob).any():
                 return False
         return known
 
     def _reaches(self, plate: Plate, key: str) -> bool | None:
         """Whether a key's rows reach their own rows of the plate alone; None if nothing at all."""
-        found, others = self._mixed.get(key) or self._mixed.setdefault(key, self._mix(key))
-        if found is None or found.keys() != self.whole.keys():
+        if key not in self._mixed:
+            self._mixed[key] = self._mix(key)
+        mixed, others = self._mixed[key]
+        if mixed is None or mixed.keys() != self.whole.keys():
             return None
         reached = False
         for name, node in self.whole.items():
-            before, after = node["log_prob"], found[name]["log_prob"]
+            before, after = node["log_prob"], mixed[name]["log_prob"]
             if before.shape != after.shape:
                 return False
             changed = differs(before, after)
@@ -197,7 +209,7 @@ class _Looked:
 
     def _mix(self, key: str) -> tuple[Factors | None, Tensor]:
         """The factors where half of a key's rows have the values of others, and the other half."""
-        value = self.tensors[key]
+        value = self.program.tensors[key]
         order, source = torch.randperm(len(value)), torch.arange(len(value))
         mixed, others = order[: len(value) // 2], order[len(value) // 2 :]
         source[mixed] = torch.randperm(len(value))[: len(mixed)]

@@ -18,8 +18,10 @@ from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from . import batching, discrete
-from .program import Batch, Program, over_draws, run
+from . import batching
+from .handlers import Batch, condition, factors, run
+from .program import Program
+from .sampling import over_draws
 
 
 def is_of_rows(program: Program) -> bool:
@@ -27,7 +29,7 @@ def is_of_rows(program: Program) -> bool:
     rows, sites = program.problem.rows, program.of("latent", "discrete", "observed")
     if rows is None or not program.size or program.has_factor:
         return False
-    return all(rows[0] in {plate.name for plate in site.plates} for site in sites)
+    return all(site.is_in(rows.plate) for site in sites)
 
 
 def has_weights(program: Program) -> bool:
@@ -41,11 +43,15 @@ def log_weights(program: Program, guide: Callable, batch: Batch) -> Tensor:
 
 
 def weighted(program: Program, guide: Callable, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """The log weights of a draw, and the draw."""
+    """A draw z from the guide, and its log weights.
+
+    Returns:
+        log p(x, z) - log q(z) of each row, (rows,), nats, in the user's units; and z by latent.
+    """
     drawn = run(guide, batch.tensors)
     values = {name: drawn.nodes[name]["value"] for name in program.layout}
-    trace = run(program.model, batch.tensors, poutine.condition(data=values))
-    plate, units = program.problem.rows[0], program.log_units_of_row
+    trace = run(program.model, batch.tensors, condition(values))
+    plate, units = program.problem.rows.plate, program.log_units_of_row
     return _of_rows(trace, plate) - _of_rows(drawn, plate) - units, values
 
 
@@ -56,7 +62,7 @@ def _of_rows(trace: poutine.Trace, plate: str, names: Collection[str] | None = N
     a plate, which is a site too.
     """
     total = torch.zeros(())
-    for name, node in discrete.factors(trace).items():
+    for name, node in factors(trace).items():
         dims = [f.dim for f in node["cond_indep_stack"] if f.name == plate]
         of_plate = isinstance(node["fn"], _Subsample)
         if not dims or of_plate or (names is not None and name not in names):
@@ -69,17 +75,22 @@ def _of_rows(trace: poutine.Trace, plate: str, names: Collection[str] | None = N
 def log_prior_and_likelihood(
     program: Program, values: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """log p(z) and log p(x | z) of each row, (rows,) each, at its latents."""
-    trace = run(program.model, program.problem.tensors, poutine.condition(data=dict(values)))
-    plate, latents = program.problem.rows[0], program.layout
+    """log p(z) and log p(x | z) of each row, (rows,) each, nats, at its latents.
+
+    Args:
+        program: the model and its data.
+        values: latent to its value for all rows.
+    """
+    trace = run(program.model, program.tensors, condition(values))
+    plate = program.problem.rows.plate
     both = _of_rows(trace, plate) - program.log_units_of_row
-    prior = _of_rows(trace, plate, latents)
+    prior = _of_rows(trace, plate, program.layout)
     return prior, both - prior
 
 
 def draws_by_row(program: Program, guide: Callable) -> bool:
     """Whether a guide draws the latents of each row apart from those of others."""
-    trace, plate = run(guide, program.problem.tensors), program.problem.rows[0]
+    trace, plate = run(guide, program.tensors), program.problem.rows.plate
     nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
     drawn = [node for node in nodes if not isinstance(node["fn"], _Subsample)]
     return all(plate in {f.name for f in node["cond_indep_stack"]} for node in drawn)
@@ -90,8 +101,8 @@ def encodes(program: Program, guide: Callable) -> bool:
 
     And those of each row from its own data: rows are encoded some at a time.
     """
-    keys, count = program.problem.rows[1], 2 if program.problem.n == 1 else 1  # another number
-    tensors = program.problem.tensors
+    tensors, keys = program.tensors, program.problem.rows.keys
+    count = 2 if program.problem.n == 1 else 1  # another number than that of the rows
     rows = {key: tensors[key][:1].expand(count, *tensors[key].shape[1:]) for key in keys}
     try:
         drawn = run(guide, {**tensors, **rows})
@@ -104,9 +115,6 @@ def encodes(program: Program, guide: Callable) -> bool:
 
 def at_draws(program: Program, guide: Callable, draws: int) -> Tensor:
     """The log weights of all rows at draws from the guide, (draws, rows)."""
-    everything = Batch(program.problem.tensors)
-
-    def one(_: Mapping[str, Tensor]) -> Tensor:
-        return log_weights(program, guide, everything)
-
-    return over_draws(one, {"draw": torch.arange(draws)}, program.elements)
+    rows = Batch(program.tensors)
+    each = torch.arange(draws)
+    return over_draws(lambda _: log_weights(program, guide, rows), each, program.elements)

@@ -8,13 +8,15 @@ are the same, and so are the gradients (implicit ones for the gamma family).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
@@ -42,11 +44,40 @@ def _as_in_the_run(value: Tensor) -> Tensor:
     return value.to(torch.get_default_dtype()) if value.is_floating_point() else value
 
 
-def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
-    """A distribution without `to_event`, `expand` and `mask` around it."""
+def layers_of(fn: dist.TorchDistribution) -> Iterator[dist.TorchDistribution]:
+    """A distribution and those inside of its `to_event`, `expand` and `mask`, the base last."""
+    yield fn
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         fn = fn.base_dist
-    return fn
+        yield fn
+
+
+def base_of(fn: dist.TorchDistribution) -> dist.TorchDistribution:
+    """A distribution without `to_event`, `expand` and `mask` around it."""
+    *_, base = layers_of(fn)
+    return base
+
+
+def masks_of(fn: dist.TorchDistribution) -> list[dist.MaskedDistribution]:
+    """The masks around a distribution, the outermost first."""
+    return [layer for layer in layers_of(fn) if isinstance(layer, dist.MaskedDistribution)]
+
+
+def with_base(fn: dist.TorchDistribution, change: Callable[[Any], Any]) -> Any:
+    """A distribution whose base is another, in the same `to_event`, `expand` and `mask`.
+
+    Args:
+        fn: the distribution.
+        change: gives the other base; where it has the expanded shape already, that stays.
+    """
+    if isinstance(fn, dist.Independent):
+        return with_base(fn.base_dist, change).to_event(fn.reinterpreted_batch_ndims)
+    if isinstance(fn, dist.MaskedDistribution):
+        return dist.MaskedDistribution(with_base(fn.base_dist, change), fn._mask)
+    if isinstance(fn, dist.ExpandedDistribution):
+        inner = with_base(fn.base_dist, change)
+        return inner if inner.batch_shape == fn.batch_shape else inner.expand(fn.batch_shape)
+    return change(fn)
 
 
 def shape_of(fn: dist.TorchDistribution, value: Tensor) -> tuple[int, ...]:
@@ -63,12 +94,8 @@ def _is_known(fn: dist.TorchDistribution) -> bool:
 
 def masked(fn: dist.TorchDistribution) -> bool:
     """Whether a mask takes (part of) the density away, as Pyro's flat priors do."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    if not isinstance(fn, dist.MaskedDistribution):
-        return False
-    mask = fn._mask
-    return not (mask if isinstance(mask, bool) else bool(mask.all()))
+    outermost = next(iter(masks_of(fn)), None)
+    return outermost is not None and not torch.as_tensor(outermost._mask).all()
 
 
 def _sample(fn: dist.TorchDistribution) -> Tensor:
@@ -160,40 +187,41 @@ _SAMPLERS: dict[type, Callable[..., Tensor]] = {
 }
 
 
-def vectorises(
-    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor]
-) -> bool:
+def vectorises(function: Callable[[Any], Any], draws: Mapping[str, Tensor]) -> bool:
     """Whether a function of one draw can be computed at all draws (S, *shape) together."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            torch.func.vmap(function, randomness="different")(dict(draws))
-        except NOT_VECTORISED:
-            return False
+    try:
+        _batched(function, draws)
+    except NOT_VECTORISED:
+        return False
     return True
 
 
-def over_draws(
-    function: Callable[[Mapping[str, Tensor]], Any], draws: Mapping[str, Tensor], size: int = 1
-) -> Any:
-    """A function of one draw at all draws (S, *shape), vectorised where the model allows.
+def over_draws(function: Callable[[Any], Any], draws: Any, size: int = 1) -> Any:
+    """A function of one draw at all draws, vectorised where the model allows.
 
     `torch.func.vmap` shows the model shapes without the draw dimension, so that models need not
     broadcast; what it cannot do (a branch on a value, some samplers) is done draw by draw.
 
     Args:
-        function: gives a tensor or a dictionary of tensors.
-        draws: name to tensor with the draws first.
+        function: of the same tree as `draws`, without their first dimension; gives a tensor, or a
+            tree of tensors.
+        draws: a tensor, or a tree of tensors (name to tensor), the draws first: (S, *shape).
         size: elements that one evaluation holds, to bound the memory of a chunk.
+
+    Returns:
+        What the function gives, with the draws first.
     """
-    n = len(next(iter(draws.values())))
-    chunk = max(1, min(n, _CHUNK_ELEMENTS // max(size, 1)))
+    n = len(tree_leaves(draws)[0])
+    try:
+        return _batched(function, draws, max(1, min(n, _CHUNK_ELEMENTS // max(size, 1))))
+    except NOT_VECTORISED:
+        with torch.no_grad():
+            each = [function(tree_map(itemgetter(i), draws)) for i in range(n)]
+    return tree_map(lambda *values: torch.stack(values), *each)
+
+
+def _batched(function: Callable[[Any], Any], draws: Any, chunk: int | None = None) -> Any:
+    """A function of one draw at all draws, so many of them at once."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            return torch.func.vmap(function, randomness="different", chunk_size=chunk)(dict(draws))
-        except NOT_VECTORISED:
-            each = [function({k: v[i] for k, v in draws.items()}) for i in range(n)]
-    if isinstance(each[0], Mapping):
-        return {name: torch.stack([one[name] for one in each]) for name in each[0]}
-    return torch.stack(each)
+        return torch.func.vmap(function, randomness="different", chunk_size=chunk)(draws)

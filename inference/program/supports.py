@@ -17,7 +17,7 @@ from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to, transforms
 
-from .sampling import base_of
+from .sampling import base_of, with_base
 
 # Share of the range of some values by which `violation` wants them inside of their support.
 _MARGIN = 0.05
@@ -45,9 +45,9 @@ class Image(constraints.Constraint):
         return self.base.check(self.back(value))
 
 
-@biject_to.register(Image)
-def _onto_image(image: Image) -> transforms.Transform:
-    return transforms.ComposeTransform([biject_to(image.base), *image.parts])
+biject_to.register(
+    Image, lambda image: transforms.ComposeTransform([biject_to(image.base), *image.parts])
+)
 
 
 class _OntoPositiveDefinite(transforms.Transform):
@@ -90,9 +90,7 @@ class _OntoPositiveDefinite(transforms.Transform):
         return size * math.log(2) + (powers * x[..., ends]).sum(-1)
 
 
-@biject_to.register(type(constraints.positive_definite))
-def _onto_positive_definite(_: Any) -> transforms.Transform:
-    return _OntoPositiveDefinite()
+biject_to.register(type(constraints.positive_definite), lambda _: _OntoPositiveDefinite())
 
 
 class Union(constraints.Constraint):
@@ -111,7 +109,7 @@ class Union(constraints.Constraint):
 
 
 def elementwise(support: Any) -> Any:
-    """The constraint on single elements, out of its `independent` wrappers."""
+    """The constraint on single elements, out of its `independent` wrappers; else itself."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support
@@ -129,14 +127,14 @@ def support_of(fn: Any) -> Any:
     except (NotImplementedError, AttributeError):
         return None
     if isinstance(base, dist.MixtureSameFamily):
-        found = support_of(base.component_distribution)
-        found = Union(found) if numbers(found) else found
+        support = support_of(base.component_distribution)
+        support = Union(support) if numbers(support) else support
     else:
-        found = _elements(base)
-        if not isinstance(found, Image):
+        support = _elements(base)
+        if not isinstance(support, Image):
             return declared
-    more = declared.event_dim - found.event_dim
-    return constraints.independent(found, more) if more > 0 else found
+    more = declared.event_dim - support.event_dim
+    return constraints.independent(support, more) if more > 0 else support
 
 
 def _elements(fn: Any) -> Any:
@@ -148,17 +146,17 @@ def _elements(fn: Any) -> Any:
     base = base_of(fn)
     if type(base).support is not dist.TransformedDistribution.support:
         return elementwise(base.support)
-    found = _elements(base.base_dist)
+    support = _elements(base.base_dist)
     for part in _plain(base.transforms):
-        if found is None or part.bijective is False or part.domain.event_dim:
+        if support is None or part.bijective is False or part.domain.event_dim:
             return None
-        if isinstance(found, Image):
-            found = Image(found.base, [*found.parts, part])
-        elif not numbers(found) and bounds_of(found) == bounds_of(part.domain):
-            found = part.codomain
+        if isinstance(support, Image):
+            support = Image(support.base, [*support.parts, part])
+        elif not numbers(support) and bounds_of(support) == bounds_of(part.domain):
+            support = part.codomain
         else:
-            found = Image(found, [part])
-    return found
+            support = Image(support, [part])
+    return support
 
 
 def _plain(parts: Sequence[transforms.Transform]) -> Iterator[transforms.Transform]:
@@ -173,41 +171,51 @@ def _plain(parts: Sequence[transforms.Transform]) -> Iterator[transforms.Transfo
 
 
 def bounds_of(support: Any) -> tuple[Any, Any] | None:
-    """The ends of an interval, infinite where there is none; None of other supports."""
+    """The ends of an interval, numbers or tensors, infinite where there is none.
+
+    None of supports of another kind.
+    """
     if support is constraints.real:
         return _LINE
-    found = [getattr(support, f"{end}_bound", None) for end in ("lower", "upper")]
-    if found == [None, None]:
+    low, high = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))
+    if low is None and high is None:
         return None
-    return tuple(limit if end is None else end for end, limit in zip(found, _LINE))
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 # -- supports that move ------------------------------------------------------------------------
 
 
 def numbers(part: Any) -> list[Tensor]:
-    """The tensors that a support is made of, which may depend on latents."""
+    """The tensors that a support is made of, which may depend on latents.
+
+    Args:
+        part: a constraint, a transform, a tensor, or a list of these; other values have none.
+    """
     if isinstance(part, Tensor):
         return [part]
     if isinstance(part, list | tuple):
-        return [tensor for one in part for tensor in numbers(one)]
+        return [tensor for inner in part for tensor in numbers(inner)]
     if isinstance(part, constraints.Constraint | transforms.Transform):
-        return [t for k, one in sorted(vars(part).items()) if k != "_inv" for t in numbers(one)]
+        return [t for k, v in sorted(vars(part).items()) if k != "_inv" for t in numbers(v)]
     return []
 
 
 def alike(first: Any, second: Any) -> bool:
     """Whether two supports, or values, are equal."""
-    pairs = [numbers(first), numbers(second)]
-    same = len(pairs[0]) == len(pairs[1])
-    return same and all(torch.equal(a, b) for a, b in zip(*pairs))
+    ours, theirs = numbers(first), numbers(second)
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
 
 
 # -- outside -----------------------------------------------------------------------------------
 
 
 class Within(dist.MaskedDistribution):
-    """A distribution whose density is zero outside of its support, with validation off too."""
+    """A distribution whose density is zero outside of its support, with validation off too.
+
+    Args:
+        fn: the distribution as torch has it.
+    """
 
     def __init__(self, fn: Any):
         super().__init__(fn, True)
@@ -218,14 +226,19 @@ class Within(dist.MaskedDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         support = support_of(self.base_dist)
         inside = support.check(value)
-        events = inside.reshape(*inside.shape, *(1,) * self.event_dim)
+        events = over_events(inside, self.event_dim)
         # At a value inside: a gradient that is no number spoils what is chosen by `where`.
         log_prob = self.base_dist.log_prob(torch.where(events, value, _inner(support, value)))
         return torch.where(inside, log_prob, -torch.inf)
 
 
 class Supported(dist.MaskedDistribution):
-    """A distribution that tells a support of ours in the place of its own."""
+    """A distribution that tells a support of ours in the place of its own.
+
+    Args:
+        fn: the distribution.
+        support: the constraint that it tells.
+    """
 
     def __init__(self, fn: Any, support: Any):
         super().__init__(fn, True)
@@ -236,20 +249,24 @@ class Supported(dist.MaskedDistribution):
         return self.within
 
 
+def over_events(mask: Tensor | bool, event_dim: int) -> Tensor:
+    """A mask of a batch shape, with dimensions of size one for those of an event."""
+    mask = torch.as_tensor(mask)
+    return mask.reshape(mask.shape + (1,) * event_dim)
+
+
 def within(fn: Any) -> Any:
     """The distribution with a density of zero outside its support, or its components' supports."""
-    if isinstance(fn, dist.Uniform):
-        return fn  # torch's own is right
-    if isinstance(fn, dist.MaskedDistribution):
-        return dist.MaskedDistribution(within(fn.base_dist), fn._mask)
-    if isinstance(fn, dist.ExpandedDistribution):
-        return within(fn.base_dist).expand(fn.batch_shape)
-    if isinstance(fn, dist.Independent):
-        return within(fn.base_dist).to_event(fn.reinterpreted_batch_ndims)
-    if isinstance(fn, dist.MixtureSameFamily):
-        parts = fn.mixture_distribution, within(fn.component_distribution)
+    return with_base(fn, _within)
+
+
+def _within(base: Any) -> Any:
+    if isinstance(base, dist.Uniform):
+        return base  # torch's own is right
+    if isinstance(base, dist.MixtureSameFamily):
+        parts = base.mixture_distribution, within(base.component_distribution)
         return dist.MixtureSameFamily(*parts, validate_args=False)
-    return Within(fn)
+    return Within(base)
 
 
 def _inner(support: Any, like: Tensor) -> Tensor:
@@ -292,7 +309,10 @@ def is_inside(fn: Any, value: Tensor) -> Tensor:
 
 
 def ends(fn: Any) -> tuple[Tensor, Tensor]:
-    """The least and the greatest value of single elements, infinite where there is none."""
+    """The least and the greatest value of single elements, infinite where there is none.
+
+    Tensors that broadcast with the value of the distribution.
+    """
     support = elementwise(support_of(fn))
     base = support.base if isinstance(support, Image) else support
     low, high = (torch.as_tensor(end) for end in bounds_of(base) or _LINE)
@@ -304,9 +324,14 @@ def ends(fn: Any) -> tuple[Tensor, Tensor]:
 
 
 def violation(fn: Any, value: Tensor) -> Tensor:
-    """How far values are outside of an interval, or less than a margin inside: sum of squares.
+    """How far values are outside of an interval, or less than a margin inside.
 
-    Relative to their range; zero for supports of other kinds.
+    The sum of squares, relative to the range of the values, so that a descent of it ends inside;
+    zero for supports of other kinds.
+
+    Args:
+        fn: the distribution, of single elements.
+        value: of any shape that broadcasts with its ends.
     """
     low, high = ends(fn)
     sizes = [value.max() - value.min(), value.abs().max(), torch.ones(())]

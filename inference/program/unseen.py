@@ -18,7 +18,8 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from . import discrete
+from .handlers import factors
+from .supports import over_events
 
 
 class Unseen(NamedTuple):
@@ -70,14 +71,12 @@ def unseen(
     """
     later, whole = {}, set()
     points = [{name: trace.nodes[name]["value"] for name in latents} for trace in runs]
-    before = [discrete.factors(trace) for trace in runs]
+    before = [factors(trace) for trace in runs]
 
     def matters(name: str, changes: Sequence[Tensor]) -> bool:
         """Whether another value of a latent changes the density of any other site in a run."""
         changed = ({**point, name: value} for point, value in zip(points, changes))
-        return any(
-            _differ(one, discrete.factors(rerun(at)), name) for one, at in zip(before, changed)
-        )
+        return any(_differ(one, factors(rerun(at)), name) for one, at in zip(before, changed))
 
     for name in (k for k in latents if k in under_mask(runs[0])):
         nodes = [trace.nodes[name] for trace in runs]
@@ -92,8 +91,8 @@ def unseen(
 
 
 def _masked(node: Mapping[str, Any]) -> Tensor:
-    mask = torch.as_tensor(node["mask"])
-    return ~mask.reshape(mask.shape + (1,) * node["fn"].event_dim)
+    """Which elements of a latent a mask takes out of the density."""
+    return ~over_events(node["mask"], node["fn"].event_dim)
 
 
 def under_mask(trace: poutine.Trace) -> set[str]:

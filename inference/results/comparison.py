@@ -1,120 +1,33 @@
-"""Runs side by side: one table with errors, each held against the best reference there is."""
+"""Runs side by side: one table with errors, each compared with the best reference there is."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import arviz as az
 import numpy as np
 import pandas as pd
 
 from models.contract import Refused, UsageError, nearest
 
 from ..core.html import filled, frame
-from ..core.seeds import DRAWS, spawn
-from . import inference_data, loo, publish
-from .distance import Yardstick, noise_of_predictions, of_predictions
+from . import differences, loo, publish, reference
+from .distance import Yardstick
+from .psis import KHAT_MAX
+from .reference import Row
 
-# Standard errors beyond which a difference is told from Monte Carlo noise, over all parameters.
-_SURE = 4.0
-# Differences below these are of no consequence: sds of the reference, and parts of a ratio.
-_MEAN_MATTERS, _SD_MATTERS = 0.1, 0.05
-# Standard errors (of means in sds, of sd ratios) with which nothing can be told.
-_VAGUE = 0.08
-_EXACT_DRAWS = 4000
-
-# Columns in which the metrics of a run appear by their own names.
-_METRICS = ("elbo", "elbo_se", "log_evidence", "khat", "elpd_loo", "elpd_loo_se", "elpd_test")
-_SCORES = ("accuracy", "log_score", "brier", "ece", "entropy", "mutual_information")
-# Times its noise beyond which a distance of predictions is told from none.
-_BEYOND_NOISE = 1.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One run of a comparison, or what kept it from running.
-
-    Attributes:
-        label: its name in the table.
-        posterior: what posterior it approximates; runs of one key are held against one reference.
-        record: the run's record; None where there is no run.
-        idata: its result.
-        reason: why there is no run.
-        status: `refused`, `failed` or `interrupted`, where there is no run.
-    """
-
-    label: str
-    posterior: str
-    record: Mapping[str, Any] | None = None
-    idata: az.InferenceData | None = None
-    reason: str = ""
-    status: str = ""
-
-    @cached_property
-    def summary(self) -> pd.DataFrame:
-        """The run's summary by scalar, exact numbers in the place of averages where it knows them.
-
-        Real scalars only: a discrete latent has no mean to be off by.
-        """
-        table = inference_data.summary(self.idata)
-        if self.record["exact"]:
-            table = inference_data.replaced(table, self.record["exact"])
-        real = self.draws
-        return table.loc[[name for name in table.index if name.partition("[")[0] in real]]
-
-    @cached_property
-    def draws(self) -> dict[str, np.ndarray]:
-        """The draws of the real sites, (S, *shape)."""
-        found = inference_data.draws_of(self.idata)
-        if self.predictions is not None:
-            found = {str(k): v.values for k, v in self.predictions.data_vars.items()}
-            found = {k: v.reshape(-1, *v.shape[2:]) for k, v in found.items()}
-        return {name: values for name, values in found.items() if values.dtype.kind == "f"}
-
-    @property
-    def predictions(self) -> Any:
-        """What a network's draws predict, by which it is compared; None for other models."""
-        return self.idata["predictions"] if "predictions" in self.idata.groups() else None
-
-    @property
-    def chains(self) -> bool:
-        """Whether the draws are those of Markov chains."""
-        groups = self.idata.groups()
-        return "sample_stats" in groups and "diverging" in self.idata["sample_stats"]
-
-    @property
-    def ess(self) -> float:
-        """Effective draws, by the poorest parameter; all of them where they are independent."""
-        count = len(next(iter(self.draws.values()), ()))
-        if not self.chains:
-            return float(count)
-        lowest = np.nanmin(self.summary[["ess_bulk", "ess_tail"]].to_numpy())
-        return float(min(count, lowest))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reference:
-    """The posterior as well as it is known.
-
-    Attributes:
-        name: `exact`, or the label of the run it was taken from.
-        moments: mean, sd, mcse_mean and mcse_sd by scalar name; errors are zero where known.
-        draws: joint draws by site, (S, *shape).
-        ess: effective number of them.
-        log_evidence: exact log evidence, nats; None where unknown.
-        predictions: of a network, what its draws predict.
-    """
-
-    name: str
-    moments: pd.DataFrame
-    draws: Mapping[str, np.ndarray]
-    ess: float
-    log_evidence: float | None = None
-    predictions: Any = None
+_WORDS = ("verdict", "reason", "worst", "reading")
+_COLUMNS = [
+    "verdict", "reason", "time_s", "mean_error", "mean_error_se", "worst", "sd_low", "sd_high",
+    "sd_se", "distance", "distance_floor", "elbo", "elbo_se", "log_evidence", "gap",
+    "log_bayes_factor", "khat", "elpd_loo", "elpd_loo_se", "elpd_diff",
+    "elpd_diff_se", "elpd_test", *differences.SCORES, "ess",
+    "ess_per_s", "reading",
+]  # fmt: skip
+_NO_REFERENCE = "none: no exact posterior is known, and no nuts run that passes is among them"
+# Options by which a label tells runs of one method apart, at most.
+_MOST_OPTIONS = 4
 
 
 class Table(pd.DataFrame):
@@ -158,7 +71,7 @@ class Table(pd.DataFrame):
         if self.html is not None:
             return self.html(self)
         parts = {"values": frame(self), "notes": self.notes}
-        return filled("{{ values }}{% for one in notes %}<p>{{ one }}</p>{% endfor %}", **parts)
+        return filled("{{ values }}{% for note in notes %}<p>{{ note }}</p>{% endfor %}", **parts)
 
 
 class Comparison(Table):
@@ -166,17 +79,16 @@ class Comparison(Table):
 
     Columns: verdict, and the gravest reason of one that is no pass; time_s (of the method alone);
     mean_error (the largest difference of a parameter's mean from the reference, in the
-    reference's sds) with its Monte Carlo error
-    mean_error_se and the parameter (worst); sd_low and sd_high (range of sd ratios) and sd_se;
-    distance of the joint draws (of networks: of the predictions) and its noise floor
-    (`distance.py`); elbo, log_evidence and gap
-    (exact log evidence - ELBO), nats; khat; leave-one-out, and its difference from the best run's
-    with the standard error over rows; held-out scores; smallest bulk ess and
-    ess_per_s; log_bayes_factor against the largest evidence that the same method found (laplace's
-    only where its k-hat allows); reading, in words.
+    reference's sds) with its Monte Carlo error mean_error_se and the parameter (worst); sd_low and
+    sd_high (range of sd ratios) and sd_se; distance of the joint draws (of networks: of the
+    predictions) and its noise floor (`distance.py`); elbo, log_evidence and gap (exact log
+    evidence - ELBO), nats; khat; leave-one-out, and its difference from the best run's with the
+    standard error over rows; held-out scores; smallest bulk ess and ess_per_s; log_bayes_factor
+    against the largest evidence that the same method found (laplace's only where its k-hat
+    allows), nats; reading, in words.
 
     Attributes:
-        references: posterior key to the name of what its runs were held against, or why not.
+        references: posterior key to the name of what its runs were compared with, or why none.
         parameters: a row per run and scalar: mean, sd, hdi_low, hdi_high, the reference's, and
             the differences.
         trust: label to purpose to `yes`, `no` or `not known`, the reference having the last word.
@@ -211,18 +123,23 @@ def check_same_data(records: Mapping[str, Mapping[str, Any]]) -> None:
         ours, theirs = first["data"], record["data"]
         if ours["sha256"] != theirs["sha256"]:
             raise Refused(
-                f"runs of different data cannot be compared: {first_label} has {_said(ours)}, "
-                f"{label} has {_said(theirs)}; run both on the same data (source, split, units)"
+                f"runs of different data cannot be compared: {first_label} has {_named(ours)}, "
+                f"{label} has {_named(theirs)}; run both on the same data (source, split, units)"
             )
 
 
-def _said(data: Mapping[str, Any]) -> str:
-    rows = "" if data["n"] is None else f", n = {data['n']}"
-    return f"{data['source']}{rows} (sha256 {data['sha256'][:8]})"
+def data_in_words(data: Mapping[str, Any]) -> str:
+    """The data of a record, `diabetes, n = 442`."""
+    return data["source"] + ("" if data["n"] is None else f", n = {data['n']}")
+
+
+def _named(data: Mapping[str, Any]) -> str:
+    """The same with the hash by which data are told apart."""
+    return f"{data_in_words(data)} (sha256 {data['sha256'][:8]})"
 
 
 def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> Comparison:
-    """The table of all rows, each held against the reference of its posterior.
+    """The table of all rows, each compared with the reference of its posterior.
 
     Args:
         rows: runs, and what was refused.
@@ -234,251 +151,70 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
     """
     done = {row.label: row for row in rows if row.record is not None}
     check_same_data({label: row.record for label, row in done.items()})
-    keys = list(dict.fromkeys(row.posterior for row in done.values()))
     references = {
-        key: _reference([r for r in done.values() if r.posterior == key], exact.get(key), seed)
-        for key in keys
+        key: reference.best([r for r in done.values() if r.posterior == key], exact.get(key), seed)
+        for key in dict.fromkeys(row.posterior for row in done.values())
     }
-    yardsticks = {
-        key: Yardstick(_stacked(r.draws, list(r.draws)), r.ess)
-        for key, r in references.items()
-        if r is not None and r.draws and r.predictions is None
+    lines = {row.label: _without_run(row) for row in rows}
+    parameters = {
+        k: differences.scalars(r.summary, references[r.posterior]) for k, r in done.items()
     }
-    parameters, lines, answers = [], {}, {}
-    for row in rows:
-        line: dict[str, Any] = {"verdict": row.status, "reason": "", "reading": row.reason}
-        if row.record is not None:
-            reference = references[row.posterior]
-            each = _against(row.summary, reference)
-            parameters.append(each.assign(run=row.label, parameter=each.index))
-            line = _line(row, each, reference, yardsticks.get(row.posterior))
-            found = answers[row.label] = publish.trust(row.record, line, each)
-            own = row.record["verdict"].get("trust", {})
-            line = publish.shown(publish.capped(line, found, own), found)
-        lines[row.label] = line
+    trust = {}
+    yardsticks = {key: _yardstick(row) for key, row in references.items()}
+    for label, row in done.items():
+        key, each = row.posterior, parameters[label]
+        line = differences.line(row, each, references[key], yardsticks[key])
+        trust[label] = publish.trust(row.record, line, each)
+        line = publish.capped(line, trust[label], row.record["verdict"].get("trust", {}))
+        lines[label] = publish.shown(line, trust[label])
     _add_bayes_factors(lines, done)
     _add_differences(lines, done)
-    table = _table(lines, parameters, references)
-    table.trust = answers
+    table = _table(lines, parameters)
+    table.references = {
+        key: row.label if row else _NO_REFERENCE for key, row in references.items()
+    }
     records = {label: row.record for label, row in done.items()}
-    table.notes = [*publish.hidden(records, answers), publish.last_line(answers)]
+    table.trust = trust
+    table.notes = [*publish.hidden(records, trust), publish.last_line(trust)]
     return table
 
 
+def _without_run(row: Row) -> dict[str, Any]:
+    """The line of what was not run: why."""
+    return {"verdict": row.status, "reason": "", "reading": row.reason}
+
+
+def _yardstick(row: Row | None) -> Yardstick | None:
+    """The measure of joint draws that a reference gives; a network's are of no use."""
+    if row is None or not row.draws or row.predictions is not None:
+        return None
+    return Yardstick(differences.stacked(row.draws, list(row.draws)), row.ess)
+
+
 def _table(
-    lines: Mapping[str, Mapping[str, Any]],
-    parameters: Sequence[pd.DataFrame],
-    references: Mapping[str, Reference | None],
+    lines: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, pd.DataFrame]
 ) -> Comparison:
+    """The lines as a table; scalars of all runs, indexed by run and parameter, beside it."""
     numbers = [name for name in _COLUMNS if name not in _WORDS]
     plain = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
     table = Comparison(plain.astype(dict.fromkeys(numbers, float)))
     table.index.name = "run"
-    table.parameters = (
-        pd.concat(parameters).set_index(["run", "parameter"]) if parameters else pd.DataFrame()
-    )
-    table.references = {key: r.name if r else _NO_REFERENCE for key, r in references.items()}
+    names = ["run", "parameter"]
+    table.parameters = pd.concat(parameters, names=names) if parameters else pd.DataFrame()
     return table
-
-
-_NO_REFERENCE = "none: no exact posterior is known, and no nuts run that passes is among them"
-
-_WORDS = ("verdict", "reason", "worst", "reading")
-_COLUMNS = [
-    "verdict", "reason", "time_s", "mean_error", "mean_error_se", "worst", "sd_low", "sd_high",
-    "sd_se", "distance", "distance_floor", "elbo", "elbo_se", "log_evidence", "gap",
-    "log_bayes_factor", "khat", "elpd_loo", "elpd_loo_se", "elpd_diff",
-    "elpd_diff_se", "elpd_test", *_SCORES, "ess",
-    "ess_per_s", "reading",
-]  # fmt: skip
-
-
-# -- the reference ----------------------------------------------------------------------------
-
-
-def _reference(rows: Sequence[Row], truth: Any, seed: int) -> Reference | None:
-    """The exact posterior, else the NUTS run of most effective draws that passes, else None."""
-    exact = next((row for row in rows if row.record["method"] == "exact"), None)
-    if exact is not None:
-        return _from_run(exact, log_evidence=exact.record["metrics"].get("log_evidence"))
-    if truth is not None:
-        return _from_truth(truth, rows[0].idata, seed)
-    passing = [
-        row
-        for row in rows
-        if row.record["method"] == "nuts" and row.record["verdict"]["status"] == "pass"
-    ]
-    return _from_run(max(passing, key=lambda row: row.ess)) if passing else None
-
-
-def _from_run(row: Row, log_evidence: float | None = None) -> Reference:
-    return Reference(
-        name=row.label,
-        moments=row.summary,
-        draws=row.draws,
-        ess=row.ess,
-        log_evidence=log_evidence,
-        predictions=row.predictions,
-    )
-
-
-def _from_truth(truth: Any, like: az.InferenceData, seed: int) -> Reference:
-    """Draws of a closed form that no run has sampled."""
-    draws = truth.sample(_EXACT_DRAWS, np.random.default_rng(spawn(seed, DRAWS)))
-    draws = {name: np.asarray(values, dtype=float) for name, values in draws.items()}
-    posterior = like["posterior"]
-    sample = az.from_dict(
-        posterior={name: values[None] for name, values in draws.items()},
-        coords={d: posterior[d].values for d in posterior.dims if d not in ("chain", "draw")},
-        dims={name: list(posterior[name].dims[2:]) for name in draws},
-    )
-    moments = inference_data.replaced(
-        inference_data.summary(sample), inference_data.truth_of(truth)
-    )
-    return Reference(
-        name="exact",
-        moments=moments,
-        draws=draws,
-        ess=_EXACT_DRAWS,
-        log_evidence=truth.log_evidence,
-    )
-
-
-# -- a run against it -------------------------------------------------------------------------
-
-
-def _line(
-    row: Row, each: pd.DataFrame, reference: Reference | None, yardstick: Yardstick | None
-) -> dict[str, Any]:
-    """The row's line of the table; `each` holds its scalars against the reference."""
-    record, metrics = row.record, row.record["metrics"]
-    line: dict[str, Any] = {name: metrics[name] for name in _METRICS + _SCORES if name in metrics}
-    status, reasons = record["verdict"]["status"], record["verdict"]["reasons"]
-    line |= {"verdict": status, "reason": "" if status == "pass" else reasons[0]}
-    line["time_s"] = record["timing"]["fit_s"]
-    if row.chains:
-        line["ess"] = float(row.summary["ess_bulk"].min())
-        line["ess_per_s"] = line["ess"] / line["time_s"]
-    if reference is None:
-        return line | {"reading": "nothing to hold it against"}
-    if reference.log_evidence is not None and "elbo" in line:
-        line["gap"] = reference.log_evidence - line["elbo"]
-    if reference.name == row.label:
-        return line | {"reading": "the reference"}
-    if reference.predictions is not None:
-        return line | _as_predicted(row, reference)
-    line |= _worst(each) | _distance(row, reference, yardstick)
-    return line | {"reading": _reading(line, each)}
-
-
-def _as_predicted(row: Row, reference: Reference) -> dict[str, Any]:
-    """A network beside another: how far what they predict is apart, and how sure they are."""
-    ours, theirs = row.predictions, reference.predictions
-    if ours is None or set(ours) != set(theirs):
-        return {"reading": "nothing to hold it against"}
-    apart, noise = of_predictions(ours, theirs), noise_of_predictions(theirs)
-    said = f"predicts otherwise by {apart:.2g} (mean total variation, noise {noise:.2g})"
-    if apart < _BEYOND_NOISE * noise:
-        said = "predicts as the reference does"
-    return {"distance": apart, "distance_floor": noise, "reading": said}
-
-
-def _distance(row: Row, reference: Reference, yardstick: Yardstick) -> dict[str, float]:
-    """The distance of the joint draws; none for a point, or where sites are missing."""
-    names = list(reference.draws)
-    if row.idata["posterior"].sizes["draw"] == 1 or not set(names) <= set(row.draws):
-        return {}
-    found = yardstick.measure(_stacked(row.draws, names), row.ess)
-    return {} if found is None else {"distance": found.value, "distance_floor": found.floor}
-
-
-def _stacked(draws: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """All scalars of the sites beside each other, (S, d)."""
-    return np.concatenate([draws[k].reshape(len(draws[k]), -1) for k in names], axis=1)
-
-
-def _against(summary: pd.DataFrame, reference: Reference | None) -> pd.DataFrame:
-    """Mean and sd of each scalar, and how far they are from the reference, with errors."""
-    kept = ["mean", "sd", "hdi_low", "hdi_high", "mcse_mean", "mcse_sd"]
-    each = summary.reindex(columns=kept)
-    if reference is None:
-        return each
-    other = reference.moments.reindex(index=each.index, columns=kept)
-    # What the reference holds fixed, up to rounding, has no sd to measure by.
-    sd = other["sd"].where(other["sd"] > 1e-10 * other["mean"].abs() + 1e-300)
-    error = np.hypot(each["mcse_mean"].fillna(0), other["mcse_mean"].fillna(0))
-    ratio = each["sd"] / sd
-    relative = np.hypot(
-        (each["mcse_sd"] / each["sd"]).fillna(0), (other["mcse_sd"] / sd).fillna(0)
-    )
-    return each.assign(
-        reference_mean=other["mean"],
-        reference_sd=sd,
-        mean_error=(each["mean"] - other["mean"]) / sd,
-        mean_error_se=error / sd,
-        sd_ratio=ratio,
-        sd_ratio_se=ratio * relative,
-    )
-
-
-def _worst(each: pd.DataFrame) -> dict[str, Any]:
-    """The largest difference of a mean, and the range of the sd ratios."""
-    line: dict[str, Any] = {}
-    errors = each["mean_error"].abs().dropna()
-    if len(errors):
-        worst = errors.idxmax()
-        line |= {"mean_error": errors[worst], "worst": worst}
-        line["mean_error_se"] = each.loc[worst, "mean_error_se"]
-    ratios = each["sd_ratio"].dropna()
-    if len(ratios):
-        line |= {"sd_low": ratios.min(), "sd_high": ratios.max()}
-        line["sd_se"] = each["sd_ratio_se"].max()
-    return line
-
-
-def _reading(line: Mapping[str, Any], each: pd.DataFrame) -> str:
-    """What the numbers say, in words; only differences beyond their errors are named."""
-    said = []
-    ratio, error = each["sd_ratio"], _SURE * each["sd_ratio_se"]
-    narrow = ratio[(1 - ratio > _SD_MATTERS) & (1 - ratio > error)]
-    wide = ratio[(ratio - 1 > _SD_MATTERS) & (ratio - 1 > error)]
-    if len(narrow):
-        said.append(f"narrower ({_parts(narrow, each)}, sd down to {narrow.min():.2g} of it)")
-    if len(wide):
-        said.append(f"wider ({_parts(wide, each)}, sd up to {wide.max():.3g} of it)")
-    shift = each["mean_error"].abs()
-    shifted = shift[(shift > _MEAN_MATTERS) & (shift > _SURE * each["mean_error_se"])]
-    if len(shifted):
-        said.append(f"shifted ({shifted.idxmax()} by {shifted.max():.3g} sd)")
-    if not said and line.get("distance", 0) > 1.5 * line.get("distance_floor", np.inf):
-        said.append("each parameter agrees, the joint does not (correlations or tails)")
-    if said:
-        return "; ".join(said)
-    if max(line.get("mean_error_se", 0), line.get("sd_se", 0)) > _VAGUE:
-        return "too few effective draws to tell it from the reference"
-    if "sd_low" not in line and "mean_error" in line:
-        return "a point near the reference mean, without an interval"
-    return "agrees with the reference" if "mean_error" in line else ""
-
-
-def _parts(names: pd.Series, each: pd.DataFrame) -> str:
-    if len(names) == 1:
-        return str(names.index[0])
-    return "all parameters" if len(names) == len(each) else f"{len(names)} of {len(each)}"
 
 
 def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, Row]) -> None:
     """log evidence less the largest one, where models differ and one method knows both."""
-    keys = {done[label].posterior for label in done}
-    if len(keys) < 2:
-        return
-    for method in ("exact", "laplace"):
+    for name in dict.fromkeys(
+        r.record["method"] for r in done.values() if r.method.states_evidence
+    ):
         known = [
             label
             for label, row in done.items()
-            if row.record["method"] == method
+            if row.record["method"] == name
             and "log_evidence" in lines[label]
-            and lines[label].get("khat", 0) < inference_data.KHAT_MAX
+            and lines[label].get("khat", 0) < KHAT_MAX
         ]
         if len({done[label].posterior for label in known}) < 2:
             continue
@@ -489,18 +225,16 @@ def _add_bayes_factors(lines: Mapping[str, dict[str, Any]], done: Mapping[str, R
 
 def _add_differences(lines: Mapping[str, dict[str, Any]], done: Mapping[str, Row]) -> None:
     """elpd_loo less the largest one that is shown, of the same rows, with its standard error."""
-    known = {k: done[k].idata["loo"]["elpd"].values for k in done if _is_shown(lines[k])}
-    if len(known) < 2:
-        return
-    best = max(known, key=lambda label: lines[label]["elpd_loo"])
+    known = {
+        label: row.idata["loo"]["elpd"].values
+        for label, row in done.items()
+        if np.isfinite(lines[label].get("elpd_loo", np.nan))
+    }
+    best = max(known, key=lambda label: lines[label]["elpd_loo"], default=None)
     for label, each in known.items():
         if label != best and len(each) == len(known[best]):
-            found = loo.difference(each, known[best])
-            lines[label]["elpd_diff"], lines[label]["elpd_diff_se"] = found
-
-
-def _is_shown(line: Mapping[str, Any]) -> bool:
-    return bool(np.isfinite(line.get("elpd_loo", np.nan)))
+            difference = loo.difference(each, known[best])
+            lines[label]["elpd_diff"], lines[label]["elpd_diff_se"] = difference
 
 
 # -- names ------------------------------------------------------------------------------------
@@ -509,16 +243,14 @@ def _is_shown(line: Mapping[str, Any]) -> bool:
 def labels(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each run: its method and guide, and by what it differs from the others."""
     several = len({record["model"] for record in records}) > 1
-    bases = [
-        f"{Path(record['model']).stem} {by(record)}" if several else by(record)
-        for record in records
-    ]
+    stems = [f"{Path(record['model']).stem} " if several else "" for record in records]
+    bases = [stem + by(record) for stem, record in zip(stems, records)]
     described = [_described(record) for record in records]
     names = []
     for base, about in zip(bases, described):
         alike = [other for b, other in zip(bases, described) if b == base]
         differs = [k for k, v in about.items() if any(o.get(k) != v for o in alike)]
-        names.append(" ".join([base, *(f"{k}={about[k]}" for k in differs[:4])]))
+        names.append(" ".join([base, *(f"{k}={about[k]}" for k in differs[:_MOST_OPTIONS])]))
     return [
         f"{name} ({names[:i].count(name) + 1})" if names.count(name) > 1 else name
         for i, name in enumerate(names)

@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import arviz as az
 import numpy as np
+import xarray as xr
 
+from .. import about_guide
 from ..core.problem import PURPOSES, Finding, Fit
-from .inference_data import KHAT_MAX, in_halves, judged
+from .inference_data import InferenceData, bfmi, cells, ess, in_halves, judged, r_hat
+from .psis import KHAT_MAX, khat_bound
 
 if TYPE_CHECKING:
     from ..core.problem import Purpose
 
 _RANK = {"note": 0, "warn": 1, "fail": 2}
+PURPOSES_IN_WORDS = {purpose: purpose for purpose in PURPOSES} | {"loo": "leave-one-out score"}
 
-# Shares of rows whose latents a guide may miss before a word is said, or a warning given.
+# Shares of rows whose latents a guide may miss before a note, and before a warning.
 _FEW_ROWS, _MANY_ROWS = 0.05, 0.5
-
-# Guides beyond which there is nuts alone.
-_RICH = ("mvn", "maf", "nsf")
 
 # Above so many quantities R-hat may be larger by chance: the bound of the largest, and the share
 # of the quantities that may be above the usual one.
@@ -30,7 +30,11 @@ _MANY, R_HAT_OF_MANY, _SHARE = 30, 1.02, 0.05
 # A tail of weights so heavy has no mean, so that what was not drawn may hold most of the mass.
 _NO_MEAN = 1.0
 
+# Bounds of Vehtari et al. (2021), sections 4 and 5, and of Betancourt (2016), section 3; and the
+# share of draws that may diverge.
 R_HAT_MAX, ESS_MIN, BFMI_MIN, DIVERGENT_MAX = 1.01, 400, 0.3, 0.001
+# Draws of a single chain from which it is judged in halves.
+_HALVES = 8
 
 
 class Answer(NamedTuple):
@@ -79,24 +83,29 @@ class Verdict:
         """In a sentence or two, what a person reads first."""
         failed = next((f for f in self.findings if f.level == "fail"), None)
         if failed is not None:
-            used = [_PURPOSES[p] for p, found in self.trust.items() if found.answer == "yes"]
-            but = f", but for its {_listed(used)}" if used else ""
+            usable = self._answered()["yes"]
+            but = f", but for its {_listed(usable)}" if usable else ""
             return f"Do not use it{but}: {failed.what}."
         given = list((self.given or {}).values())
         if len(given) == len(PURPOSES) and len(set(given)) == 1:
             return f"{self.given['parameters'].because.capitalize()}."
-        by = {answer: [] for answer in ("yes", "no", "not known")}
-        for purpose, answer in self.trust.items():
-            by[answer.answer].append(_PURPOSES[purpose])
+        words = self._answered()
         spoiling = [f for f in self.findings if "parameters" in f.spoils]
         if spoiling and all(f.of_intervals for f in spoiling):
-            by["yes"].insert(0, "means")
-            by["no"] = ["intervals" if word == "parameters" else word for word in by["no"]]
-        said = [_ENDS[max((_RANK[f.level] for f in self.findings if f.unfinished), default=None)]]
-        said += [f"Trust its {_listed(by['yes'])}."] if by["yes"] else []
-        said += [f"Do not trust its {_listed(by['no'])}."] if by["no"] else []
-        said += [f"Not known: {_listed(by['not known'])}."] if by["not known"] else []
-        return " ".join(said)
+            words["yes"].insert(0, "means")
+            words["no"] = ["intervals" if w == "parameters" else w for w in words["no"]]
+        unfinished = max((_RANK[f.level] for f in self.findings if f.unfinished), default=None)
+        sentences = [_ENDS[unfinished]]
+        for answer, opening in _OPENINGS.items():
+            sentences += [f"{opening} {_listed(words[answer])}."] if words[answer] else []
+        return " ".join(sentences)
+
+    def _answered(self) -> dict[str, list[str]]:
+        """Answer to the purposes that have it, in words."""
+        words: dict[str, list[str]] = {answer: [] for answer in _OPENINGS}
+        for purpose, answer in self.trust.items():
+            words[answer.answer].append(PURPOSES_IN_WORDS[purpose])
+        return words
 
     def to_json_object(self) -> dict[str, Any]:
         """Status, the sentence, reasons, and purpose to answer and to why it is not yes."""
@@ -105,8 +114,8 @@ class Verdict:
             "status": self.status,
             "headline": self.headline,
             "reasons": self.reasons,
-            "trust": {purpose: found.answer for purpose, found in trust.items()},
-            "because": {k: found.because for k, found in trust.items() if found.because},
+            "trust": {purpose: answer.answer for purpose, answer in trust.items()},
+            "because": {k: answer.because for k, answer in trust.items() if answer.because},
         }
 
     @property
@@ -131,15 +140,11 @@ _ENDS = {
     _RANK["note"]: "Still gaining a little at its end.",
     _RANK["warn"]: "Still gaining at its end.",
 }
-_PURPOSES = {
-    "parameters": "parameters",
-    "predictions": "predictions",
-    "evidence": "evidence",
-    "loo": "leave-one-out score",
-}
+_OPENINGS = {"yes": "Trust its", "no": "Do not trust its", "not known": "Not known:"}
 
 
 def _listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
@@ -150,7 +155,7 @@ def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer]) -> Verdict
 
 def verdict(
     fit: Fit,
-    idata: az.InferenceData,
+    idata: InferenceData,
     metrics: Mapping[str, float],
     checked: Sequence[Finding] | None = None,
     alike: Callable[[], bool] = lambda: False,
@@ -182,9 +187,7 @@ def verdict(
     return _of(findings, _given(fit, idata, metrics))
 
 
-def _given(
-    fit: Fit, idata: az.InferenceData, metrics: Mapping[str, float]
-) -> dict[Purpose, Answer]:
+def _given(fit: Fit, idata: InferenceData, metrics: Mapping[str, float]) -> dict[Purpose, Answer]:
     """What a result of this kind cannot be used for, whatever was found."""
     if fit.kind == "prior":
         return dict.fromkeys(PURPOSES, Answer("no", "these are draws of the prior"))
@@ -209,93 +212,115 @@ def _given(
 
 
 def _finite(fit: Fit) -> list[Finding]:
+    """No draw may be infinite, or no number."""
     bad = [name for name, value in fit.draws.items() if not value.isfinite().all()]
-    mend = "check the model's supports, or rescale the data"
-    return [Finding("fail", f"draws of {', '.join(bad)} are not finite", mend)] if bad else []
+    advice = "check the model's supports, or rescale the data"
+    return [Finding("fail", f"draws of {', '.join(bad)} are not finite", advice)] if bad else []
 
 
-def _mixing(idata: az.InferenceData) -> list[Finding]:
-    posterior = judged(idata)
-    if posterior.sizes["chain"] == 1 and posterior.sizes["draw"] >= 8:
-        posterior = in_halves(posterior)
-    moving = posterior[[n for n, v in posterior.data_vars.items() if v.dtype.kind == "f"]]
-    with np.errstate(invalid="ignore"):  # what never moves has no R-hat
-        r_hat, findings = _by_name(az.rhat(moving)), []
-    if r_hat:
-        worst = max(r_hat, key=r_hat.get)
-        over = np.mean([value > R_HAT_MAX for value in r_hat.values()])
-        many = len(r_hat) > _MANY
-        bound = R_HAT_OF_MANY if many else R_HAT_MAX
-        found = f"R-hat {r_hat[worst]:.3f} in {worst}, bound {bound}"
-        if many and r_hat[worst] <= bound:
-            found = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hat)} quantities"
-            found += f", bound {_SHARE:.0%}"
-        if r_hat[worst] > bound or (many and over > _SHARE):
-            mend = "run longer (--set warmup=... draws=...)"
-            findings.append(Finding("fail", f"the chains disagree ({found})", mend))
-    for method in ("bulk", "tail"):
-        ess = _by_name(az.ess(moving, method=method))
-        worst = min(ess, key=ess.get, default=None)
-        if worst is not None and ess[worst] < ESS_MIN:
-            found = f"{method} ESS {ess[worst]:.0f} in {worst}, need {ESS_MIN}"
-            what = f"too few effective draws ({found})"
-            findings.append(Finding("fail", what, "run longer (--set draws=...)"))
-    return findings
+def _mixing(idata: InferenceData) -> list[Finding]:
+    """R-hat and effective sample size of what the chains are judged by."""
+    judging = judged(idata)
+    if judging.sizes["chain"] == 1 and judging.sizes["draw"] >= _HALVES:
+        judging = in_halves(judging)
+    moving = judging[[n for n, v in judging.data_vars.items() if v.dtype.kind == "f"]]
+    return _disagreement(_by_name(r_hat(moving))) + [
+        finding for method in ("bulk", "tail") for finding in _too_few(moving, method)
+    ]
 
 
-def _by_name(dataset: object) -> dict[str, float]:
+def _disagreement(r_hats: Mapping[str, float]) -> list[Finding]:
+    """Chains disagree where the largest R-hat is too large, or too many of many are."""
+    if not r_hats:
+        return []
+    worst = max(r_hats, key=r_hats.get)
+    over = np.mean([value > R_HAT_MAX for value in r_hats.values()])
+    many = len(r_hats) > _MANY
+    bound = R_HAT_OF_MANY if many else R_HAT_MAX
+    if r_hats[worst] > bound:
+        figures = f"R-hat {r_hats[worst]:.3f} in {worst}, bound {bound}"
+    elif many and over > _SHARE:
+        figures = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hats)} quantities"
+        figures += f", bound {_SHARE:.0%}"
+    else:
+        return []
+    advice = "run longer (--set warmup=... draws=...)"
+    return [Finding("fail", f"the chains disagree ({figures})", advice)]
+
+
+def _too_few(moving: xr.Dataset, method: str) -> list[Finding]:
+    """The smallest bulk or tail ESS is too small."""
+    sizes = _by_name(ess(moving, method))
+    worst = min(sizes, key=sizes.get, default=None)
+    if worst is None or sizes[worst] >= ESS_MIN:
+        return []
+    figures = f"{method} ESS {sizes[worst]:.0f} in {worst}, need {ESS_MIN}"
+    advice = "run longer (--set draws=...)"
+    return [Finding("fail", f"too few effective draws ({figures})", advice)]
+
+
+def _by_name(dataset: xr.Dataset) -> dict[str, float]:
     """Scalar name to value, without those that do not move (NaN)."""
     values = {}
     for name, array in dataset.data_vars.items():
-        for index, value in np.ndenumerate(array.values):
-            if np.isfinite(value):
-                labels = [str(array[d].values[i]) for d, i in zip(array.dims, index)]
-                values[f"{name}[{', '.join(labels)}]" if labels else str(name)] = float(value)
-    return values
+        names = cells(name, [array[dim].values for dim in array.dims])
+        values |= zip(names, array.values.ravel().tolist())
+    return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
-def _divergences(idata: az.InferenceData) -> list[Finding]:
+def _divergences(idata: InferenceData) -> list[Finding]:
+    """Draws whose trajectory left its energy: the sampler misses a part (Betancourt 2017)."""
     diverging = idata["sample_stats"]["diverging"].values
     if not diverging.any():
         return []
-    share = diverging.mean()
-    what = f"{diverging.sum()} of {diverging.size} draws diverged, the posterior may be cut short"
-    mend = "raise --set target_accept=0.95, or reparameterise (non-centred)"
-    return [Finding("fail" if share > DIVERGENT_MAX else "warn", what, mend)]
+    text = f"{diverging.sum()} of {diverging.size} draws diverged, the posterior may be cut short"
+    advice = "raise --set target_accept=0.95, or reparameterise (non-centred)"
+    return [Finding("fail" if diverging.mean() > DIVERGENT_MAX else "warn", text, advice)]
 
 
-def _energy(idata: az.InferenceData) -> list[Finding]:
-    lowest = float(np.min(az.bfmi(idata)))
+def _energy(idata: InferenceData) -> list[Finding]:
+    """The chain of lowest E-BFMI."""
+    lowest = float(np.min(bfmi(idata)))
     if lowest >= BFMI_MIN:
         return []
-    what = f"the sampler moves too slowly between energies (E-BFMI {lowest:.2f}, need {BFMI_MIN})"
-    return [Finding("fail", what, "reparameterise heavy tails or funnels")]
+    text = f"the sampler moves too slowly between energies (E-BFMI {lowest:.2f}, need {BFMI_MIN})"
+    return [Finding("fail", text, "reparameterise heavy tails or funnels")]
 
 
-def _khat(khat: float, draws: int, idata: az.InferenceData, measured: bool) -> list[Finding]:
-    bound = min(KHAT_MAX, 1 - 1 / np.log10(draws))
+def _khat(khat: float, draws: int, idata: InferenceData, measured: bool) -> list[Finding]:
+    """An approximation whose weights p / q have too heavy a tail.
+
+    Args:
+        khat: of its weights.
+        draws: that k-hat was taken from.
+        idata: of the approximation.
+        measured: whether its parameters were compared with short chains, which tell more.
+    """
+    bound = khat_bound(draws)
     if khat < bound:
         return []
-    what = f"the approximation misses the posterior (k-hat {khat:.2f}, bound {bound:.2f})"
+    figures = f"k-hat {khat:.2f}, bound {bound:.2f}"
     if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
-        mend = "its weights tell nothing one by one, it is judged on what it predicts"
-        return [Finding("note", what.replace("posterior", "posterior of the weights"), mend)]
+        text = f"the approximation misses the posterior of the weights ({figures})"
+        advice = "its weights tell nothing one by one, it is judged on what it predicts"
+        return [Finding("note", text, advice)]
     if measured and khat >= _NO_MEAN:
-        what = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
-        return [Finding("note", what, "compare with nuts", opens=PURPOSES)]
+        text = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
+        return [Finding("note", text, "compare with nuts", opens=PURPOSES)]
     if measured:
-        what = f"its importance weights are too uneven (k-hat {khat:.2f}, bound {bound:.2f})"
-        return [Finding("note", what, opens=("evidence", "loo"))]
+        text = f"its importance weights are too uneven ({figures})"
+        return [Finding("note", text, opens=("evidence", "loo"))]
     guide = idata.attrs.get("guide", "")
-    richer = "--guide mvn, or " if guide and guide not in _RICH else ""
-    mend = f"do not trust the parameter intervals; try {richer}nuts"
-    return [Finding("warn", what, mend, ("parameters", "evidence", "loo"), ("predictions",))]
+    richer = "--guide mvn, or " if guide and not about_guide(guide).rich else ""
+    text = f"the approximation misses the posterior ({figures})"
+    advice = f"do not trust the parameter intervals; try {richer}nuts"
+    return [Finding("warn", text, advice, ("parameters", "evidence", "loo"), ("predictions",))]
 
 
 def _khat_of_rows(share: float) -> list[Finding]:
     """Of the rows that have latents of their own, many that the guide misses, or a few."""
     if share <= _FEW_ROWS:
         return []
-    what = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
-    mend = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
-    return [Finding("warn" if share > _MANY_ROWS else "note", what, mend)]
+    text = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
+    advice = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
+    return [Finding("warn" if share > _MANY_ROWS else "note", text, advice)]

@@ -8,12 +8,10 @@ typical direction".
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import xarray as xr
+import xarray as xr
 
 # Directions along which samples are compared, and random pairs of parts that are averaged.
 _DIRECTIONS, _SPLITS = 64, 20
@@ -70,6 +68,7 @@ class Yardstick:
         return Distance(float(np.mean(values)), self._floor(size))
 
     def _floor(self, size: int) -> float:
+        """The 95 % quantile of distances between two parts of the reference of so many draws."""
         if size not in self._floors:
             rng, values = np.random.default_rng(1), []
             for _ in range(_SPLITS):
@@ -79,6 +78,7 @@ class Yardstick:
         return self._floors[size]
 
     def _project(self, draws: np.ndarray) -> np.ndarray:
+        """Draws (S, d) along the directions, in the reference's sds, (S, m)."""
         return (draws - self._loc) @ self._directions
 
 
@@ -86,8 +86,8 @@ def _directions(d: int) -> np.ndarray:
     """Unit vectors (d, m), the same for all samples."""
     if d == 1:
         return np.ones((1, 1))
-    found = np.random.default_rng(2).normal(size=(d, _DIRECTIONS))
-    return found / np.linalg.norm(found, axis=0)
+    directions = np.random.default_rng(2).normal(size=(d, _DIRECTIONS))
+    return directions / np.linalg.norm(directions, axis=0)
 
 
 def _whitening(draws: np.ndarray, ess: float) -> np.ndarray:
@@ -114,17 +114,22 @@ def _thin(draws: np.ndarray, ess: float) -> np.ndarray:
 
 
 def _some(draws: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """So many of the draws, without replacement."""
     return draws[rng.permutation(len(draws))[:size]]
 
 
-def _wasserstein(one: np.ndarray, other: np.ndarray) -> float:
-    """Root mean square over directions of the 2-Wasserstein distance of equally many points."""
-    return float(np.sqrt(((np.sort(one, axis=0) - np.sort(other, axis=0)) ** 2).mean()))
+def _wasserstein(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Root mean square over directions of the 2-Wasserstein distance of equally many points.
+
+    Args:
+        ours, theirs: points along each direction, (S, m).
+    """
+    return float(np.sqrt(((np.sort(ours, axis=0) - np.sort(theirs, axis=0)) ** 2).mean()))
 
 
 # -- predictions -------------------------------------------------------------------------------
 
-# Points at which the densities of two predictions are held against each other.
+# Points at which the densities of two predictions are compared.
 _POINTS = 400
 
 
@@ -146,15 +151,12 @@ def of_predictions(ours: xr.Dataset, theirs: xr.Dataset) -> float:
 
 def noise_of_predictions(reference: xr.Dataset) -> float:
     """The distance of a reference's halves from each other: that of noise, if they are chains."""
-    chains, draws = reference.sizes["chain"], reference.sizes["draw"]
-    if chains > 1:
-        halves = [reference.isel(chain=slice(i, None, 2)) for i in (0, 1)]
-    elif draws > 1:
-        halves = [reference.isel(draw=slice(i, None, 2)) for i in (0, 1)]
-    else:
-        return 0.0
-    # Each half has twice the variance of all, and there are two: four times that of one.
-    return of_predictions(*halves) / 2
+    for dim in ("chain", "draw"):
+        if reference.sizes[dim] > 1:
+            halves = [reference.isel({dim: slice(i, None, 2)}) for i in (0, 1)]
+            # Each half has twice the variance of all, and there are two: four times that of one.
+            return of_predictions(*halves) / 2
+    return 0.0
 
 
 def _probabilities(predictions: xr.Dataset) -> np.ndarray:
@@ -171,7 +173,7 @@ def _normals(predictions: xr.Dataset) -> np.ndarray:
 
 
 def _between(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Total variation of two normals, given as mean and standard deviation."""
+    """Total variation of two normals, given as mean and standard deviation: a sum over a grid."""
     both = np.stack([ours, theirs])
     low, high = (both[:, 0] - 6 * both[:, 1]).min(), (both[:, 0] + 6 * both[:, 1]).max()
     at = np.linspace(low, high, _POINTS)

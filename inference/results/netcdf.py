@@ -1,4 +1,9 @@
-"""A netCDF file of a stranger is looked through before anything in it is loaded."""
+"""A netCDF file of a stranger is looked through before anything in it is loaded.
+
+An HDF5 file may name other files (links, external and virtual storage), and filters, which are
+programs that the library loads; and a small one may unpack to more than memory holds. A run's own
+file has none of it.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +40,11 @@ def check_closed(path: Path) -> None:
 
 
 def _datasets(file: h5py.File, path: Path) -> Iterator[h5py.Dataset]:
-    """The arrays of a file, each once."""
+    """The arrays of a file, each once, though groups may lie in themselves.
+
+    Raises:
+        Refused: a link that is no plain one, something that is neither group nor array.
+    """
     left, seen = [file["/"]], set()
     while left:
         group = left.pop()
@@ -43,20 +52,21 @@ def _datasets(file: h5py.File, path: Path) -> Iterator[h5py.Dataset]:
             where = f"{group.name.rstrip('/')}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise _refused(path, where, "is a link to another place")
-            found = group[name]
-            place = h5py.h5o.get_info(found.id).addr
+            member = group[name]
+            place = h5py.h5o.get_info(member.id).addr
             if place in seen:
                 continue
             seen.add(place)
-            if isinstance(found, h5py.Group):
-                left.append(found)
-            elif isinstance(found, h5py.Dataset):
-                yield found
+            if isinstance(member, h5py.Group):
+                left.append(member)
+            elif isinstance(member, h5py.Dataset):
+                yield member
             else:
                 raise _refused(path, where, "is neither group nor array")
 
 
 def _check_storage(dataset: h5py.Dataset, path: Path) -> None:
+    """An array's content must lie in the file itself, packed by HDF5's own filters."""
     if dataset.external or dataset.is_virtual:
         raise _refused(path, dataset.name, "lies in another file")
     plan = dataset.id.get_create_plist()
@@ -66,5 +76,5 @@ def _check_storage(dataset: h5py.Dataset, path: Path) -> None:
         raise _refused(path, dataset.name, f"needs a filter that is not built in ({others})")
 
 
-def _refused(path: Path, where: str, what: str) -> Refused:
-    return Refused(f"{where} {what}, {path}; no run writes that, run it again")
+def _refused(path: Path, where: str, fault: str) -> Refused:
+    return Refused(f"{where} {fault}, {path}; no run writes that, run it again")

@@ -68,7 +68,14 @@ def _grid_of(longest: int) -> int:
 
 
 def _smooth(rows: Tensor, weights: Tensor, share: float, longest: int) -> Tensor:
-    """Smooth log weights (rows, draws) in place; gives k-hat, (rows,)."""
+    """Smooth log weights (rows, draws) in place; gives k-hat, (rows,).
+
+    Args:
+        rows: log ratios.
+        weights: that the draws have before, (draws,), of sum 1.
+        share: of the weight, that makes the tail.
+        longest: draws that a tail may have.
+    """
     top, at = rows.topk(longest + 1, dim=1)  # descending
     highest, mass = top[:, :1], weights[at]
     within = (mass.cumsum(1) <= share * (1 + 1e-9))[:, :longest]
@@ -84,8 +91,8 @@ def _smooth(rows: Tensor, weights: Tensor, share: float, longest: int) -> Tensor
     quantiles = _upper_quantiles(_upper_shares(mass), khat[:, None], scale[:, None])
     # No weight becomes larger than the largest was.
     new = (quantiles + cut.exp()).log().clamp(max=0.0) + highest
-    kept = top[:, :longest]
-    rows.scatter_(1, at[:, :longest], torch.where(within & fitted[:, None], new, kept))
+    smoothed = torch.where(within & fitted[:, None], new, top[:, :longest])
+    rows.scatter_(1, at[:, :longest], smoothed)
     return torch.where(fitted, khat, torch.inf)
 
 

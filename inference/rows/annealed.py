@@ -23,9 +23,11 @@ from torch.distributions import constraints
 
 from models.contract import Refused
 
-from ..program.program import Program, over_draws
-from ..program.record import compiled
+from ..program.graphs import compiled
+from ..program.program import Program
 from ..program.row_latents import has_weights, log_prior_and_likelihood
+from ..program.sampling import over_draws
+from .importance import log_mean
 
 # Leapfrog steps of a move; acceptance that step sizes are led to, and how fast (Wu et al.: 0.65).
 _LEAPS, _ACCEPTED, _LEARN = 10, 0.65, 0.02
@@ -49,7 +51,7 @@ def annealed(
     program: Program,
     temperatures: int,
     chains: int,
-    told: Callable[[int], Any] = lambda _: None,
+    report: Callable[[int], Any] = lambda _: None,
 ) -> Annealed:
     """log p(x) of the program's rows, from torch's current random state.
 
@@ -60,7 +62,7 @@ def annealed(
         program: the model and the rows, its own parameters fitted.
         temperatures: number of moves.
         chains: of each row.
-        told: called with the number of moves made.
+        report: called with the number of moves made.
 
     Raises:
         Refused: latents that are not of the rows, or not on the whole real line.
@@ -76,11 +78,9 @@ def annealed(
         total += (at[t] - at[t - 1]) * likelihood
         z, accepted = _moved(path, z, float(at[t]), sizes)
         sizes = sizes * torch.exp(_LEARN * torch.sign(accepted.mean(0) - _ACCEPTED))
-        told(t)
-    total = total.double()
-    log_p = total.logsumexp(0) - math.log(chains)
-    relative = (2 * (total - log_p)).logsumexp(0).exp() / chains - 1
-    error = (relative.clamp(min=0) / max(chains - 1, 1)).sqrt()
+        report(t)
+    log_p, relative = log_mean(total.double())
+    error = (relative / max(chains - 1, 1)).sqrt()
     return Annealed(log_p.numpy(), error.numpy())
 
 
@@ -91,6 +91,7 @@ def temperatures_of(moves: int, delta: float = 4.0) -> Tensor:
 
 
 def _check(program: Program) -> None:
+    """Refuse latents that Hamiltonian moves of each row by itself cannot walk."""
     if not has_weights(program):
         raise Refused("annealing is of rows that have latents of their own, and no others")
     for site in program.of("latent"):
@@ -101,6 +102,7 @@ def _check(program: Program) -> None:
 
 
 def _is_real(support: Any) -> bool:
+    """Whether it is the whole real line, for each of a vector's elements too."""
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support is constraints.real
@@ -125,27 +127,35 @@ class _Path:
 
     def _values(self, z: Tensor) -> dict[str, Tensor]:
         """The latents (rows, *shape) in the vectors of one chain (rows, d)."""
-        values, start = {}, 0
-        for name, shape in self.sites:
-            size = math.prod(shape)
-            values[name] = z[:, start : start + size].reshape(self.rows, *shape)
-            start += size
-        return values
+        parts = z.split([math.prod(shape) for _, shape in self.sites], -1)
+        sites = zip(self.sites, parts)
+        return {name: part.reshape(self.rows, *shape) for (name, shape), part in sites}
 
     def _terms(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log p(z), log p(x | z), nats (chains, rows), and their gradients (chains, rows, d)."""
         z = z.detach().requires_grad_()
 
-        def one(z: Tensor) -> tuple[Tensor, Tensor]:
+        def of_chain(z: Tensor) -> tuple[Tensor, Tensor]:
             return log_prior_and_likelihood(self.program, self._values(z))
 
-        prior, likelihood = torch.func.vmap(one)(z)
+        prior, likelihood = torch.func.vmap(of_chain)(z)
         (of_prior,) = torch.autograd.grad(prior.sum(), z, retain_graph=True)
         (of_likelihood,) = torch.autograd.grad(likelihood.sum(), z)
         return prior.detach(), likelihood.detach(), of_prior, of_likelihood
 
 
 def _moved(path: _Path, z: Tensor, b: float, sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """One Hamiltonian move under p(z) p(x | z)^b; whether each chain's was accepted."""
+    """One Hamiltonian move under p(z) p(x | z)^b (Neal 2011, arXiv:1206.1901, section 3).
+
+    Args:
+        path: the densities.
+        z: latents, (chains, rows, d).
+        b: inverse temperature.
+        sizes: of a leapfrog step, (rows,).
+
+    Returns:
+        The latents, and 1 where a chain's move was accepted, else 0, (chains, rows).
+    """
     prior, likelihood, of_prior, of_likelihood = path.terms(z)
     momentum, step = torch.randn_like(z), sizes[:, None]
     before = prior + b * likelihood - momentum.square().sum(-1) / 2

@@ -1,4 +1,8 @@
-"""What an encoder makes of rows: the latents of each, and the classes that it guesses."""
+"""What an encoder makes of rows: the latents of each, and the classes that it guesses.
+
+The encoder is the guide, whose distribution of a row's latents, q(z | x), is a function of the
+row: its mean is the row's code.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +18,12 @@ from models.contract import Refused
 
 from ..core.problem import Guide, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..methods import svi
+from ..methods.training import trained_guide
 from ..program import row_latents
-from ..program.program import Program, over_draws, run
-from ..results.inference_data import indexed
+from ..program.handlers import run
+from ..program.program import Program
+from ..program.sampling import over_draws
+from ..results.predictive import indexed
 
 # Rows that are encoded at once.
 _BATCH = 1000
@@ -48,7 +54,8 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    with svi.trained_guide(problem, guide, problem.params) as (program, trained):
+    program = Program(problem)
+    with trained_guide(program, guide) as trained:
         if not (row_latents.is_of_rows(program) and row_latents.encodes(program, trained)):
             raise Refused(
                 "the run has no encoder, which tells the latents of any row; give a run of svi "
@@ -57,16 +64,24 @@ def table(
         keys = program.problem.rows[1]
         each = zip(*(rows[key].to(problem.tensors[key]).split(_BATCH) for key in keys))
         with seeded(seed, PREDICTIVE), torch.no_grad():
-            found = [_of_batch(program, trained, dict(zip(keys, batch)), draws) for batch in each]
-    return pd.concat(found, ignore_index=True).rename_axis("row")
+            tables = [_of_batch(program, trained, dict(zip(keys, batch)), draws) for batch in each]
+    return pd.concat(tables, ignore_index=True).rename_axis("row")
 
 
 def _of_batch(
     program: Program, guide: Callable, rows: Mapping[str, Tensor], draws: int
 ) -> pd.DataFrame:
+    """The columns of `table` for some rows.
+
+    Args:
+        program: the model, its own parameters fitted.
+        guide: trained, of the row keys.
+        rows: the row keys of the rows.
+        draws: of each row's latents, where the guide does not say their moments.
+    """
     tensors = {**program.problem.tensors, **rows}
 
-    def one(_: Any) -> dict[str, Tensor]:
+    def at_draw(_: Any) -> dict[str, Tensor]:
         nodes = run(guide, tensors).nodes
         return {name: nodes[name]["value"] for name in program.layout}
 
@@ -78,7 +93,7 @@ def _of_batch(
     moments = _moments(first, run(guide, tensors).nodes, program.layout)
     if len(moments) < len(program.layout):
         size = sum(first[name]["value"].numel() for name in program.layout)
-        values = over_draws(one, {"draw": torch.arange(draws)}, size)
+        values = over_draws(at_draw, {"draw": torch.arange(draws)}, size)
         moments = {name: (v.mean(0), v.std(0)) for name, v in values.items()} | moments
     for name in program.layout:
         mean, sd = (part.reshape(len(part), -1).cpu().numpy().T for part in moments[name])
@@ -91,15 +106,14 @@ def _moments(
     first: Mapping[str, Any], second: Mapping[str, Any], names: Iterable[str]
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Means and sds that the guide itself gives: the same in two runs, whatever it drew."""
-    found = {}
+    moments = {}
     for name in names:
+        fns = first[name]["fn"], second[name]["fn"]
         with suppress(NotImplementedError):  # a flow has draws alone
-            one, other = (
-                (node["fn"].mean, node["fn"].variance) for node in (first[name], second[name])
-            )
-            if all(map(torch.equal, one, other)):
-                found[name] = one[0], one[1].sqrt()
-    return found
+            (mean, variance), again = ((fn.mean, fn.variance) for fn in fns)
+            if all(map(torch.equal, (mean, variance), again)):
+                moments[name] = mean, variance.sqrt()
+    return moments
 
 
 def _guessed(name: str, fn: Any) -> dict[str, Any]:

@@ -13,36 +13,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from models.contract import Refused
 
 from ..core.machine import cores
-from ..core.problem import Context, Problem
+from ..core.problem import Context, Guide, Problem
 from ..core.seeds import PREDICTIVE, seeded
-from ..methods import svi
+from ..methods.svi import svi
+from ..methods.training import trained_guide
 from ..program import row_latents
 from ..program.program import Program
-from ..results.inference_data import KHAT_MAX
-from ..results.scores import of_rows
+from ..results.predictive import of_rows
+from ..results.psis import KHAT_MAX
 from . import importance
 from .annealed import annealed
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..core.problem import Guide
 
 # How normals are fitted to each row by itself, all at once.
 _FIT = {"steps": 2000, "lr": 0.05, "schedule": "linear", "particles": 8, "draws": 1000}
 
-# A share of rows with a high k-hat, and a bias in nats, that are worth a word.
-_MANY, _BIAS = 0.25, 0.05
+# A share of rows with a high k-hat, and a bias in nats, that are worth a word; standard errors
+# beyond which two estimates differ.
+_MANY, _BIAS, _SURE = 0.25, 0.05, 3
 
 
 @dataclass(frozen=True)
@@ -91,70 +89,59 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    if not row_latents.has_weights(Program(problem)):
+    program = Program(problem)
+    if not row_latents.has_weights(program):
         raise Refused(
             "the evidence is of rows that have latents of their own, and not every latent of "
             "this model belongs to a row; log_evidence of laplace is that of the whole model"
         )
     rows = {key: value.to(problem.tensors[key]) for key, value in rows.items()}
     n = len(next(iter(rows.values())))
-    with _all_cores(), svi.trained_guide(problem, guide, problem.params) as (program, trained):
+    with _all_cores(), trained_guide(program, guide) as trained:
         if not row_latents.encodes(program, trained):
             raise Refused(
                 "the run's guide has no encoder, and knows only the rows that it was fitted to; "
                 "give a run of one of the model's own guides"
             )
-        with _bar("rows", n, context) as told:
-            found = importance.evidence(
-                program, trained, rows, effort.particles, seed=seed, told=told
+        with _bar("rows", n, context) as report:
+            sampled = importance.evidence(
+                program, trained, rows, effort.particles, seed=seed, report=report
             )
-    columns = dict(found.columns)
+    columns = dict(sampled.columns)
     if effort.annealed:
-        columns |= _annealed(problem, rows, effort, seed, context)
+        columns |= _annealed(_first(problem, rows, effort.annealed), effort, seed, context)
     if effort.gaps:
-        columns |= _gaps(problem, rows, effort, seed, context, found)
+        best = _best_elbo(_first(problem, rows, effort.gaps), seed, context)
+        columns |= {
+            "elbo_normal": best,
+            "approximation": sampled.log_p[: len(best)] - best,
+            "amortisation": best - sampled.elbo[: len(best)],
+        }
     each = {name: pd.Series(values) for name, values in columns.items()}
     return pd.DataFrame(each).rename_axis("row")
 
 
-def _some(problem: Problem, rows: Mapping[str, Tensor], n: int) -> Problem:
+def _first(problem: Problem, rows: Mapping[str, Tensor], n: int) -> Problem:
     """The problem of the first so many of the rows."""
-    some = {key: value[:n] for key, value in rows.items()}
-    return replace(of_rows(problem, some).problem, test=None, beside={}, redrawn=None)
+    first = of_rows(problem, {key: value[:n] for key, value in rows.items()}).problem
+    return replace(first, test=None, beside={}, redrawn=None)
 
 
 def _annealed(
-    problem: Problem, rows: Mapping[str, Tensor], effort: Effort, seed: int, context: Context
+    problem: Problem, effort: Effort, seed: int, context: Context
 ) -> dict[str, np.ndarray]:
-    program = Program(_some(problem, rows, effort.annealed))
-    with (
-        _all_cores(),
-        seeded(seed, PREDICTIVE),
-        _bar("annealing", effort.temperatures, context) as told,
-    ):
-        found = annealed(program, effort.temperatures, effort.chains, told)
-    return {"annealed": found.log_p, "annealed_error": found.error}
+    """log p(x) of the problem's rows by annealing, and its standard error, nats (rows,)."""
+    bar = _bar("annealing", effort.temperatures, context)
+    with _all_cores(), seeded(seed, PREDICTIVE), bar as report:
+        estimate = annealed(Program(problem), effort.temperatures, effort.chains, report)
+    return {"annealed": estimate.log_p, "annealed_error": estimate.error}
 
 
-def _gaps(
-    problem: Problem,
-    rows: Mapping[str, Tensor],
-    effort: Effort,
-    seed: int,
-    context: Context,
-    found: importance.Evidence,
-) -> dict[str, np.ndarray]:
-    """The ELBO of normals for each row by itself, and what it splits the gap into."""
-    some = _some(problem, rows, effort.gaps)
+def _best_elbo(problem: Problem, seed: int, context: Context) -> np.ndarray:
+    """The ELBO of independent normals that are fitted to each row by itself, nats (rows,)."""
     alone = Context(progress=context.progress)
-    fit = svi.svi(some, guide="normal", seed=seed, context=alone, **_FIT)
-    best = fit.log_ratios.double().mean(0).numpy()
-    n = len(best)
-    return {
-        "elbo_normal": best,
-        "approximation": found.log_p[:n] - best,
-        "amortisation": best - found.elbo[:n],
-    }
+    fit = svi(Program(problem), guide="normal", seed=seed, context=alone, **_FIT)
+    return fit.log_ratios.double().mean(0).numpy()
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -164,7 +151,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     line `apart` is importance sampling less annealing, on the rows that have both.
     """
     errors = {"log_p": "error", "annealed": "annealed_error", "apart": "apart_error"}
-    table = _held_against(table) if "annealed" in table else table
+    table = _with_difference(table) if "annealed" in table else table
     lines = {}
     for name in table.columns.difference([*errors.values(), "khat"], sort=False):
         values = table[name].dropna()
@@ -177,31 +164,31 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index")
 
 
-def _held_against(table: pd.DataFrame) -> pd.DataFrame:
-    """With how far importance sampling and annealing are apart, row by row."""
+def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
+    """With importance sampling less annealing, row by row, and its standard error, nats."""
     error = np.hypot(table["error"], table["annealed_error"])
     return table.assign(apart=table["log_p"] - table["annealed"], apart_error=error)
 
 
 def doubts(table: pd.DataFrame) -> list[str]:
     """What speaks against the estimates, in words."""
-    found = []
+    sentences = []
     high = float((table["khat"] > KHAT_MAX).mean())
     bias = float((table["error"] ** 2).mean() / 2)
     if high > _MANY or bias > _BIAS:
-        found.append(
+        sentences.append(
             f"log p(x) is too low, by {bias:.2g} nats or more: the draws miss a part of the "
             f"posterior in {high:.0%} of the rows (k-hat above {KHAT_MAX}); give more "
-            "--particles, or hold it against --annealed rows"
+            "--particles, or compare it with --annealed rows"
         )
     if "annealed" in table:
         away, error = summary(table).loc["apart", ["mean", "mcse"]]
-        if abs(away) > 3 * error:
-            found.append(
+        if abs(away) > _SURE * error:
+            sentences.append(
                 f"importance sampling and annealing differ by {away:+.2g} +- {error:.1g} "
                 "nats on the same rows; both are too low on average, so believe the higher"
             )
-    return found
+    return sentences
 
 
 @contextmanager
@@ -216,7 +203,7 @@ def _all_cores() -> Iterator[None]:
 
 
 @contextmanager
-def _bar(what: str, total: int, context: Context) -> Iterator[Callable[[int], Any]]:
-    """A progress bar, told how much is done."""
-    with tqdm(total=total, desc=what, disable=not context.progress, mininterval=0.2) as bar:
+def _bar(name: str, total: int, context: Context) -> Iterator[Callable[[int], Any]]:
+    """A progress bar, as a function of how much is done."""
+    with tqdm(total=total, desc=name, disable=not context.progress, mininterval=0.2) as bar:
         yield lambda done: bar.update(done - bar.n)

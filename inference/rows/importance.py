@@ -1,6 +1,6 @@
 """What an encoder makes of rows: the evidence of each by importance sampling, and its code.
 
-See `by_row`: the guide gives draws of a row's latents, weighed by p(x, z) / q(z).
+See `program/row_latents.py`: the guide gives draws of a row's latents, weighed by p(x, z) / q(z).
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from ..core.machine import cores
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods import chains
 from ..methods.chains import Monitor
-from ..program.program import Batch, Program, over_draws
-from ..program.record import compiled
+from ..program.graphs import compiled
+from ..program.handlers import Batch
+from ..program.program import Program
 from ..program.row_latents import weighted
+from ..program.sampling import over_draws
 from ..results.psis import psis
 from ..results.scores import Scored, auroc
 
 # Draws for each row, rows of the test set and beside it, and rows for training that are encoded.
 _DRAWS, _ROWS, _CODED, _FOR_CODE = 1000, 1000, 5000, 20
-# Draws without which the tail of the weights cannot be told.
+# Draws below which the tail of the weights is not known.
 _FOR_TAILS = 100
 # Rows, and draws of each, at once; of 5, 10, 20 and 50 draws (784 pixels) 20 were fastest.
 _BATCH, _AT_ONCE = 100, 20
@@ -80,7 +82,7 @@ def evidence(
     draws: int,
     *,
     seed: int,
-    told: Callable[[int], Any] = lambda _: None,
+    report: Callable[[int], Any] = lambda _: None,
 ) -> Evidence:
     """log p(x) of rows by importance sampling from a guide with an encoder, on all cores.
 
@@ -90,7 +92,7 @@ def evidence(
         rows: the row keys of the rows; others are the problem's.
         draws: of each row.
         seed: of the draws; they depend on it and on the row's place alone.
-        told: called with the number of rows that are done.
+        report: called with the number of rows that are done.
 
     Raises:
         KeyboardInterrupt: at SIGINT or SIGTERM.
@@ -103,11 +105,11 @@ def evidence(
     share = _Share(_sampler(program, guide, whole[0]), whole, processes, draws, seed)
 
     def show(done: Sequence[int]) -> None:
-        told(min(sum(done) * _BATCH // share.calls, n))
+        report(min(sum(done) * _BATCH // share.calls, n))
 
     apart = processes > 1 and not whole[0][0].is_cuda
     steps = share.calls * len(whole) // processes
-    outcome = chains.run(share, processes, steps=steps, apart=apart, watch=show)
+    outcome = chains.run(share, processes, steps=steps, apart=apart, report=show)
     if outcome.signal is not None:
         raise KeyboardInterrupt
     if outcome.died is not None:
@@ -127,14 +129,14 @@ class _Share:
     """What a process does: every so many-th batch, each with random numbers of its own.
 
     Attributes:
-        some: of a batch's rows: log weights of a few draws, and the latents' means.
+        sample: of a batch's rows: log weights of a few draws, and the latents' means.
         batches: the row keys of each.
         processes: that share them.
         draws: of each row.
         seed: of the run.
     """
 
-    some: Callable
+    sample: Callable
     batches: Sequence[tuple[Tensor, ...]]
     processes: int
     draws: int
@@ -147,48 +149,59 @@ class _Share:
 
     def __call__(self, number: int, monitor: Monitor) -> dict[str, list[np.ndarray]]:
         """Number of a batch to the fields of `Evidence`."""
-        found = {}
+        batches = {}
         for i in range(number, len(self.batches), self.processes):
             parts = []
             with seeded(self.seed, PREDICTIVE, i), torch.no_grad():
                 while len(parts) < self.calls and not monitor.stopping:
-                    parts.append(self.some(*self.batches[i]))
+                    parts.append(self.sample(*self.batches[i]))
                     monitor.tick(number)
             if monitor.stopping:
                 break
-            found[f"batch {i}"] = _summed_up(parts, self.draws)
-        return found
+            batches[f"batch {i}"] = _summed_up(parts, self.draws)
+        return batches
 
 
 def _sampler(program: Program, guide: Callable, example: Sequence[Tensor]) -> Callable:
     """Of a batch's rows: log weights (draws, rows) of a few draws, and the latents' means."""
     problem = program.problem
 
-    def some(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def sample(*tensors: Tensor) -> tuple[Tensor, ...]:
         batch = Batch({**problem.tensors, **dict(zip(problem.rows[1], tensors))})
 
-        def one(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def at_draw(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
             weights, values = weighted(program, guide, batch)
             return {**values, "": weights}
 
-        found = over_draws(one, {"draw": torch.arange(_AT_ONCE)})
-        return found.pop(""), *(found[name].mean(0) for name in program.layout)
+        draws = over_draws(at_draw, {"draw": torch.arange(_AT_ONCE)})
+        return draws.pop(""), *(draws[name].mean(0) for name in program.layout)
 
-    return compiled(some, [example])
+    return compiled(sample, [example])
 
 
 def _summed_up(parts: Sequence[tuple[Tensor, ...]], draws: int) -> list[np.ndarray]:
     """The fields of `Evidence` of a batch, then the mean of each latent."""
     weights, *means = ([part[i] for part in parts] for i in range(len(parts[0])))
     weights = torch.cat(weights)[:draws].double()
-    log_p = weights.logsumexp(0) - math.log(draws)
-    relative = (2 * (weights - log_p)).logsumexp(0).exp() / draws - 1  # variance of w / p
-    error = (relative.clamp(min=0) / draws).sqrt()
+    log_p, relative = log_mean(weights)
+    error = (relative / draws).sqrt()
     tails = torch.full_like(log_p, math.nan)
     if draws >= _FOR_TAILS:
         tails = torch.as_tensor(psis(weights.T.cpu().numpy())[1])
-    found = [log_p, error, weights.mean(0), tails, *(torch.stack(m).mean(0) for m in means)]
-    return [value.double().cpu().numpy() for value in found]
+    fields = [log_p, error, weights.mean(0), tails, *(torch.stack(m).mean(0) for m in means)]
+    return [value.double().cpu().numpy() for value in fields]
+
+
+def log_mean(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the mean weight, and the variance of a weight over its mean squared, (rows,).
+
+    Args:
+        log_weights: of independent draws, (draws, rows).
+    """
+    count = len(log_weights)
+    log_p = log_weights.logsumexp(0) - math.log(count)
+    relative = (2 * (log_weights - log_p)).logsumexp(0).exp() / count - 1
+    return log_p, relative.clamp(min=0)
 
 
 def _group(name: str, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -214,19 +227,20 @@ def scored(program: Program, guide: Callable, seed: int) -> Scored:
     groups = {"coded_rows": _group("coded_rows", trained.means)}
     if problem.test is None:
         return Scored(metrics, groups)
-    found = _of(program, guide, problem.test, seed)
-    groups["held_out_rows"] = found.group("held_out_rows")
-    metrics |= found.metrics
+    test = _of(program, guide, problem.test, seed)
+    groups["held_out_rows"] = test.group("held_out_rows")
+    metrics |= test.metrics
     for name, rows in problem.beside.items():
         other = _of(program, guide, rows, seed)
         groups[f"beside_rows_{name}"] = other.group(f"beside_rows_{name}")
         metrics[f"nll[{name}]"] = other.metrics["nll"]
         for score in ("log_p", "elbo"):
-            pair = -getattr(found, score), -getattr(other, score)
-            metrics[f"auroc_{score}[{name}]"] = auroc(*pair)
+            inside, outside = -getattr(test, score), -getattr(other, score)
+            metrics[f"auroc_{score}[{name}]"] = auroc(inside, outside)
     return Scored(metrics, groups)
 
 
 def _of(program: Program, guide: Callable, rows: Mapping[str, Tensor], seed: int) -> Evidence:
+    """The evidence of the first thousand of these rows."""
     some = {key: rows[key][:_ROWS] for key in program.problem.rows[1]}
     return evidence(program, guide, some, _DRAWS, seed=seed)

@@ -1,21 +1,25 @@
-"""What all pictures share: one width, one palette, panels, captions, which parameters to show."""
+"""What all pictures share: one width, one palette, panels, captions, which parameters to show.
+
+Panels are arrays of draws by scalar name, (chain, draw). Lengths are in inches, letters in points.
+"""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-if TYPE_CHECKING:
-    import arviz as az
-    import xarray as xr
-    from matplotlib.axes import Axes
+from ..results.inference_data import InferenceData, cells
+
+Results = Mapping[str, InferenceData]
 
 # Okabe and Ito's palette: told apart by colour-blind readers, and in grey.
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
@@ -97,6 +101,49 @@ def grid(
     return figure, axes[:count]
 
 
+def reliability(runs: Collection[InferenceData]) -> tuple[Figure, list[Axes]]:
+    """Two panels by the probability of the top label: shares that are right, and rows below.
+
+    Args:
+        runs: with the group `held_out`; of the most classes the axis begins at their chance.
+    """
+    figure, (top, bottom) = grid(2, columns=1, height=1.9, below=0.55)
+    least = min(1 / run["held_out"].sizes["class"] for run in runs) - 0.05
+    top.plot([0, 1], [0, 1], color=GREY, lw=1)
+    top.set(xlim=(least, 1.02), ylim=(-0.03, 1.05), ylabel="share that is right")
+    bottom.set(xlim=(least, 1.02), xlabel="probability of the most probable class", ylabel="rows")
+    return figure, [top, bottom]
+
+
+def titled(ax: Axes, title: str, **more: Any) -> None:
+    """A small title above a panel, on the left."""
+    ax.set_title(title, fontsize=SMALL, loc="left", **more)
+
+
+def look(i: int, **more: Any) -> dict[str, Any]:
+    """Colour and marker of the i-th of several runs, and more of its line."""
+    return {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)], **more}
+
+
+def having(
+    results: Mapping[str, InferenceData], has: Callable[[InferenceData], Any], words: str
+) -> dict[str, InferenceData]:
+    """The runs that can fill a picture.
+
+    Args:
+        results: label to run.
+        has: whether a run can.
+        words: what it needs.
+
+    Raises:
+        ValueError: none can.
+    """
+    runs = {label: run for label, run in results.items() if has(run)}
+    if not runs:
+        raise ValueError(f"no run has {words}")
+    return runs
+
+
 def share_x(axes: Sequence[Axes], columns: int, label: str) -> None:
     """Panels of the same range: numbers and the label under the lowest of each column only."""
     for ax in axes[:-columns]:
@@ -108,7 +155,7 @@ def share_x(axes: Sequence[Axes], columns: int, label: str) -> None:
 def captioned(
     figure: Figure,
     caption: str,
-    idata: az.InferenceData | None = None,
+    idata: InferenceData | None = None,
     *,
     shared: Axes | None = None,
 ) -> Figure:
@@ -149,40 +196,28 @@ def _widen(figure: Figure) -> None:
         figure.subplots_adjust(left=figure.subplotpars.left + over / _WIDTH)
 
 
-def named(idata: az.InferenceData) -> str:
+def named(idata: InferenceData) -> str:
     """A run by its model, method and guide."""
     attrs = idata.attrs
     model = Path(str(attrs.get("model", ""))).stem
     return " ".join([model, *(attrs[k] for k in ("method", "guide") if attrs.get(k))]).strip()
 
 
-def legend(ax: Axes, **options: Any) -> None:
-    """A legend without a frame, if there is anything to name."""
-    handles, labels = ax.get_legend_handles_labels()
-    if handles:
-        ax.legend(handles, labels, **{"frameon": False, "fontsize": SMALLEST, **options})
-
-
 def scalars(dataset: xr.Dataset) -> dict[str, np.ndarray]:
     """Scalar name as in the summary to draws (chain, draw); real ones, the first thousand."""
     panels: dict[str, np.ndarray] = {}
     for name, array in dataset.data_vars.items():
-        if array.dtype.kind != "f":
-            continue
-        names = [array[dim].values for dim in array.dims[2:]]
-        for index in np.ndindex(array.shape[2:]):
-            labels = [str(values[i]) for values, i in zip(names, index)]
-            full = f"{name}[{', '.join(labels)}]" if labels else str(name)
-            panels[full] = array.values[(slice(None), slice(None), *index)]
-            if len(panels) == _MOST_SCALARS:
-                return panels
+        if array.dtype.kind == "f":
+            names = cells(name, [array[dim].values for dim in array.dims[2:]])
+            columns = np.moveaxis(array.values.reshape(*array.shape[:2], -1), 2, 0)
+            panels |= zip(names, columns[: _MOST_SCALARS - len(panels)])
     return panels
 
 
 def first(panels: Mapping[str, Any], most: int) -> tuple[dict[str, Any], str]:
     """The first few, and a sentence on those left out."""
-    kept = dict(list(panels.items())[:most])
-    return kept, said(kept, panels, "the first")
+    shown = dict(list(panels.items())[:most])
+    return shown, left_out(shown, panels, "the first")
 
 
 def chosen(
@@ -190,14 +225,14 @@ def chosen(
 ) -> tuple[dict[str, Any], str]:
     """Those of highest score, in their own order, and a sentence on those left out."""
     best = set(sorted(score, key=lambda name: -score[name])[:most])
-    kept = {name: panels[name] for name in panels if name in best}
-    return kept, said(kept, panels, which)
+    shown = {name: panels[name] for name in panels if name in best}
+    return shown, left_out(shown, panels, which)
 
 
-def said(kept: Iterable, panels: Iterable, which: str) -> str:
-    """A sentence on how many are shown of how many, nothing if all are."""
-    few, all_ = len(list(kept)), len(list(panels))
-    return "" if few == all_ else f" Shown: {which} {few} of {all_} parameters."
+def left_out(shown: Sized, panels: Sized, which: str) -> str:
+    """A sentence on how many parameters are shown of how many, nothing if all are."""
+    few, whole = len(shown), len(panels)
+    return "" if few == whole else f" Shown: {which} {few} of {whole} parameters."
 
 
 def short(name: str, letters: int = 30) -> str:

@@ -1,4 +1,8 @@
-"""Results in words on the terminal: the verdict first, then the table."""
+"""Results in words on the terminal: the verdict first, then the table.
+
+Whatever is printed passes one console, which shows characters that would steer the terminal as
+their codes; what is in brackets is a name, never a style.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +18,18 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from .. import POINTS, about
 from ..core.plain_text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ..checks.calibration import Calibration
-    from ..checks.check import Checked
+    from ..checks.checked import Checked
     from ..results.comparison import Comparison
 
 _COLOURS = {"pass": "bold green", "warn": "bold yellow", "fail": "bold red"}
-# Whether the terminal can show them, then tick, cross, and does not apply.
+# Whether the terminal can show them, then: passed, failed, does not apply.
 _MARKS = {
     True: {True: "✓", False: "✗", None: "-"},
     False: {True: "ok", False: "NO", None: "- "},
@@ -32,13 +37,18 @@ _MARKS = {
 _MOST_ROWS = 40
 _ROUNDING = 1e-12
 _FORMATS = {"ess_bulk": "{:.0f}", "ess_tail": "{:.0f}", "r_hat": "{:.3f}"}
+# What a point is the mode of, and who has the other one.
+_MODES = {
+    "unconstrained": "mode of the unconstrained density: {point} (map has the constrained one)",
+    "constrained": "mode of the density in the constrained space (laplace has the other one)",
+}
 
 
 class _Console(Console):
     def render(self, *words: Any, **options: Any) -> Iterable[Segment]:
         """What is printed, all of which passes here, as characters that only print."""
-        for one in super().render(*words, **options):
-            yield one if one.control else one._replace(text=plain(one.text))
+        for segment in super().render(*words, **options):
+            yield segment if segment.control else segment._replace(text=plain(segment.text))
 
     def on_broken_pipe(self) -> None:
         """Nobody reads on: for the command line to end in peace, where rich would exit with 1."""
@@ -52,26 +62,120 @@ def console() -> Console:
     return out if out.is_terminal else _Console(width=120, **options)
 
 
+def _print_lines(out: Console, lines: Iterable[str]) -> None:
+    """Sentences, each a line however long it is."""
+    for line in lines:
+        out.print(Text(line), soft_wrap=True)
+
+
+def _print_table(
+    out: Console, headings: Iterable[str], rows: Iterable[Sequence], left: Sequence[int] = (0,)
+) -> None:
+    """Print a table without lines.
+
+    Args:
+        out: where.
+        headings: of its columns.
+        rows: cells that are text already, but for the first, which names the row.
+        left: columns that begin on the left; numbers end on the right.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if i in left else "right")
+    for name, *cells in rows:
+        table.add_row(Text(str(name)), *cells)
+    out.print(table)
+
+
+# -- a run -------------------------------------------------------------------------------------
+
+
 def show_run(record: Mapping[str, Any], table: pd.DataFrame) -> None:
-    """Print a run: what ran, verdict with reasons, summary table, metrics, where it is kept."""
+    """Print a run: what ran, verdict with reasons, summary table, metrics, notes.
+
+    Args:
+        record: of the run.
+        table: its summary, a row per scalar.
+    """
+    from ..results.comparison import data_in_words
+
     out = console()
-    who = [record["model"], record["method"], record["guide"] or "", f"seed {record['seed']}"]
-    data = record["data"]
-    rows = "" if data["n"] is None else f", n = {data['n']}"
-    out.print(Text(" ".join(filter(None, who)) + f"   data: {data['source']}{rows}"))
+    run = [record["model"], record["method"], record["guide"] or "", f"seed {record['seed']}"]
+    out.print(Text(" ".join(filter(None, run)) + f"   data: {data_in_words(record['data'])}"))
     show_verdict(out, record["verdict"])
-    if record.get("identified", True):  # a network's rows are many, and its scores tell more
+    identified = record.get("identified", True)
+    if identified:  # a network's rows are many, and its scores tell more
         show_table(out, table)
     _show_metrics(out, record["metrics"])
-    if record["point"] and record["method"] == "laplace":
-        spots = ", ".join(f"{k} = {number(v)}" for k, v in record["point"].items())
-        out.print(
-            Text(f"mode of the unconstrained density: {spots} (map has the constrained one)")
-        )
-    if record["method"] == "map" and record.get("identified", True):
-        out.print(Text("mode of the density in the constrained space (laplace has the other one)"))
+    mode_of = about(record["method"]).mode_of
+    if mode_of is not None and identified:
+        point = ", ".join(f"{k} = {number(v)}" for k, v in record["point"].items())
+        out.print(Text(_MODES[mode_of].format(point=point)))
     for note in record["data"]["notes"]:
         out.print(Text(f"note: {note}"))
+
+
+def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
+    """Print `PASS`, `WARN` or `FAIL`, the headline if there is one, and the reasons, one a line.
+
+    Args:
+        out: where.
+        verdict: status, headline, reasons, as in a record.
+    """
+    status = verdict["status"]
+    head = Text(status.upper(), style=_COLOURS[status])
+    out.print(head + Text(f"  {verdict['headline']}" if "headline" in verdict else ""))
+    _print_lines(out, (f"  - {reason}" for reason in verdict["reasons"]))
+
+
+def show_table(out: Console, table: pd.DataFrame) -> None:
+    """Print a summary, long and wide ones cut with a word on what is left out.
+
+    Args:
+        out: where.
+        table: numbers; NaN is what does not apply.
+    """
+    shown = table.head(_MOST_ROWS)
+    cells = {c: [_cell_of(c, v) for v in shown[c]] for c in table.columns}
+    columns = _fitting(cells, out.width - max(map(len, map(str, shown.index))))
+    rows = zip(shown.index, *(cells[column] for column in columns))
+    _print_table(out, ["", *columns], rows)
+    _print_rest(out, table)
+    if "hdi_low" in columns and table["hdi_low"].notna().any():
+        from ..results.inference_data import HDI_PROB
+
+        out.print(Text(f"hdi: the shortest interval that holds {HDI_PROB:.0%}", "dim"))
+    if len(table.columns) > len(columns):
+        more = len(table.columns) - len(columns)
+        out.print(Text(f"... and {more} more columns (--json has all)"))
+
+
+def _fitting(cells: Mapping[str, Sequence[str]], room: int) -> list[str]:
+    """The first columns that this many letters have room for, one at least."""
+    widths = [2 + max(map(len, (column, *texts))) for column, texts in cells.items()]
+    count = sum(width <= room for width in itertools.accumulate(widths))
+    return list(cells)[: max(count, 1)]
+
+
+def _print_rest(out: Console, table: pd.DataFrame) -> None:
+    """How many rows are not shown."""
+    if len(table) > _MOST_ROWS:
+        out.print(Text(f"... and {len(table) - _MOST_ROWS} more (--json has all)"))
+
+
+def _cell_of(column: str, value: float) -> str:
+    """A number of a summary; empty where it does not apply."""
+    if isinstance(value, float) and value != value:
+        return ""
+    usual = "{:.2f}" if column.startswith("p[") else "{:.4g}"
+    return _FORMATS.get(column, usual).format(value)
+
+
+def number(value: Any) -> str:
+    """A number, or nested list of them, short enough to read."""
+    if isinstance(value, list):
+        return "[" + ", ".join(number(v) for v in value) + "]"
+    return f"{value:.6g}"
 
 
 def _show_metrics(out: Console, metrics: Mapping[str, float]) -> None:
@@ -79,29 +183,30 @@ def _show_metrics(out: Console, metrics: Mapping[str, float]) -> None:
     import pandas as pd
 
     parts = {name: name.removesuffix("]").partition("[") for name in metrics}
-    of: dict[str, list[str]] = {}
-    for what, bracket, key in parts.values():
-        of.setdefault(what, []).extend([key] if bracket else [])
-    alike = {what for what, keys in of.items() if len(keys) > 1}
-    single = {name: value for name, value in metrics.items() if parts[name][0] not in alike}
+    keys_of: dict[str, list[str]] = {}
+    for kind, bracket, key in parts.values():
+        keys_of.setdefault(kind, []).extend([key] if bracket else [])
+    columns = [kind for kind, keys in keys_of.items() if len(keys) > 1]
+    single = {name: value for name, value in metrics.items() if parts[name][0] not in columns}
     width = max(map(len, single), default=0)
     for name, value in single.items():
         out.print(Text(f"{name:{width}}  {value:.6g}"))
-    columns = [what for what in of if what in alike]
     if columns:
         values = {(parts[k][2], parts[k][0]): v for k, v in metrics.items() if k not in single}
-        keys = dict.fromkeys(key for key, _ in values)
         rows = {
-            key or "predictive": [values.get((key, what), math.nan) for what in columns]
-            for key in keys
+            key or "predictive": [values.get((key, kind), math.nan) for kind in columns]
+            for key in dict.fromkeys(key for key, _ in values)
         }
         show_table(out, pd.DataFrame.from_dict(rows, orient="index", columns=columns))
 
 
+# -- a check, a calibration --------------------------------------------------------------------
+
+
 def show_checks(report: Checked) -> None:
-    """Print what was checked: a tick, a cross or a dash each, or words for them."""
+    """Print what was checked: whether it passed, failed or does not apply, and words for it."""
     out = console()
-    out.print(Text(f"{report.model}   data: {report.data}"), soft_wrap=True)
+    _print_lines(out, [f"{report.model}   data: {report.data}"])
     colours = {True: "green", False: "bold red", None: "dim"}
     width = max(len(check.name) for check in report.checks)
     for check in report.checks:
@@ -111,86 +216,79 @@ def show_checks(report: Checked) -> None:
 
 
 def show_tracebacks(report: Checked) -> None:
-    """Print on standard error where the exceptions behind the crosses arose."""
-    for check in report.crosses:
+    """Print on standard error where the exceptions behind the failed checks arose."""
+    for check in report.failed:
         if check.error is not None:
             whole = "".join(traceback.format_exception(check.error))
             print(plain(f"{check.name}:\n{whole}"), end="", file=sys.stderr)
 
 
-def show_comparison(table: Comparison) -> None:
-    """Print verdicts and readings by run, then the numbers, columns that are empty left out."""
-    out = console()
-    out.print(Text(f"held against {', '.join(dict.fromkeys(table.references.values()))}"))
-    width = max(map(len, table.index))
-    for label, row in table.iterrows():
-        line = Text(f"{label:{width}}  ")
-        line.append(f"{row['verdict'].upper():7}", style=_COLOURS.get(row["verdict"], "dim"))
-        out.print(line.append(f"  {row['reading']}"), soft_wrap=True)
-        if row["reason"]:
-            out.print(Text(f"  - {row['reason']}"), soft_wrap=True)
-    for columns in layout(table):
-        out.print()
-        drawn = Table(box=None, pad_edge=False, header_style="bold")
-        drawn.add_column("")
-        for heading in columns:
-            drawn.add_column(heading, justify="right")
-        for label, cells in zip(table.index, zip(*columns.values())):
-            drawn.add_row(Text(str(label)), *cells)
-        out.print(drawn)
-    for note in table.notes:
-        out.print(Text(note), soft_wrap=True)
-
-
 def show_calibration(table: Calibration) -> None:
-    """Print the verdict on a calibration, then a row for each quantity, the worst first."""
+    """Print the verdict on a calibration, then a row for each quantity, the worst first.
+
+    z is the place of the truth among the draws, as a normal score: of right posteriors its mean
+    is 0 and that of its square 1; the p-value is corrected for the number of quantities (Holm).
+    """
     out = console()
     out.print(Text(table.title.replace("-", " ")))
-    verdict = {"status": table.verdict.status, "reasons": table.verdict.reasons}
-    show_verdict(out, verdict)
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("")
-    for heading in ("mean z", "mean z\N{SUPERSCRIPT TWO}", "99 % of right ones", "p (Holm)"):
-        drawn.add_column(heading, justify="right")
-    drawn.add_column("")
-    ordered = table.sort_values(["p_holm", "p_z2"])
-    for name, row in ordered.head(_MOST_ROWS).iterrows():
-        z = f"{row['mean_z']:+.2f} ± {row['se_z']:.2f}"
-        band = f"{row['z2_low']:.2f} .. {row['z2_high']:.2f}"
-        cells = (z, f"{row['mean_z2']:.2f}", band, f"{row['p_holm']:.2g}", row["says"])
-        drawn.add_row(Text(str(name)), *cells)
-    out.print(drawn)
-    _say_rest(out, table)
-    for note in table.notes:
-        out.print(Text(note), soft_wrap=True)
+    show_verdict(out, {"status": table.verdict.status, "reasons": table.verdict.reasons})
+    headings = ("mean z", "mean z\N{SUPERSCRIPT TWO}", "99 % of right ones", "p (Holm)")
+    ordered = table.sort_values(["p_holm", "p_z2"]).head(_MOST_ROWS)
+    rows = (
+        (
+            name,
+            f"{row['mean_z']:+.2f} ± {row['se_z']:.2f}",
+            f"{row['mean_z2']:.2f}",
+            f"{row['z2_low']:.2f} .. {row['z2_high']:.2f}",
+            f"{row['p_holm']:.2g}",
+            row["says"],
+        )
+        for name, row in ordered.iterrows()
+    )
+    _print_table(out, ["", *headings, ""], rows, left=(0, 5))
+    _print_rest(out, table)
+    _print_lines(out, table.notes)
+
+
+def show_gradients(table: pd.DataFrame) -> None:
+    """Print variance (and bias) of each estimator's gradient, a row for each layer.
+
+    Args:
+        table: of `gradients.variances`, or `gradients.biases`, and its notes.
+    """
+    out = console()
+    headings = {"variance": "variance", "variance_se": "standard error"}
+    headings |= {"times_local": "times local", "norm": "exact norm", "bias": "distance of mean"}
+    headings |= {"bias_of_noise": "by noise alone"}
+    shown = [column for column in headings if column in table]
+    rows = (
+        # Where there is no noise, rounding leaves some 1e-23.
+        (*names, *(f"{0 if abs(row[c]) < _ROUNDING else row[c]:.4g}" for c in shown))
+        for names, row in table.sort_index(level=0, sort_remaining=False).iterrows()
+    )
+    _print_table(out, ["layer", "estimator", *map(headings.get, shown)], rows, left=(0, 1))
+    _print_lines(out, table.notes)
+
+
+# -- a study -----------------------------------------------------------------------------------
 
 
 def show_growth(table: pd.DataFrame, notes: Sequence[str]) -> None:
-    """Print the estimates of growing data, a column each."""
-    said = table.assign(estimate=table["estimate"].replace("predictive", "posterior"))
-    wide = said.pivot_table(
+    """Print the estimates of growing data, a column each.
+
+    Args:
+        table: columns n, estimate, parameter, value.
+        notes: what a reader should know of the whole.
+    """
+    estimates = table.assign(estimate=table["estimate"].replace("predictive", "posterior"))
+    wide = estimates.pivot_table(
         index=["parameter", "n"], columns="estimate", values="value", sort=False
     )
-    wide = wide.reindex(columns=[c for c in ("mle", "map", "posterior") if c in wide.columns])
+    wide = wide.reindex(columns=[c for c in (*POINTS, "posterior") if c in wide.columns])
     wide.index = [f"{parameter}, n = {n}" for parameter, n in wide.index]
     out = console()
     show_table(out, wide)
-    for note in notes:
-        out.print(Text(note), soft_wrap=True)
-
-
-def show_evidence(summary: pd.DataFrame, doubts: Sequence[str]) -> None:
-    """Print means over rows, nats, with their errors, and what speaks against them."""
-    out = console()
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("nats a row", "mean", "of draws", "of rows", "rows"):
-        drawn.add_column(heading, justify="left" if heading == "nats a row" else "right")
-    for name, row in summary.iterrows():
-        errors = ("" if row[k] != row[k] else f"+- {row[k]:.2g}" for k in ("mcse", "se"))
-        drawn.add_row(_OF_ROWS[name], f"{row['mean']:.3f}", *errors, f"{row['rows']:.0f}")
-    out.print(drawn)
-    for doubt in doubts:
-        out.print(Text(f"  - {doubt}"), soft_wrap=True)
+    _print_lines(out, notes)
 
 
 # What the columns of an evidence are.
@@ -205,23 +303,45 @@ _OF_ROWS = {
 }
 
 
-def show_gradients(table: pd.DataFrame) -> None:
-    """Print variance (and bias) of each estimator's gradient, a row for each layer."""
+def show_evidence(summary: pd.DataFrame, doubts: Sequence[str]) -> None:
+    """Print means over rows, nats, with their errors, and what speaks against them.
+
+    Args:
+        summary: of `evidence.summary`: mean, mcse, se and rows of each column.
+        doubts: of `evidence.doubts`.
+    """
     out = console()
-    headings = {"variance": "variance", "variance_se": "standard error"}
-    headings |= {"times_local": "times local", "norm": "exact norm", "bias": "distance of mean"}
-    headings |= {"bias_of_noise": "by noise alone"}
-    shown = {column: heading for column, heading in headings.items() if column in table}
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("layer", "estimator", *shown.values()):
-        drawn.add_column(heading, justify="left" if heading in ("layer", "estimator") else "right")
-    for (layer, estimator), row in table.sort_index(level=0, sort_remaining=False).iterrows():
-        # Where there is no noise, rounding leaves some 1e-23.
-        texts = (f"{0 if abs(row[c]) < _ROUNDING else row[c]:.4g}" for c in shown)
-        drawn.add_row(layer, estimator, *texts)
-    out.print(drawn)
-    for note in table.notes:
-        out.print(Text(note), soft_wrap=True)
+    rows = (
+        (
+            _OF_ROWS[name],
+            f"{row['mean']:.3f}",
+            *("" if row[k] != row[k] else f"+- {row[k]:.2g}" for k in ("mcse", "se")),
+            f"{row['rows']:.0f}",
+        )
+        for name, row in summary.iterrows()
+    )
+    _print_table(out, ("nats a row", "mean", "of draws", "of rows", "rows"), rows)
+    _print_lines(out, (f"  - {doubt}" for doubt in doubts))
+
+
+# -- a comparison ------------------------------------------------------------------------------
+
+
+def show_comparison(table: Comparison) -> None:
+    """Print verdicts and readings by run, then the numbers, columns that are empty left out."""
+    out = console()
+    out.print(Text(f"compared with {', '.join(dict.fromkeys(table.references.values()))}"))
+    width = max(map(len, table.index))
+    for label, row in table.iterrows():
+        line = Text(f"{label:{width}}  ")
+        line.append(f"{row['verdict'].upper():7}", style=_COLOURS.get(row["verdict"], "dim"))
+        out.print(line.append(f"  {row['reading']}"), soft_wrap=True)
+        if row["reason"]:
+            _print_lines(out, [f"  - {row['reason']}"])
+    for columns in layout(table):
+        out.print()
+        _print_table(out, ["", *columns], zip(table.index, *columns.values()))
+    _print_lines(out, table.notes)
 
 
 # Heading to the columns of a comparison that make up a cell: a value, one with its error (`_se`),
@@ -257,20 +377,22 @@ _CELLS: tuple[dict[str, tuple[str, ...]], ...] = (
 
 def layout(table: pd.DataFrame) -> list[dict[str, list[str]]]:
     """The tables that a comparison is shown as: heading to cells; empty columns are left out."""
-    shown = []
+    tables = []
     for group in _CELLS:
         columns = {
             heading: [_cell(row, names) for _, row in table.iterrows()]
             for heading, names in group.items()
         }
         filled = {heading: cells for heading, cells in columns.items() if any(cells)}
-        if filled:
-            shown.append(filled)
-    return shown
+        tables += [filled] if filled else []
+    return tables
 
 
 def _cell(row: pd.Series, names: Sequence[str]) -> str:
-    """A value, a value with its standard error, or a range; empty where it does not apply."""
+    """A value, a value with its standard error, or a range; empty where it does not apply.
+
+    Errors are shown to two digits, and values as far as their errors, four decimals at most.
+    """
     value = row[names[0]]
     if not math.isfinite(value):
         return ""
@@ -283,59 +405,3 @@ def _cell(row: pd.Series, names: Sequence[str]) -> str:
     if len(names) == 2 and not names[-1].endswith("_se"):
         return f"{value:.2f} .. {row[names[1]]:.2f}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:.2f}"
-
-
-def show_verdict(out: Console, verdict: Mapping[str, Any]) -> None:
-    """Print `PASS`, `WARN` or `FAIL` and the reasons, one a line."""
-    status = verdict["status"]
-    head = Text(status.upper(), style=_COLOURS[status])
-    out.print(head + Text(f"  {verdict['headline']}" if "headline" in verdict else ""))
-    for reason in verdict["reasons"]:
-        out.print(Text(f"  - {reason}"), soft_wrap=True)
-
-
-def show_table(out: Console, table: pd.DataFrame) -> None:
-    """Print a summary, long and wide ones cut with a word on what is left out."""
-    cells = {c: [_number(c, v) for v in table[c].head(_MOST_ROWS)] for c in table.columns}
-    columns = _fitting(cells, out.width - max(map(len, map(str, table.index[:_MOST_ROWS]))))
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    drawn.add_column("")
-    for column in columns:
-        drawn.add_column(column, justify="right")
-    for i, name in enumerate(table.index[:_MOST_ROWS]):
-        drawn.add_row(Text(str(name)), *(cells[column][i] for column in columns))
-    out.print(drawn)
-    _say_rest(out, table)
-    if "hdi_low" in columns and table["hdi_low"].notna().any():
-        from ..results.inference_data import HDI_PROB
-
-        out.print(Text(f"hdi: the shortest interval that holds {HDI_PROB:.0%}", "dim"))
-    if len(table.columns) > len(columns):
-        more = len(table.columns) - len(columns)
-        out.print(Text(f"... and {more} more columns (--json has all)"))
-
-
-def _fitting(cells: Mapping[str, Sequence[str]], room: int) -> list[str]:
-    """The first columns that this many letters have room for, one at least."""
-    widths = [2 + max(map(len, (column, *texts))) for column, texts in cells.items()]
-    count = sum(width <= room for width in itertools.accumulate(widths))
-    return list(cells)[: max(count, 1)]
-
-
-def _say_rest(out: Console, table: pd.DataFrame) -> None:
-    if len(table) > _MOST_ROWS:
-        out.print(Text(f"... and {len(table) - _MOST_ROWS} more (--json has all)"))
-
-
-def _number(column: str, value: float) -> str:
-    if isinstance(value, float) and value != value:
-        return ""
-    usual = "{:.2f}" if column.startswith("p[") else "{:.4g}"
-    return _FORMATS.get(column, usual).format(value)
-
-
-def number(value: Any) -> str:
-    """A number, or nested list of them, short enough to read."""
-    if isinstance(value, list):
-        return "[" + ", ".join(number(v) for v in value) + "]"
-    return f"{value:.6g}"

@@ -7,36 +7,35 @@ models is imported here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from models.contract import Refused, UsageError
+from models.contract import Refused
 
 from .. import method
 from ..checks import baselines, circular, proofs, separable, structure, vouch
-from ..checks.simulated import Simulated
 from ..core import machine
-from ..core.problem import Context, Finding, Problem
+from ..core.problem import Context, Finding, Fit, Problem
 from ..core.seeds import FIT, PREDICTIVE, seeded
 from ..core.user_code import of_error, of_function
-from ..methods import svi
+from ..methods.training import trained_guide
 from ..program import prepare, row_latents
 from ..program.prepare import observed_keys, problem_of
 from ..program.program import Program
-from ..results import diagnostics, inference_data, loo, scores
+from ..results import diagnostics, groups, inference_data, loo, scores
+from ..results.metrics import metrics as metrics_of
+from ..results.truth import truth_of
 from ..rows import importance
 from .plan import Learned, Plan
 
 if TYPE_CHECKING:
     import arviz as az
-    import pandas as pd
     from torch import Tensor
 
-    from ..results.comparison import Table
     from ..results.diagnostics import Verdict
 
 
@@ -49,10 +48,10 @@ class Result(NamedTuple):
     params: dict[str, Tensor]
 
 
-def _must_observe(entry: Any, problem: Problem) -> None:
+def _must_observe(entry: Any, program: Program) -> None:
     """A user's model that observes none of its data is a mistake, not a prior."""
-    program = Program(problem)
-    if entry.free or problem.latent_keys or program.of("observed") or program.has_factor:
+    observes = program.of("observed") or program.has_factor
+    if entry.free or program.problem.latent_keys or observes:
         return
     raise Refused(
         f"the model observes nothing, {of_function(entry.model)}; "
@@ -60,22 +59,21 @@ def _must_observe(entry: Any, problem: Problem) -> None:
     )
 
 
-def _must_be_fitted(method: str, problem: Problem) -> None:
+def _must_be_fitted(method: str, program: Program) -> None:
     """Parameters of the model's own have no prior: only svi can fit them."""
-    unfitted = Program(problem).unfitted
-    if unfitted:
+    if program.unfitted:
+        names = _some(program.unfitted)
         raise Refused(
-            f"the model has parameters of its own ({_some(unfitted)}), which {method} cannot fit; "
-            "use --method svi (and then --init RUN), or give them priors"
+            f"the model has parameters of its own ({names}), which {method} cannot fit; use "
+            "--method svi (and then --init RUN), or give them priors"
         )
 
 
-def _must_have_densities(problem: Problem) -> None:
+def _must_have_densities(program: Program) -> None:
     """Refuse a distribution whose log density fails, naming its site.
 
     Not for a value that it forbids (ValueError): another start may be inside.
     """
-    program = Program(problem)
     for site in program.of("latent", "observed"):
         try:
             with torch.no_grad():
@@ -90,20 +88,20 @@ def _must_have_densities(problem: Problem) -> None:
             ) from error
 
 
-def _must_bear_gaps(problem: Problem) -> None:
+def _must_bear_gaps(program: Program) -> None:
     """Values that are missing are the model's own matter: it must have a density all the same."""
-    tensors = problem.tensors.items()
+    tensors = program.problem.tensors.items()
     gaps = [k for k, v in tensors if isinstance(v, torch.Tensor) and v.isnan().any()]
     if not gaps:
         return
-    program = Program(problem)
     with seeded(0, FIT):
         value, slope = program.density_and_gradient(program.random_start())
     if value.isnan() or slope.isnan().any():
         what = "density" if value.isnan() else "gradient of the density"
         raise Refused(
-            f"the {what} is NaN, as values of {_some(gaps)} are, {of_function(problem.model)}; "
-            "mask them, poutine.mask(mask=~y.isnan()), and observe y.nan_to_num()"
+            f"the {what} is NaN, as values of {_some(gaps)} are, "
+            f"{of_function(program.problem.model)}; mask them, poutine.mask(mask=~y.isnan()), "
+            "and observe y.nan_to_num()"
         )
 
 
@@ -118,15 +116,15 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _begun_by(problem: Problem, init: Learned) -> Problem:
-    """The problem with the model's own parameters as an earlier run learned them.
+def _begun_by(program: Program, init: Learned) -> Program:
+    """The program with the model's own parameters as an earlier run learned them.
 
     A guide that shares parameters with that run's (an encoder) begins with these.
 
     Raises:
         Refused: the model has none, or others than the run.
     """
-    own = Program(problem).unfitted
+    own = program.unfitted
     if not own:
         raise Refused("the model has no parameters of its own for --init to give; leave it out")
     missing = [name for name in own if name not in init.params]
@@ -134,26 +132,7 @@ def _begun_by(problem: Problem, init: Learned) -> Problem:
         raise Refused(f"the run of --init has not learned {_some(missing)}; give one that has")
     dtype = torch.get_default_dtype()
     learned = {name: torch.as_tensor(init.params[name]).to(dtype) for name in own}
-    return replace(problem, params=learned, earlier=init.params)
-
-
-def _precision(plan: Plan) -> str:
-    """Single precision serves stochastic steps, weights that are not identified, and who asks.
-
-    Raises:
-        Refused: it is asked for, and the mode cannot be found in it.
-    """
-    stochastic = plan.method == "svi" or not plan.entry.identified
-    if stochastic:
-        return plan.data.dtype
-    if "dtype" not in plan.asked["options"]:
-        return "float64"
-    if plan.data.dtype == "float32" and plan.method in ("map", "mle", "laplace"):
-        raise Refused(
-            f"{plan.method} needs float64, seven digits do not tell where the mode is; leave "
-            "dtype out and write .to(x.dtype) at what is float32, or use nuts or svi"
-        )
-    return plan.data.dtype
+    return Program(replace(program.problem, params=learned, earlier=init.params))
 
 
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:
@@ -164,53 +143,73 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         context: where it computes, and who is told.
         record: what is known of it before it begins.
         started: when it was asked for, `time.perf_counter`.
+
+    Raises:
+        Refused: the method has no answer for this model and these data.
+        Fault: it failed on the way.
     """
     context.callbacks.on_start(record)
-    with machine.numbers(_precision(plan)):
-        problem = problem_of(plan.entry, plan.options, plan.data)
-        if plan.init is not None:
-            problem = _begun_by(problem, plan.init)
-        if plan.method != "prior":
-            _must_observe(plan.entry, problem)
-        if plan.method != "svi":
-            _must_be_fitted(plan.method, problem)
-        if plan.method != "prior":
-            _must_have_densities(problem)
-            _must_bear_gaps(problem)
-        if plan.method not in ("prior", "exact"):
-            proofs.prove(problem)
+    with machine.numbers(plan.dtype):
+        program = _program(plan)
         began = time.perf_counter()
-        with machine.on(plan.device):
-            placed = prepare.place(problem, plan.device)
-            function = method(plan.method)
-            fit = function(placed, seed=plan.seed, context=context, **plan.settings)
-            fit = circular.turned(Program(placed), fit, plan.seed)
+        fit = _fit(plan, program, context)
         fitted = time.perf_counter()
-        fit = fit.on_cpu()
-        fit.params = {**problem.params, **fit.params}
-        if plan.data.n == 0:
-            fit.findings.append(Finding("note", "there are no data, so this is the prior"))
-        if undrawn := Program(problem).undrawn:
-            what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
-            fit.findings.append(Finding("note", what))
-        fit.findings += _unplated(Program(problem))
-        problem = replace(problem, params=fit.params, linear_at=fit.linear_at)
-        whole, problem = problem, problem if fit.rows is None else problem.first(fit.rows)
+        fit.findings += _notes(plan, program)
+        whole = replace(program.problem, params=fit.params, linear_at=fit.linear_at)
+        problem = whole if fit.rows is None else whole.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
-        idata = inference_data.to_inference_data(
+        idata = groups.to_inference_data(
             problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
         )
         codes = _encoded(plan, whole, fit, idata)
         verdict, metrics = _judge(plan, problem, fit, idata, codes)
-        found = _found(plan, whole, fit, record)
+        found = _found(plan, program, fit, record)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
-    found |= {"metrics": metrics, "exact": inference_data.truth_of(fit.exact), "timing": timing}
-    found |= {"verdict": verdict.to_json_object()}
+    found |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
+    found |= {"verdict": verdict.to_json_object(), "given": verdict.given}
     found["findings"] = [vars(finding) for finding in verdict.findings]
-    found["given"] = verdict.given
     return Result({**record, **found}, idata, verdict, fit.params)
+
+
+def _program(plan: Plan) -> Program:
+    """The program of a plan, which its method can answer as far as can be told beforehand."""
+    program = Program(problem_of(plan.entry, plan.options, plan.data))
+    if plan.init is not None:
+        program = _begun_by(program, plan.init)
+    if plan.kind.result != "prior":
+        _must_observe(plan.entry, program)
+    if not plan.kind.takes_guide:
+        _must_be_fitted(plan.method, program)
+    if plan.kind.result != "prior":
+        _must_have_densities(program)
+        _must_bear_gaps(program)
+    if plan.kind.uses_density:
+        proofs.prove(program.problem)
+    return program
+
+
+def _fit(plan: Plan, program: Program, context: Context) -> Fit:
+    """What the method gives, in the machine's main memory."""
+    with machine.on(plan.device):
+        placed = prepare.place(program.problem, plan.device)
+        there = program if placed is program.problem else Program(placed)
+        fit = method(plan.method)(there, seed=plan.seed, context=context, **plan.settings)
+        fit = circular.turned(there, fit, plan.seed).on_cpu()
+    fit.params = {**program.problem.params, **fit.params}
+    return fit
+
+
+def _notes(plan: Plan, program: Program) -> list[Finding]:
+    """What there is to know of the problem, whatever came of it."""
+    notes = []
+    if plan.data.n == 0:
+        notes.append(Finding("note", "there are no data, so this is the prior"))
+    if undrawn := program.undrawn:
+        what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
+        notes.append(Finding("note", what))
+    return notes + _unplated(program)
 
 
 def _judge(
@@ -222,10 +221,10 @@ def _judge(
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    metrics = inference_data.metrics(fit, idata, bool(Program(problem).improper()))
+    metrics = metrics_of(fit, idata, bool(Program(problem).improper()))
     left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
     fit.findings += findings + separable.findings(problem, idata)
-    metrics |= left_out | inference_data.held_out(problem, fit, idata) | dict(codes)
+    metrics |= left_out | scores.scored(problem, fit).added_to(idata) | dict(codes)
     if entry.results.original is not None and data.scaling is not None and fit.kind != "prior":
         inference_data.add_original(idata, lambda draws: entry.results.original(draws, data))
     checked = vouch.findings(problem, fit, metrics, plan.seed)
@@ -244,152 +243,46 @@ def _judge(
 
 def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
     """What an encoder makes of rows that were held out; of others, their codes alone."""
-    trained = plan.method == "svi" and fit.trace is not None and fit.status != "failed"
-    if not trained or not row_latents.has_weights(Program(problem)):
+    trained = plan.kind.takes_guide and fit.trace is not None and fit.status != "failed"
+    if not trained:
         return {}
-    kept = svi.trained_guide(problem, plan.settings["guide"], fit.params)
-    with seeded(plan.seed, PREDICTIVE), kept as (program, guide):
+    program = Program(problem)
+    if not row_latents.has_weights(program):
+        return {}
+    in_force = trained_guide(program, plan.settings["guide"])
+    with seeded(plan.seed, PREDICTIVE), in_force as guide:
         if not row_latents.encodes(program, guide):
             return {}
-        return inference_data.kept(importance.scored(program, guide, plan.seed), idata)
+        return importance.scored(program, guide, plan.seed).added_to(idata)
 
 
-def _found(plan: Plan, problem: Problem, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+def _found(plan: Plan, program: Program, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json holds of the result, beside what it held from the beginning."""
     return {
         "status": fit.status,
         "signal": fit.signal,
         "settings": record["settings"] | fit.settings,
-        "data": record["data"] | _data_seen(plan.data, problem) | {"dtype": _precision(plan)},
-        "latent_keys": list(problem.latent_keys),
-        "identified": problem.identified,
+        "data": record["data"] | _data_seen(plan.data, program),
+        "latent_keys": list(program.problem.latent_keys),
+        "identified": program.problem.identified,
         "point": {k: v.tolist() for k, v in fit.point.items()},
         "linearised": fit.linear_at is not None,
     }
 
 
-def _data_seen(data: Any, problem: Problem) -> dict[str, Any]:
+def _data_seen(data: Any, program: Program) -> dict[str, Any]:
     """The data of a run as the model saw them."""
+    problem = program.problem
     return {
         "n": data.n if data.n is not None else problem.n,
         "rows": problem.rows,
         "shapes": {k: list(getattr(v, "shape", ())) for k, v in problem.tensors.items()},
-        "predicted": _predicted(problem),
+        "predicted": _predicted(program),
         "units": {key: list(unit) for key, unit in data.units.items()},
     }
 
 
-def _predicted(problem: Problem) -> list[str]:
+def _predicted(program: Program) -> list[str]:
     """The data keys that are observed (or latent): what a prediction does not need."""
-    return [*observed_keys(Program(problem).sites, problem.tensors).values(), *problem.latent_keys]
-
-
-def simulated(plan: Plan) -> Simulated:
-    """The method of a plan, to be fitted to data drawn from its model."""
-    entry, data, options = plan.entry, plan.data, plan.options
-
-    def given(problem: Problem) -> Problem:
-        """What belongs to these data: a refusal, the exact truth."""
-        own = {key: problem.tensors[key].clone() for key in study.keys.values()}
-        simulated_data = replace(data, tensors={**data.tensors, **own}, test=None)
-        reason = entry.inference.refuses(plan.method, options, simulated_data)
-        if reason:
-            raise Refused(reason)
-        known = partial(prepare.truth, entry, simulated_data, options) if entry.exact else None
-        return replace(problem, exact=known)
-
-    with machine.numbers(data.dtype):
-        problem = problem_of(entry, options, data)
-        study = Simulated(problem, method(plan.method), plan.settings, plan.seed, given)
-    return study
-
-
-def gradients(plan: Plan, context: Context, draws: int) -> Table:
-    """The noise of gradients (`gradients.variances`, or `biases`), with its picture."""
-    from ..checks import gradients
-    from ..results.comparison import Table
-    from ..show import overlays
-
-    names = ("steps", "batch_size", "lr", "schedule")
-    pace = svi.Pace(**{k: v for k, v in plan.settings.items() if k in names and v is not None})
-    with machine.numbers(plan.data.dtype):
-        problem = problem_of(plan.entry, plan.options, plan.data)
-        asked = {"seed": plan.seed, "context": context, "pace": pace, "draws": draws}
-        estimators = plan.entry.inference.estimators
-        if estimators:
-            found = gradients.biases(problem, estimators, **asked)
-            what = estimators[0], "a part's parameters"
-        else:
-            found = gradients.variances(problem, **asked)
-            what = "a mean field", "a layer's means"
-    table = Table(found)
-    table.title = f"gradients-{plan.name}"
-    table.pictures = {"gradients": partial(overlays.gradients, found)}
-    table.notes = [
-        f"{draws} gradients each after {pace.steps} steps of {what[0]}, one batch of "
-        f"{pace.batch_size or problem.n} rows; the variance is summed over {what[1]}",
-        *gradients.readings(found),
-    ]
-    return table
-
-
-def fitted(problem: Problem, record: Mapping[str, Any], params: Mapping[str, Tensor]) -> Problem:
-    """The problem with what a run learned: parameters, and the point where it made it linear."""
-    # What is made linear has no parameters but the latents, and the point is all that is kept.
-    linear_at = params if record.get("linearised") else None
-    return replace(problem, params=params, linear_at=linear_at)
-
-
-def predict(
-    model: Callable,
-    record: Mapping[str, Any],
-    draws: Result,
-    tensors: Mapping[str, Tensor],
-    rows: int,
-) -> pd.DataFrame:
-    """The predictive distribution of new rows, summarised; of several classes their chances.
-
-    Args:
-        model: the run's model, its options bound.
-        record: the run's record.
-        draws: what the run found.
-        tensors: data key to tensor, of new rows and of what is the same for all rows.
-        rows: number of new rows, where no data say.
-
-    Raises:
-        Refused: what the prediction needs is missing. UsageError: nothing was observed.
-    """
-    plate, keys = record["data"]["rows"] or (None, ())
-    tensors = dict(tensors)
-    given = [key for key in keys if key in tensors]
-    n = len(tensors[given[0]]) if given else rows
-    for key, shape in record["data"]["shapes"].items():
-        if key not in tensors and key not in record["data"]["predicted"]:
-            raise Refused(f"predicting needs {key}; give it in --data")
-        if key not in tensors:
-            tensors[key] = torch.zeros([n, *shape[1:]] if key in keys else shape)
-    problem = Problem(
-        model=model,
-        tensors=tensors,
-        latent_keys=tuple(key for key in record["latent_keys"] if key not in keys),
-        rows=(plate, tuple(keys)) if plate else None,
-    )
-    problem = fitted(problem, record, draws.params)
-    program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))
-    if not program.of("observed"):
-        raise UsageError(
-            "nothing was observed in this run, so there is nothing to predict; give it data"
-        )
-    if len(program.undrawn) == len(program.of("observed")):
-        raise Refused(
-            f"the distribution of {_some(program.undrawn)} has no sample(), so nothing can be "
-            "predicted; write one"
-        )
-    posterior = draws.idata["posterior"]
-    values = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(draws.idata).items()}
-    if scores.of_several_classes(program):
-        with seeded(record["seed"], PREDICTIVE):
-            return scores.class_table(program, scores.of_other_rows(program, values))
-    shape = (posterior.sizes["chain"], posterior.sizes["draw"])
-    new = inference_data.predictive(program, values, shape, record["seed"], new_rows=True)
-    return inference_data.predictive_table(new, record["data"]["units"])
+    problem = program.problem
+    return [*observed_keys(program.sites, problem.tensors).values(), *problem.latent_keys]

@@ -1,23 +1,24 @@
-"""Many runs from one request: several methods, a setting that varies, data that grow."""
+"""Many runs from one request: which they are, one after the other, and what varies."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-
-from models.contract import Fault, Interrupted, UsageError
+import inference
+from models.contract import BadSetting, Entry, Fault, Interrupted, Refused, UsageError, nearest
 
 from ..core.plain_text import plain
-from ..results.comparison import Table, by
+from .plan import Plan, Request, entry_of, homes, method_of
+from .result import Run
+from .run import Watch, carried_out, plan_of
 
-METHODS = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
-# The estimates of a study of growing data, by the method that gives them.
-POINTS = ("mle", "map")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ def jobs(
     Raises:
         UsageError: no method, the prior (which is no posterior), or not one setting.
     """
-    chosen = [_method(word) for word in _words(METHODS if methods is None else methods)]
+    chosen = [
+        _method(word) for word in words_of(inference.COMPARED if methods is None else methods)
+    ]
     if not chosen:
-        raise UsageError(f"there is nothing to compare; give --methods {','.join(METHODS)}")
+        names = ",".join(inference.COMPARED)
+        raise UsageError(f"there is nothing to compare; give --methods {names}")
     name, values = _varied(vary)
     if name is None:
         found = [Job(label, method, guide) for label, method, guide in chosen]
@@ -67,7 +71,8 @@ def jobs(
     return found
 
 
-def _words(methods: str | Sequence[Any]) -> list[Any]:
+def words_of(methods: str | Sequence[Any]) -> list[Any]:
+    """The methods of a list, or of `map,svi:mvn,nuts`."""
     if isinstance(methods, str):
         return [word.strip() for word in methods.split(",") if word.strip()]
     return list(methods)
@@ -80,8 +85,8 @@ def _method(word: Any) -> tuple[str, str, Any]:
         name = guide if isinstance(guide, str) else getattr(guide, "__name__", "guide")
         return f"{method}:{name}", method, guide
     method, _, guide = word.partition(":")
-    if method == "prior":
-        raise UsageError("prior gives no posterior to compare; leave it out")
+    if method in inference.METHODS and inference.METHODS[method].result == "prior":
+        raise UsageError(f"{method} gives no posterior to compare; leave it out")
     return word, method, guide or None
 
 
@@ -99,6 +104,63 @@ def _varied(vary: str | Mapping[str, Sequence[Any]] | None) -> tuple[str | None,
     return name, values
 
 
+def requests(request: Request, jobs: Sequence[Job]) -> dict[str, Request]:
+    """Label to the request of each job: of the settings, those that its method knows.
+
+    Raises:
+        BadSetting: a setting that no method knows, or one to vary that a method does not know.
+    """
+    entry, name = entry_of(request.model, request.settings)
+    known = {job.method: _settings_known(entry, job.method) for job in jobs}
+    anywhere = sorted(set().union(*known.values()))
+    for key in request.settings:
+        if key not in anywhere:
+            near = nearest(key, anywhere)
+            raise BadSetting(f"there is no setting '{key}' here; {near}")
+    requests = {}
+    for job in jobs:
+        _check_varied(job, name, known)
+        own = {k: v for k, v in request.settings.items() if k in known[job.method]}
+        requests[job.label] = replace(
+            request, method=job.method, guide=job.guide, settings=own | dict(job.varied)
+        )
+    return requests
+
+
+def _settings_known(entry: Entry, method: str) -> set[str]:
+    return {key for home in homes(entry, method_of(method)).values() for key in home}
+
+
+def _check_varied(job: Job, name: str, known: Mapping[str, set[str]]) -> None:
+    """Refuse to vary what the method does not know.
+
+    Raises:
+        BadSetting: with the methods that know it, or the nearest name.
+    """
+    for key in set(job.varied) - known[job.method]:
+        having = ",".join(method for method, names in known.items() if key in names)
+        if not having:
+            near = nearest(key, sorted(set().union(*known.values())))
+            raise BadSetting(f"{name} has no setting '{key}' to vary; {near}")
+        raise BadSetting(
+            f"{job.method} on {name} has no setting '{key}' to vary; choose --methods {having}"
+        )
+
+
+def plan_or_refusal(request: Request) -> Plan | Refused:
+    """The plan, or why there is none."""
+    try:
+        return plan_of(request)
+    except Refused as refusal:
+        return refusal
+
+
+def begun_run(plan: Plan, *, progress: bool, out: str | Path | None = None) -> Run:
+    """One of many runs; its pictures are left to the comparison."""
+    watch = Watch(progress=progress, figures=False)
+    return carried_out(plan, watch, time.perf_counter(), out)
+
+
 def sensitivity(
     parameters: pd.DataFrame, jobs: Sequence[Job], runs: Mapping[str, Any]
 ) -> pd.DataFrame:
@@ -112,6 +174,10 @@ def sensitivity(
     Returns:
         Columns setting, value, method, parameter, mean, sd, low, high.
     """
+    import pandas as pd
+
+    from ..results.comparison import by
+
     parts = []
     for job in jobs:
         if not job.varied or job.label not in runs:
@@ -147,28 +213,6 @@ def moved(table: pd.DataFrame) -> list[str]:
                 f"{spread.median():.2g}"
             )
     return said
-
-
-def sizes(words: str | Sequence[int], most: int | None) -> list[int]:
-    """The numbers of rows to look at, increasing.
-
-    Args:
-        words: `2,10,100`, or a list.
-        most: rows that there are; None where they are simulated.
-
-    Raises:
-        UsageError: not whole positive numbers, or more than there are.
-    """
-    listed = words.split(",") if isinstance(words, str) else list(words)
-    try:
-        found = sorted({int(word) for word in listed})
-    except ValueError:
-        found = []
-    if not found or found[0] < 1:
-        raise UsageError(f"--sizes {words} are no numbers of rows; write --sizes 2,10,100")
-    if most is not None and found[-1] > most:
-        raise UsageError(f"there are {most} rows, --sizes asks for {found[-1]}; take fewer")
-    return found
 
 
 # -- one after the other, or several at once --------------------------------------------------
@@ -226,52 +270,32 @@ def _outcome(one: Any) -> str:
     return f"{one.verdict.status}, {one.record['timing']['fit_s']:.1f} s"
 
 
-# -- data that grow ---------------------------------------------------------------------------
+# -- what is given ------------------------------------------------------------------------------
 
 
-def estimators(methods: str | Sequence[Any] | None) -> list[Any]:
-    """The methods of a study of growing data, of which one at most has more than a point.
+def is_run(given: Any) -> bool:
+    """Whether it is the folder of a single run."""
+    from ..storage import run_folder
+
+    named = isinstance(given, str | Path) and (Path(given) / "run.json").is_file()
+    return named and not (Path(given) / run_folder.FITS).exists()
+
+
+def is_study(given: Any) -> bool:
+    """Whether it is the folder of a comparison or a calibration, which lie among the runs."""
+    from ..storage import run_folder
+
+    if not isinstance(given, str | Path) or is_run(given):
+        return False
+    return any((Path(given) / name).is_file() for name in ("table.csv", run_folder.FITS))
+
+
+def check_idle(options: Mapping[str, Any], why: str) -> None:
+    """Refuse options that would have no effect.
 
     Raises:
-        UsageError: two posteriors, which one table could not tell apart.
+        UsageError: naming the first that was given.
     """
-    words = [] if methods is None else _words(methods)
-    if sum(word not in POINTS for word in words) > 1:
-        raise UsageError(
-            "--sizes takes one method for the posterior beside mle and map; leave the others out"
-        )
-    return words
-
-
-def estimates(n: int, method: str, summary: pd.DataFrame) -> list[dict[str, Any]]:
-    """What one method says of each scalar from n rows; `value`, and an interval if it has one."""
-    name = method if method in POINTS else "posterior"
-    interval = {"low": "hdi_low", "high": "hdi_high"}
-    return [
-        {
-            "n": n,
-            "estimate": name,
-            "parameter": parameter,
-            "value": float(row["mean"]),
-            **{ours: float(row.get(theirs, np.nan)) for ours, theirs in interval.items()},
-        }
-        for parameter, row in summary.iterrows()
-    ]
-
-
-def prediction(
-    n: int, method: str, site: str, found: tuple[float, float, float]
-) -> list[dict[str, Any]]:
-    """What one method predicts of the next row, from n rows: a probability has no interval."""
-    value, low, high = found
-    name = method if method in POINTS else "predictive"
-    parameter = f"P(next {site} = 1)" if np.isnan(low) else f"next {site}"
-    line = {"n": n, "estimate": name, "parameter": parameter}
-    return [{**line, "value": value, "low": low, "high": high}]
-
-
-def growth(rows: Sequence[Mapping[str, Any]], notes: Sequence[str]) -> Table:
-    """The table of a study of growing data: n, estimate, parameter, value, low, high."""
-    table = Table(list(rows), columns=["n", "estimate", "parameter", "value", "low", "high"])
-    table.notes += notes
-    return table
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{why}, {given[0]} would have no effect; leave it out")

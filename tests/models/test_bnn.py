@@ -186,7 +186,7 @@ def test_the_seed_alone_decides(guide):
     def draws(seed):
         problem = problem_of("bnn", "moons", hidden="3")
         settings = {"guide": guide, "batch_size": 50, "particles": 1, **SHORT}
-        return method(problem, seed=seed, context=QUIET, **settings).draws
+        return method(Program(problem), seed=seed, context=QUIET, **settings).draws
 
     first, other = draws(3), draws(4)
     torch.manual_seed(1)  # what the caller did with its own random numbers is nothing to it
@@ -199,8 +199,8 @@ def test_the_seed_alone_decides(guide):
 @pytest.mark.parametrize("method", ["map", "mle"])
 def test_the_seed_alone_decides_a_point(method):
     def point(seed):
-        problem = problem_of("bnn", "moons", hidden="3")
-        return inference.method(method)(problem, seed=seed, context=QUIET, steps=5).draws
+        program = Program(problem_of("bnn", "moons", hidden="3"))
+        return inference.method(method)(program, seed=seed, context=QUIET, steps=5).draws
 
     first = point(3)
     torch.manual_seed(1)

@@ -12,8 +12,9 @@ from scipy import optimize, stats
 import zoo
 from inference.core.problem import Fit
 from inference.program import prepare
-from inference.program.program import Program, over_draws
-from inference.results import scores
+from inference.program.program import Program
+from inference.program.sampling import over_draws
+from inference.results import predictive, scores
 from models import heteroscedastic
 from models.contract import BadSetting, View
 
@@ -185,7 +186,7 @@ def test_sigma_stays_above_its_bound():
     draws["net.2.bias"][:, 1] = -1000.0
     problem = prepare.problem_of(heteroscedastic.ENTRY, {**OPTIONS, "sigma_min": 0.25}, data)
     program = Program(problem)
-    found = over_draws(lambda values: scores.moments(program, values), draws)
+    found = over_draws(lambda values: predictive.moments(program, values), draws)
     np.testing.assert_allclose(found[..., 1], 0.25, rtol=1e-12)
     assert any("sigma_min" in note for note in data.notes)
 

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 import models
 import zoo
 from inference.methods.point import map_
+from inference.program.program import Program
 from models import logistic
 from models.contract import Refused, View
 
@@ -37,7 +38,7 @@ def test_map_is_the_penalised_solution(prior, penalty, scale):
         prior_scale=scale,
         intercept=False,
     )
-    found = map_(problem, seed=0, context=QUIET)
+    found = map_(Program(problem), seed=0, context=QUIET)
     reference = LogisticRegression(
         C=scale**2 if prior == "normal" else scale,
         l1_ratio=penalty,

@@ -14,9 +14,11 @@ from pyro import poutine
 
 import zoo
 from inference.core.problem import Fit
-from inference.methods import svi
-from inference.program.program import Batch, Program, Weighted
-from inference.results.inference_data import draws_alone
+from inference.methods.resolve import resolve
+from inference.networks.weights import Points
+from inference.program.handlers import Batch, Weighted
+from inference.program.program import Program
+from inference.results.groups import draws_alone
 from models import resnet
 from models.contract import Data, Refused, View
 from models.data.classified import classified
@@ -185,7 +187,7 @@ def test_large_images_have_blocks_of_convolutions():
 
 def objective_of(problem, guide, draws=1, seed=0, batch=None):
     """Estimates of the objective of an own guide at its start, and the weights there."""
-    chosen = svi.resolve(guide, Program(problem))
+    chosen = resolve(guide, Program(problem))
     tensors = (
         problem.tensors if batch is None else {k: v[:batch] for k, v in problem.tensors.items()}
     )
@@ -291,7 +293,7 @@ def test_reinforce_estimates_the_elbo():
 def test_map_sums_the_depth_out():
     problem = problem_of("resnet", "moons", **SMALL)
     program, values = Program(problem), weights(problem)
-    points = svi.weights.Points(program, program.start_of)
+    points = Points(program, program.start_of)
     found = float(points.score(problem.model, problem.tensors, values))
     assert found == pytest.approx(float(program.log_joint(values, Batch(problem.tensors))))
     terms = log_terms(problem, values)

@@ -13,8 +13,13 @@ from pyro import poutine
 from scipy import signal, special, stats
 
 import zoo
-from inference.methods import svi
-from inference.program.program import Program, over_draws
+from inference.methods.ascent import AscentSettings
+from inference.methods.batches import batches
+from inference.methods.objective import gradient_of
+from inference.methods.parameters import store
+from inference.methods.resolve import resolve
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models import load, ssvae
 from models.contract import BadInput, BadSetting, Refused
 
@@ -196,12 +201,12 @@ def test_a_run_tells_how_well_labels_are_guessed(guide, tmp_path):
 def test_a_step_that_sees_some_of_the_labels_is_recorded():
     problem, sizes = problem_of("ssvae", **SMALL | {"n": 200, "labels": 150}), []
     program = Program(problem)
-    chosen = svi.resolve("own", program)
-    with svi.store(), warnings.catch_warnings():
+    chosen = resolve("own", program)
+    with store(), warnings.catch_warnings():
         warnings.simplefilter("error")  # that it runs untraced
-        pace = svi.Pace(steps=1, batch_size=20)
-        parts = svi.batches(problem, 20)
-        gradient, _ = svi.prepared(program, chosen, pace, [next(parts), next(parts)])
+        settings = AscentSettings(steps=1, batch_size=20)
+        parts = batches(problem, 20)
+        gradient, _ = gradient_of(program, chosen, settings, [next(parts), next(parts)])
         for _ in range(4):
             _, slope = gradient(*next(parts))
             sizes.append(float(slope.norm()))
@@ -231,11 +236,11 @@ def test_particles_do_not_change_what_is_trained():
     values = {}
     for particles in (1, 4):
         torch.manual_seed(0)  # parameters are made at random
-        with svi.store():
+        with store():
             program = Program(problem)
-            chosen = svi.resolve("own", program)
-            pace = svi.Pace(steps=10, particles=particles)
-            gradient, _ = svi.prepared(program, chosen, pace, [[], []])
+            chosen = resolve("own", program)
+            settings = AscentSettings(steps=10, particles=particles)
+            gradient, _ = gradient_of(program, chosen, settings, [[], []])
             values[particles] = torch.stack([gradient()[0] for _ in range(200)])
     error = (values[1].var() / 200 + values[4].var() / 200).sqrt()
     assert abs(values[1].mean() - values[4].mean()) < 5 * error

@@ -14,11 +14,12 @@ from scipy import special, stats
 import models
 import zoo
 from inference.core.problem import Fit
-from inference.methods import svi
+from inference.methods.draws import draw_one
 from inference.program import prepare
-from inference.program.program import Batch, Program, Weighted, over_draws, run
-from inference.program.sampling import Sampling
-from inference.results import scores
+from inference.program.handlers import Batch, Weighted, run
+from inference.program.program import Program
+from inference.program.sampling import Sampling, over_draws
+from inference.results import predictive, scores
 from models import stochastic_layer
 from models.contract import Refused, View
 
@@ -117,7 +118,7 @@ def test_the_bound_of_one_sample_is_the_elbo():
         for name, value in made.params.items():
             pyro.param(name, value)
         torch.manual_seed(4)
-        values, log_q = svi._from_guide(program, made.guides["one"], Batch(made.tensors))
+        values, log_q = draw_one(program, made.guides["one"], Batch(made.tensors))
         elbo = program.log_joint(values) - log_q
 
         def same(x, y):
@@ -148,8 +149,8 @@ def test_rows_held_out_get_activations_of_their_own():
 def test_latents_of_other_than_rows_are_kept_for_other_rows():
     program = Program(problem())
     draws = {"a": torch.zeros(7, 40, 3), "w": torch.zeros(7)}
-    assert scores.of_other_rows(program, draws).keys() == {"w"}
-    (left,) = scores.of_other_rows(program, {"a": draws["a"]}).values()
+    assert predictive.of_other_rows(program, draws).keys() == {"w"}
+    (left,) = predictive.of_other_rows(program, {"a": draws["a"]}).values()
     assert left.shape == (7,)
 
 

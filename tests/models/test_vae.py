@@ -12,8 +12,16 @@ from conftest import QUIET, problem_of
 from scipy import special, stats
 
 import zoo
-from inference.methods import svi
-from inference.program.program import Batch, Program, over_draws, run
+from inference.methods.ascent import AscentSettings
+from inference.methods.draws import draw_one
+from inference.methods.objective import gradient_of
+from inference.methods.parameters import store
+from inference.methods.resolve import resolve
+from inference.methods.svi import svi
+from inference.methods.training import trained_guide
+from inference.program.handlers import Batch, run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models import vae
 from models.contract import BadInput, Refused, View
 
@@ -61,9 +69,10 @@ def test_the_joint_density_against_numpy(likelihood):
 @pytest.mark.parametrize("guide", ["own", "full"])
 def test_the_density_of_a_guide_against_numpy(guide):
     problem = replace(problem_of("vae", **SMALL), params=parameters())
-    with svi.trained_guide(problem, guide, parameters()) as (program, trained):
+    program = Program(problem)
+    with trained_guide(program, guide) as trained:
         torch.manual_seed(0)
-        values, log_q = svi._from_guide(program, trained, Batch(problem.tensors))
+        values, log_q = draw_one(program, trained, Batch(problem.tensors))
     x, z = problem.tensors["x"].numpy(), values["z"].detach().numpy()
     loc, scale = of_encoder(x, "loc"), np.exp(of_encoder(x, "log_scale"))
     total = 0.0
@@ -78,9 +87,9 @@ def test_the_flow_begins_as_the_independent_normals():
     problem = problem_of("vae", **SMALL)
     found = []
     for guide in ("own", "flow"):
-        with svi.store():
+        with store():
             program = Program(problem)
-            chosen = svi.resolve(guide, program).guide
+            chosen = resolve(guide, program).guide
             torch.manual_seed(0)
             run(chosen, problem.tensors)
             torch.manual_seed(1)
@@ -93,8 +102,9 @@ def test_the_flow_begins_as_the_independent_normals():
 @pytest.mark.slow
 def test_the_flow_has_a_density_that_integrates_to_one():
     problem = problem_of("vae", **SMALL | {"n": 2})
-    fit = svi.svi(problem, seed=0, context=QUIET, guide="flow", steps=150, lr=0.02, draws=2)
-    with svi.trained_guide(problem, "flow", fit.params) as (_, guide), torch.no_grad():
+    fit = svi(Program(problem), seed=0, context=QUIET, guide="flow", steps=150, lr=0.02, draws=2)
+    fitted = Program(replace(problem, params=fit.params))
+    with trained_guide(fitted, "flow") as guide, torch.no_grad():
         fn = run(guide, problem.tensors).nodes["z"]["fn"]
         middle, side = fn.sample((4000,)).mean(0)[0], torch.linspace(-6, 6, 201)
         plane = torch.cartesian_prod(side, side)[:, None].expand(-1, 2, 2)
@@ -108,11 +118,11 @@ def test_dynamic_pixels_are_what_a_step_sees():
     for binarise in ("dynamic", "static"):
         problem = problem_of("vae", **SMALL, binarise=binarise)
         examples = [[], []]
-        with svi.store():
+        with store():
             program = Program(problem)
-            pace = svi.Pace(steps=10, particles=400)
-            chosen = svi.resolve("own", program)
-            gradient, _ = svi.prepared(program, chosen, pace, examples)
+            settings = AscentSettings(steps=10, particles=400)
+            chosen = resolve("own", program)
+            gradient, _ = gradient_of(program, chosen, settings, examples)
             spread[binarise] = torch.stack([gradient()[0] for _ in range(20)]).std()
     assert spread["dynamic"] > 3 * spread["static"]
 

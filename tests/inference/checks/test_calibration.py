@@ -25,8 +25,8 @@ RHO = 0.9
 def study(name, sampler, n, source=None, seed=0, **options):
     """The calibration of `sampler(problem, rng, size)`, which gives site to draws (size, ...)."""
 
-    def method(problem, *, seed, context):
-        drawn = sampler(problem, np.random.default_rng(seed), 999)
+    def method(program, *, seed, context):
+        drawn = sampler(program.problem, np.random.default_rng(seed), 999)
         return Fit(
             draws={k: torch.as_tensor(np.asarray(v))[None] for k, v in drawn.items()},
             kind="independent",

@@ -184,7 +184,7 @@ def test_a_guide_that_is_asked_for_takes_the_place_of_the_models_own():
         pyro.sample("rho", dist.Beta(1.0, 1.0))
 
     found = zoo.check("coin", guide=guide)
-    assert [check.name for check in found.crosses] == ["guide"]
+    assert [check.name for check in found.failed] == ["guide"]
     assert "the guide has no site 'pi', the model's latents are pi" in found.failure
 
 

@@ -8,16 +8,16 @@ from conftest import QUIET, problem_of
 
 import zoo
 from inference.checks import gradients
-from inference.methods.svi import Pace
+from inference.methods.ascent import AscentSettings
 from models.contract import Refused, UsageError
 
-PACE = Pace(steps=300, batch_size=50, lr=1e-2, schedule="linear")
+SETTINGS = AscentSettings(steps=300, batch_size=50, lr=1e-2, schedule="linear")
 
 
 @pytest.fixture(scope="module")
 def table():
     problem = problem_of("bnn", "moons", hidden="4")
-    return gradients.variances(problem, seed=0, context=QUIET, pace=PACE, draws=600)
+    return gradients.variances(problem, seed=0, context=QUIET, settings=SETTINGS, draws=600)
 
 
 def test_the_order_of_the_variances_is_beyond_their_errors(table):

@@ -10,7 +10,7 @@ import torch
 from conftest import Y, regression
 
 from inference.checks import numerics
-from inference.checks.model_view import Case
+from inference.checks.model_view import ModelView
 from inference.core.problem import Problem
 from inference.program.program import Program
 
@@ -18,7 +18,7 @@ from inference.program.program import Program
 def found(check, model, guide=None, **tensors) -> list:
     with pyro.get_param_store().scope(), torch.random.fork_rng():
         torch.manual_seed(0)
-        return list(check(Case(Problem(model=model, tensors=tensors), 0, guide)))
+        return list(check(ModelView(Problem(model=model, tensors=tensors), 0, guide)))
 
 
 def normal(y, change=lambda mu: mu):
@@ -161,7 +161,7 @@ def own(y, *, sigma=None, shape=()):
 )
 def test_a_guide_that_is_not_of_the_model(guide, message):
     (check,) = found(numerics.guide, regression, guide, y=Y)
-    assert message in check.what and "test_numbers.py, line " in check.what
+    assert message in check.what and "test_numerics.py, line " in check.what
     assert found(numerics.guide, regression, own, y=Y) == []
     assert found(numerics.guide, regression, "mvn", y=Y) == []
 

@@ -14,23 +14,21 @@ import torch
 from conftest import Y, problem_from, problem_of, regression
 from scipy import stats
 
-import inference.program.record
+import inference.program.graphs
 from inference.checks import simulated
 from inference.checks.simulated import Simulated
 from inference.core.problem import Finding, Fit
 from inference.methods.nuts import nuts
 from inference.methods.svi import svi
-from inference.program.program import Program
 from models.contract import Refused
 
 FEW = {"chains": 2, "draws": 60, "warmup": 30}
 SHORT = {"steps": 60, "window": 10, "draws": 50}
 
 
-def prior_draws(problem, *, seed, context, draws=200):
+def prior_draws(program, *, seed, context, draws=200):
     """A method that ignores the data."""
     torch.manual_seed(seed)
-    program = Program(problem)
     drawn = [program.prior() for _ in range(draws)]
     names = [site.name for site in program.of("latent", "discrete")]
     return Fit(
@@ -44,13 +42,13 @@ def prior_draws(problem, *, seed, context, draws=200):
 
 @pytest.mark.parametrize(("method", "settings"), [(nuts, FEW), (svi, SHORT)])
 def test_a_fit_is_that_of_a_fresh_recording(method, settings, monkeypatch):
-    recorded, compiled = [], inference.program.record.compiled
+    recorded, compiled = [], inference.program.graphs.compiled
 
     def counted(*arguments, **options):
         recorded.append(1)
         return compiled(*arguments, **options)
 
-    monkeypatch.setattr(inference.program.record, "compiled", counted)
+    monkeypatch.setattr(inference.program.graphs, "compiled", counted)
     problem = problem_from(regression, {"y": Y})
     study = Simulated(problem, method, settings, 1)
     several = [study.fit(i) for i in (0, 1, 2)]
@@ -74,9 +72,10 @@ def test_a_fit_is_plain_and_ranks_every_quantity():
 def test_the_data_are_those_of_the_prior_and_the_design_is_kept():
     seen = []
 
-    def look(problem, *, seed, context):
-        assert context.apart is False and context.graphs.live[0] is problem.tensors["y"]
-        seen.append({k: torch.as_tensor(v).clone() for k, v in problem.tensors.items()})
+    def look(program, *, seed, context):
+        assert context.apart is False and context.graphs.live[0] is program.problem.tensors["y"]
+        given = program.problem.tensors.items()
+        seen.append({k: torch.as_tensor(v).clone() for k, v in given})
         raise Refused("seen")
 
     problem = problem_of("linear", "simulate", noise=0.5)
@@ -92,10 +91,10 @@ def test_the_data_are_those_of_the_prior_and_the_design_is_kept():
 
 
 def test_what_goes_wrong_is_a_missing_fit_with_its_reason():
-    def broken(problem, *, seed, context):
+    def broken(program, *, seed, context):
         raise ZeroDivisionError("no luck\nat all")
 
-    def endless(problem, *, seed, context):
+    def endless(program, *, seed, context):
         return Fit(draws={"mu": Y[None] / 0, "sigma": Y[None]}, kind="independent")
 
     problem = problem_from(regression, {"y": Y})
@@ -105,8 +104,8 @@ def test_what_goes_wrong_is_a_missing_fit_with_its_reason():
 
 
 def test_a_fit_keeps_its_own_verdict():
-    def doubtful(problem, **given):
-        fit = prior_draws(problem, **given)
+    def doubtful(program, **given):
+        fit = prior_draws(program, **given)
         fit.findings.append(Finding("fail", "this is the prior", "take another"))
         return fit
 
@@ -235,7 +234,7 @@ def test_a_fit_that_a_signal_cuts_short_is_dropped():
 
 
 def test_a_signal_inside_a_fit_drops_it():
-    def cut(problem, *, seed, context):
+    def cut(program, *, seed, context):
         return Fit(draws={}, kind="chains", status="interrupted", signal=15)
 
     assert Simulated(problem_from(regression, {"y": Y}), cut, {}, 0).fit(0) == signal.SIGTERM

@@ -14,17 +14,17 @@ from pyro import poutine
 from pyro.nn import PyroModule, PyroSample
 
 from inference.checks import structure
-from inference.checks.model_view import Case
+from inference.checks.model_view import ModelView
 from inference.core.problem import Problem
 
 
 def found(check, model, **tensors) -> list[str]:
-    """What a check says, crosses marked, without file and line."""
+    """What a check says, failed checks marked x, without file and line."""
     with pyro.get_param_store().scope():
-        case = Case(Problem(model=model, tensors=tensors), 0, None)
+        view = ModelView(Problem(model=model, tensors=tensors), 0, None)
         lines = [
-            ("x " if line.ok is False else "- ") + line.what.partition(", test_form.py")[0]
-            for line in check(case)
+            ("x " if line.ok is False else "- ") + line.what.partition(", test_structure.py")[0]
+            for line in check(view)
         ]
     return lines
 
@@ -209,7 +209,7 @@ def test_parameters_that_the_models_own_guide_fits_are_no_mistake():
 
     with pyro.get_param_store().scope():
         made = Problem(model=model, tensors={"y": Y}, guides={"own": model})
-        (line,) = structure.priors(Case(made, 0, None))
+        (line,) = structure.priors(ModelView(made, 0, None))
     assert line.ok is None and "sigma without priors, fitted by svi" in line.what
 
 

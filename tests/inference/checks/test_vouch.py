@@ -17,6 +17,7 @@ from inference.core.problem import Fit
 from inference.methods.laplace import laplace
 from inference.methods.point import map_
 from inference.methods.svi import svi
+from inference.program.program import Program
 
 DATA = {"x": torch.as_tensor(X), "y": torch.as_tensor(Y)}
 COVARIANCE = np.linalg.inv(X.T @ X / 0.25 + np.eye(3) / 4)
@@ -70,19 +71,19 @@ def test_mean_field_on_correlated_weights_is_too_narrow_where_k_hat_does_not_see
 
     data = {"x": torch.as_tensor(x), "y": torch.as_tensor(y)}
     problem = problem_from(logistic, data)
-    fit = svi(problem, seed=0, context=QUIET)
+    fit = svi(Program(problem), seed=0, context=QUIET)
     found = vouch.findings(problem, fit, {}, seed=0)
     assert any("too narrow" in one.what for one in found)
-    full = svi(problem, seed=0, context=QUIET, guide="mvn")
+    full = svi(Program(problem), seed=0, context=QUIET, guide="mvn")
     assert vouch.findings(problem, full, {}, seed=0) == []
 
 
 def test_a_point_predicts_too_narrowly_of_few_rows():
     few = {"x": DATA["x"][:4], "y": DATA["y"][:4]}
-    fit = map_(problem_from(regression, few), seed=0, context=QUIET)
+    fit = map_(Program(problem_from(regression, few)), seed=0, context=QUIET)
     (found,) = told(fit=fit, data=few)
     assert found.spoils == ("predictions",)
-    fit = map_(problem_from(regression, DATA), seed=0, context=QUIET)
+    fit = map_(Program(problem_from(regression, DATA)), seed=0, context=QUIET)
     assert told(fit=fit, data={k: torch.cat([v] * 40) for k, v in DATA.items()}) == []
 
 
@@ -101,7 +102,7 @@ def test_a_point_at_the_border_predicts_what_the_posterior_does_not():
 
 def test_an_evidence_that_the_weights_contradict_is_told():
     problem = problem_from(regression, DATA)
-    fit = laplace(problem, seed=0, context=QUIET)
+    fit = laplace(Program(problem), seed=0, context=QUIET)
     right = fit.metrics["log_evidence"]
     assert told(fit=fit, metrics={"log_evidence": right}) == []
     (found,) = told(fit=fit, metrics={"log_evidence": right + 1.0})
@@ -111,7 +112,7 @@ def test_an_evidence_that_the_weights_contradict_is_told():
 def test_a_model_too_large_for_chains_is_judged_by_its_weights(monkeypatch):
     monkeypatch.setattr(vouch, "_MOST", 0)
     problem = problem_from(regression, DATA)
-    fit = laplace(problem, seed=0, context=QUIET)
+    fit = laplace(Program(problem), seed=0, context=QUIET)
     assert told(fit=fit) == []
     mean = torch.as_tensor(MEAN)
     wide = mean + 1.5 * (fit.draws["w"][0] - mean)

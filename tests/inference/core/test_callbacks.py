@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 import zoo
-from inference.core import callbacks
 
 
 class Tracker(zoo.Callback):
@@ -79,28 +76,3 @@ def test_a_run_without_a_result_ends_too():
     with pytest.raises(zoo.Refused):
         zoo.run("coin", method="map", alpha=0.5, beta=0.5, callbacks=[tracker])
     assert tracker.told[-1] == ("end", None, False)
-
-
-def test_the_journal_follows_a_run(tmp_path):
-    asked = {"method": "svi", "guide": "normal", "steps": 300, "draws": 20}
-    path = zoo.run("coin", out=tmp_path, **asked).path
-    lines = [json.loads(line) for line in (path / "progress.jsonl").read_text().splitlines()]
-    assert lines[0]["event"] == "start"
-    assert lines[-1]["event"] == "end" and lines[-1]["status"] == "done"
-    assert [line["t"] for line in lines] == sorted(line["t"] for line in lines)
-    assert callbacks.last_step(path / "progress.jsonl")["step"] == 300
-
-
-def test_the_time_of_all_attempts_is_known(tmp_path):
-    file = tmp_path / "progress.jsonl"
-    assert callbacks.seconds_spent(file) == 0
-    lines = [(0.5, "start"), (4.0, "step"), (0.25, "start"), (2.0, "end")]
-    file.write_text("".join(json.dumps({"t": t, "event": e}) + "\n" for t, e in lines))
-    assert callbacks.seconds_spent(file) == 6.0
-
-
-def test_a_journal_cut_short_is_read_as_far_as_it_goes(tmp_path):
-    file = tmp_path / "progress.jsonl"
-    assert callbacks.last_step(file) is None
-    file.write_text('{"event": "step", "step": 5, "of": 9}\n{"event": "st')
-    assert callbacks.last_step(file) == {"event": "step", "step": 5, "of": 9}

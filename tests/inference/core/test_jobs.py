@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -42,6 +44,50 @@ def test_a_worker_that_dies_costs_its_own_task_alone(tmp_path):
     assert [found[i] for i in (0, 1, 3, 4)] == [0, 1, 3, 4]
     (tmp_path / "died").unlink()
     assert all_of(once, range(5), tries=2) == {i: i for i in range(5)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forking is not safe there")
+def test_forked_processes_have_what_cannot_be_sent_and_share_memory():
+    lock, counts = threading.Lock(), multiprocessing.RawArray("q", 3)
+    looks = []
+
+    def count(i, shared):
+        assert not lock.locked()  # it cannot be pickled
+        shared[i] = os.getpid()
+        return i * 10
+
+    found = all_of(
+        count, range(3), start="fork", shared=(counts,), meanwhile=lambda: looks.append(1)
+    )
+    assert found == {0: 0, 1: 10, 2: 20} and looks
+    assert len({*counts}) <= 2 and 0 not in counts and os.getpid() not in counts
+
+
+def test_fresh_processes_share_memory_and_none_may_be_needed():
+    counts = multiprocessing.get_context("spawn").RawArray("q", 3)
+
+    def count(i, shared):
+        shared[i] += 1 + i
+        return os.getpid()
+
+    assert os.getpid() not in all_of(count, range(3), shared=(counts,)).values()
+    assert list(counts) == [1, 2, 3]
+    here = dict(each(count, range(3), 0, Heard(), shared=(counts,)))
+    assert here == dict.fromkeys(range(3), os.getpid()) and list(counts) == [2, 4, 6]
+
+
+def test_a_task_that_does_not_end_when_it_is_asked_has_no_result():
+    class Flag(Heard):
+        told = 0
+
+        def tell(self, process):
+            self.told += 1
+
+    heard, began = Flag(), time.monotonic()
+    for number, _ in each(time.sleep, [0.0, 60.0, 60.0], 2, heard, patience=0.2):
+        assert number == 0
+        heard.signal = signal.SIGINT
+    assert heard.told == 1 and time.monotonic() - began < 30
 
 
 def test_after_a_signal_nothing_more_is_begun(tmp_path):

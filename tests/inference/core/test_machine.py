@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from inference import METHODS
 from inference.core import machine
-from models.contract import BadSetting, UsageError
+from models.contract import BadSetting, Data, Refused, UsageError
 
 
 def test_numbers_are_put_back_after_a_failure_too():
@@ -16,6 +17,39 @@ def test_numbers_are_put_back_after_a_failure_too():
         raise ZeroDivisionError
     assert torch.get_default_dtype() == torch.float32
     assert torch.get_num_threads() == 2
+
+
+IMAGES, TABLE = (Data(tensors={}, source="x", dtype=kind) for kind in ("float32", "float64"))
+
+
+def precisions(data, **asked):
+    """Method to the number type of its runs on the data, or to the refusal."""
+    types = {}
+    for name, method in METHODS.items():
+        try:
+            types[name] = machine.precision(method, data, **asked)
+        except Refused as refusal:
+            types[name] = str(refusal).partition(",")[0]
+    return types
+
+
+def test_a_run_computes_in_double_precision_but_for_steps_that_are_noisier_than_rounding():
+    types = precisions(IMAGES, identified=True, asked=False)
+    assert types.pop("svi") == "float32" and set(types.values()) == {"float64"}
+    assert set(precisions(IMAGES, identified=False, asked=False).values()) == {"float32"}
+    for identified in (True, False):
+        for asked in (True, False):
+            types = precisions(TABLE, identified=identified, asked=asked)
+            assert set(types.values()) == {"float64"}
+
+
+def test_single_precision_that_is_asked_for_is_refused_where_it_cannot_tell_a_mode():
+    types = precisions(IMAGES, identified=True, asked=True)
+    for name in ("map", "mle", "laplace"):
+        assert types.pop(name) == f"{name} needs float64"
+    assert set(types.values()) == {"float32"}
+    for identified, asked, expected in ((True, False, "float64"), (True, True, "float32")):
+        assert machine.precision(None, IMAGES, identified=identified, asked=asked) == expected
 
 
 def test_devices(monkeypatch):

@@ -3,12 +3,12 @@
 import torch
 
 from inference.core.problem import Finding, Problem
-from models.contract import Fault, Refused
+from models.contract import Fault, Refused, Rows
 
 
 def test_rows_of_a_problem():
     tensors = {"y": torch.zeros(4), "k": 2}
-    assert Problem(model=print, tensors=tensors, rows=("row", ("y",))).n == 4
+    assert Problem(model=print, tensors=tensors, rows=Rows("row", ("y",))).n == 4
     assert Problem(model=print, tensors=tensors).n is None
 
 

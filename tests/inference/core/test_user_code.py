@@ -10,7 +10,7 @@ import torch
 
 from inference.checks.model_view import Watch
 from inference.core import user_code
-from inference.program.program import run
+from inference.program.handlers import run
 
 HERE = Path(__file__).name
 

@@ -17,6 +17,7 @@ from conftest import HOUSE, QUIET, problem_of
 import zoo
 from inference.methods import chains
 from inference.methods.nuts import nuts
+from inference.program.program import Program
 from models.contract import Fault
 
 
@@ -81,10 +82,10 @@ def test_what_a_chain_raises_is_raised():
 def test_draws_are_equal_for_any_number_of_workers_and_after_other_runs():
     problem = problem_of("linear")
     settings = {"seed": 3, "context": QUIET, "chains": 4, "draws": 20, "warmup": 60}
-    first = nuts(problem, **settings, workers=1)
-    nuts(problem_of("coin"), **settings)
+    first = nuts(Program(problem), **settings, workers=1)
+    nuts(Program(problem_of("coin")), **settings)
     for workers in (1, 2, 4):
-        again = nuts(problem, **settings, workers=workers)
+        again = nuts(Program(problem), **settings, workers=workers)
         for name, value in first.draws.items():
             assert torch.equal(value, again.draws[name]), (name, workers)
 
@@ -94,7 +95,7 @@ def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
     script = tmp_path / "spawned.py"
     script.write_text(
         "import zoo\n"
-        "from inference import chains\n"
+        "from inference.methods import chains\n"
         "if __name__ == '__main__':\n"
         "    chains._start_method = lambda: 'spawn'\n"
         "    run = zoo.run('coin', method='nuts', seed=1, draws=50, chains=2)\n"
@@ -114,7 +115,7 @@ def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
 LARGE = """
 import os, signal, sys, time
 import numpy as np
-from inference import chains
+from inference.methods import chains
 
 def chain(number, monitor):
     with open(sys.argv[1], "a") as file:
@@ -122,11 +123,11 @@ def chain(number, monitor):
     monitor.tick(number)
     return {"u": np.zeros(10**6)}  # far more than a pipe holds
 
-def watch(_):
+def report(_):
     time.sleep(1)  # the chains are at their pipes, nobody reads
     os.kill(os.getpid(), signal.SIGKILL)
 
-chains.run(chain, 3, steps=1, workers=3, watch=watch)
+chains.run(chain, 3, steps=1, workers=3, report=report)
 """
 
 

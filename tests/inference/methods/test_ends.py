@@ -11,6 +11,7 @@ from conftest import QUIET, problem_from
 from pyro.distributions import constraints
 
 from inference.methods import point
+from inference.program.program import Program
 from models.contract import Refused
 
 FLAT = dist.ImproperUniform(constraints.real, (), ())
@@ -19,7 +20,7 @@ FIVE = np.array([0.3, 1.1, 1.6, 2.9, 7.0])
 
 def fit(method, model, **tensors):
     problem = problem_from(model, {k: torch.as_tensor(v) for k, v in tensors.items()})
-    return method(problem, seed=0, context=QUIET)
+    return method(Program(problem), seed=0, context=QUIET)
 
 
 def median(y):

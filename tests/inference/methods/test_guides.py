@@ -16,10 +16,17 @@ from pyro.distributions import constraints
 import inference
 import zoo
 from inference.core import machine
-from inference.methods import guides, svi
-from inference.program.program import Program, over_draws, run
-from inference.program.record import Recorded
-from models.contract import BadSetting, Fault, Refused
+from inference.methods import guides
+from inference.methods.ascent import AscentSettings
+from inference.methods.draws import draw
+from inference.methods.objective import gradient_of
+from inference.methods.resolve import resolve
+from inference.methods.svi import svi
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
+from models.contract import Fault, Refused
 
 D = 3
 
@@ -53,7 +60,7 @@ def test_sites_and_parameters(name, parameters):
     program = Program(problem_from(model, {"y": torch.zeros(4)}))
     with pyro.get_param_store().scope() as store:
         pyro.clear_param_store()
-        trace = run(svi.resolve(name, program).guide, program.problem.tensors)
+        trace = run(resolve(name, program).guide, program.problem.tensors)
         assert "z" not in trace.nodes
         assert trace.nodes["w"]["value"].shape == (2,)
         assert trace.nodes["s"]["value"] > 0
@@ -125,8 +132,8 @@ def test_a_step_is_traced(name, guide):
     with pyro.get_param_store().scope(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         pyro.clear_param_store()
-        pace = svi.Pace(1, particles=8)
-        gradient, _ = svi.prepared(program, svi.resolve(guide, program), pace, [[]])
+        settings = AscentSettings(1, particles=8)
+        gradient, _ = gradient_of(program, resolve(guide, program), settings, [[]])
     assert isinstance(gradient, Recorded)
 
 
@@ -136,7 +143,7 @@ def test_a_flows_density_on_the_coin_integrates_to_one(guide):
     with pyro.get_param_store().scope():
         pyro.clear_param_store()
         torch.manual_seed(0)
-        chosen = svi.resolve(guide, program).guide
+        chosen = resolve(guide, program).guide
         run(chosen, program.problem.tensors)
         for parameter in chosen.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape)
@@ -144,7 +151,7 @@ def test_a_flows_density_on_the_coin_integrates_to_one(guide):
         latent = chosen.get_posterior().log_prob(u[:, None]).exp().detach()
         assert torch.trapezoid(latent, u).item() == pytest.approx(1, abs=1e-4)
         # And q of a draw is that density by the slope of the logit.
-        values, log_q = svi._draw(program, chosen, 5)
+        values, log_q = draw(program, chosen, 5)
         slope = 1 / (values["pi"] * (1 - values["pi"]))
         at = np.interp(torch.logit(values["pi"]).numpy(), u.numpy(), latent.numpy())
         np.testing.assert_allclose(log_q.exp().numpy(), slope.numpy() * at, rtol=1e-3)
@@ -166,7 +173,7 @@ def gaussian():
     found = {}
     with machine.numbers():
         for guide in GAUSSIAN:
-            fit = svi.svi(problem_of("gaussian"), seed=0, context=QUIET, guide=guide)
+            fit = svi(Program(problem_of("gaussian")), seed=0, context=QUIET, guide=guide)
             assert fit.findings == []
             found[guide] = [fit.draws[k].std().item() for k in "xy"], -fit.log_ratios.mean().item()
     return found
@@ -197,7 +204,7 @@ def test_a_guides_own_settings_are_in_force_and_recorded(guide, lr):
 
 def elbo(problem, guide, **settings) -> tuple[float, float]:
     """The ELBO and its standard error."""
-    fit = svi.svi(problem, seed=0, context=QUIET, guide=guide, draws=10, **settings)
+    fit = svi(Program(problem), seed=0, context=QUIET, guide=guide, draws=10, **settings)
     assert fit.findings == []
     return fit.log_ratios.mean().item(), (fit.log_ratios.std() / len(fit.log_ratios) ** 0.5).item()
 
@@ -225,45 +232,6 @@ def test_more_directions_are_a_better_guide_of_many_weights(name):
 def test_a_flow_is_no_worse_than_a_normal_on_many_weights(guide):
     problem = problem_of("logistic")
     assert elbo(problem, guide)[0] > elbo(problem, "mvn")[0] - 0.1
-
-
-# -- where a guide begins ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("guide", ["normal", "mvn", "lowrank:1", "structured", "maf", "nsf"])
-def test_a_guide_begins_at_the_mode_of_the_unconstrained_density(guide):
-    # Beta(3, 1) in the logit has its mode at 3/4; so small a step does not leave it.
-    short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
-    fit = svi.svi(problem_of("coin"), seed=0, context=QUIET, guide=guide, **short)
-    (loc,) = (value for name, value in fit.params.items() if name.endswith((".loc", ".locs.pi")))
-    assert torch.sigmoid(loc).item() == pytest.approx(0.75, abs=1e-5)
-
-
-def test_no_mode_to_begin_at_is_a_note_and_a_guide_of_ones_own_begins_as_written():
-    def flat(y):
-        w = pyro.sample("w", dist.ImproperUniform(constraints.real, (), (2,)))
-        with pyro.plate("row", len(y)):
-            pyro.sample("y", dist.Bernoulli(logits=w.sum()), obs=y)
-
-    problem = problem_from(flat, {"y": torch.ones(3)})
-    fit = svi.svi(problem, seed=0, context=QUIET, begin="map", steps=1, draws=2)
-    assert "no mode to begin at" in fit.findings[0].what
-    assert fit.findings[0].level == "note"
-    with pytest.raises(BadSetting, match="others begin as written"):
-        svi.svi(problem_of("coin"), seed=0, context=QUIET, guide="own", begin="map")
-
-
-def test_the_mode_to_begin_at_may_lie_on_a_kink():
-    def sparse(y):
-        w = pyro.sample("w", dist.Laplace(0.0, 1.0).expand([2]).to_event(1))
-        pyro.sample("y", dist.Normal(w, 1.0).to_event(1), obs=y)
-
-    # Soft thresholding: y moved towards zero by 1, the small one all the way.
-    problem = problem_from(sparse, {"y": torch.tensor([3.0, 0.5])})
-    short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
-    fit = svi.svi(problem, seed=0, context=QUIET, guide="mvn", **short)
-    (loc,) = (value for name, value in fit.params.items() if name.endswith(".loc"))
-    assert loc.tolist() == pytest.approx([2.0, 0.0], abs=1e-5)
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -326,11 +294,11 @@ def test_draws_of_a_flow_are_its_density_at_them():
     with pyro.get_param_store().scope():
         pyro.clear_param_store()
         torch.manual_seed(0)
-        chosen = svi.resolve("nsf", program).guide
+        chosen = resolve("nsf", program).guide
         run(chosen, program.problem.tensors)
         for parameter in chosen.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape)
-        values, log_q = svi._draw(program, chosen, 20)
+        values, log_q = draw(program, chosen, 20)
         u = {"u": torch.stack([values["x"], values["y"]], 1)}
         density = chosen.get_posterior()
         expected = over_draws(lambda one: density.log_prob(one["u"]), u)

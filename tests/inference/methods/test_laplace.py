@@ -11,6 +11,7 @@ from conftest import QUIET, problem_from
 from scipy import stats
 
 from inference.methods.laplace import laplace
+from inference.program.program import Program
 from models.contract import Refused
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ def regression(x, y):
 
 def test_a_gaussian_posterior_is_met_exactly():
     problem = problem_from(regression, {"x": torch.as_tensor(X), "y": torch.as_tensor(Y)})
-    fit = laplace(problem, seed=0, context=QUIET, draws=20_000)
+    fit = laplace(Program(problem), seed=0, context=QUIET, draws=20_000)
     covariance = np.linalg.inv(X.T @ X / 0.25 + np.eye(3) / 4)
     mean = covariance @ X.T @ Y / 0.25
     root = fit.params["scale_tril"]
@@ -42,7 +43,7 @@ def test_log_q_is_the_density_of_the_constrained_draws():
     def model():
         pyro.sample("rate", dist.Gamma(3.0, 2.0))
 
-    fit = laplace(problem_from(model), seed=0, context=QUIET, draws=200)
+    fit = laplace(Program(problem_from(model)), seed=0, context=QUIET, draws=200)
     loc, scale = fit.params["loc"].item(), fit.params["scale_tril"].item()
     assert np.exp(loc) == pytest.approx(
         3 / 2
@@ -59,11 +60,11 @@ def test_no_mode_no_gaussian():
         pyro.factor("away", x**2)
 
     with pytest.raises(Refused, match="no mode"):
-        laplace(problem_from(heavy), seed=0, context=QUIET)
+        laplace(Program(problem_from(heavy)), seed=0, context=QUIET)
 
     def flat():
         x = pyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
         pyro.factor("undo", (x**2).sum() / 2 - x[0] ** 2)
 
     with pytest.raises(Refused, match="not negative definite"):
-        laplace(problem_from(flat), seed=0, context=QUIET)
+        laplace(Program(problem_from(flat)), seed=0, context=QUIET)

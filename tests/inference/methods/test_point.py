@@ -11,6 +11,7 @@ from conftest import QUIET, problem_from
 from pyro.distributions import constraints
 
 from inference.methods import point
+from inference.program.program import Program
 from models.contract import Refused
 
 RNG = np.random.default_rng(0)
@@ -26,7 +27,7 @@ def regression(x, y, *, scale=2.0):
 
 def fit(method, model, seed=0, **tensors):
     problem = problem_from(model, {k: torch.as_tensor(v) for k, v in tensors.items()})
-    return method(problem, seed=seed, context=QUIET)
+    return method(Program(problem), seed=seed, context=QUIET)
 
 
 def test_map_is_ridge_and_mle_is_least_squares_also_on_wild_scales():

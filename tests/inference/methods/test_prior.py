@@ -9,11 +9,12 @@ from pyro.distributions import constraints
 from scipy import stats
 
 from inference.methods.prior import prior
+from inference.program.program import Program
 from models.contract import Refused
 
 
 def test_the_data_do_not_matter():
-    fits = [prior(problem_of("coin", d), seed=0, context=QUIET) for d in ("HHH", "TTT")]
+    fits = [prior(Program(problem_of("coin", d)), seed=0, context=QUIET) for d in ("HHH", "TTT")]
     assert torch.equal(fits[0].draws["pi"], fits[1].draws["pi"])
     assert stats.kstest(fits[0].draws["pi"][0], "uniform").pvalue > 1e-4
     heads = fits[0].draws["x"].mean()
@@ -26,4 +27,4 @@ def test_an_improper_prior_has_no_draws():
         pyro.sample("b", dist.ImproperUniform(constraints.real, (), ()))
 
     with pytest.raises(Refused, match="prior of b is improper"):
-        prior(problem_from(model), seed=0, context=QUIET)
+        prior(Program(problem_from(model)), seed=0, context=QUIET)

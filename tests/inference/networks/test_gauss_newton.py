@@ -17,7 +17,7 @@ import zoo
 from inference.methods.laplace import laplace
 from inference.networks.gauss_newton import Gaussian, gaussian
 from inference.program.program import Program
-from inference.results import scores
+from inference.results import predictive
 from models.contract import BadSetting, Refused
 
 RNG = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def network_of(model, tensors=TABLE):
 
 def test_a_linear_network_is_met_exactly():
     problem = network_of(regression)
-    fit = laplace(problem, seed=0, context=QUIET, draws=20_000, steps=4000, lr=0.02)
+    fit = laplace(Program(problem), seed=0, context=QUIET, draws=20_000, steps=4000, lr=0.02)
     design = np.column_stack([X, np.ones(N)])
     prior = np.array([4.0, 4.0, 4.0, 1.0])
     covariance = np.linalg.inv(design.T @ design / SIGMA**2 + np.diag(1 / prior))
@@ -75,7 +75,7 @@ def test_a_linear_network_is_met_exactly():
 def _predicts(problem, fit, design, mean, covariance):
     """The log density of each row is that of the exact predictive distribution."""
     linear = Program(replace(problem, linear_at=fit.linear_at))
-    found = scores.log_predictive(linear, {k: v[0] for k, v in fit.draws.items()}, N)
+    found = predictive.log_predictive(linear, {k: v[0] for k, v in fit.draws.items()}, N)
     spread = np.sqrt(SIGMA**2 + np.einsum("na,ab,nb->n", design, covariance, design))
     np.testing.assert_allclose(found, stats.norm.logpdf(Y, design @ mean, spread), atol=0.03)
 
@@ -194,7 +194,7 @@ def test_what_has_no_such_gaussian_is_refused_before_the_climb():
     told = {bounded: "s is bounded", with_factor: "pyro.factor", scaled: "y is scaled or masked"}
     for model, why in told.items():
         with pytest.raises(Refused, match=why):
-            laplace(network_of(model, {"y": TABLE["y"]}), seed=0, context=QUIET, draws=10)
+            laplace(Program(network_of(model, {"y": TABLE["y"]})), seed=0, context=QUIET, draws=10)
     with pytest.raises(Refused, match="prior=normal"):
         zoo.run("bnn", data="moons", method="laplace", prior="scale_mixture")
 

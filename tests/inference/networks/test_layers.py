@@ -10,12 +10,17 @@ import torch.nn.functional as F
 from conftest import NETWORK_GUIDES, perceptron, problem_from, problem_of
 from pyro import poutine
 
-from inference.methods import svi
+from inference.methods import objective
+from inference.methods.ascent import AscentSettings
+from inference.methods.objective import gradient_of
+from inference.methods.parameters import store
+from inference.methods.resolve import resolve
 from inference.networks import layers as _layers
 from inference.networks.layers import Call, Layer, Layers, layers
-from inference.program.program import Program, run
-from inference.program.record import Recorded
-from inference.results import scores
+from inference.program.graphs import Recorded
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.results import predictive
 from models.contract import Refused
 
 X = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(6, 2)
@@ -150,15 +155,15 @@ def test_noise_is_vectorised():
 GUIDES = [*NETWORK_GUIDES, "dropout:learned", "dropconnect:learned"]
 
 
-def gradient_of(guide, particles, how):
+def gradient_by(guide, particles, how):
     prior = "log_uniform" if guide == "sparse" else "normal"
     program = Program(problem_of("bnn", "moons", hidden="4", prior=prior))
     problem = program.problem
-    pace = svi.Pace(steps=1, particles=particles, batch_size=20, compile=how)
+    settings = AscentSettings(steps=1, particles=particles, batch_size=20, compile=how)
     rows = [[problem.tensors[key][i : i + 20] for key in ("x", "y")] for i in (0, 40)]
     torch.manual_seed(0)
-    with svi.store():
-        gradient, _ = svi.prepared(program, svi.resolve(guide, program), pace, rows)
+    with store():
+        gradient, _ = gradient_of(program, resolve(guide, program), settings, rows)
         torch.manual_seed(1)
         return gradient, gradient(*rows[0])
 
@@ -166,9 +171,9 @@ def gradient_of(guide, particles, how):
 @pytest.mark.parametrize("particles", [1, 3])
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_recorded_step_is_the_one_that_runs(guide, particles):
-    recorded, ours = gradient_of(guide, particles, "traced")
+    recorded, ours = gradient_by(guide, particles, "traced")
     assert isinstance(recorded, Recorded)
-    plain, theirs = gradient_of(guide, particles, "plain")
+    plain, theirs = gradient_by(guide, particles, "plain")
     assert not isinstance(plain, Recorded)
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
@@ -180,8 +185,8 @@ def test_particles_are_vectorised(guide, monkeypatch):
     called = []
     vmap = torch.func.vmap
     monkeypatch.setattr(torch.func, "vmap", lambda *a, **k: called.append(1) or vmap(*a, **k))
-    monkeypatch.setattr(svi, "NOT_VECTORISED", ())  # no falling back to a loop
-    gradient_of(guide, 3, "plain")
+    monkeypatch.setattr(objective, "NOT_VECTORISED", ())  # no falling back to a loop
+    gradient_by(guide, 3, "plain")
     assert called
 
 
@@ -192,17 +197,17 @@ def test_units_that_are_not_in_use_are_left_out_and_predictions_stay():
     draws = {site.name: torch.randn(3, *site.shape) for site in program.of("latent")}
     draws["net.2.weight"][:, 1:4] = 0  # units of which nothing comes in
     draws["net.2.weight"][:, :, 2:] = 0  # inputs of which nothing is made
-    kept = _layers.kept_units(program, draws)
+    kept = _layers.in_use(program, draws)
     assert {k: (u.tolist(), i.tolist()) for k, (u, i) in kept.items()} == {
         "net.2.weight": ([0, 4], [0, 1])
     }
     for i in range(3):
         values = {name: value[i] for name, value in draws.items()}
-        whole = scores.class_probabilities(program, values)
-        part = scores.class_probabilities(program, values, kept)
+        whole = predictive.class_probabilities(program, values)
+        part = predictive.class_probabilities(program, values, kept)
         torch.testing.assert_close(part, whole, rtol=1e-12, atol=1e-12)
     # All draws at once too.
-    found = scores.classes(program, draws).draws
+    found = predictive.classes(program, draws).draws
     assert found[1] == pytest.approx(
-        scores.class_probabilities(program, {k: v[1] for k, v in draws.items()}).numpy()
+        predictive.class_probabilities(program, {k: v[1] for k, v in draws.items()}).numpy()
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import NETWORK_GUIDES, problem_of
 
-from inference.methods import svi
+from inference.methods.resolve import resolve
 from inference.program.program import Program
 from models.contract import Refused
 
@@ -14,4 +14,4 @@ from models.contract import Refused
 @pytest.mark.parametrize("guide", NETWORK_GUIDES)
 def test_guides_of_networks_refuse_what_is_bounded(name, guide):
     with pytest.raises(Refused, match=r"for the weights of a network.*use the guide normal"):
-        svi.resolve(guide, Program(problem_of(name)))
+        resolve(guide, Program(problem_of(name)))

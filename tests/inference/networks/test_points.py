@@ -10,8 +10,9 @@ import pytest
 import torch
 from conftest import QUIET, problem_from
 
-from inference.methods.svi import Pace
+from inference.methods.ascent import AscentSettings
 from inference.networks.points import estimate
+from inference.program.program import Program
 
 X = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64)[:, None] ** torch.arange(2)  # (n, 2)
 Y = X @ torch.tensor([0.5, -2.0], dtype=torch.float64) + 0.1 * torch.cos(9 * X[:, 1])
@@ -26,8 +27,8 @@ def one_layer(x, y):
 @pytest.mark.parametrize("prior", [False, True])
 def test_a_layer_without_hidden_units_ends_at_ridge_or_least_squares(prior):
     problem = replace(problem_from(one_layer, {"x": X, "y": Y}), identified=False)
-    pace = Pace(4000, lr=0.05, schedule="linear")
-    fit = estimate(problem, pace, 0, QUIET, prior=prior)
+    settings = AscentSettings(4000, lr=0.05, schedule="linear")
+    fit = estimate(Program(problem), settings, 0, QUIET, prior=prior)
     penalty = 4.0 * torch.eye(2, dtype=X.dtype) if prior else 0.0  # 1 / 0.5^2
     known = torch.linalg.solve(X.T @ X + penalty, X.T @ Y)
     assert torch.allclose(fit.params["w"], known, atol=1e-4)

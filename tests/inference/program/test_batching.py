@@ -19,10 +19,14 @@ from torch import nn
 
 import models
 from inference.core.problem import Guide
-from inference.methods import svi
+from inference.methods.batches import batch_of
+from inference.methods.parameters import store
+from inference.methods.resolve import resolve
+from inference.methods.svi import svi
 from inference.program import batching
+from inference.program.handlers import Batch
 from inference.program.prepare import problem_of
-from inference.program.program import Batch, Program
+from inference.program.program import Program
 from models.contract import Refused
 
 N = 24
@@ -42,7 +46,7 @@ def latent(name):
 
 def fit(problem, **asked):
     short = {"steps": 2, "draws": 2, "batch_size": 4}
-    return svi.svi(problem, seed=0, context=QUIET, **short | asked)
+    return svi(Program(problem), seed=0, context=QUIET, **short | asked)
 
 
 # -- the two cases -----------------------------------------------------------------------------
@@ -59,7 +63,7 @@ def averaged(problem, values, size):
     parts = zip(*(tensor.split(size) for tensor in rows))
     program = Program(problem)
     return torch.stack(
-        [program.log_joint(values, svi.batch_of(problem, list(part))) for part in parts]
+        [program.log_joint(values, batch_of(problem, list(part))) for part in parts]
     ).mean()
 
 
@@ -194,7 +198,7 @@ class TwoPlates:
         for rows in torch.arange(n - n % size).split(size):
             values = {k: torch.as_tensor(v) for k, v in self.values.items()}
             values |= {of_rows: values[of_rows][rows]} if of_rows in values else {}
-            batch = svi.batch_of(problem, [problem.tensors[key][rows] for key in keys])
+            batch = batch_of(problem, [problem.tensors[key][rows] for key in keys])
             found.append(program.log_joint(values, batch).item())
         return np.mean(found)
 
@@ -498,14 +502,14 @@ def test_the_proof_leaves_nothing_behind_and_sees_few_rows():
 
 def test_many_fits_are_proved_once(monkeypatch):
     from inference.core.problem import Context
-    from inference.program.record import Recordings
+    from inference.program.graphs import Recordings
 
     proved = []
     monkeypatch.setattr(batching, "prove", lambda *_: proved.append(1))
     problem = problem_from(regression, {"x": X, "y": Y})
     context = Context(graphs=Recordings([problem.tensors["y"]]))
     for _ in range(3):
-        svi.svi(problem, seed=0, context=context, steps=2, draws=2, batch_size=4)
+        svi(Program(problem), seed=0, context=context, steps=2, draws=2, batch_size=4)
     assert len(proved) == 1
 
 
@@ -517,7 +521,7 @@ def test_networks_are_proved_too(monkeypatch, method):
     monkeypatch.setattr(Batch, "weigh", lambda self, node: 1.0)
     problem = problem_named("bnn", "moons", hidden="3")
     with pytest.raises(Refused, match="'y' weighs 1 times as much"):
-        inference.method(method)(problem, seed=0, context=QUIET, steps=2, batch_size=20)
+        inference.method(method)(Program(problem), seed=0, context=QUIET, steps=2, batch_size=20)
 
 
 @pytest.mark.parametrize(
@@ -538,8 +542,8 @@ def test_networks_are_proved_too(monkeypatch, method):
 def test_the_zoos_own_models_pass(name, guide):
     problem = problem_named(name)
     program = Program(problem)
-    with svi.store():
-        chosen = svi.resolve(guide, program)
+    with store():
+        chosen = resolve(guide, program)
         chosen.guide(**problem.tensors)
         batching.prove(program, chosen, 100)
 

@@ -58,7 +58,7 @@ def test_closed_forms_are_drawn_from_in_the_same_bounds(monkeypatch):
 
 
 def test_priors_of_many_rows_keep_the_latents_of_all_draws_and_some_rows(monkeypatch):
-    monkeypatch.setattr("inference.results.inference_data._GROUP_ELEMENTS", 12_000)
+    monkeypatch.setattr("inference.results.groups.GROUP_ELEMENTS", 12_000)
     idata = zoo.run(groups, method="svi", data=DATA, steps=200, draws=100).idata
     assert idata["prior"].sizes["draw"] == 100
     assert idata["prior_predictive"].sizes["draw"] == 4  # of 3,000 scalars each

@@ -12,8 +12,9 @@ from scipy import stats
 from inference.methods.chains import Monitor
 from inference.methods.nuts import nuts
 from inference.program import native
+from inference.program.graphs import _AheadOfTime
 from inference.program.program import Program
-from inference.program.record import _AheadOfTime, record
+from inference.program.record import record
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,7 +74,7 @@ def _tensor(values):
 
 def test_it_samples_the_posterior():
     problem = problem_of("coin", "HHHT")
-    fit = nuts(problem, seed=0, context=QUIET, compile="aot", draws=1000)
+    fit = nuts(Program(problem), seed=0, context=QUIET, compile="aot", draws=1000)
     pi, truth = fit.draws["pi"].numpy(), stats.beta(4, 2)
     assert fit.stats["lp"].shape == (4, 1000)
     assert abs(pi.mean() - truth.mean()) < 5 * truth.std() / np.sqrt(800)

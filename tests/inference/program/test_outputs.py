@@ -12,8 +12,9 @@ import torch
 from conftest import problem_from, problem_of
 
 from inference.program.outputs import check_outputs, fisher_root, outputs, with_outputs
-from inference.program.program import Program, over_draws
-from inference.results import scores
+from inference.program.program import Program
+from inference.program.sampling import over_draws
+from inference.results import predictive
 from models.contract import Refused
 
 RNG = np.random.default_rng(0)
@@ -105,7 +106,7 @@ def test_predictions_are_f_plus_j_d():
     at = {k: v[0] for k, v in weights(1).items()}
     program = linear_program(network, {"x": X, "y": LABELS}, at)
     draws = {k: v + at[k] for k, v in weights(5).items()}
-    found = over_draws(lambda one: scores.class_probabilities(program, one), draws)
+    found = over_draws(lambda one: predictive.class_probabilities(program, one), draws)
     likelihood = over_draws(program.log_likelihood, draws)["y"]
     for i in range(5):
         expected = by_hand(at, {k: v[i] for k, v in draws.items()}).log_softmax(-1)
@@ -120,7 +121,7 @@ def test_loc_and_log_scale_are_linear():
     program = linear_program(network, {"x": X, "y": Y}, at, heads=2)
     one = {k: v[0] + at[k] for k, v in weights(1, 2).items()}
     expected = by_hand(at, one)
-    found = scores.moments(program, one)
+    found = predictive.moments(program, one)
     np.testing.assert_allclose(found, torch.stack([expected[:, 0], expected[:, 1].exp()], 1))
     torch.manual_seed(0)
     many = {k: v.expand(20_000, *v.shape) for k, v in one.items()}
@@ -168,7 +169,7 @@ def test_a_module_is_made_linear_too():
     moved = {k: other[k] - at[k] for k in at}
     value, slope = torch.func.jvp(logits, (at,), (moved,))
     linear = Program(replace(problem, linear_at=at))
-    found = scores.class_probabilities(linear, other)
+    found = predictive.class_probabilities(linear, other)
     np.testing.assert_allclose(found, (value + slope).softmax(-1), rtol=1e-10)
 
 

@@ -158,7 +158,7 @@ def test_keys_that_cannot_be_cut_still_name_the_rows(model):
     observed = Program(problem).of("observed")
     (plate,) = {p for site in observed for p in site.plates if p.name == "row"}
     with row_keys.aside():
-        assert row_keys._Looked(Program(problem)).keys(plate) == ()
+        assert row_keys._Experiment(Program(problem)).keys(plate) == ()
 
 
 def test_many_rows_are_run_once_more_and_no_random_number_is_used():

@@ -12,9 +12,13 @@ import torch
 from conftest import QUIET, problem_from
 from scipy import stats
 
-from inference.methods import svi
+from inference.core.problem import Guide
+from inference.methods.parameters import store
+from inference.methods.resolve import resolve
+from inference.methods.svi import svi
 from inference.program import row_latents
-from inference.program.program import Batch, Program
+from inference.program.handlers import Batch
+from inference.program.program import Program
 from models.contract import BadSetting, Refused
 
 X = torch.tensor([[0.3, -1.0], [2.0, 0.5], [-0.7, 0.1]], dtype=torch.float64)
@@ -88,9 +92,9 @@ def test_rows_with_labels_of_their_own_have_no_weights():
 
 def test_a_guide_with_an_encoder_takes_any_rows():
     program = Program(problem_from(coded, {"x": X}))
-    with svi.store():
+    with store():
         assert row_latents.encodes(program, encoder)
-        chosen = svi.resolve("normal", program).guide
+        chosen = resolve("normal", program).guide
         chosen(X)
         assert not row_latents.encodes(program, chosen)
 
@@ -99,7 +103,7 @@ def test_a_guide_with_an_encoder_takes_any_rows():
 def test_the_bound_of_k_draws_against_numpy(k):
     """Its expectation by 40,000 draws of NumPy's, at the guide's first parameters."""
     problem, n = problem_from(coded, {"x": X}), 5000
-    fit = partial(svi.svi, problem, seed=0, context=QUIET, guide=encoder, draws=2)
+    fit = partial(svi, problem, seed=0, context=QUIET, guide=encoder, draws=2)
     trace = fit(objective="iwae", particles=k, steps=n, lr=1e-12, schedule="linear").trace.numpy()
     x = X.numpy()
     noise = np.random.default_rng(0).normal(size=(40_000, k, 3))
@@ -113,12 +117,12 @@ def test_the_bound_of_k_draws_against_numpy(k):
 
 
 def test_the_bound_of_rows_is_refused_where_there_is_none():
-    fit = partial(svi.svi, seed=0, context=QUIET, objective="iwae", steps=5, draws=2)
+    fit = partial(svi, seed=0, context=QUIET, objective="iwae", steps=5, draws=2)
     with pytest.raises(Refused, match="not every latent of the model belongs to a row"):
         fit(problem_from(shared_scale, {"x": X}))
     with pytest.raises(Refused, match="the guide draws the latents of all rows at once"):
         fit(problem_from(coded, {"x": X}), guide="mvn")
-    own = svi.Guide(encoder, objective=lambda model, guide, batch: torch.zeros(()))
+    own = Guide(encoder, objective=lambda model, guide, batch: torch.zeros(()))
     with pytest.raises(BadSetting, match="an objective of its own"):
         fit(problem_from(coded, {"x": X}), guide=own)
 
@@ -126,7 +130,7 @@ def test_the_bound_of_rows_is_refused_where_there_is_none():
 def test_a_batch_counts_for_all_rows():
     x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     problem = problem_from(coded, {"x": x})
-    fit = partial(svi.svi, problem, seed=0, context=QUIET, guide=encoder, draws=2)
+    fit = partial(svi, problem, seed=0, context=QUIET, guide=encoder, draws=2)
     same = {"objective": "iwae", "particles": 3, "lr": 1e-12, "schedule": "linear"}
     whole = fit(**same, steps=2000).trace.numpy()
     parts = fit(**same, steps=8000, batch_size=16).trace.numpy()
@@ -137,8 +141,15 @@ def test_a_batch_counts_for_all_rows():
 def test_a_result_keeps_the_latents_of_the_first_rows():
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     problem = problem_from(coded, {"x": x})
-    fit = svi.svi(
-        problem, seed=0, context=QUIET, guide=encoder, steps=20, batch_size=10, draws=30, rows=7
+    fit = svi(
+        Program(problem),
+        seed=0,
+        context=QUIET,
+        guide=encoder,
+        steps=20,
+        batch_size=10,
+        draws=30,
+        rows=7,
     )
     assert fit.draws["z"].shape == (1, 30, 7)
     assert fit.log_ratios.shape == (30, 7)
@@ -149,6 +160,6 @@ def test_a_result_keeps_the_latents_of_the_first_rows():
 def test_a_guide_without_an_encoder_keeps_the_latents_of_all_rows():
     x = torch.randn(40, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     problem = problem_from(coded, {"x": x})
-    fit = svi.svi(problem, seed=0, context=QUIET, guide="normal", steps=20, draws=30, rows=7)
+    fit = svi(Program(problem), seed=0, context=QUIET, guide="normal", steps=20, draws=30, rows=7)
     assert fit.draws["z"].shape == (1, 30, 40)
     assert fit.rows is None

@@ -83,6 +83,7 @@ def test_numbers_not_to_be_used_are_not_shown_and_say_why():
 def test_the_last_line_names_the_runs_by_purpose():
     answers = {"a": YES, "b": {**YES, "parameters": "no", "evidence": "not known", "loo": "no"}}
     assert publish.last_line(answers) == (
-        "You may publish: parameters of a; predictions of a, b; evidence of a; leave-one-out of a."
+        "You may publish: parameters of a; predictions of a, b; evidence of a; "
+        "leave-one-out score of a."
     )
     assert "parameters of none" in publish.last_line({})

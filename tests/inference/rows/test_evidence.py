@@ -14,6 +14,7 @@ from scipy import stats
 from test_row_latents import X, coded, encoder, log_evidence, shared_scale
 
 import zoo
+from inference.program.program import Program
 from inference.rows import evidence
 from models.contract import Refused
 
@@ -74,9 +75,9 @@ def test_what_has_no_evidence_is_refused():
     effort = evidence.Effort(particles=10)
     with pytest.raises(Refused, match="not every latent of this model belongs to a row"):
         evidence.table(problem(shared_scale), "normal", {"x": X}, effort, seed=0, context=QUIET)
-    from inference.methods import svi
+    from inference.methods.svi import svi
 
-    fit = svi.svi(problem_from(coded, {"x": X}), seed=0, context=QUIET, steps=10, draws=2)
+    fit = svi(Program(problem_from(coded, {"x": X})), seed=0, context=QUIET, steps=10, draws=2)
     fitted = replace(problem(), params=fit.params)
     with pytest.raises(Refused, match="guide has no encoder"):
         evidence.table(fitted, "normal", {"x": X}, effort, seed=0, context=QUIET)

@@ -15,7 +15,8 @@ from conftest import QUIET, problem_from, problem_of
 from scipy import special, stats
 from test_row_latents import X, coded, encoder, log_evidence
 
-from inference.methods import svi
+from inference.methods.svi import svi
+from inference.methods.training import trained_guide
 from inference.program.program import Program
 from inference.rows import importance
 
@@ -51,7 +52,7 @@ def test_rows_in_batches_are_as_many(monkeypatch):
     rows, done = torch.cat([X, X, X[:1]]), []
     program = Program(problem_from(coded, {"x": X}))
     encoder(rows)
-    found = importance.evidence(program, encoder, {"x": rows}, 5000, seed=0, told=done.append)
+    found = importance.evidence(program, encoder, {"x": rows}, 5000, seed=0, report=done.append)
     assert done == sorted(done) and done[-1] == 7
     assert found.log_p.shape == (7,)
     np.testing.assert_allclose(found.log_p[:3], log_evidence(X.numpy()), atol=0.2)
@@ -74,15 +75,15 @@ def test_a_stop_ends_all_processes(monkeypatch):
     program = Program(problem_from(coded, {"x": X}))
     encoder(X)
     with pytest.raises(KeyboardInterrupt):
-        importance.evidence(program, encoder, {"x": X.repeat(100, 1)}, 10**6, seed=0, told=stop)
+        importance.evidence(program, encoder, {"x": X.repeat(100, 1)}, 10**6, seed=0, report=stop)
     assert not multiprocessing.active_children()
 
 
 def test_evidence_of_a_decoder_against_quadrature():
     """A code of one number: the integral over it by the trapezoidal rule."""
     problem = problem_of("vae", n=50, latent=1, hidden="10")
-    fit = svi.svi(
-        problem,
+    fit = svi(
+        Program(problem),
         seed=0,
         context=QUIET,
         guide="own",
@@ -101,7 +102,8 @@ def test_evidence_of_a_decoder_against_quadrature():
     x = problem.test["x"][:300].numpy()
     log_joint = x @ logits.T + special.log_expit(-logits).sum(1) + stats.norm.logpdf(z)
     truth = special.logsumexp(log_joint, axis=1) + np.log(z[1] - z[0])
-    with svi.trained_guide(problem, "own", fit.params) as (program, guide):
+    program = Program(replace(problem, params=fit.params))
+    with trained_guide(program, "own") as guide:
         rows = {"x": problem.test["x"][:300]}
         found = importance.evidence(program, guide, rows, 5000, seed=0)
     assert abs(found.log_p.mean() - truth.mean()) < 0.01
@@ -112,10 +114,13 @@ def test_evidence_of_a_decoder_against_quadrature():
 @pytest.mark.parametrize("guide", ["own", "flow"])
 def test_a_guide_with_learned_parameters_is_the_one_that_learned_them(guide):
     problem = problem_of("vae", n=30, latent=2, hidden="8")
-    fit = svi.svi(problem, seed=0, context=QUIET, guide=guide, steps=30, draws=1000, particles=1)
+    fit = svi(
+        Program(problem), seed=0, context=QUIET, guide=guide, steps=30, draws=1000, particles=1
+    )
     params = {name: value.clone() for name, value in fit.params.items()}
     fresh = problem_of("vae", n=30, latent=2, hidden="8")
-    with svi.trained_guide(replace(fresh, params=params), guide, params) as (program, trained):
+    program = Program(replace(fresh, params=params))
+    with trained_guide(program, guide) as trained:
         found = importance.evidence(program, trained, {"x": problem.tensors["x"]}, 1000, seed=0)
     np.testing.assert_allclose(found.means["z"], fit.draws["z"][0].mean(0), atol=0.25)
     elbo = fit.log_ratios.mean(0)
@@ -128,10 +133,18 @@ def test_rows_beside_those_held_out_are_told_apart():
     problem = problem_of("vae", n=60, latent=2, hidden="8")
     noise = {"x": (torch.rand(40, 64, generator=torch.Generator().manual_seed(1)) > 0.5).double()}
     problem = replace(problem, beside={"coins": noise})
-    fit = svi.svi(
-        problem, seed=0, context=QUIET, guide="own", steps=300, lr=3e-3, draws=2, particles=1
+    fit = svi(
+        Program(problem),
+        seed=0,
+        context=QUIET,
+        guide="own",
+        steps=300,
+        lr=3e-3,
+        draws=2,
+        particles=1,
     )
-    with svi.trained_guide(problem, "own", fit.params) as (program, guide):
+    program = Program(replace(problem, params=fit.params))
+    with trained_guide(program, "own") as guide:
         found = importance.scored(program, guide, 0)
     assert found.metrics["auroc_log_p[coins]"] > 0.95
     assert found.metrics["nll[coins]"] > found.metrics["nll"] + 5

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import arviz as az
 import numpy as np
+import pictured
 import pytest
-import xarray as xr
-from conftest import HOUSE
 from matplotlib.figure import Figure
 
 import zoo
 from inference.results import inference_data
 from inference.show import plots
 
-SCHOOLS = {"y": [28, 8, -3, 7, -1, 1, 18, 12], "sigma": [15, 10, 16, 11, 9, 11, 10, 18]}
-
 
 @pytest.fixture(scope="module")
 def runs():
-    settings = {"nuts": {"draws": 100}, "svi": {"steps": 200}}
-    return {
-        m: zoo.run("coin", method=m, data="HHT", **settings.get(m, {}))
-        for m in ("nuts", "svi", "map", "exact", "prior")
-    }
+    return {m: pictured.coin(m) for m in ("nuts", "svi", "map", "exact", "prior")}
 
 
 @pytest.fixture(scope="module")
 def schools():
-    """Eight schools, sampled so carelessly that some draws diverge."""
-    path = HOUSE / "tests" / "user" / "eight_schools.py"
-    return zoo.run(path, data=SCHOOLS, draws=300, target_accept=0.5)
+    return pictured.schools()
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +65,6 @@ def test_several_parameters_and_held_out_classes_add_theirs(schools, classes, tm
             look(run.plot(kind), tmp_path, kind)
 
 
-def test_marginals_carry_the_exact_density(runs):
-    axes = runs["nuts"].plot("marginals").axes[0]
-    (line,) = [line for line in axes.lines if line.get_label() == "exact"]
-    x, y = line.get_data()
-    np.testing.assert_allclose(y, 12 * x**2 * (1 - x), rtol=1e-6)  # Beta(3, 2)
-
-
 def test_predictive_shares_are_those_of_the_draws(runs):
     axes = runs["exact"].plot("predictive").axes[0]
     heights = [bar.get_height() for bar in axes.patches]
@@ -111,7 +95,7 @@ def climbing(*names):
     steps = np.minimum(np.arange(5000) / 500 - 1, 0) * 1000 + noise
     ratios = {name: np.zeros((1, 20)) for name in names}
     idata = az.from_dict(posterior={"a": np.zeros((1, 20))}, sample_stats=ratios or None)
-    inference_data._add_group(idata, "objective", xr.Dataset({"value": ("step", steps)}))
+    inference_data.add_group(idata, "objective", {"value": ("step", steps)})
     return idata
 
 
@@ -135,124 +119,6 @@ def test_an_objective_is_an_elbo_where_draws_have_a_density():
     bound = plots.objective(climbing("log_p", "log_q"), Known)
     assert bound.axes[0].get_ylabel() == "ELBO (nats)" and bound.axes[0].get_ylim()[1] > 50
     assert "evidence" in bound.get_suptitle()
-
-
-def test_priors_are_drawn_with_their_own_area_near_the_posterior(schools):
-    axes = {ax.get_xlabel(): ax for ax in schools.plot("prior_posterior").axes}
-    prior, posterior = (patch.get_data() for patch in axes["tau"].patches)
-    share = (prior.values * np.diff(prior.edges)).sum()
-    inside = schools.idata["prior"]["tau"].values
-    inside = (inside >= prior.edges[0]) & (inside <= prior.edges[-1])
-    assert share == pytest.approx(inside.mean(), abs=1e-9)  # a HalfCauchy has its tail cut
-    assert (posterior.values * np.diff(posterior.edges)).sum() == pytest.approx(1, abs=0.01)
-
-
-# -- chains -----------------------------------------------------------------------------------
-
-
-def test_rank_bars_sum_to_the_draws_and_stay_in_the_band(runs):
-    axes = runs["nuts"].plot("rank").axes[0]
-    counts = [patch.get_data().values for patch in axes.patches if hasattr(patch, "get_data")]
-    assert [count.sum() for count in counts] == [100] * 4
-    assert sum(counts).tolist() == [400 / len(counts[0])] * len(counts[0])
-    (band,) = [patch for patch in axes.patches if patch.get_label() == "99 % band"]
-    low, high = band.get_y(), band.get_y() + band.get_height()
-    assert np.mean([(c >= low) & (c <= high) for c in counts]) > 0.9
-
-
-def test_a_chain_elsewhere_leaves_the_band():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(4, 500))
-    values[2] += 1.0
-    low, high = plots._uniform_band(values, 20)
-    assert 5 < low < 25 < high < 50  # as for draws of chains that agree: 25 to a bar
-    idata = az.from_dict(posterior={"a": values}, sample_stats={"diverging": values > 99})
-    counts = plots.rank(idata).axes[0].patches[3].get_data().values
-    assert counts[0] < low and counts[-1] > high
-
-
-def test_the_worst_mixing_are_shown_first():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(4, 200, 30))
-    values[0, :, 17] += 3
-    idata = az.from_dict(posterior={"w": values}, sample_stats={"diverging": values[..., 0] > 99})
-    figure = plots.trace(idata)
-    titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert len(titles) == 6 and "w[17]" in titles
-    assert "the worst mixing 6 of 30 parameters" in figure.get_suptitle().replace("\n", " ")
-
-
-def test_traces_mark_the_draws_that_diverged(schools):
-    diverging = schools.idata["sample_stats"]["diverging"].values
-    marks = schools.plot("trace").axes[0].lines[-1].get_xdata()
-    assert marks.tolist() == np.flatnonzero(diverging.any(0)).tolist() and len(marks) > 0
-
-
-def test_energy_shows_levels_jumps_and_bfmi(schools):
-    left, right = schools.plot("energy").axes
-    np.testing.assert_allclose(right.lines[0].get_ydata(), az.bfmi(schools.idata))
-    energy = schools.idata["sample_stats"]["energy"].values
-    jumps = np.diff(energy, axis=1).ravel()
-    edges = left.patches[1].get_data().edges
-    assert edges[[0, -1]] == pytest.approx(np.percentile(jumps, [0.05, 99.95]))
-
-
-def test_ess_curves_end_at_the_whole_and_begin_at_a_part(schools):
-    axes = schools.plot("ess").axes[0]
-    posterior = schools.idata["posterior"]
-    curves = {line.get_label(): line for line in axes.lines}
-    assert curves["needed: 400"].get_ydata() == [400, 400]
-    tau = posterior["tau"].values
-    for method in ("bulk", "tail"):
-        line = curves[f"tau, {method}"]
-        assert line.get_xdata()[[0, -1]].tolist() == [120, 1200]
-        assert line.get_ydata()[-1] == pytest.approx(az.ess(tau, method=method))
-        assert line.get_ydata()[0] == pytest.approx(az.ess(tau[:, :30], method=method))
-
-
-def test_pairs_mark_every_divergence(schools):
-    diverging = schools.idata["sample_stats"]["diverging"].values
-    figure = schools.plot("pair")
-    words = figure.get_suptitle().replace("\n", " ")
-    assert f"{diverging.sum()} of 1200 draws diverged" in words and diverging.any()
-    corner = figure.axes[0]
-    draws, marks = corner.lines
-    assert len(marks.get_xdata()) == diverging.sum()
-    assert len(draws.get_xdata()) == (~diverging).sum()
-
-
-def test_pairs_are_the_most_correlated():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(2, 500, 8))
-    values[..., 5] = -values[..., 2] + 0.1 * values[..., 5]
-    idata = az.from_dict(posterior={"w": values})
-    kept, words = plots._most_correlated(idata)
-    assert {"w[2]", "w[5]"} <= set(kept) and len(kept) == 4
-    assert words == " Shown: the most correlated 4 of 8 parameters."
-    assert len(plots.pair(idata).axes) == 6
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_pairs_are_of_one_row_where_no_latent_is_shared_between_rows(shared):
-    rng = np.random.default_rng(0)
-    values = {"z": rng.normal(size=(1, 300, 5, 3)), "mu": rng.normal(size=(1, 300))}
-    if not shared:
-        del values["mu"]
-    dims = {"z": ["row", "k"], "x": ["row"]}
-    idata = az.from_dict(posterior=values, observed_data={"x": np.zeros((5, 7))}, dims=dims)
-    names, words = plots._most_correlated(idata)
-    if shared:
-        assert "4 of 16" in words and "row" not in words
-    else:
-        assert list(names) == ["z[0, 0]", "z[0, 1]", "z[0, 2]"] and "of the first row" in words
-    assert "pair" in plots.available(idata)
-
-
-def test_a_row_of_one_number_has_no_pair():
-    values = np.random.default_rng(0).normal(size=(1, 300, 5))
-    dims = {"z": ["row"], "x": ["row"]}
-    idata = az.from_dict(posterior={"z": values}, observed_data={"x": np.zeros(5)}, dims=dims)
-    assert "pair" not in plots.available(idata)
 
 
 # -- what approximations and predictions are worth ---------------------------------------------
@@ -279,7 +145,7 @@ def test_rows_that_carry_the_fit_are_crossed_and_numbered():
 def with_khat(values, group="loo"):
     ratios = {name: np.zeros((1, 20)) for name in ("log_p", "log_q") if group == "rows"}
     idata = az.from_dict(posterior={"a": np.zeros((1, 20))}, sample_stats=ratios or None)
-    inference_data._add_group(idata, group, xr.Dataset({"khat": ("row", values)}))
+    inference_data.add_group(idata, group, {"khat": ("row", values)})
     return idata
 
 

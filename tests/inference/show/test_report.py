@@ -14,7 +14,8 @@ from inference.core.problem import Finding
 from inference.results.comparison import Comparison
 from inference.results.diagnostics import Verdict
 from inference.show import report
-from inference.storage import store
+from inference.storage import seals
+from inference.storage.record import read_record, write_record
 from models.contract import CannotWrite, UsageError
 
 BAD = Finding("fail", "the chains disagree <in pi>", "run longer")
@@ -79,7 +80,7 @@ def without_data(tmp_path):
 def test_a_run_without_its_data_lacks_a_picture_and_the_prior_is_no_answer(
     without_data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("inference.storage.store._put_figures", lambda *_: None)
+    monkeypatch.setattr("inference.storage.run_folder._write_figures", lambda *_: None)
     folder, prior = without_data.save(tmp_path), zoo.run("coin", method="prior", draws=100)
     page = zoo.report(folder, prior, out=tmp_path / "report.html")
     assert "no picture updating: there is no file" in page
@@ -91,9 +92,9 @@ def test_pictures_that_were_saved_are_shown_and_none_is_drawn(tmp_path, monkeypa
     kinds = sorted(path.stem for path in folder.glob("figures/*.png"))
     assert "updating" in kinds  # which needs the model
     (folder / "figures" / "khat.png").write_bytes(b"no picture at all")
-    record = store.begun(folder)
-    record["files"]["figures/khat.png"] = store.sha256(folder / "figures" / "khat.png")
-    store._put_manifest(folder, record)
+    record = read_record(folder)
+    record["files"]["figures/khat.png"] = seals.sha256(folder / "figures" / "khat.png")
+    write_record(folder, record)
     monkeypatch.setattr(zoo.Run, "plot", None)
     page = zoo.report(folder, out=tmp_path / "report.html")
     assert re.findall(r'alt="[^"]*: (\w+)"', page) == [k for k in kinds if k != "khat"]
@@ -160,7 +161,7 @@ def test_from_the_command_line(runs, tmp_path, capsys):
     assert "2 runs of coin" in out.read_text()
     assert zoo.main(["compare", *folders, "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("held against exact\n") and "the reference" in said
+    assert said.startswith("compared with exact\n") and "the reference" in said
     assert "saved in" in said
     (compared,) = tmp_path.glob("compare-*")
     assert zoo.main(["report", *folders, str(compared), "--out", str(out)]) == 0

@@ -9,7 +9,8 @@ import pytest
 
 import models
 import zoo
-from inference.storage import signature, store
+from inference.storage import seals, signature
+from inference.storage.record import write_record
 from models.users.trees import trees
 
 MODEL = """
@@ -48,7 +49,7 @@ def strangers(ours, tmp_path, monkeypatch):
     record = json.loads((ours / "run.json").read_text())
     record["files_of"] = {"model": trees(model)}
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "theirs"))
-    store._put_manifest(ours, record)
+    write_record(ours, record)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return ours, marker
 
@@ -84,7 +85,7 @@ def test_what_needs_the_model_refuses_a_strangers_file(strangers, verb, capsys):
 
 
 def store_as_theirs(folder, record):
-    seal = store._seal_of({k: v for k, v in record.items() if k not in ("sha256", "signature")})
+    seal = seals.seal_of({k: v for k, v in record.items() if k not in ("sha256", "signature")})
     (folder / "run.json").write_text(json.dumps({**record, "sha256": seal, "signature": "0" * 64}))
 
 

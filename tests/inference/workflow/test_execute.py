@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import Y, regression
 
 import zoo
-from inference.workflow import execute
-from models.contract import Refused, UsageError
+from models.contract import Refused
 
 
 def silent(y):
@@ -22,24 +18,6 @@ def silent(y):
 def test_a_model_that_observes_nothing_is_refused_with_its_line():
     with pytest.raises(Refused, match=r"observes nothing, test_execute\.py, line \d+; give"):
         zoo.run(silent, method="map", data={"y": [1.0]})
-
-
-def test_a_prediction_needs_what_it_does_not_predict():
-    run = zoo.run("linear", method="map")
-    model = partial(run.entry.model, **run.record["options"])
-    found = execute.Result(run.record, run.idata, run.verdict, run.params)
-    with pytest.raises(Refused, match="predicting needs x"):
-        execute.predict(model, run.record, found, {}, 1)
-    x = torch.zeros(3, 10)
-    assert len(execute.predict(model, run.record, found, {"x": x}, 1)) == 3
-    empty = zoo.run("gaussian", method="map")
-    with pytest.raises(UsageError, match="nothing to predict"):
-        empty.predict()
-
-
-def test_new_rows_as_many_as_are_asked_for():
-    run = zoo.run(regression, method="laplace", data={"y": Y}, draws=50)
-    assert len(run.predict(rows=4)) == 4
 
 
 def test_a_distribution_whose_density_fails_is_named_with_its_line():

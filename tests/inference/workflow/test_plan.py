@@ -20,7 +20,6 @@ def planned(**settings) -> Plan:
         options={},
         settings=settings,
         data=entry.data(),
-        asked={"source": None, "options": {}},
         seed=0,
         device="cpu",
     )
