@@ -1,75 +1,179 @@
-"""The inference methods: each a function `method(problem, *, seed, context, ...) -> Fit`."""
+"""The catalogue: what each inference method and each shared guide is, said once.
+
+Functions are given by dotted name and imported when they are asked for.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
-from . import caches
+from .core import caches
 
 caches.ensure()
 
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """An inference method: `function(program, *, seed, context, **settings) -> Fit`.
+
+    Attributes:
+        function: `module:name`, in this package.
+        result: Markov `chains`, `draws` of an approximation, those of the `exact` posterior, a
+            `point`, or the `prior`.
+        network: who does its work for a network's weights, which are not identified; None where
+            that is the method itself.
+        takes_guide: whether it fits a guide, and parameters of the model's own with it.
+        uses_density: whether it needs the log density and its gradient, which are then proved.
+        single: whether single precision is enough for it.
+        on_gpu: whether it runs on a GPU.
+        states_evidence: whether its log evidence may be compared with another model's.
+        mode_of: the density that its `point` is the mode of: in the model's own space
+            (`constrained`) or the `unconstrained` one; None: of none.
+        label: its estimate in words, where that has a name of its own.
+    """
+
+    function: str
+    result: Literal["chains", "draws", "exact", "point", "prior"] = "draws"
+    network: str | None = None
+    takes_guide: bool = False
+    uses_density: bool = True
+    single: bool = False
+    on_gpu: bool = False
+    states_evidence: bool = False
+    mode_of: Literal["constrained", "unconstrained"] | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuideKind:
+    """A shared guide: `function(program, init, *, argument) -> Guide`.
+
+    Attributes:
+        function: `module:name`, in this package.
+        of_networks: whether it is of a network's weights alone; other models refuse it.
+        rich: whether it knows all correlations of the latents: only chains are beyond it.
+    """
+
+    function: str
+    of_networks: bool = False
+    rich: bool = False
+
+
 METHODS = {
-    "nuts": "nuts:nuts",
-    "svi": "svi:svi",
-    "laplace": "laplace:laplace",
-    "map": "point:map_",
-    "mle": "point:mle",
-    "exact": "exact:exact",
-    "prior": "prior:prior",
+    "nuts": Method(function="methods.nuts:nuts", result="chains", single=True, on_gpu=True),
+    "svi": Method(function="methods.svi:svi", takes_guide=True, single=True, on_gpu=True),
+    "laplace": Method(
+        function="methods.laplace:laplace",
+        network="networks.gauss_newton:network",
+        states_evidence=True,
+        mode_of="unconstrained",
+    ),
+    "map": Method(
+        function="methods.point:map_",
+        result="point",
+        network="networks.points:estimate",
+        mode_of="constrained",
+        label="MAP",
+    ),
+    "mle": Method(
+        function="methods.point:mle",
+        result="point",
+        network="networks.points:estimate",
+        label="maximum likelihood",
+    ),
+    "exact": Method(
+        function="methods.exact:exact",
+        result="exact",
+        uses_density=False,
+        single=True,
+        states_evidence=True,
+    ),
+    "prior": Method(
+        function="methods.prior:prior", result="prior", uses_density=False, single=True
+    ),
+}
+
+GUIDES = {
+    "normal": GuideKind(function="methods.guides:normal"),
+    "mvn": GuideKind(function="methods.guides:mvn", rich=True),
+    "lowrank": GuideKind(function="methods.guides:lowrank"),
+    "structured": GuideKind(function="methods.guides:structured"),
+    "maf": GuideKind(function="methods.guides:maf", rich=True),
+    "nsf": GuideKind(function="methods.guides:nsf", rich=True),
+    "local": GuideKind(function="networks.network_guides:local", of_networks=True),
+    "lastlayer": GuideKind(function="networks.network_guides:lastlayer", of_networks=True),
+    "dropout": GuideKind(function="networks.network_guides:dropout", of_networks=True),
+    "dropconnect": GuideKind(function="networks.network_guides:dropconnect", of_networks=True),
+    "sparse": GuideKind(function="networks.network_guides:sparse", of_networks=True),
+    "ensemble": GuideKind(function="networks.network_guides:ensemble", of_networks=True),
 }
 
 
+def _only(**field: object) -> str:
+    """The name of the one method whose record has that field."""
+    ((key, value),) = field.items()
+    (name,) = (name for name, method in METHODS.items() if getattr(method, key) == value)
+    return name
+
+
+# The method of whoever names a guide and no method; the sampler; the closed form.
+OF_GUIDES, SAMPLER, EXACT = _only(takes_guide=True), _only(result="chains"), _only(result="exact")
+# What `compare` runs where no methods are named, from one point to the truth.
+COMPARED = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
+POINTS = tuple(m for m in COMPARED if m in METHODS and METHODS[m].result == "point")
+
+
+def load(function: str) -> Callable:
+    """The function of a dotted name `module:name`; its module is imported now."""
+    module, _, name = function.partition(":")
+    return getattr(import_module(f".{module}", __package__), name)
+
+
+def about(method: str) -> Method:
+    """What a recorded method is; of one that there is no more, what holds of any."""
+    return METHODS.get(method, Method(function=""))
+
+
+def about_guide(guide: str) -> GuideKind:
+    """What a recorded guide (`lowrank:5`) is; of a model's own what holds of any."""
+    return GUIDES.get(guide.partition(":")[0], GuideKind(function=""))
+
+
 def method(name: str) -> Callable:
-    """The function of a method; its module is imported now."""
-    module, _, function = METHODS[name].partition(":")
-    return getattr(import_module(f".{module}", __package__), function)
+    """The function of a method."""
+    return load(METHODS[name].function)
+
+
+def guide(name: str) -> Callable:
+    """The function of a shared guide."""
+    return load(GUIDES[name].function)
 
 
 def title(name: str) -> str:
-    """First line of the method's docstring, read from the source."""
-    module, _, function = METHODS[name].partition(":")
-    return _title(_functions(module)[function])
-
-
-def guide_titles() -> dict[str, str]:
-    """Name to first docstring line of the shared guides, read from the source."""
-    return {name: _title(function) for name, function in _guides().items()}
+    """First line of the docstring of a method or a shared guide, read from the source."""
+    written = ast.get_docstring(_written((METHODS | GUIDES)[name].function))
+    return (written or "").partition("\n")[0]
 
 
 def guide_forms() -> dict[str, str]:
-    """Name of the shared guides to how it is written, `lowrank[:rank]`, read from the source."""
-    arguments = {name: [a.arg for a in f.args.kwonlyargs] for name, f in _guides().items()}
-    return {name: name + "".join(f"[:{a}]" for a in taken) for name, taken in arguments.items()}
+    """Shared guide to how it is written, `lowrank[:rank]`, read from the source."""
+    forms = {}
+    for name, kind in GUIDES.items():
+        arguments = _written(kind.function).args.kwonlyargs
+        forms[name] = name + "".join(f"[:{argument.arg}]" for argument in arguments)
+    return forms
 
 
-def network_guides() -> tuple[str, ...]:
-    """The shared guides that are for networks alone, read from the source."""
-    return ast.literal_eval(_constant("OF_NETWORKS"))
-
-
-def _guides() -> dict[str, ast.FunctionDef]:
-    functions, table = _functions("guides"), _constant("GUIDES")
-    return {k.value: functions[v.id] for k, v in zip(table.keys, table.values)}
-
-
-def _constant(name: str) -> ast.expr:
-    """The syntax of a constant of `guides`."""
-    for node in _tree("guides").body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
-            return node.value
-    raise LookupError(f"inference/guides.py has no {name}")
-
-
-def _tree(module: str) -> ast.Module:
-    return ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
-
-
-def _functions(module: str) -> dict[str, ast.FunctionDef]:
-    return {node.name: node for node in _tree(module).body if isinstance(node, ast.FunctionDef)}
-
-
-def _title(function: ast.FunctionDef) -> str:
-    return (ast.get_docstring(function) or "").partition("\n")[0]
+def _written(function: str) -> ast.FunctionDef:
+    """The syntax of the function of a dotted name."""
+    module, _, name = function.partition(":")
+    path = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return node
+    raise LookupError(f"{path} has no function {name}")

@@ -57,10 +57,12 @@ def paragraph(name: str, heading: str) -> str:
 
 
 def entry_fields(name: str) -> dict[str, ast.expr]:
-    """The keyword arguments of the file's `ENTRY = Entry(...)`, as syntax."""
+    """The fields of the file's `ENTRY = Entry(...)` and of the records in it, as syntax."""
     for node in _source(name).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "ENTRY":
-            return {keyword.arg: keyword.value for keyword in node.value.keywords}
+            records = [node.value, *(field.value for field in node.value.keywords)]
+            calls = [record for record in records if isinstance(record, ast.Call)]
+            return {field.arg: field.value for call in calls for field in call.keywords}
     return {}
 
 
@@ -69,10 +71,17 @@ def has_exact(name: str) -> bool:
     return "exact" in entry_fields(name)
 
 
+# Methods that want a prior of every weight.
+_OF_PRIORS = ("mle", "map", "laplace", "nuts", "prior")
+
+
 def refused(name: str) -> dict[str, str]:
     """Method to the reason why it is refused on the default data."""
-    field = entry_fields(name).get("refused")
-    return ast.literal_eval(field) if field is not None else {}
+    fields = entry_fields(name)
+    if "has_parameters" in fields:
+        reason = "its networks have weights without priors, which only svi fits"
+        return dict.fromkeys(_OF_PRIORS, reason)
+    return ast.literal_eval(fields["refused"]) if "refused" in fields else {}
 
 
 def own_guides(name: str) -> list[str]:
@@ -82,26 +91,26 @@ def own_guides(name: str) -> list[str]:
 
 
 def fingerprint(model: Callable) -> str:
-    """Hash of a model (or guide): see `_fingerprint.fingerprint`."""
-    from ._fingerprint import fingerprint as of
+    """Hash of a model (or guide): see `users.fingerprint.fingerprint`."""
+    from .users.fingerprint import fingerprint as of
 
     return of(model)
 
 
 def identity(model: Callable) -> tuple[str, list[str]]:
-    """The hash of a model (or guide), and what it leaves out: see `_fingerprint.identity`."""
-    from ._fingerprint import identity as of
+    """The hash of a model (or guide), and what it leaves out: see `users.fingerprint.identity`."""
+    from .users.fingerprint import identity as of
 
     return of(model)
 
 
 def trees(path: str | Path) -> dict[str, str]:
-    """The files that a user's file is made of, and hashes of what they say: see `_trees.trees`.
+    """The files that a user's file is made of, and hashes of what they say: see `users.trees`.
 
     Raises:
         BadInput: the file is gone, or cannot be read.
     """
-    from ._trees import trees as of
+    from .users.trees import trees as of
 
     try:
         return of(Path(path))
@@ -111,27 +120,27 @@ def trees(path: str | Path) -> dict[str, str]:
 
 def wrap(model: Callable) -> Entry:
     """The entry of a Pyro function, or what acts as one, given in Python."""
-    from ._file import entry_of
+    from .users.file import entry_of
 
     return entry_of(model)
 
 
 def given(model: Callable, source: Any) -> Any:
-    """The source of a model's data, whatever it was given as in Python (see `_given.given`).
+    """The source of a model's data, whatever it was given as in Python (see `data.given.given`).
 
     Raises:
         BadInput: something that is no data.
     """
     if source is None or isinstance(source, str | Path):
         return source
-    from ._given import given as plain
+    from .data.given import given as plain
 
     return plain(model, source)
 
 
 def named(names: str | Sequence[str]) -> str:
     """Names of columns as one text, in double quotes where a name holds a comma."""
-    from ._csv import join_names
+    from .data.csv import join_names
 
     return names if isinstance(names, str) else join_names(names)
 
@@ -144,11 +153,11 @@ def load(name: str, dtype: str = "float64") -> Entry:
         dtype: number type in which a file is imported.
 
     Raises:
-        MissingInput: no such file. BadInput: it cannot be a model (see `_file.load_file`).
+        MissingInput: no such file. BadInput: it cannot be a model (see `users.file`).
     """
     if name in names():
         return importlib.import_module(f".{name}", __package__).ENTRY
-    from ._file import load_file
+    from .users.file import load_file
 
     return load_file(name, dtype)
 
@@ -157,8 +166,8 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
     """The guide of a user's file, by path, for a model with those data keys.
 
     Raises:
-        MissingInput: no such file. BadInput: a file that cannot be one (see `_file.load_guide`).
+        MissingInput: no such file. BadInput: a file that cannot be one (see `users.file`).
     """
-    from ._file import load_guide as load
+    from .users.file import load_guide as load
 
     return load(name, keys, dtype)

@@ -33,8 +33,7 @@ sparsifies deep neural networks, arXiv:1701.05369.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pyro
@@ -42,11 +41,11 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import RED, captioned, panels
-from ._images import Images, classified
-from ._network import Activation, Prior, bayesian, network, refuses, start
-from .contract import Data, Entry
+from .contract import Data, Entry, Inference, Results, View
+from .data.classified import classified
+from .data.images import Images, as_images
+from .parts.figures import RED, captioned, panels
+from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,27 +74,23 @@ class Classifier(PyroModule):
             pyro.sample("y", dist.Categorical(logits=logits), obs=y)
 
 
-def unsure(
-    data: Data, draws: Mapping[str, Any], *, groups: Mapping[str, Any], **options: Any
-) -> Figure | None:
+def unsure(view: View) -> Figure | None:
     """The test images that the network is least sure of; None where the data are no images."""
-    size = data.scaling
-    if not isinstance(size, Images) or "held_out" not in groups:
+    data, size = view.data, view.data.scaling
+    if not isinstance(size, Images) or "held_out" not in view.groups:
         return None
-    chance, truth = groups["held_out"]["probability"], groups["held_out"]["label"]
+    chance, truth = (view.groups["held_out"][name] for name in ("probability", "label"))
     entropy = -(chance * np.log(np.maximum(chance, 1e-30))).sum(1)
     least = np.argsort(-entropy)[:_SHOWN]
     figure, axes = panels(_SHOWN, height=0.62, gap=0.06, above=0.35)
-    images, names = np.asarray(data.test["x"]), data.coords["class"]
-    for ax, row in zip(axes, least):
-        ax.imshow(images[row].reshape(size.height, size.width), cmap="Greys", vmin=0, vmax=1)
+    images, names = as_images(data.test["x"][least.copy()], size), data.coords["class"]
+    for ax, row, image in zip(axes, least, images):
+        ax.imshow(image, cmap="Greys", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
         first, second = np.argsort(-chance[row])[:2]
-        said = (
-            f"{names[first]} {chance[row, first]:.0%}\n{names[second]} {chance[row, second]:.0%}"
-        )
-        ax.set_title(said, fontsize=6.5, color=RED if first != truth[row] else "k")
+        guesses = [f"{names[k]} {chance[row, k]:.0%}" for k in (first, second)]
+        ax.set_title("\n".join(guesses), fontsize=6.5, color=RED if first != truth[row] else "k")
         ax.set_xlabel(f"is {names[truth[row]]}", fontsize=6.5)
     caption = (
         "The test images of the largest entropy; above each the two likeliest classes (red: "
@@ -112,18 +107,20 @@ _GUIDE = {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1, "draws"
 ENTRY = Entry(
     model=Classifier,
     data=classified,
-    first="svi:local",
     identified=False,
-    start=start,
-    refuses=refuses,
-    settings={
-        # A third of the usual draws: what is judged are predictions, which are nearly independent.
-        "nuts": {"warmup": 300, "draws": 300},
-        "svi": _GUIDE,
-        "svi:sparse": {"lr": 1e-3, "steps": 30_000},
-        "laplace": {**_TRAINING, "draws": 100},
-        "map": _TRAINING,
-        "mle": _TRAINING,
-    },
-    figures={"unsure": unsure},
+    inference=Inference(
+        first="svi:local",
+        start=start,
+        refuses=refuses,
+        settings={
+            # A third of the usual draws: predictions are judged, which are nearly independent.
+            "nuts": {"warmup": 300, "draws": 300},
+            "svi": _GUIDE,
+            "svi:sparse": {"lr": 1e-3, "steps": 30_000},
+            "laplace": {**_TRAINING, "draws": 100},
+            "map": _TRAINING,
+            "mle": _TRAINING,
+        },
+    ),
+    results=Results(figures={"unsure": unsure}),
 )

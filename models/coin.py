@@ -31,9 +31,9 @@ import torch
 from pyro.distributions import constraints
 from scipy import special, stats
 
-from ._data import column, said, simulated_rng
-from ._figure import BLUE, captioned, panels
-from .contract import BadInput, Data, Entry, Exact, Rows
+from .contract import BadInput, Data, Entry, Exact, Guide, Inference, Results, Rows, View
+from .data.columns import column, name_of, simulated_rng
+from .parts.figures import BLUE, captioned, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,7 @@ def data(
     else:
         flips = _zeros_and_ones(column(source, target, hint=_HINT))
     x = torch.as_tensor(np.asarray(flips, dtype=float))
-    return Data(tensors={"x": x}, rows=Rows("flip", ("x",)), source=said(source) or "no flips")
+    return Data(tensors={"x": x}, rows=Rows("flip", ("x",)), source=name_of(source) or "no flips")
 
 
 _HINT = "a string of H and T such as HHTHTT, a file (.csv, .json, .npz), or `simulate`"
@@ -116,16 +116,15 @@ def exact(data: Data, *, alpha: float, beta: float) -> Exact:
     )
 
 
-def metrics(
-    data: Data, draws: dict[str, np.ndarray], exact: Exact | None, **_: float
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """Posterior predictive probability that the next flip is heads: the mean of pi."""
-    return {"p_heads": float(exact.predictive["x"].mean() if exact else draws["pi"].mean())}
+    next_flip = view.exact.predictive["x"] if view.exact else view.draws["pi"]
+    return {"p_heads": float(next_flip.mean())}
 
 
-def updating(data: Data, draws: dict[str, np.ndarray], *, alpha: float, beta: float) -> Figure:
+def updating(view: View) -> Figure:
     """The exact posterior density after each flip: knowledge sharpens as data arrive."""
-    x = np.asarray(data.tensors["x"])
+    x, alpha, beta = np.asarray(view.data.tensors["x"]), *map(view.options.get, ("alpha", "beta"))
     # At most a dozen curves stay readable: all of a short sequence, then evenly in log n.
     counts = np.unique(np.geomspace(1, len(x) + 1, min(len(x) + 1, 12)).round().astype(int)) - 1
     grid = np.linspace(0, 1, 801)[1:-1]
@@ -152,9 +151,7 @@ def refuses(method: str, options: dict, data: Data) -> str | None:
 ENTRY = Entry(
     model=model,
     data=data,
-    guides={"own": guide},
     exact=exact,
-    refuses=refuses,
-    metrics=metrics,
-    figures={"updating": updating},
+    inference=Inference(guides={"own": Guide(guide)}, refuses=refuses),
+    results=Results(metrics=metrics, figures={"updating": updating}),
 )

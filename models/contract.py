@@ -1,4 +1,4 @@
-"""What models and inference share: `Entry`, `Data`, `Rows`, `Redrawn`, `Exact`, and all faults."""
+"""What models and inference share: the records of a model, of data and of truth; all faults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     Value = Tensor | int | float
@@ -155,7 +156,7 @@ class Data:
         source: where the data came from, as the user would say it.
         notes: what was done to the data, or is odd about them, in plain words.
         units: observed key to (loc, scale): user's value = loc + scale * model's value.
-        scaling: what `Entry.original` needs to go back to the user's units.
+        scaling: what `Results.original` needs to go back to the user's units.
         new_rows: gives the tensors of new rows from a file or mapping, coded as these are.
     """
 
@@ -213,8 +214,135 @@ class Exact:
     leave_one_out: Callable[[], np.ndarray] | None = None
 
 
+class Caveat(NamedTuple):
+    """A reason to be careful with a result, whose verdict is then `warn` at best.
+
+    Attributes:
+        reason: in words.
+        fix: what to do about it.
+    """
+
+    reason: str
+    fix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A result, as a model's own metrics, caveats and figures see it.
+
+    Attributes:
+        data: the data of the run.
+        draws: site to its draws (draws, *shape); those of the prior if the run is of the prior.
+        groups: group of the InferenceData to variable to array (chain, draw, *shape).
+        params: name to what was learned for a parameter.
+        guide: name of the guide; empty where there is none.
+        exact: the truth, where the method used it; figures see none.
+        options: the model's options by name.
+        metrics: name to number, as far as they are known.
+    """
+
+    data: Data
+    draws: Mapping[str, np.ndarray]
+    groups: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    params: Mapping[str, Any] = field(default_factory=dict)
+    guide: str = ""
+    exact: Exact | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A guide of the model's own.
+
+    Attributes:
+        function: Pyro function of the data keys, and of those options that it names as
+            keyword-only parameters; or a class, made as that of a model.
+        objective: what it is trained by where that is not the ELBO: `objective(model, guide,
+            data)`, a scalar tensor to be maximised, whose gradient trains both; `data` are the
+            data keys by name, some of the rows if it is a batch, and the sites of model and guide
+            have the `scale` by which these count. Options, or a class, as for the function.
+        estimator: whether the objective estimates the same bound, of the same parameters, as the
+            others that say so, of which the first has no noise; `check --gradients` holds them
+            against that one.
+    """
+
+    function: Callable
+    objective: Callable | None = None
+    estimator: bool = False
+
+    def __post_init__(self):
+        from .users.callables import as_function
+
+        object.__setattr__(self, "function", as_function(self.function, whole=True))
+
+
 def _never(method: str, options: Mapping[str, Any], data: Data) -> None:
-    """The default of `Entry.refuses`: every method is welcome."""
+    """The default of `Inference.refuses`: every method is welcome."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a model is inferred.
+
+    Attributes:
+        guides: guides beside the shared ones, by name.
+        first: the method, and guide, of a run that names none: `nuts`, `svi:normal`.
+        settings: method (`svi`), or method and guide (`svi:sparse`), to the settings that this
+            model needs instead of the defaults.
+        start: `start(name, shape)` gives a random starting value of a latent; None leaves it to
+            the methods.
+        refuses: `refuses(method, options, data)` gives the reason in words, or None.
+        refused: method to the reason why it is refused on the *default* data, read from the
+            source by `list`; a test holds it to the truth.
+    """
+
+    guides: Mapping[str, Guide] = field(default_factory=dict)
+    first: str = "nuts"
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    start: Callable[[str, tuple[int, ...]], Tensor] | None = None
+    refuses: Callable[[str, Mapping[str, Any], Data], str | None] = _never
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def estimators(self) -> list[str]:
+        """Names of the guides whose objectives estimate one bound, the noiseless one first."""
+        return [name for name, guide in self.guides.items() if guide.estimator]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """How a model's results are shown, beyond what is shown of every model's.
+
+    Attributes:
+        original: `original(draws, data)` gives the draws in the user's units (group
+            `posterior_original`); both map sites to arrays (draws, *shape).
+        metrics: gives name to number of a view; not of runs of the prior.
+        caveats: gives what is doubtful about a view, its metrics known; not of runs of the prior.
+        figures: name to a function that gives a matplotlib `Figure` of a view; None means that
+            it is not for these data.
+    """
+
+    original: Callable[[Mapping[str, Any], Data], Mapping[str, Any]] | None = None
+    metrics: Callable[[View], Mapping[str, float]] | None = None
+    caveats: Callable[[View], Sequence[Caveat]] | None = None
+    figures: Mapping[str, Callable[[View], Figure | None]] = field(default_factory=dict)
+
+
+# Fields that `Entry` itself had before they were grouped, and what says the same now.
+_MOVED = {
+    "guides": "inference=Inference(guides={name: Guide(function)})",
+    "objectives": "inference=Inference(guides={name: Guide(function, objective)})",
+    "estimates": "inference=Inference(guides={name: Guide(..., estimator=True)})",
+    **{
+        name: f"inference=Inference({name}=...)"
+        for name in ("first", "settings", "start", "refuses", "refused")
+    },
+    "original": "results=Results(original=...)",
+    "metrics": "results=Results(metrics=...), a function of one View",
+    "doubts": "results=Results(caveats=...), a function of one View",
+    "figures": "results=Results(figures=...), functions of one View",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,67 +352,40 @@ class Entry:
     Attributes:
         model: Pyro function; positional parameters are data keys, keyword-only ones options. Or
             a PyroModule class, made as `cls(data, *, options)` or `cls(*, options)`, with
-            `forward(data keys)`; or a callable of another kind (see `_callable.py`).
+            `forward(data keys)`; or a callable of another kind (see `users/callables.py`).
         data: `data(source, *, ...)`; `source=None` is the default data set. No rows at all (n = 0)
             mean the prior.
-        guides: own guides beside the shared ones, name to Pyro function of the data keys (and
-            of those options that it names as keyword-only parameters).
-        objectives: own guide to what it is trained by where that is not the ELBO:
-            `objective(model, guide, data)`, a scalar tensor to be maximised, whose gradient
-            trains both; `data` are the data keys by name, some of the rows if it is a batch, and
-            the sites of model and guide have the `scale` by which these count. Options as for
-            guides.
-        estimates: own guides of the same parameters, whose objectives estimate the same bound, the
-            first of them without noise; `check --gradients` holds the others against it.
         free: data keys that may be left out, and are then inferred.
         exact: `exact(data, *, options)` gives an `Exact`, or None where it is not known.
-        settings: method (`svi`), or method and guide (`svi:sparse`), to the settings that this
-            model needs instead of the defaults.
-        first: the method, and guide, of a run that names none: `nuts`, `svi:normal`.
         identified: whether the latents are identified; those of a network are not, and its
             results are judged on what they predict.
-        start: `start(name, shape)` gives a random starting value of a latent; None leaves it to
-            the methods.
-        refuses: `refuses(method, options, data)` gives the reason in words, or None.
-        refused: method to reason on the *default* data, for `list`; a test holds it to the truth.
-        original: `original(draws, data)` gives the draws in the user's units (group
-            `posterior_original`); both map sites to arrays (draws, *shape).
-        metrics: `metrics(data, draws, exact, *, options)` gives name to number; `draws` maps each
-            site to an array (draws, *shape), `exact` is the truth if the method used it. One that
-            names a parameter `groups` gets all of the result (group to variable to array) there,
-            `params` the learned parameters, and `guide` the guide's name (else empty).
-        doubts: `doubts(metrics, *, options)` gives reasons to doubt a result, each in words with
-            what to do about it; its verdict is then `warn` at best. `params` and so on
-            as for `metrics`.
-        figures: name to `figure(data, draws, *, options)`, which gives a matplotlib `Figure`;
-            `draws`, `groups` and `params` as for `metrics`, prior ones if the run is of the
-            prior; None in place of a figure means that it is not for these data.
+        has_parameters: whether networks of the model have weights without priors, which the
+            method `svi` alone fits.
+        inference: how it is inferred.
+        results: how its results are shown.
+
+    Raises:
+        TypeError: a field that has moved; says where to.
     """
 
     model: Callable
     data: Callable[..., Data]
-    guides: Mapping[str, Callable] = field(default_factory=dict)
-    objectives: Mapping[str, Callable] = field(default_factory=dict)
-    estimates: tuple[str, ...] = ()
     free: tuple[str, ...] = ()
-    exact: Callable[..., Exact] | None = None
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    first: str = "nuts"
+    exact: Callable[..., Exact | None] | None = None
     identified: bool = True
-    start: Callable[[str, tuple[int, ...]], Tensor] | None = None
-    refuses: Callable[[str, Mapping[str, Any], Data], str | None] = _never
-    refused: Mapping[str, str] = field(default_factory=dict)
-    original: Callable[[Mapping[str, Any], Data], Mapping[str, Any]] | None = None
-    metrics: Callable[..., Mapping[str, float]] | None = None
-    doubts: Callable[..., Sequence[tuple[str, str]]] | None = None
-    figures: Mapping[str, Callable] = field(default_factory=dict)
+    has_parameters: bool = False
+    inference: Inference = Inference()
+    results: Results = Results()
+
+    def __new__(cls, **fields: Any) -> Entry:
+        for name in filter(_MOVED.get, fields):
+            raise TypeError(f"Entry has no field {name} any more; write {_MOVED[name]}")
+        return super().__new__(cls)
 
     def __post_init__(self):
-        from ._callable import as_function
+        from .users.callables import as_function
 
         object.__setattr__(self, "model", as_function(self.model))
-        guides = {name: as_function(guide, whole=True) for name, guide in self.guides.items()}
-        object.__setattr__(self, "guides", guides)
 
 
 def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
@@ -301,7 +402,12 @@ def data_keys(model: Callable) -> dict[str, inspect.Parameter]:
             f"the model takes *{parameters[0].name}, {place(model)}, and data come by name; "
             "name them, as in def model(x, y)"
         )
-    return {p.name: p for p in parameters if p.kind in POSITIONAL or _is_needed(p)}
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return {
+        p.name: p
+        for p in parameters
+        if p.kind not in optional and (p.kind is not p.KEYWORD_ONLY or p.default is p.empty)
+    }
 
 
 def takes_any(model: Callable) -> bool:
@@ -309,15 +415,8 @@ def takes_any(model: Callable) -> bool:
     return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in _parameters(model))
 
 
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def _is_needed(parameter: inspect.Parameter) -> bool:
-    return parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
-
-
 def _parameters(model: Callable) -> list[inspect.Parameter]:
-    from ._callable import signature
+    from .users.callables import signature
 
     try:
         return list(signature(model).parameters.values())
@@ -329,7 +428,7 @@ def _parameters(model: Callable) -> list[inspect.Parameter]:
 
 def place(model: Callable) -> str:
     """File and line where a model is written, as far as Python knows."""
-    from ._callable import heart
+    from .users.callables import heart
 
     function = model.__init__ if inspect.isclass(model) else heart(model)
     code = getattr(function, "__code__", None)

@@ -30,8 +30,8 @@ import pyro
 import pyro.distributions as dist
 from scipy import stats
 
-from ._data import assignments, said
-from .contract import BadInput, Data, Entry, Exact
+from .contract import BadInput, Data, Entry, Exact, Inference
+from .data.columns import assignments, name_of
 
 
 def model(x, y, *, rho: Annotated[float, "> -1", "< 1"] = 0.9):
@@ -53,7 +53,7 @@ def data(source: Any = None) -> Data:
     values = assignments(source, keys=("x", "y"))
     if len(values) == 2:
         raise BadInput(f"x and y are both given ({source}), nothing is left to infer; give one")
-    return Data(tensors=values, source=said(source))
+    return Data(tensors=values, source=name_of(source))
 
 
 def exact(data: Data, *, rho: float) -> Exact:
@@ -93,6 +93,8 @@ ENTRY = Entry(
     data=data,
     free=("x", "y"),
     exact=exact,
-    refuses=refuses,
-    refused={"mle": "nothing is observed by default; give --data y=1.5"},
+    inference=Inference(
+        refuses=refuses,
+        refused={"mle": "nothing is observed by default; give --data y=1.5"},
+    ),
 )

@@ -34,7 +34,6 @@ computer vision?, arXiv:1703.04977; Depeweg et al. (2018), arXiv:1710.07283 (the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,11 +46,11 @@ from scipy import special
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ._data import integers, simulated_rng
-from ._figure import BLUE, ORANGE, RED, SKY, captioned, panels
-from ._network import Activation, Prior, bayesian, network, refuses, start
-from ._tabular import tabular
-from .contract import BadSetting, Data, Entry
+from .contract import BadSetting, Data, Entry, Inference, Results, View
+from .data.columns import simulated_rng
+from .data.tabular import Builtin, diabetes, tabular
+from .parts.figures import BLUE, ORANGE, RED, SKY, captioned, panels
+from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -119,52 +118,37 @@ def data(
     Raises:
         Fault: whatever is wrong with the table. BadSetting: a split of the simulated table.
     """
-    simulated = source is None or (isinstance(source, str) and source == "simulate")
-    if simulated and split is not None:
+    if split is not None and source in (None, "simulate"):
         raise BadSetting(f"simulate has a test set of its own, yet split={split:g}; leave it out")
-
-    def simulate() -> tuple[dict[str, np.ndarray], str, str]:
-        said = f"simulate n={n} data_seed={data_seed}, {_HELD_OUT} rows held out"
-        return _simulated(n, "train", data_seed), said, "y"
-
-    found = tabular(
+    table = tabular(
         source,
-        builtin={"diabetes": _diabetes, "simulate": simulate},
-        default="simulate",
+        builtin={"simulate": lambda: _simulated(n, data_seed), "diabetes": diabetes},
         classes=False,
         target=target,
         features=features,
         standardise=standardise,
-        split=None if simulated else (split or 0.2),
+        split=split or 0.2,
         data_seed=data_seed,
     )
-    if simulated:
-        rows = _simulated(_HELD_OUT, "test", data_seed)
-        y = (rows["y"] - found.scaling.y_loc) / found.scaling.y_scale
-        found = replace(found, test={**found.new_rows(rows), "y": torch.as_tensor(y)})
     # Weights have no original scale, so the table's note on the way back to it does not hold.
-    notes = [note.partition(" (posterior_original")[0] for note in found.notes]
+    notes = [note.partition(" (posterior_original")[0] for note in table.notes]
     notes.append("sigma is bounded from below (sigma_min): a likelihood without has no maximum")
-    x, y = (found.tensors[key].numpy() for key in ("x", "y"))
+    x, y = (table.tensors[key].numpy() for key in ("x", "y"))
     plane = {"x": _line(x, y)}
-    return replace(found, plane=plane, notes=tuple(notes), dims={"x": ("feature",)})
+    return replace(table, plane=plane, notes=tuple(notes), dims={"x": ("feature",)})
 
 
-def _simulated(n: int, part: str, data_seed: int) -> dict[str, np.ndarray]:
-    """Rows of the training or of the test set, each from generators of its own."""
-    purposes = ("train", "train noise", "test", "test noise")
-    rngs = dict(zip(purposes, simulated_rng(data_seed).spawn(len(purposes))))
-    along = rngs[part].uniform(-3, 3, size=n)
-    x = along + np.sign(along)
-    return {"x": x, "y": true_mean(x) + true_sigma(x) * rngs[f"{part} noise"].normal(size=n)}
+def _simulated(n: int, data_seed: int) -> Builtin:
+    """Rows to learn from, and those held out, each from generators of their own."""
+    rngs = iter(simulated_rng(data_seed).spawn(4))
 
+    def drawn(size: int) -> dict[str, np.ndarray]:
+        along = next(rngs).uniform(-3, 3, size=size)
+        x = along + np.sign(along)
+        return {"x": x, "y": true_mean(x) + true_sigma(x) * next(rngs).normal(size=size)}
 
-def _diabetes() -> tuple[dict[str, np.ndarray], str, str]:
-    from sklearn.datasets import load_diabetes
-
-    table = load_diabetes(scaled=False)
-    columns = dict(zip(table.feature_names, table.data.T))
-    return {**columns, "progression": table.target}, "diabetes", "progression"
+    source = f"simulate n={n} data_seed={data_seed}, {_HELD_OUT} rows held out"
+    return Builtin(columns=drawn(n), test=drawn(_HELD_OUT), target="y", source=source)
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> torch.Tensor:
@@ -179,23 +163,16 @@ def _line(x: np.ndarray, y: np.ndarray) -> torch.Tensor:
     return torch.as_tensor(np.where(np.arange(x.shape[1]) == j, along[:, None], x.mean(0)))
 
 
-def metrics(
-    data: Data,
-    draws: Mapping[str, np.ndarray],
-    exact: Any,
-    *,
-    groups: Mapping[str, Any],
-    **options: Any,
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """`sigma_error`, of simulated data: how far sigma(x) is off, relative to it.
 
     The mean over the held-out rows, which lie where the data do, of the root of the aleatoric
     variance.
     """
-    if not _is_simulated(data):
+    if not _is_simulated(view.data):
         return {}
-    sigma = np.sqrt(groups["held_out_numbers"]["aleatoric"])
-    truth = true_sigma(_users(data, np.asarray(data.test["x"]))[:, 0])
+    sigma = np.sqrt(view.groups["held_out_numbers"]["aleatoric"])
+    truth = true_sigma(_users(view.data, np.asarray(view.data.test["x"]))[:, 0])
     return {"sigma_error": float(np.mean(np.abs(sigma / truth - 1)))}
 
 
@@ -207,17 +184,15 @@ def _users(data: Data, x: np.ndarray) -> np.ndarray:
     return data.scaling.x_loc + data.scaling.x_scale * x
 
 
-def bands(
-    data: Data, draws: Mapping[str, np.ndarray], *, groups: Mapping[str, Any], **options: Any
-) -> Figure | None:
+def bands(view: View) -> Figure | None:
     """Where new rows will lie along the feature that goes with the target most, and why.
 
     90 % intervals in the user's units, in the gap and beyond the data too; the other features are
     held at their means. None for a run of the prior.
     """
-    if "line" not in groups:
+    if "line" not in view.groups:
         return None
-    line, units = groups["line"], data.scaling
+    data, line, units = view.data, view.groups["line"], view.data.scaling
     j = int(np.ptp(line["x"], axis=0).argmax())
     at = _users(data, line["x"])[:, j]
     locs, sigmas = units.y_loc + units.y_scale * line["mean"], units.y_scale * line["sd"]
@@ -269,16 +244,17 @@ _TRAINING = {"steps": 10_000, "lr": 1e-2}
 ENTRY = Entry(
     model=Heteroscedastic,
     data=data,
-    first="svi:local",
     identified=False,
-    start=start,
-    refuses=refuses,
-    settings={
-        "svi": {**_TRAINING, "schedule": "linear", "particles": 1, "draws": 400},
-        "laplace": {**_TRAINING, "draws": 400},
-        "map": _TRAINING,
-        "mle": _TRAINING,
-    },
-    metrics=metrics,
-    figures={"bands": bands},
+    inference=Inference(
+        first="svi:local",
+        start=start,
+        refuses=refuses,
+        settings={
+            "svi": {**_TRAINING, "schedule": "linear", "particles": 1, "draws": 400},
+            "laplace": {**_TRAINING, "draws": 400},
+            "map": _TRAINING,
+            "mle": _TRAINING,
+        },
+    ),
+    results=Results(metrics=metrics, figures={"bands": bands}),
 )

@@ -31,10 +31,10 @@ import pyro
 import pyro.distributions as dist
 from scipy import special, stats
 
-from ._exact import Gridded, NormalMixture
-from ._figure import BLUE, RED, SKY, captioned, panels
-from ._tabular import coefficients, simulated_features, tabular
-from .contract import Data, Entry, Exact
+from .contract import Data, Entry, Exact, Inference, Results, View
+from .data.tabular import Builtin, coefficients, diabetes, regression, simulated_features
+from .parts.figures import BLUE, RED, SKY, captioned, panels
+from .parts.marginals import Gridded, NormalMixture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,58 +55,16 @@ def model(
         pyro.sample("y", dist.Normal(x @ w + b, sigma), obs=y)  # (n,)
 
 
-def data(
-    source: Any = None,
-    *,
-    target: str | None = None,
-    features: str | None = None,
-    standardise: bool = True,
-    split: Annotated[float | None, "> 0", "< 1"] = None,
-    n: Annotated[int, ">= 1"] = 100,
-    k: Annotated[int, ">= 1"] = 1,
-    data_seed: Annotated[int, ">= 0"] = 0,
-) -> Data:
-    """The diabetes table, a simulated one of stated truth, or a file.
-
-    Args:
-        source: `diabetes`, `simulate`, a file of columns, or a mapping of them.
-        target: name of the target column.
-        features: names of the feature columns, separated by commas.
-        standardise: to mean 0 and sd 1.
-        split: share of the rows held out as test set.
-        n: rows of a simulated table.
-        k: features of a simulated table.
-        data_seed: seed of simulation and split.
-
-    Raises:
-        Fault: whatever is wrong with the table.
-    """
-
-    def simulate() -> tuple[dict[str, np.ndarray], str, str]:
-        rng, x = simulated_features(n, k, data_seed)
-        y = x @ np.resize([1.0, -0.5], k) + 0.5 + 0.7 * rng.normal(size=n)
-        said = f"simulate n={n} k={k} data_seed={data_seed} (w = 1, -0.5, ..., b = 0.5, noise 0.7)"
-        return {"x": x, "y": y}, said, "y"
-
-    return tabular(
-        source,
-        builtin={"diabetes": _diabetes, "simulate": simulate},
-        default="diabetes",
-        classes=False,
-        target=target,
-        features=features,
-        standardise=standardise,
-        split=split,
-        data_seed=data_seed,
-    )
+def _simulated(n: int, k: int, data_seed: int) -> Builtin:
+    """A table whose weights are 1 and -1/2 in turn, its intercept 1/2 and its noise 0.7."""
+    rng, x = simulated_features(n, k, data_seed)
+    y = x @ np.resize([1.0, -0.5], k) + 0.5 + 0.7 * rng.normal(size=n)
+    truth = "w = 1, -0.5, ..., b = 0.5, noise 0.7"
+    source = f"simulate n={n} k={k} data_seed={data_seed} ({truth})"
+    return Builtin(columns={"x": x, "y": y}, target="y", source=source)
 
 
-def _diabetes() -> tuple[dict[str, np.ndarray], str, str]:
-    from sklearn.datasets import load_diabetes
-
-    table = load_diabetes(scaled=False)
-    columns = dict(zip(table.feature_names, table.data.T))
-    return {**columns, "progression": table.target}, "diabetes", "progression"
+data = regression({"diabetes": diabetes}, _simulated, classes=False)
 
 
 class _Posterior:
@@ -258,14 +216,13 @@ def _marginals(
     return {**mixed, "sigma": sigma}
 
 
-def band(
-    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
-) -> Figure:
+def band(view: View) -> Figure:
     """This run's line and new rows along the feature of largest effect, in the user's units.
 
     The other features are held at their means. The data are drawn with the mean effect of the
     others taken off (a component-plus-residual plot), so that they belong to this line.
     """
+    data, draws, noise = view.data, view.draws, view.options["noise"]
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     weights, units = draws["w"].mean(0), data.scaling
     j = int(np.argmax(np.abs(weights) * x.std(0)))
@@ -310,10 +267,9 @@ def _along(
     return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (sigma**2).mean())
 
 
-def sharpening(
-    data: Data, draws: Mapping[str, np.ndarray], *, noise: float | None, prior_scale: float
-) -> Figure:
+def sharpening(view: View) -> Figure:
     """The exact predictive band along one feature as rows are added (lecture A)."""
+    data, noise, prior_scale = view.data, view.options["noise"], view.options["prior_scale"]
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     spread = np.where(x.std(0) > 0, x.std(0), np.inf)
     chosen = int(np.argmax(np.abs((x - x.mean(0)).T @ (y - y.mean())) / spread))
@@ -356,11 +312,6 @@ def _band(
     return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (at**2).mean())
 
 
-def original(draws: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:
-    """Weights, intercept and noise in the user's units."""
-    return coefficients(draws, data.scaling)
-
-
 def refuses(method: str, options: dict, data: Data) -> str | None:
     """Least squares needs independent columns, unknown noise a line that misses some row."""
     x, y = np.asarray(data.tensors["x"]), np.asarray(data.tensors["y"])
@@ -384,7 +335,6 @@ ENTRY = Entry(
     model=model,
     data=data,
     exact=exact,
-    original=original,
-    refuses=refuses,
-    figures={"band": band, "sharpening": sharpening},
+    inference=Inference(refuses=refuses),
+    results=Results(original=coefficients, figures={"band": band, "sharpening": sharpening}),
 )

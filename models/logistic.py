@@ -34,10 +34,10 @@ import pyro.distributions as dist
 from pyro.distributions import constraints
 from scipy import optimize, special, stats
 
-from ._exact import Gridded
-from ._figure import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
-from ._tabular import coefficients, simulated_features, tabular
-from .contract import BadInput, Data, Entry, Exact
+from .contract import Data, Entry, Exact, Inference, Results, View
+from .data.tabular import Builtin, coefficients, regression, simulated_features
+from .parts.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
+from .parts.marginals import Gridded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,63 +67,26 @@ def model(
         pyro.sample("y", dist.Bernoulli(logits=logits), obs=y)  # (n,)
 
 
-def data(
-    source: Any = None,
-    *,
-    target: str | None = None,
-    features: str | None = None,
-    standardise: bool = True,
-    split: Annotated[float | None, "> 0", "< 1"] = None,
-    n: Annotated[int, ">= 1"] = 100,
-    k: Annotated[int, ">= 1"] = 1,
-    data_seed: Annotated[int, ">= 0"] = 0,
-) -> Data:
-    """The breast-cancer table, a simulated one of stated truth, or a file.
-
-    Args:
-        source: `breast_cancer`, `simulate`, a file of columns, or a mapping of them.
-        target: name of the target column, of two classes.
-        features: names of the feature columns, separated by commas.
-        standardise: features to mean 0 and sd 1.
-        split: share of the rows held out as test set.
-        n: rows of a simulated table.
-        k: features of a simulated table.
-        data_seed: seed of simulation and split.
-
-    Raises:
-        BadInput: whatever is wrong with the table; more than two classes.
-    """
-
-    def simulate() -> tuple[dict[str, np.ndarray], str, str]:
-        rng, x = simulated_features(n, k, data_seed)
-        chance = special.expit(x @ np.resize([1.5, -1.0], k) - 0.5)
-        said = f"simulate n={n} k={k} data_seed={data_seed} (w = 1.5, -1, ..., b = -0.5)"
-        return {"x": x, "y": (rng.random(n) < chance).astype(int)}, said, "y"
-
-    found = tabular(
-        source,
-        builtin={"breast_cancer": _breast_cancer, "simulate": simulate},
-        default="breast_cancer",
-        classes=True,
-        target=target,
-        features=features,
-        standardise=standardise,
-        split=split,
-        data_seed=data_seed,
-    )
-    labels = [found.tensors["y"], *([found.test["y"]] if found.test is not None else [])]
-    classes = 1 + max(int(np.asarray(y).max()) for y in labels)
-    if classes > 2:
-        raise BadInput(f"the target has {classes} classes, {found.source}; logistic takes two")
-    return found
+def _simulated(n: int, k: int, data_seed: int) -> Builtin:
+    """A table whose weights are 3/2 and -1 in turn, and its intercept -1/2."""
+    rng, x = simulated_features(n, k, data_seed)
+    chance = special.expit(x @ np.resize([1.5, -1.0], k) - 0.5)
+    y = (rng.random(n) < chance).astype(int)
+    source = f"simulate n={n} k={k} data_seed={data_seed} (w = 1.5, -1, ..., b = -0.5)"
+    return Builtin(columns={"x": x, "y": y}, target="y", source=source)
 
 
-def _breast_cancer() -> tuple[dict[str, np.ndarray], str, str]:
+def _breast_cancer() -> Builtin:
+    """Whether each of 569 tumours is benign, by 30 features."""
     from sklearn.datasets import load_breast_cancer
 
     table = load_breast_cancer()
     columns = dict(zip(map(str, table.feature_names), table.data.T))
-    return {**columns, "benign": table.target}, "breast_cancer", "benign"
+    columns |= {"benign": table.target}
+    return Builtin(columns=columns, target="benign", source="breast_cancer")
+
+
+data = regression({"breast_cancer": _breast_cancer}, _simulated, classes=True)
 
 
 def separable(x: np.ndarray, y: np.ndarray, *, intercept: bool) -> bool:
@@ -268,12 +231,13 @@ def _shrunk(ranges: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return narrow
 
 
-def boundary(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure:
+def boundary(view: View) -> Figure:
     """P(y = 1) of this run along its two strongest features (or its one), and how sure it is.
 
     The probability is the mean over the draws, its uncertainty their sd; the other features are
     held at their means.
     """
+    data, draws = view.data, view.draws
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
     strongest = np.argsort(-np.abs(draws["w"].mean(0)) * x.std(0))[:2]
     units, names = data.scaling, [data.coords["feature"][j] for j in strongest]
@@ -337,20 +301,16 @@ def _maps(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: li
     return captioned(figure, caption, axes[0])
 
 
-def original(draws: Mapping[str, np.ndarray], data: Data) -> dict[str, np.ndarray]:
-    """Weights and intercept in the user's units."""
-    return coefficients(draws, data.scaling)
-
-
 ENTRY = Entry(
     model=model,
     data=data,
     exact=exact,
-    original=original,
-    refuses=refuses,
-    refused={
-        "mle": "a plane separates the classes; choose --features",
-        "exact": "quadrature takes two coefficients or fewer; choose one of the --features",
-    },
-    figures={"boundary": boundary},
+    inference=Inference(
+        refuses=refuses,
+        refused={
+            "mle": "a plane separates the classes; choose --features",
+            "exact": "quadrature takes two coefficients or fewer; choose one of the --features",
+        },
+    ),
+    results=Results(original=coefficients, figures={"boundary": boundary}),
 )

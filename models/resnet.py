@@ -14,7 +14,7 @@ The slide has [z <= l] where "z the number of layers to use" needs [l <= z]. And
 p(y, z | x) at test time: summed over y that is the prior, which has not seen x; so is the average
 of p(z | x, y) over predicted labels. What depends on x is p(z | x, y) of the label; what q(z | x)
 learns of it, p(z) exp(E[log p(y | x, z)]), y as in the data, up to a factor; and the joint mode of
-(y, z), which allows an exact early exit (see `models/_residual.py`).
+(y, z), which allows an exact early exit (see `models/parts/residual.py`).
 
 Data:   x, shape (n, k), pixels in [0, 1] or features, and y, shape (n,), classes 0..C-1; default
         `digits`; `mnist`, `fashion-mnist` (with convolutional blocks), `tent` (inputs that need a
@@ -48,11 +48,13 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from . import _depths
-from ._depths import Trained
-from ._images import Images, classified
-from ._network import bayesian, one_class, start
-from ._residual import (
+from .contract import Caveat, Data, Entry, Guide, Inference, Results, View
+from .data.classified import classified
+from .data.images import Images
+from .parts import depths
+from .parts.depths import Trained
+from .parts.networks import bayesian, one_class, start
+from .parts.residual import (
     RULES,
     SURENESS,
     WITHOUT_Q,
@@ -65,7 +67,6 @@ from ._residual import (
     once,
     signs,
 )
-from .contract import Data, Entry
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,8 +115,8 @@ def refuses(method: str, options: Mapping[str, Any], data: Data) -> str | None:
     """A latent depth has no curvature, and one prior."""
     if options["cost"] is not None and options["ratio"] != _RATIO:
         return "ratio and cost both say what a layer costs; leave one of them out"
-    if options["depth"] == "latent" and method in ENTRY.refused:
-        return ENTRY.refused[method]
+    if options["depth"] == "latent" and method in ENTRY.inference.refused:
+        return ENTRY.inference.refused[method]
     if options["depth"] == "all" and method == "svi":
         return "with depth=all z is known, and there is no q(z | x) to learn; use map, mle or nuts"
     return one_class(method, data)
@@ -306,25 +307,13 @@ _OF_ALL = ("same", "same_marginal")
 # -- what it is used for -----------------------------------------------------------------------
 
 
-def trained(
-    data: Data,
-    draws: Mapping[str, Any],
-    params: Mapping[str, Any],
-    guide: str | None,
-    *,
-    layers: int,
-    width: int,
-    heads: Heads,
-    ratio: float,
-    cost: float | None,
-    depth: str,
-    **options: Any,
-) -> Trained | None:
+def trained(view: View) -> Trained | None:
     """The network at the point where its weights are; None of a sample, or of a known depth."""
-    if depth == "all" or any(len(value) > 1 for value in draws.values()):
+    options, data, draws, params = view.options, view.data, view.draws, view.params
+    if options["depth"] == "all" or any(len(value) > 1 for value in draws.values()):
         return None
-    dtype = getattr(torch, data.dtype)
-    net = network(data, layers, width, heads).to(dtype)
+    dtype, layers = getattr(torch, data.dtype), options["layers"]
+    net = network(data, layers, options["width"], options["heads"]).to(dtype)
     weights = {k.removeprefix("net."): v[0] for k, v in draws.items() if k.startswith("net.")}
     net.load_state_dict({k: torch.as_tensor(np.array(v)).to(dtype) for k, v in weights.items()})
     stop: Stop | None = None
@@ -336,60 +325,50 @@ def trained(
         def stop(layer: int, there: Tensor) -> Tensor:
             return there @ slopes[layer] + bias[layer]
 
-    rules = _RULES.get(guide, WITHOUT_Q)
-    return Trained(net, prior_of(layers, ratio, cost), stop, data, rules, guide in _OF_ALL)
+    log_prior = prior_of(layers, options["ratio"], options["cost"])
+    rules = _RULES.get(view.guide, WITHOUT_Q)
+    return Trained(net, log_prior, stop, data, rules, view.guide in _OF_ALL)
 
 
 def of_run(run: Any) -> Trained | None:
     """The trained network of a `zoo.Run`, for a closer look: depths, chances, early exits."""
     draws = {name: value.values[0] for name, value in run.idata["posterior"].data_vars.items()}
-    return trained(run.data, draws, run.params, run.record["guide"], **run.record["options"])
+    guide, options = run.record["guide"] or "", run.record["options"]
+    view = View(data=run.data, draws=draws, params=run.params, guide=guide, options=options)
+    return trained(view)
 
 
-def metrics(
-    data: Data,
-    draws: Mapping[str, np.ndarray],
-    exact: Any,
-    *,
-    params: Mapping[str, Any],
-    guide: str,
-    **options: Any,
-) -> dict[str, float]:
-    """Of weights at a point: see `_depths.scores`."""
-    found = trained(data, draws, params, guide, **options)
-    return {} if found is None else _depths.scores(found)
+def metrics(view: View) -> dict[str, float]:
+    """Of weights at a point: see `depths.scores`."""
+    at_point = trained(view)
+    return {} if at_point is None else depths.scores(at_point)
 
 
-def doubts(
-    metrics: Mapping[str, float], *, guide: str, ratio: float, cost: float | None, **options: Any
-) -> list[tuple[str, str]]:
+def caveats(view: View) -> list[Caveat]:
     """All rows at one depth, by what was learned or by the guide: nothing depends on the row."""
-    used, depth = metrics.get("depth_used"), metrics.get("depth_train", 0.0)
-    if guide in _OF_ALL:
-        what = "the predictive has a depth for each row, by its prior, this guide one for all rows"
-        mend = "read average_posterior, look at the figure `exits`, or use --guide enumerated"
-        return [(f"{what} ({depth:.2f} layers)", mend)]
+    used, depth = view.metrics.get("depth_used"), view.metrics.get("depth_train", 0.0)
+    if view.guide in _OF_ALL:
+        reason = (
+            "the predictive has a depth for each row, by its prior, this guide one for all rows "
+            f"({depth:.2f} layers)"
+        )
+        fix = "read average_posterior, look at the figure `exits`, or use --guide enumerated"
+        return [Caveat(reason, fix)]
     if used is None or used > _ONE:
         return []
-    what = f"all rows are at one depth (a mean of {depth:.2f} layers), whatever they look like"
-    price = f"ratio (now {ratio:g})" if cost is None else f"cost (now {cost:g})"
-    other = ", or use --guide enumerated" if guide in ("marginal", "ponder") else ""
-    return [(what, f"change the prior by --set {price}, or give more steps{other}")]
+    reason = f"all rows are at one depth (a mean of {depth:.2f} layers), whatever they look like"
+    name = "ratio" if view.options["cost"] is None else "cost"
+    other = ", or use --guide enumerated" if view.guide in ("marginal", "ponder") else ""
+    price = f"{name} (now {view.options[name]:g})"
+    return [Caveat(reason, f"change the prior by --set {price}, or give more steps{other}")]
 
 
-def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[..., Figure | None]:
+def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[[View], Figure | None]:
     """A picture of weights at a point."""
 
-    def picture(
-        data: Data,
-        draws: Mapping[str, Any],
-        *,
-        params: Mapping[str, Any],
-        guide: str,
-        **options: Any,
-    ) -> Figure | None:
-        found = trained(data, draws, params, guide, **options)
-        return None if found is None else draw(found)
+    def picture(view: View) -> Figure | None:
+        at_point = trained(view)
+        return None if at_point is None else draw(at_point)
 
     picture.__doc__ = draw.__doc__
     return picture
@@ -400,43 +379,39 @@ _TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
 ENTRY = Entry(
     model=ResNet,
     data=classified,
-    guides={
-        "enumerated": Halting,
-        "reinforce": Halting,
-        "concrete": Halting,
-        "ponder": Halting,
-        "marginal": Prior,
-        "same": Same,
-        "same_marginal": Prior,
-    },
-    objectives={
-        "enumerated": Enumerated,
-        "reinforce": Reinforce,
-        "concrete": Concrete,
-        "ponder": Ponder,
-        "marginal": Marginal,
-        "same": OfAll,
-        "same_marginal": MarginalOfAll,
-    },
-    estimates=("enumerated", "reinforce", "concrete"),
-    first="svi:enumerated",
     identified=False,
-    start=start,
-    refuses=refuses,
-    refused={
-        "laplace": "the Gauss-Newton matrix is of weights alone, and here the depth is latent too"
-    },
-    metrics=metrics,
-    doubts=doubts,
-    figures={
-        "depths": _picture(_depths.by_class),
-        "extremes": _picture(_depths.extremes),
-        "exits": _picture(_depths.against_work),
-    },
-    settings={
-        "nuts": {"warmup": 300, "draws": 600},
-        "svi": {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1},
-        "map": _TRAINING,
-        "mle": _TRAINING,
-    },
+    inference=Inference(
+        guides={
+            "enumerated": Guide(Halting, Enumerated, estimator=True),
+            "reinforce": Guide(Halting, Reinforce, estimator=True),
+            "concrete": Guide(Halting, Concrete, estimator=True),
+            "ponder": Guide(Halting, Ponder),
+            "marginal": Guide(Prior, Marginal),
+            "same": Guide(Same, OfAll),
+            "same_marginal": Guide(Prior, MarginalOfAll),
+        },
+        first="svi:enumerated",
+        start=start,
+        refuses=refuses,
+        refused={
+            "laplace": (
+                "the Gauss-Newton matrix is of weights alone, and here the depth is latent too"
+            )
+        },
+        settings={
+            "nuts": {"warmup": 300, "draws": 600},
+            "svi": {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1},
+            "map": _TRAINING,
+            "mle": _TRAINING,
+        },
+    ),
+    results=Results(
+        metrics=metrics,
+        caveats=caveats,
+        figures={
+            "depths": _picture(depths.by_class),
+            "extremes": _picture(depths.extremes),
+            "exits": _picture(depths.against_work),
+        },
+    ),
 )

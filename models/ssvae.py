@@ -42,18 +42,28 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import grid, shown
-from ._images import generator
-from ._network import convolution, dense, start, tanh_layers
-from ._pictures import Binarise, Pictures, pictures
-from .contract import BadInput, BadSetting, Data, Entry, Redrawn, Rows
+from .contract import (
+    BadInput,
+    BadSetting,
+    Data,
+    Entry,
+    Guide,
+    Inference,
+    Redrawn,
+    Results,
+    Rows,
+    View,
+)
+from .data.images import as_images, generator
+from .data.pictures import Binarise, Pictures, pictures
+from .parts.decoders import Decoder, learned
+from .parts.figures import shown
+from .parts.networks import convolution, dense, integers, start, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Classifier = Literal["dense", "conv"]
-_LEAST = 0.01  # chances of pixels with which the decoder begins are the mean image's
 _LABELLED = 100  # labelled rows that a step sees
 _CHANNELS = 8, 16  # of the classifier's convolutions
 _SHOWN = 12  # test images in a picture
@@ -83,27 +93,27 @@ def partly_labelled(
     """
     if binarise == "none":
         raise BadSetting("this model's pixels are binary; use binarise=dynamic, or static")
-    found = pictures(source, n=n, split=split, binarise=binarise, data_seed=data_seed)
-    shown: Pictures = found.scaling
-    if shown.labels is None:
+    images = pictures(source, n=n, split=split, binarise=binarise, data_seed=data_seed)
+    own: Pictures = images.scaling
+    if own.labels is None:
         raise BadInput(
-            f"the images have no labels ({found.source}); add y, or name subfolders by it"
+            f"the images have no labels ({images.source}); add y, or name subfolders by it"
         )
-    y = torch.full((found.n,), -1)
-    at = _balanced(shown.labels, labels, generator(data_seed, "labels"))
-    y[at] = torch.as_tensor(shown.labels[at])
-    redrawn = found.redrawn
+    y = torch.full((images.n,), -1)
+    at = _balanced(own.labels, labels, generator(data_seed, "labels"))
+    y[at] = torch.as_tensor(own.labels[at])
+    redrawn = images.redrawn
     if redrawn is not None:
         grey, pixels = {"x": redrawn.tensors["x"], "y": y}, redrawn.draw
         redrawn = Redrawn(grey, lambda rows: {"y": rows["y"], **pixels(rows)})
     return replace(
-        found,
-        tensors={"x": found.tensors["x"], "y": y},
+        images,
+        tensors={"x": images.tensors["x"], "y": y},
         rows=Rows("row", ("x", "y")),
-        test=_without_labels(found.test),
+        test=_without_labels(images.test),
         redrawn=redrawn,
-        new_rows=lambda new: _without_labels(found.new_rows(new)),
-        source=f"{found.source}, {labels} labels",
+        new_rows=lambda new: _without_labels(images.new_rows(new)),
+        source=f"{images.source}, {labels} labels",
     )
 
 
@@ -125,7 +135,7 @@ def _balanced(classes: np.ndarray, count: int, rng: np.random.Generator) -> np.n
     return np.lexsort((classes, rank))[:count]
 
 
-class SSVAE(PyroModule):
+class SSVAE(Decoder):
     """The model: a label and a style, and their image through the decoder."""
 
     def __init__(
@@ -138,37 +148,32 @@ class SSVAE(PyroModule):
         dropout: Annotated[float, ">= 0", "< 1"] = 0.0,
         alpha: Annotated[float, ">= 0"] = 0.1,
     ):
-        super().__init__()
-        self.latent, self.hidden = latent, integers("hidden", hidden)
+        super().__init__(data, latent, hidden)
         self.classes = data.scaling.classes
-        self.begin = torch.as_tensor(data.tensors["x"]).mean(0).clamp(_LEAST, 1 - _LEAST).logit()
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         # Not `one_hot`, which looks at the labels, so that a step could not be recorded.
         known = (y[..., None] == torch.arange(self.classes, device=x.device)).to(x)
         chances = torch.where(y[..., None] < 0, torch.full_like(known, 1 / self.classes), known)
-        zeros = torch.zeros(self.latent, device=x.device)
         with pyro.plate("row", len(x)):
             label = pyro.sample(
                 "label", dist.Categorical(chances), infer={"enumerate": "parallel"}
             )
-            z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))  # (n, latent)
-            pixels = dist.Bernoulli(logits=self.decoded(z, label), validate_args=False)
+            logits = self.decoded(self.code(x), label)
+            pixels = dist.Bernoulli(logits=logits, validate_args=False)
             pyro.sample("x", pixels.to_event(1), obs=x)
 
     def decoded(self, z: Tensor, label: Tensor) -> Tensor:
         """Log odds of the pixels, (..., pixels), of styles (..., latent) and labels (...)."""
-        *inner, first = self.hidden
-        h = torch.tanh(
-            dense("decoder.0", z, first) + _of_label("decoder", label, self.classes, first)
-        )
-        h = tanh_layers("decoder.inner", h, inner[::-1])
-        return dense("decoder.x", h, len(self.begin), bias=self.begin.to(z))
+        return self.pixels(_layers("decoder", z, label, self.classes, self.hidden[::-1]))
 
 
-def _of_label(name: str, label: Tensor, classes: int, outputs: int) -> Tensor:
-    """What a label adds to the units of a layer, (..., outputs)."""
-    return pyro.param(f"{name}.label", lambda: start(name, (classes, outputs)))[label]
+def _layers(name: str, x: Tensor, label: Tensor, classes: int, sizes: list[int]) -> Tensor:
+    """Hidden layers of these sizes, (..., last size); a label adds to the units of the first."""
+    first, *inner = sizes
+    units = dense(f"{name}.0", x, first)
+    units = units + pyro.param(f"{name}.label", lambda: start(name, (classes, first)))[label]
+    return tanh_layers(f"{name}.inner", torch.tanh(units), inner)
 
 
 class Encoder(PyroModule):
@@ -212,11 +217,7 @@ class Encoder(PyroModule):
 
     def style(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and sd of the style under labels (..., n), each (..., n, latent)."""
-        first, *inner = self.hidden
-        h = torch.tanh(
-            dense("encoder.0", x, first) + _of_label("encoder", label, self.classes, first)
-        )
-        h = tanh_layers("encoder.inner", h, inner)
+        h = _layers("encoder", x, label, self.classes, self.hidden)
         return dense("encoder.loc", h, self.latent), dense("encoder.scale", h, self.latent).exp()
 
 
@@ -292,20 +293,14 @@ def _by_row(model: Callable, guide: Callable, x: Tensor, label: Tensor) -> tuple
 # -- what it is used for -----------------------------------------------------------------------
 
 
-def metrics(
-    data: Data,
-    draws: Mapping[str, np.ndarray],
-    exact: Any,
-    *,
-    params: Mapping[str, Any],
-    **options: Any,
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """`accuracy` and `log_score` (mean log probability) of the classifier on the test images."""
-    if not any(name.startswith("classifier") for name in params):
+    if not _has_classifier(view):
         return {}
+    data = view.data
     x, labels = data.test["x"].to(getattr(torch, data.dtype)), data.scaling.test_labels
-    with torch.no_grad(), poutine.substitute(data=_learned(data, params, "classifier")):
-        logs = _trained(data, **options).guessed(x).log_softmax(-1).numpy()
+    with learned(view):
+        logs = _trained(data, **view.options).guessed(x).log_softmax(-1).numpy()
     right = logs.argmax(1) == labels
     return {
         "accuracy": float(right.mean()),
@@ -318,61 +313,48 @@ def _trained(data: Data, *, alpha: float, **options: Any) -> Encoder:
     return Encoder(data, **options).eval()
 
 
-def _learned(data: Data, params: Mapping[str, Any], part: str) -> dict[str, Tensor]:
-    """The parameters of the networks whose names begin so."""
-    dtype = getattr(torch, data.dtype)
-    return {k: torch.as_tensor(v).to(dtype) for k, v in params.items() if k.startswith(part)}
+def _has_classifier(view: View) -> bool:
+    """Whether the guide is one of the model's own."""
+    return any(name.startswith("classifier") for name in view.params)
 
 
-def analogies(
-    data: Data,
-    draws: Mapping[str, Any],
-    *,
-    params: Mapping[str, Any],
-    **options: Any,
-) -> Figure | None:
+def analogies(view: View) -> Figure | None:
     """Test images, and the same style under each of the labels."""
-    if not any(name.startswith("classifier") for name in params):
+    if not _has_classifier(view):
         return None
-    encoder, model = _trained(data, **options), SSVAE(data, **options)
+    data = view.data
+    encoder, model = _trained(data, **view.options), SSVAE(data, **view.options)
     x = data.test["x"][:_SHOWN].to(getattr(torch, data.dtype))
     labels = torch.arange(encoder.classes)[:, None].expand(-1, len(x))
-    with torch.no_grad(), poutine.substitute(data=_learned(data, params, "")):
+    with learned(view):
         style, _ = encoder.style(x, encoder.guessed(x).argmax(-1))
         images = model.decoded(style.expand(encoder.classes, *style.shape), labels).sigmoid()
-    shape = (-1, data.scaling.height, data.scaling.width)
-    rows = [x.numpy().reshape(shape), *(image.numpy().reshape(shape) for image in images)]
+    rows = np.concatenate([as_images(part, data.scaling) for part in (x, *images)])
     caption = (
         "Test images (top), and below each its style, as the encoder sees it, under all of the "
         "labels in turn: style and label are apart if each row shows one class throughout."
     )
-    return shown(grid(np.concatenate(rows), len(x)), caption)
+    return shown(rows, len(x), caption)
 
 
 ENTRY = Entry(
     model=SSVAE,
     data=partly_labelled,
-    guides={"own": Encoder, "supervised": Encoder},
-    objectives={"own": Bound, "supervised": Known},
-    first="svi:own",
-    refused={
-        "mle": "only svi fits the decoder, whose parameters have no priors",
-        "map": "only svi fits the decoder, whose parameters have no priors",
-        "laplace": "only svi fits the decoder, whose parameters have no priors",
-        "nuts": "only svi fits the decoder, whose parameters have no priors",
-        "prior": "only svi fits the decoder, whose parameters have no priors",
-    },
-    metrics=metrics,
-    figures={"analogies": analogies},
-    settings={
-        "svi": {
-            "steps": 10_000,
-            "batch_size": 100,
-            "lr": 2e-3,
-            "schedule": "linear",
-            "particles": 1,
-            "draws": 200,
-            "rows": 64,
-        }
-    },
+    has_parameters=True,
+    inference=Inference(
+        guides={"own": Guide(Encoder, Bound), "supervised": Guide(Encoder, Known)},
+        first="svi:own",
+        settings={
+            "svi": {
+                "steps": 10_000,
+                "batch_size": 100,
+                "lr": 2e-3,
+                "schedule": "linear",
+                "particles": 1,
+                "draws": 200,
+                "rows": 64,
+            }
+        },
+    ),
+    results=Results(metrics=metrics, figures={"analogies": analogies}),
 )

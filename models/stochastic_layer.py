@@ -48,11 +48,10 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import BLUE, GREY, RED, SKY, captioned, panels
-from ._images import classified
-from ._network import dense, tanh_layers
-from .contract import Data, Entry
+from .contract import Data, Entry, Guide, Inference, Results, View
+from .data.classified import classified
+from .parts.figures import BLUE, GREY, RED, SKY, captioned, panels
+from .parts.networks import dense, integers, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -145,21 +144,19 @@ def _spreads(draws: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return sigma, np.sqrt(between.clip(min=0))
 
 
-def metrics(
-    data: Data, draws: Mapping[str, np.ndarray], exact: Any, **options: Any
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """`sigma`, the mean over training rows and units, and `sigma_relative`, to the spread of mu.
 
     The layers around can scale the activations as they like: the ratio says how much noise it is.
     """
-    sigma, between = _spreads(draws)
+    sigma, between = _spreads(view.draws)
     ratio = sigma.mean() / max(between.mean(), np.finfo(float).tiny)
     return {"sigma": float(sigma.mean()), "sigma_relative": float(ratio)}
 
 
-def noise(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure:
+def noise(view: View) -> Figure:
     """How large the noise has become: sigma of all rows and units, and beside each unit's mu."""
-    sigma, between = _spreads(draws)
+    sigma, between = _spreads(view.draws)
     figure, (left, right) = panels(2, gap=0.65)
     logs = np.log10(sigma.clip(min=_LEAST))
     low, high = min(logs.min(), -1.0) - 0.1, max(logs.max(), 0.0) + 0.2
@@ -184,27 +181,25 @@ def noise(data: Data, draws: Mapping[str, np.ndarray], **options: Any) -> Figure
 ENTRY = Entry(
     model=StochasticLayer,
     data=classified,
-    guides={"one": one, "many": many, "none": none},
-    objectives={"one": one_sample_bound, "many": many_sample_bound, "none": one_sample_bound},
-    first="svi:one",
     identified=False,
-    refused={
-        "mle": "its weights are parameters without priors, which only svi fits",
-        "map": "its weights are parameters without priors, which only svi fits",
-        "laplace": "its weights are parameters without priors, which only svi fits",
-        "nuts": "its weights are parameters without priors, which only svi fits",
-        "prior": "its weights are parameters without priors, which only svi fits",
-    },
-    settings={
-        "svi": {
-            "steps": 10_000,
-            "batch_size": 100,
-            "lr": 1e-3,
-            "schedule": "linear",
-            "particles": 1,
-            "draws": 100,
-        }
-    },
-    metrics=metrics,
-    figures={"noise": noise},
+    has_parameters=True,
+    inference=Inference(
+        guides={
+            "one": Guide(one, one_sample_bound),
+            "many": Guide(many, many_sample_bound),
+            "none": Guide(none, one_sample_bound),
+        },
+        first="svi:one",
+        settings={
+            "svi": {
+                "steps": 10_000,
+                "batch_size": 100,
+                "lr": 1e-3,
+                "schedule": "linear",
+                "particles": 1,
+                "draws": 100,
+            }
+        },
+    ),
+    results=Results(metrics=metrics, figures={"noise": noise}),
 )

@@ -38,25 +38,23 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from ._data import integers
-from ._figure import grid, shown
-from ._network import dense, tanh_layers
-from ._pictures import Pictures, compressed, pictures
-from .contract import BadInput, Data, Entry
+from .contract import BadInput, Caveat, Data, Entry, Guide, Inference, Results, View
+from .data.images import as_images
+from .data.pictures import Pictures, compressed, pictures
+from .parts.decoders import Decoder, learned
+from .parts.figures import shown
+from .parts.networks import dense, integers, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _BITS = {"bernoulli": dist.Bernoulli, "continuous_bernoulli": dist.ContinuousBernoulli}
-# Chances of pixels with which the decoder begins are the mean image's, not 0 or 1.
-_LEAST = 0.01
 
 
-class VAE(PyroModule):
+class VAE(Decoder):
     """The model: a code from a standard normal, its image through the decoder."""
 
     def __init__(
@@ -67,21 +65,18 @@ class VAE(PyroModule):
         hidden: str = "100,100",
         likelihood: Literal["bernoulli", "continuous_bernoulli"] = "bernoulli",
     ):
-        super().__init__()
-        self.latent, self.hidden, self.likelihood = latent, integers("hidden", hidden), likelihood
-        self.begin = torch.as_tensor(data.tensors["x"]).mean(0).clamp(_LEAST, 1 - _LEAST).logit()
+        super().__init__(data, latent, hidden)
+        self.likelihood = likelihood
 
     def forward(self, x: Tensor) -> None:
-        zeros = torch.zeros(self.latent, device=x.device)
         with pyro.plate("row", len(x)):
-            z = pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))  # (n, latent)
-            pixels = _BITS[self.likelihood](logits=self.decoded(z), validate_args=False)
+            logits = self.decoded(self.code(x))
+            pixels = _BITS[self.likelihood](logits=logits, validate_args=False)
             pyro.sample("x", pixels.to_event(1), obs=x)
 
     def decoded(self, z: Tensor) -> Tensor:
         """Log odds of the pixels, (..., pixels), of codes (..., latent)."""
-        h = tanh_layers("decoder", z, self.hidden[::-1])
-        return dense("decoder.x", h, len(self.begin), bias=self.begin.to(z))
+        return self.pixels(tanh_layers("decoder", z, self.hidden[::-1]))
 
 
 def _encoded(x: Tensor, latent: int, hidden: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,50 +164,45 @@ _MEMORISED = 0.05
 _NEIGHBOURS, _SHOWN = 5, 12
 
 
-def metrics(
-    data: Data,
-    draws: Mapping[str, np.ndarray],
-    exact: Any,
-    *,
-    groups: Mapping[str, Any],
-    **options: Any,
-) -> dict[str, float]:
+def metrics(view: View) -> dict[str, float]:
     """`active_units`, and how well a code tells what an image shows, beside its pixels.
 
     `knn`: accuracy on test images of the vote of the five nearest training codes; `probe`: of a
     logistic regression on the codes; `knn_pixels`, `probe_pixels`: the same on grey pixels. For
-    images of another kind `auroc_corrected[name]`, see `_told_outside`.
+    images of another kind `auroc_corrected[name]`, see `_outside`.
     """
+    data, groups = view.data, view.groups
     if "held_out_rows" not in groups:
         return {}
     test, train = groups["held_out_rows"]["z"], groups["coded_rows"]["z"]
-    found = {"active_units": float((test.var(0) > _ACTIVE).sum())} | _told_outside(data, groups)
+    numbers = {"active_units": float((test.var(0) > _ACTIVE).sum())} | _outside(data, groups)
     own: Pictures = data.scaling
     if own.labels is None or len(np.unique(own.labels)) < 2:
-        return found
+        return numbers
     labels = own.labels[: len(train)], own.test_labels[: len(test)]
     grey = _grey(data)[: len(train)], own.grey[: len(test)].numpy()
     for suffix, inputs in (("", (train, test)), ("_pixels", grey)):
-        found |= {f"{k}{suffix}": v for k, v in _told_apart(*inputs, *labels).items()}
-    return found
+        numbers |= {f"{k}{suffix}": v for k, v in _separated(*inputs, *labels).items()}
+    return numbers
 
 
-def doubts(metrics: Mapping[str, float], *, latent: int, **options: Any) -> list[tuple[str, str]]:
+def caveats(view: View) -> list[Caveat]:
     """A code too short for the images, or a fit to the very images that were seen."""
-    found = []
+    metrics, latent, caveats = view.metrics, view.options["latent"], []
     if metrics.get("active_units") == latent:
-        what = f"every number of the code ({latent}) is in use: more would tell more"
-        found.append((what, f"give more (--set latent={2 * latent})"))
+        reason = f"every number of the code ({latent}) is in use: more would tell more"
+        caveats.append(Caveat(reason, f"give more (--set latent={2 * latent})"))
     if "elbo_test" in metrics:
         above = metrics["elbo_train"] - metrics["elbo_test"]
         if above > _MEMORISED * -metrics["elbo_test"]:
-            what = f"images that were learned from score {above:.1f} nats above those held out"
-            found.append((what, "it knows them by heart: give more of them, or fewer units"))
-    return found
+            reason = f"images that were learned from score {above:.1f} nats above those held out"
+            fix = "it knows them by heart: give more of them, or fewer units"
+            caveats.append(Caveat(reason, fix))
+    return caveats
 
 
-def _told_outside(data: Data, groups: Mapping[str, Any]) -> dict[str, float]:
-    """`auroc_corrected[name]`: chance that an image of another kind is told by log p and length.
+def _outside(data: Data, groups: Mapping[str, Any]) -> dict[str, float]:
+    """`auroc_corrected[name]`: chance that an image of another kind is known by log p and length.
 
     A compressed image's length is what any model of images has to say of it; so the score is
     log p(x) + length: Serra et al. (2020), arXiv:1909.11480, eq. 3.
@@ -221,16 +211,15 @@ def _told_outside(data: Data, groups: Mapping[str, Any]) -> dict[str, float]:
 
     def score(x: Tensor, group: str) -> np.ndarray:
         log_p = groups[group]["log_p"]
-        shape = len(log_p), data.scaling.height, data.scaling.width
-        return log_p + compressed(x[: len(log_p)].numpy().reshape(shape))
+        return log_p + compressed(as_images(x[: len(log_p)], data.scaling))
 
-    found, own = {}, score(data.test["x"], "held_out_rows")
+    areas, own = {}, score(data.test["x"], "held_out_rows")
     for name, rows in data.beside.items():
         other = score(rows["x"], f"beside_rows_{name}")
         outside = np.repeat([0, 1], [len(own), len(other)])
         area = roc_auc_score(outside, -np.concatenate([own, other]))
-        found[f"auroc_corrected[{name}]"] = float(area)
-    return found
+        areas[f"auroc_corrected[{name}]"] = float(area)
+    return areas
 
 
 def _grey(data: Data) -> np.ndarray:
@@ -238,7 +227,7 @@ def _grey(data: Data) -> np.ndarray:
     return (data.tensors if data.redrawn is None else data.redrawn.tensors)["x"].numpy()
 
 
-def _told_apart(
+def _separated(
     train: np.ndarray, test: np.ndarray, labels: np.ndarray, truth: np.ndarray
 ) -> dict[str, float]:
     """Accuracy of two simple classifiers of standardised rows."""
@@ -252,58 +241,43 @@ def _told_apart(
     return {"knn": float(knn.score(test, truth)), "probe": float(probe.score(test, truth))}
 
 
-def _chances(
-    data: Data, params: Mapping[str, Any], codes: np.ndarray, options: Mapping[str, Any]
-) -> np.ndarray:
+def _chances(view: View, codes: np.ndarray) -> np.ndarray:
     """Mean images (n, height, width) of codes (n, latent)."""
-    model, dtype = VAE(data, **options), getattr(torch, data.dtype)
-    learned = {k: torch.as_tensor(v).to(dtype) for k, v in params.items() if "decoder." in k}
-    with torch.no_grad(), poutine.substitute(data=learned):
-        logits = model.decoded(torch.as_tensor(codes).to(dtype))
+    model = VAE(view.data, **view.options)
+    with learned(view):
+        logits = model.decoded(torch.as_tensor(codes).to(getattr(torch, view.data.dtype)))
         mean = _BITS[model.likelihood](logits=logits, validate_args=False).mean
-    return mean.numpy().reshape(-1, data.scaling.height, data.scaling.width)
+    return as_images(mean, view.data.scaling)
 
 
-def samples(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
-) -> Figure:
+def samples(view: View) -> Figure:
     """Mean images of codes from the prior."""
-    codes = np.random.default_rng(0).standard_normal((6 * _SHOWN, options["latent"]))
+    codes = np.random.default_rng(0).standard_normal((6 * _SHOWN, view.options["latent"]))
     caption = (
         "What the model thinks of as images: chances of pixels under codes drawn from the prior. "
         "Half of one thing and half of another: codes that no image has."
     )
-    return shown(grid(_chances(data, params, codes, options), _SHOWN), caption)
+    return shown(_chances(view, codes), _SHOWN, caption)
 
 
-def reconstructions(
-    data: Data,
-    draws: Mapping[str, Any],
-    *,
-    groups: Mapping[str, Any],
-    params: Mapping[str, Any],
-    **options: Any,
-) -> Figure | None:
+def reconstructions(view: View) -> Figure | None:
     """Test images, what the model saw of them, and their mean codes decoded."""
-    if "held_out_rows" not in groups:
+    if "held_out_rows" not in view.groups:
         return None
-    shape = (-1, data.scaling.height, data.scaling.width)
-    codes = groups["held_out_rows"]["z"][:_SHOWN]
-    seen = data.test["x"][:_SHOWN].numpy().reshape(shape)
-    grey = data.scaling.grey[:_SHOWN].numpy().reshape(shape)
-    rows = np.concatenate([grey, seen, _chances(data, params, codes, options)])
+    own: Pictures = view.data.scaling
+    codes = view.groups["held_out_rows"]["z"][:_SHOWN]
+    grey, seen = (as_images(x[:_SHOWN], own) for x in (own.grey, view.data.test["x"]))
+    rows = np.concatenate([grey, seen, _chances(view, codes)])
     caption = (
         "Test images as they came (top), with the pixels that the model was given (middle), and "
         "decoded from the mean of what the encoder makes of them (bottom)."
     )
-    return shown(grid(rows, len(codes)), caption)
+    return shown(rows, len(codes), caption)
 
 
-def manifold(
-    data: Data, draws: Mapping[str, Any], *, params: Mapping[str, Any], **options: Any
-) -> Figure | None:
+def manifold(view: View) -> Figure | None:
     """The plane of codes of two numbers, at equal shares of the prior."""
-    if options["latent"] != 2:
+    if view.options["latent"] != 2:
         return None
     from scipy.stats import norm
 
@@ -313,28 +287,21 @@ def manifold(
         "The images of all codes: first number to the right, second upwards, each step the same "
         "share of the prior. Neighbours look alike, or the code has torn what belongs together."
     )
-    return shown(grid(_chances(data, params, codes, options), 20), caption)
+    return shown(_chances(view, codes), 20, caption)
 
 
-def interpolation(
-    data: Data,
-    draws: Mapping[str, Any],
-    *,
-    groups: Mapping[str, Any],
-    params: Mapping[str, Any],
-    **options: Any,
-) -> Figure | None:
+def interpolation(view: View) -> Figure | None:
     """On straight lines between the codes of test images."""
-    if "held_out_rows" not in groups:
+    if "held_out_rows" not in view.groups:
         return None
-    codes = groups["held_out_rows"]["z"][:12]
+    codes = view.groups["held_out_rows"]["z"][:12]
     share = np.linspace(0, 1, _SHOWN)[:, None]
     lines = [(1 - share) * a + share * b for a, b in zip(codes[::2], codes[1::2])]
     caption = (
         "From one test image to another (left, right) along a straight line of codes: a good "
         "representation has an image at every step, not two at once."
     )
-    return shown(grid(_chances(data, params, np.concatenate(lines), options), _SHOWN), caption)
+    return shown(_chances(view, np.concatenate(lines)), _SHOWN, caption)
 
 
 _SVI = {"steps": 15_000, "batch_size": 100, "lr": 2e-3, "schedule": "linear", "particles": 1}
@@ -345,26 +312,24 @@ _SHARED = ("normal", "mvn", "lowrank", "structured", "maf", "nsf")
 ENTRY = Entry(
     model=VAE,
     data=pictures,
-    guides={"own": own, "full": full, "flow": Flow},
-    first="svi:own",
-    refuses=refuses,
-    refused={
-        "mle": "only svi fits the decoder, whose parameters have no priors",
-        "map": "only svi fits the decoder, whose parameters have no priors",
-        "laplace": "only svi fits the decoder, whose parameters have no priors",
-        "nuts": "only svi fits the decoder, whose parameters have no priors",
-        "prior": "only svi fits the decoder, whose parameters have no priors",
-    },
-    metrics=metrics,
-    doubts=doubts,
-    figures={
-        "samples": samples,
-        "reconstructions": reconstructions,
-        "manifold": manifold,
-        "interpolation": interpolation,
-    },
-    settings={
-        "svi": {**_SVI, "draws": 500, "rows": 64},
-        **{f"svi:{guide}": _FOR_EACH for guide in _SHARED},
-    },
+    has_parameters=True,
+    inference=Inference(
+        guides={"own": Guide(own), "full": Guide(full), "flow": Guide(Flow)},
+        first="svi:own",
+        refuses=refuses,
+        settings={
+            "svi": {**_SVI, "draws": 500, "rows": 64},
+            **{f"svi:{guide}": _FOR_EACH for guide in _SHARED},
+        },
+    ),
+    results=Results(
+        metrics=metrics,
+        caveats=caveats,
+        figures={
+            "samples": samples,
+            "reconstructions": reconstructions,
+            "manifold": manifold,
+            "interpolation": interpolation,
+        },
+    ),
 )

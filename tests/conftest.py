@@ -19,9 +19,11 @@ import pytest
 import scene
 import torch
 
+import inference
 import models
-from inference import machine, prepare, settings
-from inference._problem import Context, Problem
+from inference.core import machine, settings
+from inference.core.problem import Context, Problem
+from inference.program import prepare
 
 HOUSE = Path(__file__).parent.parent
 QUIET = Context()
@@ -59,7 +61,7 @@ def problem_of(name: str, source=None, **options) -> Problem:
 
 def problem_from(model, tensors=None, **options) -> Problem:
     """The problem of a Pyro function and its data."""
-    from inference.prepare import prepare
+    from inference.program.prepare import prepare
 
     problem = Problem(model=partial(model, **options), tensors=tensors or {})
     return prepare(problem, dtype=torch.float64)
@@ -102,6 +104,9 @@ def tags(page: str) -> list:
     parser.feed(page)
     return parser.found
 
+
+# The shared guides of a network's weights.
+NETWORK_GUIDES = [name for name, kind in inference.GUIDES.items() if kind.of_networks]
 
 # What a stranger's record may hold, and what must not come out of it.
 EVIL = "<script>alert('x')</script>\"'> <img src=javascript:y onload=z> {{'a' * 9}} \x1b[2J\u202e"

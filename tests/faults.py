@@ -385,7 +385,7 @@ TABLE = [
     Fault("unknown", ["run", "coin", "--seed", "x"], 2, "x is no seed"),
     Fault("unknown", [*LINEAR, "nan.csv", "--target", "z"], 65, "there is no column 'z'"),
     Fault("unknown", [*LINEAR, "nan.csv", "--features", "a,y"], 65, "target and feature"),
-    Fault("unknown", [*LINEAR, "twice.csv"], 65, "several columns are called a"),
+    Fault("unknown", [*LINEAR, "twice.csv"], 65, "has several columns called a"),
     Fault("unknown", ["run", "normal.py", *USER, "extra.json"], 65, "takes no 'z'"),
     Fault("unknown", ["run", "normal.py", *USER, "short.json"], 65, "the model needs x"),
     Fault(

@@ -24,7 +24,7 @@ from typing import Any
 from faults import FILES, ROWS
 
 import zoo
-from inference._plain import plain
+from inference.core.plain_text import plain
 
 HOUSE = Path(__file__).parent.parent
 Done = subprocess.CompletedProcess
@@ -240,7 +240,7 @@ def _hash(content: bytes) -> str:
 
 def forge(folder: Path, files: Mapping[str, bytes] | None = None, **changes: Any) -> None:
     """Change files of a run or its record, and all hashes with them, as a forger would."""
-    from inference import store
+    from inference.storage import seals
 
     path = folder / "run.json"
     record = json.loads(path.read_text())
@@ -250,7 +250,7 @@ def forge(folder: Path, files: Mapping[str, bytes] | None = None, **changes: Any
     record.update(changes)
     signature = record.pop("signature", None)  # which a forger cannot make
     if record.pop("sha256", None) is not None:
-        record = {"sha256": store._seal_of(record), "signature": signature, **record}
+        record = {"sha256": seals.seal_of(record), "signature": signature, **record}
     path.write_text(json.dumps(record))
 
 

@@ -18,8 +18,8 @@ import scene as scenes
 from conftest import EVIL
 from faults import GUIDE, PLANTED, USER_MODEL
 
-from inference import store
-from models._trees import trees
+from inference.storage.record import RESULT_KEYS, write_record
+from models.users.trees import trees
 
 # What a planted file makes when it is run.
 MARKER = "planted"
@@ -31,18 +31,18 @@ def settled(run: Path, folder: Path) -> Path:
     record = json.loads((copy / "run.json").read_text())
     record |= {name: str(folder / Path(record[name]).name) for name in ("model", "guide")}
     record["data"]["asked"]["source"] = str(folder / "one.json")
-    store._put_manifest(copy, record)
+    write_record(copy, record)
     return copy
 
 
 def _again(run: Path, **changes: Any) -> None:
     """Another record, made by this user."""
-    store._put_manifest(run, {**json.loads((run / "run.json").read_text()), **changes})
+    write_record(run, {**json.loads((run / "run.json").read_text()), **changes})
 
 
 def _stopped(folder: Path, run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
-    store._put_manifest(run, {k: v for k, v in record.items() if k not in store._FOUND})
+    write_record(run, {k: v for k, v in record.items() if k not in RESULT_KEYS})
     _again(run, status="interrupted", files={})
 
 

@@ -404,7 +404,7 @@ def test_numbers_that_clash_are_told_with_their_line_and_what_to_do(write):
     told = str(caught.value)
     assert f"m.py, line {line}; the run is in float64, and this line has float32 too" in told
     assert "write .to(x.dtype) there, or --set dtype=float32" in told and "\n" not in told
-    assert "the run is in float64" in str(zoo.check(path, data={"y": Y}).crosses[0])
+    assert "the run is in float64" in str(zoo.check(path, data={"y": Y}).failed[0])
 
 
 def test_a_run_in_single_precision_is_asked_for_by_name(write):

@@ -13,8 +13,9 @@ from pyro import poutine
 from scipy import optimize, stats
 from scipy.special import logsumexp
 
-from inference import point
-from inference.laplace import laplace
+from inference.methods import point
+from inference.methods.laplace import laplace
+from inference.program.program import Program
 from models.contract import Refused
 
 RNG = np.random.default_rng(3)
@@ -22,7 +23,7 @@ RNG = np.random.default_rng(3)
 
 def fit(method, model, **tensors):
     problem = problem_from(model, {k: torch.as_tensor(v) for k, v in tensors.items()})
-    return method(problem, seed=0, context=QUIET)
+    return method(Program(problem), seed=0, context=QUIET)
 
 
 def clean(method, model, **tensors):

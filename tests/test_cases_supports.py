@@ -23,10 +23,13 @@ from torch import nn
 from torch.distributions import transforms
 
 import zoo
-from inference import svi as module
-from inference.laplace import laplace
-from inference.program import Program, over_draws, run
-from inference.svi import svi
+from inference.methods.draws import draw
+from inference.methods.laplace import laplace
+from inference.methods.resolve import resolve
+from inference.methods.svi import svi
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
 from models.contract import Fault, Refused
 
 FEW = {"steps": 60, "draws": 20}
@@ -156,7 +159,7 @@ def test_a_start_is_searched_where_random_ones_have_no_density():
 def test_a_guide_that_reaches_over_an_edge_is_refused_for_that_reason():
     problem = problem_from(product, {"y": torch.tensor([2.0, 3.0])})
     with pytest.raises(Refused, match=r"y is .* outside .* Uniform, .*: its ELBO is minus inf"):
-        svi(problem, seed=0, context=QUIET, **FEW)
+        svi(Program(problem), seed=0, context=QUIET, **FEW)
 
 
 def test_steps_over_an_edge_are_no_divergences():
@@ -211,9 +214,9 @@ def test_the_density_of_a_moving_guide_is_that_of_its_draws(guide):
     """The normal of u, less the slopes at u: by hand for mean field, else through the inverse."""
     program = Program(problem_from(moving))
     torch.manual_seed(0)
-    chosen = module.resolve(guide, program).guide
+    chosen = resolve(guide, program).guide
     run(chosen, {})  # makes its parameters
-    values, log_q = module._draw(program, chosen, 20)
+    values, log_q = draw(program, chosen, 20)
     top, inside = values["top"], values["inside"]
     u = torch.cat([torch.logit(top - 1)[:, None], torch.logit(inside / top[:, None])], 1)
     slopes = (top - 1).log() + (2 - top).log()
@@ -229,7 +232,7 @@ def test_the_density_of_a_moving_guide_is_that_of_its_draws(guide):
 
 def test_a_guide_may_begin_at_a_mode_in_a_moving_support():
     short = {"begin": "map", "steps": 1, "lr": 1e-6, "draws": 2}
-    fit = svi(problem_from(moving), seed=0, context=QUIET, **short)
+    fit = svi(Program(problem_from(moving)), seed=0, context=QUIET, **short)
     # Uniform in all: the unconstrained density has its mode at the logit's, in the middle.
     torch.testing.assert_close(
         fit.params["AutoNormal.locs.inside"], torch.zeros(3), atol=1e-4, rtol=0
@@ -247,7 +250,7 @@ def test_a_prior_that_torch_says_is_everywhere_stays_above_its_shift():
     done = zoo.run(model, data={"y": 2.2}, seed=1)
     x = np.linspace(2, 12, 20001)
     cases.check_mean(done, "x", *posterior(stats.norm.logpdf(2.2, x) - x, x))
-    fit = svi(problem_from(model, {"y": torch.tensor(2.2)}), seed=0, context=QUIET, **FEW)
+    fit = svi(Program(problem_from(model, {"y": torch.tensor(2.2)})), seed=0, context=QUIET, **FEW)
     assert (fit.draws["x"] > 2).all()
 
 
@@ -289,7 +292,7 @@ def test_a_guide_that_draws_outside_of_a_prior_is_refused_with_its_line():
 
     problem = problem_from(waiting, {"y": torch.tensor([0.0, 1.0])})
     with pytest.raises(Refused, match=r"draws rate outside .* line \d+; give it .* Exponential"):
-        svi(problem, seed=0, context=QUIET, guide=guide, **FEW)
+        svi(Program(problem), seed=0, context=QUIET, guide=guide, **FEW)
 
 
 def test_a_guide_that_shrinks_over_the_bound_is_seen_in_the_end():
@@ -300,7 +303,7 @@ def test_a_guide_that_shrinks_over_the_bound_is_seen_in_the_end():
 
     problem = problem_from(waiting, {"y": torch.tensor([0.0, 0.0])})
     with pytest.raises((Refused, Fault), match="draws rate outside"):
-        svi(problem, seed=0, context=QUIET, guide=guide, steps=600, draws=200)
+        svi(Program(problem), seed=0, context=QUIET, guide=guide, steps=600, draws=200)
 
 
 def local(y):
@@ -330,7 +333,7 @@ def test_a_guide_object_learns_nothing_that_stays(made):
 
 def fitted(model, guide, y):
     problem = problem_from(model, {"y": torch.tensor(y)})
-    return svi(problem, seed=1, context=QUIET, guide=guide, **FEW)
+    return svi(Program(problem), seed=1, context=QUIET, guide=guide, **FEW)
 
 
 def test_a_guide_trained_by_pyro_itself_begins_anew():
@@ -434,8 +437,8 @@ def test_the_guide_of_a_file_fits_five_rows():
 def test_pyros_laplace_guide_is_laplaces_approximation():
     problem = problem_from(pooled, {"y": torch.tensor([1.0, 2.0])})
     guide = AutoLaplaceApproximation(pooled)
-    fit = svi(problem, seed=0, context=QUIET, guide=guide, draws=50)
-    expected = laplace(problem, seed=0, context=QUIET, draws=50)
+    fit = svi(Program(problem), seed=0, context=QUIET, guide=guide, draws=50)
+    expected = laplace(Program(problem), seed=0, context=QUIET, draws=50)
     assert torch.equal(fit.draws["mu"], expected.draws["mu"])
     assert "AutoLaplaceApproximation" in fit.findings[0].what
     done = zoo.run(

@@ -8,15 +8,20 @@ import numpy as np
 import pyro
 import pytest
 import torch
-from conftest import QUIET
+from conftest import NETWORK_GUIDES, QUIET
 from conftest import problem_of as problem_of_options
 
 import inference
 import models
 import zoo
-from inference import guides, svi
-from inference.program import Program, over_draws, run, value_and_grad
-from inference.settings import declared
+from inference.core.settings import declared
+from inference.methods.draws import draw
+from inference.methods.resolve import resolve
+from inference.program.derivatives import value_and_grad
+from inference.program.handlers import run
+from inference.program.program import Program
+from inference.program.sampling import over_draws
+from inference.workflow.plan import homes
 from models.contract import BadSetting, Refused
 
 SHORT = {
@@ -53,7 +58,8 @@ def fitted(name):
     if not Program(problem).unfitted:
         return problem
     guide = next(iter(problem.guides))
-    fit = inference.method("svi")(problem, seed=0, context=QUIET, guide=guide, steps=5, draws=2)
+    settings = {"guide": guide, "steps": 5, "draws": 2}
+    fit = inference.method("svi")(Program(problem), seed=0, context=QUIET, **settings)
     return replace(problem, params=fit.params)
 
 
@@ -98,16 +104,16 @@ def test_data_keys_are_those_of_the_model_and_observed_sites_bear_their_names(na
 def test_no_name_is_declared_in_two_homes(name):
     entry = models.load(name)
     for method in inference.METHODS:
-        homes = zoo._homes(entry, inference.method(method))
-        names = [key for home in homes.values() for key in home]
+        known = homes(entry, inference.method(method))
+        names = [key for home in known.values() for key in home]
         assert len(names) == len(set(names)), f"{method}: {names}"
 
 
 @every_model
 def test_guides_have_the_sites_and_shapes_of_the_latents(name):
     program = Program(problem_of(name))
-    for guide in [*program.problem.guides, *guides.GUIDES]:
-        if guide in guides.OF_NETWORKS:
+    for guide in [*program.problem.guides, *inference.GUIDES]:
+        if guide in NETWORK_GUIDES:
             continue
         values, log_q = draws_of(program, guide)
         assert {k: tuple(v.shape[1:]) for k, v in values.items()} == shapes(program)
@@ -117,40 +123,40 @@ def test_guides_have_the_sites_and_shapes_of_the_latents(name):
 
 # Latents that are unbounded and in no plate may be weights; those of a product are a layer.
 REFUSED = {
-    "coin": guides.OF_NETWORKS,
+    "coin": NETWORK_GUIDES,
     "gaussian": ("local", "lastlayer", "dropout", "dropconnect", "sparse"),
-    "linear": guides.OF_NETWORKS,
+    "linear": NETWORK_GUIDES,
     "logistic": ("dropout", "sparse"),
     "bnn": ("sparse",),
     "heteroscedastic": ("sparse",),
-    "stochastic_layer": guides.OF_NETWORKS,  # its latents are activations
-    "vae": guides.OF_NETWORKS,  # its latents are codes
-    "ssvae": guides.OF_NETWORKS,
-    "resnet": [guide for guide in guides.OF_NETWORKS if guide != "ensemble"],
+    "stochastic_layer": NETWORK_GUIDES,  # its latents are activations
+    "vae": NETWORK_GUIDES,  # its latents are codes
+    "ssvae": NETWORK_GUIDES,
+    "resnet": [guide for guide in NETWORK_GUIDES if guide != "ensemble"],
 }
 
 
 @every_model
-@pytest.mark.parametrize("guide", guides.OF_NETWORKS)
+@pytest.mark.parametrize("guide", NETWORK_GUIDES)
 def test_guides_of_networks_draw_weights_or_refuse_the_model(name, guide):
     program = Program(problem_of(name))
     if guide in REFUSED[name]:
         with pytest.raises(Refused):
-            svi.resolve(guide, program)
+            resolve(guide, program)
         return
     values, log_q = draws_of(program, guide)
     assert {k: tuple(v.shape[1:]) for k, v in values.items()} == shapes(program)
     assert all(value.isfinite().all() for value in values.values())
-    assert log_q.isfinite().all() or not svi.resolve(guide, program).density
+    assert log_q.isfinite().all() or not resolve(guide, program).density
 
 
 def draws_of(program, guide):
     """Three draws of a guide and their log density."""
     with pyro.get_param_store().scope():
         pyro.clear_param_store()
-        chosen = svi.resolve(guide, program).guide
+        chosen = resolve(guide, program).guide
         run(chosen, program.problem.tensors)  # shared guides make their parameters now
-        return svi._draw(program, chosen, 3)
+        return draw(program, chosen, 3)
 
 
 def shapes(program):
@@ -217,7 +223,7 @@ def test_same_seed_same_draws_other_seed_other_draws(name, method):
         pytest.skip(models.refused(name)[method])
     problem = problem_of(name)
     fits = [
-        inference.method(method)(problem, seed=seed, context=QUIET, **short(name, method))
+        inference.method(method)(Program(problem), seed=seed, context=QUIET, **short(name, method))
         for seed in (3, 3, 4)
     ]
     for site in fits[0].draws:
@@ -248,7 +254,7 @@ def test_what_is_not_identified_is_judged_by_its_predictions(name):
     if entry.identified:
         return
     assert isinstance(entry.model, type)
-    assert entry.start is not None or Program(problem_of(name)).unfitted
+    assert entry.inference.start is not None or Program(problem_of(name)).unfitted
     assert done.idata["predictions"].sizes["draw"] == 5
     with pytest.raises(BadSetting, match="there is no setting 'steps'"):
         zoo.run("coin", method="map", **OF_NETWORKS)

@@ -26,8 +26,8 @@ from faults import CALLS, COIN, FILES, LINES, MEAN, NOTES, ROWS, SLOW_LINES, SPO
 from spoils import MARKER, SPOILS, settled
 
 import zoo
-from inference import store
-from inference.callbacks import last_step
+from inference.storage.journal import last_step
+from inference.storage.record import FORMAT
 from models.contract import BadSetting, Refused, UsageError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -560,7 +560,7 @@ def test_a_run_is_shown_without_running_the_model_that_it_names(scene):
 def test_a_run_of_another_format_names_both(scene):
     copy = scene.copy()
     scenes.forge(copy, format=99)
-    expected = f"has format 99, this zoo reads {store.FORMAT}"
+    expected = f"has format 99, this zoo reads {FORMAT}"
     scene.judge("other", scene.run("show", str(copy)), 65, expected, what="another format")
 
 

@@ -26,11 +26,11 @@ import pytest
 import torch
 from conftest import problem_from
 
-from inference.chains import Monitor
-from inference.graph import compiled
-from inference.nuts import _NutpieChain
-from inference.prior import sample
-from inference.program import Program
+from inference.methods.chains import Monitor
+from inference.methods.nutpie_chain import NutpieChain
+from inference.methods.prior import sample
+from inference.program.graphs import compiled
+from inference.program.program import Program
 
 X = torch.tensor([3.0, -3.0], dtype=torch.float64)
 RUNS = 200
@@ -76,7 +76,7 @@ def by_nuts(model, theta, y, *, warmup=30, draws=5):
     kept = []
     for run, start in enumerate(starts):
         data.copy_(y[run])
-        chain = _NutpieChain(
+        chain = NutpieChain(
             density=density,
             starts=(start,),
             seed=run,
@@ -111,7 +111,7 @@ def z_scores(theta, theta_new, y):
 @pytest.fixture(scope="module")
 def simulated():
     """theta, theta' of the zoo's NUTS, y."""
-    from inference import machine
+    from inference.core import machine
 
     with machine.numbers():
         theta, y = from_the_model(RUNS)

@@ -22,8 +22,8 @@ import pytest
 import torch
 
 import zoo
-from inference import proofs
-from inference.program import Program
+from inference.checks import proofs
+from inference.program.program import Program
 
 GOLDEN = Path(__file__).with_name("golden.json")
 NUTS = {"method": "nuts", "chains": 2, "warmup": 10, "draws": 4, "seed": 1}

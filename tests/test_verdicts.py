@@ -17,8 +17,9 @@ from pyro import poutine
 from scipy import stats
 
 import models
-from inference import prepare, settings
-from inference.program import Program
+from inference.core import settings
+from inference.program import prepare
+from inference.program.program import Program
 
 BENCH = Path(__file__).resolve().parent / "bench"
 sys.path.insert(0, str(BENCH))

@@ -12,8 +12,8 @@ import torch
 
 import zoo
 from models import resnet
-from models._depths import Trained
-from models._residual import RULES, leave
+from models.parts.depths import Trained
+from models.parts.residual import RULES, leave
 
 # Eight blocks of two 3 x 3 convolutions of 16 channels, 7 x 7; ten passes over 60,000 images.
 FASHION = {"data": "fashion-mnist", "layers": 8, "width": 16, "steps": 6000, "batch_size": 100}

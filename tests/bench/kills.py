@@ -32,7 +32,7 @@ sys.path.insert(0, str(HOUSE))
 
 
 import zoo  # noqa: E402
-from inference import store  # noqa: E402
+from inference.storage.record import read_record  # noqa: E402
 from models.contract import Fault  # noqa: E402
 
 _NUTS = ["coin", "--method", "nuts", "--set", "draws=1500", "warmup=100", "chains=4"]
@@ -103,7 +103,7 @@ def folders(out: Path) -> list[Path]:
 def content(path: Path) -> dict[str, str]:
     """What must be the same of a saved run or calibration: numbers to their hash, pictures."""
     drawn = {f"picture {f.name}": "drawn" for f in path.glob("figures/*.png")}
-    status = {"status": store.begun(path)["status"]}
+    status = {"status": read_record(path)["status"]}
     if (path / "table.csv").exists():
         return drawn | status | {"table": _hash((path / "table.csv").read_bytes())}
     run = zoo.load(path)
@@ -123,7 +123,7 @@ def _hash(content: bytes) -> str:
 def resumed(out: Path) -> dict[str, dict[str, str]]:
     """What each run of a folder has when all that was cut short was resumed, by method."""
     for path in folders(out):
-        if store.begun(path)["status"] != "done":
+        if read_record(path)["status"] != "done":
             finished(["resume", str(path), "-q"], out)
     return {path.name.rpartition("-0-")[0]: content(path) for path in folders(out)}
 
@@ -201,7 +201,7 @@ def _copied(made: Path, folder: Path) -> None:
 
 def _of_runs(folder: Path) -> dict:
     """What runs that nothing may change hold, byte by byte, and what else lies there."""
-    done = [path for path in folders(folder / "runs") if store.begun(path)["status"] == "done"]
+    done = [path for path in folders(folder / "runs") if read_record(path)["status"] == "done"]
     files = {
         str(file.relative_to(folder)): _hash(file.read_bytes())
         for path in done
@@ -221,7 +221,7 @@ def _reported(folder: Path) -> dict:
 
 
 def _report(folder: Path) -> list[str]:
-    done = [path for path in folders(folder / "runs") if store.begun(path)["status"] == "done"]
+    done = [path for path in folders(folder / "runs") if read_record(path)["status"] == "done"]
     return ["report", *map(str, done), "--out", str(folder / "old.html")]
 
 

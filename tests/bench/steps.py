@@ -58,11 +58,14 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     import torch
     from torch import nn
 
-    from inference import ascent, svi
-    from inference._problem import Context, Guide, Problem
-    from inference.prepare import prepare
-    from inference.program import Program
-    from inference.state import State
+    from inference.core.problem import Context, Guide, Problem
+    from inference.methods import ascent
+    from inference.methods.ascent import AscentSettings
+    from inference.methods.batches import batches
+    from inference.methods.objective import gradient_of
+    from inference.program.prepare import prepare
+    from inference.program.program import Program
+    from inference.storage.state import State
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -84,13 +87,15 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
 
     problem = Problem(model=model, tensors={"x": torch.as_tensor(images(pixels))})
     problem = prepare(problem, dtype=torch.float32)
-    parts = ascent.batches(problem, BATCH)
-    pace = svi.Pace(STEPS, BATCH, lr=1e-3)
-    gradient, flat = svi.prepared(Program(problem), Guide(guide), pace, [next(parts)])
+    parts = batches(problem, BATCH)
+    settings = AscentSettings(STEPS, BATCH, lr=1e-3)
+    gradient, flat = gradient_of(Program(problem), Guide(guide), settings, [next(parts)])
 
     def steps(count: int) -> None:
         adam = ascent.Adam(flat, 1e-3)
-        ascent.Ascent(adam, count, 10 * count, 1, State()).run(gradient, parts, Context())
+        ascent.Ascent(adam, AscentSettings(count, window=10 * count), State()).run(
+            gradient, parts, Context()
+        )
 
     return steps
 
@@ -192,11 +197,16 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     import torch
 
     import models
-    from inference import ascent, machine, svi
-    from inference._problem import Context
-    from inference.prepare import problem_of
-    from inference.program import Program
-    from inference.state import State
+    from inference.core import machine
+    from inference.core.problem import Context
+    from inference.methods import ascent
+    from inference.methods.ascent import AscentSettings
+    from inference.methods.batches import batches
+    from inference.methods.objective import gradient_of
+    from inference.methods.resolve import resolve
+    from inference.program.prepare import problem_of
+    from inference.program.program import Program
+    from inference.storage.state import State
 
     pyro.clear_param_store()
     torch.set_num_threads(1)
@@ -206,15 +216,17 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     with machine.numbers("float32"):
         problem = problem_of(entry, options, data)
         program = Program(problem)
-        parts = ascent.batches(problem, BATCH)
+        parts = batches(problem, BATCH)
         aim = "elbo" if particles == 1 else "iwae"
-        pace = svi.Pace(STEPS, BATCH, particles, objective=aim, lr=1e-3)
-        chosen = svi.resolve("own", program)
-        gradient, flat = svi.prepared(program, chosen, pace, [next(parts)])
+        settings = AscentSettings(STEPS, BATCH, particles, objective=aim, lr=1e-3)
+        chosen = resolve("own", program)
+        gradient, flat = gradient_of(program, chosen, settings, [next(parts)])
 
     def steps(count: int) -> None:
         adam = ascent.Adam(flat, 1e-3)
-        ascent.Ascent(adam, count, 10 * count, 1, State()).run(gradient, parts, Context())
+        ascent.Ascent(adam, AscentSettings(count, window=10 * count), State()).run(
+            gradient, parts, Context()
+        )
 
     return steps
 

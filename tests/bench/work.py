@@ -18,13 +18,13 @@ def problem(n: int):
     import torch
 
     import models
-    import zoo
-    from inference import prepare
+    from inference.core.settings import declared
+    from inference.program import prepare
 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     entry = models.load("logistic")
-    options = {k: s.default for k, s in zoo._settings.declared(entry.model).items()}
+    options = {k: s.default for k, s in declared(entry.model).items()}
     return prepare.problem_of(entry, options, entry.data("simulate", n=n, k=FEATURES))
 
 
@@ -32,8 +32,8 @@ def microseconds(n: int) -> float:
     """A gradient of the traced density, the fastest of several rounds."""
     import torch
 
-    from inference.graph import compiled
-    from inference.program import Program
+    from inference.program.graphs import compiled
+    from inference.program.program import Program
 
     program = Program(problem(n))
     u = program.start()
@@ -50,8 +50,9 @@ def microseconds(n: int) -> float:
 
 def megabytes(n: int, chains: int) -> float:
     """Memory that the chains add to their parent while they sample, shared pages counted once."""
-    from inference._problem import Context
-    from inference.nuts import nuts
+    from inference.core.problem import Context
+    from inference.methods.nuts import nuts
+    from inference.program.program import Program
 
     ours = problem(n)
     settings = {"chains": chains, "workers": chains, "draws": 4, "warmup": 10}
@@ -63,7 +64,7 @@ def megabytes(n: int, chains: int) -> float:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    nuts(ours, seed=0, context=Context(), **settings)
+    nuts(Program(ours), seed=0, context=Context(), **settings)
     over.set()
     watcher.join()
     return (most[0] - before) / 1e6
@@ -86,16 +87,17 @@ def _proportional() -> float:
 def seconds(chains: int) -> float:
     """Sampling the breast-cancer table with so many chains."""
     import models
-    import zoo
-    from inference import prepare
-    from inference._problem import Context
-    from inference.nuts import nuts
+    from inference.core.problem import Context
+    from inference.core.settings import declared
+    from inference.methods.nuts import nuts
+    from inference.program import prepare
+    from inference.program.program import Program
 
     entry = models.load("logistic")
-    options = {k: s.default for k, s in zoo._settings.declared(entry.model).items()}
+    options = {k: s.default for k, s in declared(entry.model).items()}
     ours = prepare.problem_of(entry, options, entry.data())
     began = time.perf_counter()
-    nuts(ours, seed=0, context=Context(), chains=chains)
+    nuts(Program(ours), seed=0, context=Context(), chains=chains)
     return time.perf_counter() - began
 
 

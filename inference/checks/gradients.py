@@ -1,0 +1,225 @@
+"""How noisy the gradients are by which guides are trained, and whether they are the right ones.
+
+Of a network's mean field (`variances`), four estimators of the gradient of the expected log
+likelihood of one batch, at the same parameters:
+
+- `reinforce`: log p(batch | w) grad log q(w), for w ~ q (Williams 1992; lecture A's "random search
+  in disguise");
+- `baseline`: the same with log p(batch | w) less its mean, which the expectation does not notice;
+- `reparameterised`: grad log p(batch | m + s e), for e ~ Normal(0, 1);
+- `local`: the same with the noise drawn at the layers' outputs, for each row (Kingma, Salimans and
+  Welling 2015, arXiv:1506.02557).
+
+The KL divergence from the prior has no noise, or the same in all, and is left out.
+
+Of a model's own guides whose objectives estimate the same bound (`biases`): each against the one
+that has no noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from ..core.problem import Context, Guide, Problem
+from ..core.seeds import DRAWS, seeded
+from ..methods.ascent import AscentSettings
+from ..methods.batches import batch_of, batches
+from ..methods.objective import gradient_of
+from ..methods.parameters import store
+from ..methods.resolve import resolve
+from ..methods.training import train
+from ..networks import weights
+from ..program.handlers import Weighted
+from ..program.program import Program
+
+ESTIMATORS = ("reinforce", "baseline", "reparameterised", "local")
+# Draws of log p(batch | w) whose mean is the baseline.
+_OF_BASELINE = 200
+
+Objective = Callable[[Callable, Callable, Mapping[str, Any]], Tensor]
+
+
+def variances(
+    problem: Problem,
+    *,
+    seed: int,
+    context: Context,
+    settings: AscentSettings,
+    draws: int = 1000,
+) -> pd.DataFrame:
+    """The variance of each estimator's gradient, by layer, after some training.
+
+    Args:
+        problem: a network and its data.
+        seed: seed of training, batch and draws.
+        context: whether to show progress.
+        settings: how the mean field is trained (by `local`) before, and the size of the batch.
+        draws: gradients of each estimator.
+
+    Returns:
+        A row for each layer and estimator: variance, summed over the layer's locations, with its
+        standard error; the ratio to `local`; the squared norm of the mean gradient.
+
+    Raises:
+        Refused: the model has no layers.
+    """
+    program = Program(problem)
+    field = weights.MeanField(program, program.start_of)
+    with store():
+        train(program, field.guide(), settings, seed, context)
+        rows = []
+        for name in ESTIMATORS:
+            found = _gradients(program, field, name, settings, draws, seed)
+            rows += [_row(site, name, of_site) for site, of_site in found.items()]
+    table = pd.DataFrame(rows).set_index(["layer", "estimator"])
+    local = table["variance"].xs("local", level="estimator")
+    table["times_local"] = table["variance"] / local.reindex(table.index, level="layer")
+    return table
+
+
+def _row(site: str, name: str, gradients: np.ndarray) -> dict[str, Any]:
+    """Statistics of gradients (draws, d)."""
+    mean = gradients.mean(0)
+    squares = ((gradients - mean) ** 2).sum(1) * len(gradients) / (len(gradients) - 1)
+    return {
+        "layer": site,
+        "estimator": name,
+        "variance": float(squares.mean()),
+        "variance_se": float(squares.std(ddof=1) / np.sqrt(len(squares))),
+        "mean_squared_norm": float((mean**2).sum()),
+    }
+
+
+def biases(
+    problem: Problem,
+    names: Sequence[str],
+    *,
+    seed: int,
+    context: Context,
+    settings: AscentSettings,
+    draws: int = 1000,
+) -> pd.DataFrame:
+    """Variance and bias of the gradients of own guides' objectives, after some training.
+
+    Args:
+        problem: the model and its data.
+        names: own guides of the same parameters; the first one's objective has no noise, and is
+            what they are trained by before.
+        seed: seed of training, batch and draws.
+        context: whether to show progress.
+        settings: how the first is trained, and the size of the batch.
+        draws: gradients of each.
+
+    Returns:
+        A row for each group of parameters (what their names begin with) and guide: variance,
+        summed over the group, with its standard error; the norm of the exact gradient; the norm
+        of the mean's distance from it; and what that would be without bias, by noise alone.
+    """
+    program, found = Program(problem), {}
+    with store():
+        train(program, resolve(names[0], program), settings, seed, context)
+        for name in names:
+            chosen = resolve(name, program)
+            with seeded(seed, DRAWS):
+                batch = next(batches(problem, settings.batch_size))
+                found[name] = _grouped(_drawn_gradients(program, chosen, settings, batch, draws))
+    exact = {group: gradients.mean(0) for group, gradients in found[names[0]].items()}
+    rows = []
+    for name, groups in found.items():
+        for group, gradients in groups.items():
+            row = _row(group, name, gradients)
+            row["norm"] = float(np.linalg.norm(exact[group]))
+            row["bias"] = float(np.linalg.norm(gradients.mean(0) - exact[group]))
+            row["bias_of_noise"] = float(np.sqrt(row["variance"] / draws))
+            rows.append(row)
+    return pd.DataFrame(rows).set_index(["layer", "estimator"])
+
+
+def readings(table: pd.DataFrame) -> list[str]:
+    """Which estimators are biased, in words: beyond three times what their noise explains."""
+    if "bias" not in table:
+        return []
+    off = table[table["bias"] > 3 * table["bias_of_noise"]].reset_index()
+    told = [f"{name} ({', '.join(part['layer'])})" for name, part in off.groupby("estimator")]
+    return [f"biased: {', '.join(told) or 'none of them, as far as the noise lets see'}"]
+
+
+def _grouped(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gradients (draws, d) of the parameters whose names begin the same, up to the first dot."""
+    groups: dict[str, list[np.ndarray]] = {}
+    for name in sorted(gradients):
+        groups.setdefault(name.partition(".")[0], []).append(gradients[name])
+    return {group: np.concatenate(parts, 1) for group, parts in groups.items()}
+
+
+def _gradients(
+    program: Program,
+    field: weights.MeanField,
+    name: str,
+    settings: AscentSettings,
+    draws: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Gradients of the locations of each layer's weights, (draws, d), on the same batch."""
+    with seeded(seed, DRAWS):
+        batch = next(batches(program.problem, settings.batch_size))
+        guide = Guide(field, objective=_objective(program, field, name, batch))
+        found = _drawn_gradients(program, guide, settings, batch, draws)
+    return {layer: found[f"{layer}.loc"] for layer in field.layers}
+
+
+def _drawn_gradients(
+    program: Program, guide: Guide, settings: AscentSettings, batch: list[Tensor], draws: int
+) -> dict[str, np.ndarray]:
+    """Parameter to gradients of the guide's objective on one batch, (draws, d)."""
+    gradient, flat = gradient_of(program, guide, settings, [batch, batch])
+    found = torch.stack([gradient(*batch)[1] for _ in range(draws)]).double().numpy()
+    of_names = {}
+    for name, param in pyro.get_param_store().named_parameters():
+        start = param.storage_offset() - flat.storage_offset()
+        of_names[name] = found[:, start : start + param.numel()]
+    return of_names
+
+
+def _objective(
+    program: Program, field: weights.MeanField, name: str, batch: list[Tensor]
+) -> Objective:
+    """A surrogate of the batch's expected log likelihood, whose gradient is the estimator."""
+    if name == "local":
+        return lambda model, _, tensors: field.fit(model, tensors)[0]
+    if name == "reparameterised":
+        return lambda model, _, tensors: _fit(model, tensors, _drawn(field))
+    level = torch.zeros(())
+    if name == "baseline":
+        part = batch_of(program.problem, batch)
+        model = Weighted(part)(program.model)
+        with torch.no_grad():
+            fits = [_fit(model, part.tensors, _drawn(field)) for _ in range(_OF_BASELINE)]
+        level = torch.stack(fits).mean()
+
+    def reinforce(model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+        values = {k: v.detach() for k, v in _drawn(field).items()}
+        scores = [
+            dist.Normal(field.loc(k), field.scale(k)).log_prob(v).sum() for k, v in values.items()
+        ]
+        return (_fit(model, tensors, values) - level).detach() * sum(scores)
+
+    return reinforce
+
+
+def _drawn(field: weights.MeanField) -> dict[str, Tensor]:
+    """Weights from the mean field, by reparameterisation."""
+    return {k: m + field.scale(k) * torch.randn_like(m) for k, m in field.locs().items()}
+
+
+def _fit(model: Callable, tensors: Mapping[str, Any], values: Mapping[str, Tensor]) -> Tensor:
+    """log p(batch | w), weighed as all rows."""
+    return weights.log_score(model, tensors, values, prior=False)

@@ -1,0 +1,1 @@
+"""The inference methods, a file each, and the guides."""

@@ -1,0 +1,393 @@
+"""Stochastic gradient ascent: Adam on one vector, window by window, until all is level.
+
+It knows no model: a function gives an objective and its gradient on the rows of a batch. What the
+trace of the objective tells is in `convergence.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from models.contract import BadSetting, Fault
+
+from ..core.callbacks import Callback
+from ..core.problem import Context, Finding, Problem, State
+from ..core.signals import Heard, listening
+from ..program.graphs import How
+from .convergence import LEVEL, above, drifting, is_rising, of_linear_schedule
+
+# How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.
+Schedule = Literal["plateau", "linear"]
+# What is climbed where a guide has no objective of its own.
+Bound = Literal["elbo", "iwae"]
+# The learning rate falls by this factor at each plateau of the objective, in so many phases; in
+# more where the last fall still raised the objective.
+_DECAY, _PHASES, _MOST_PHASES = 0.3, 5, 20
+# The share of the steps after which a linear schedule lowers the learning rate, and the smallest
+# number of windows that it is cut into.
+_FALL, _WINDOWS = 0.5, 50
+# Passes over the data that a window has at least, where a step sees a batch.
+_PASSES = 10
+# Adam's constants, as its authors recommend them.
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0, "amsgrad": False}
+# A long window shows its objective, over the last steps, every so many seconds.
+_SHOWN_STEPS, _SHOWN_SECONDS = 100, 2.0
+
+# Value and flat gradient of the objective on the rows of a batch.
+Gradient = Callable[..., tuple[Tensor, Tensor]]
+# Numbers that change while the steps go on: a tensor, and its value by the share of steps done.
+Live = Sequence[tuple[Tensor, Callable[[float], float]]]
+
+
+@dataclass(frozen=True)
+class AscentSettings:
+    """How an objective is climbed.
+
+    Attributes:
+        steps: at most so many.
+        batch_size: rows in a step; None takes all.
+        particles: Monte Carlo samples of the objective in a step.
+        compile: how a step runs.
+        objective: what is climbed where the guide has no objective of its own.
+        lr: the first learning rate.
+        window: steps over which the objective is averaged to see a plateau, at least.
+        schedule: how the learning rate falls.
+    """
+
+    steps: int
+    batch_size: int | None = None
+    particles: int = 1
+    compile: How = "traced"
+    objective: Bound = "elbo"
+    lr: float = 0.1
+    window: int = 100
+    schedule: Schedule = "plateau"
+
+    @classmethod
+    def of_network(cls, problem: Problem, **given: Any) -> AscentSettings | None:
+        """How the mode of a network is climbed; None for a model whose mode solvers find.
+
+        Args:
+            problem: a network, whose weights are not identified, or another model.
+            given: the settings of networks that the user may give; None where one is not given.
+
+        Raises:
+            BadSetting: settings of networks for another model.
+        """
+        given = {name: value for name, value in given.items() if value is not None}
+        if problem.identified and given:
+            raise BadSetting(f"{', '.join(given)}: for networks alone; leave it out")
+        if problem.identified:
+            return None
+        return cls(**{"steps": 10_000, "lr": 1e-3, "schedule": "linear", **given})
+
+    def steps_of_window(self, of_pass: int) -> int:
+        """Steps of a window: whole passes, so that a new one begins where a resume does.
+
+        Args:
+            of_pass: steps of a pass over the data.
+        """
+        if self.schedule == "linear":
+            return max(1, self.steps // _WINDOWS // of_pass) * of_pass
+        return max(self.window, _PASSES * of_pass) // of_pass * of_pass
+
+
+class Adam:
+    """Adam's ascent on one vector (Kingma and Ba 2015), by torch's fused kernel.
+
+    Called directly: the optimiser class around it costs 60 microseconds a step, and imports
+    torch's compiler (1.5 s) on its first.
+
+    Args:
+        flat: the vector (d,), which is changed in place.
+        lr: the learning rate.
+    """
+
+    def __init__(self, flat: Tensor, lr: float):
+        self.flat, self.lr = flat, lr
+        self.mean, self.square = torch.zeros_like(flat), torch.zeros_like(flat)
+        self.step = torch.zeros((), dtype=torch.float32, device=flat.device)
+
+    def __call__(self, gradient: Tensor) -> None:
+        """One step up a gradient (d,)."""
+        self.step += 1
+        tensors = [self.flat], [gradient], [self.mean], [self.square], [], [self.step]
+        torch._fused_adam_(*tensors, lr=self.lr, maximize=True, **_ADAM)
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """All that changes from step to step, but the learning rate."""
+        return {"flat": self.flat, "mean": self.mean, "square": self.square, "step": self.step}
+
+
+@dataclass
+class _Progress:
+    """How far an ascent has come, beside its optimiser and its random numbers.
+
+    Attributes:
+        done: steps made.
+        phase: number of the learning rate, from 1.
+        averaging: whether the parameters are averaged, the learning rates being over.
+        converged: whether all is level.
+        means: of the parameters in each window of this phase.
+        level: the objective's last values at the plateau before.
+    """
+
+    done: int = 0
+    phase: int = 1
+    averaging: bool = False
+    converged: bool = False
+    means: list[Tensor] = field(default_factory=list)
+    level: Tensor | None = None
+
+
+class _Reporter:
+    """Reports the objective to bar and callbacks, in a long window too.
+
+    Args:
+        bar: of all steps.
+        callbacks: notified of each report.
+        steps: in all.
+        rows: where the objective is of rows that stand alone, their number: the bar shows its
+            mean over them.
+    """
+
+    def __init__(self, bar: tqdm, callbacks: Callback, steps: int, rows: int | None):
+        self.bar, self.callbacks, self.steps, self.rows = bar, callbacks, steps, rows
+        self.last = time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        """Whether the last report was some seconds ago."""
+        return time.monotonic() > self.last + _SHOWN_SECONDS
+
+    def report(self, step: int, values: Tensor, lr: float) -> None:
+        """So many steps are done, in the last of which the objective had these values."""
+        self.last, mean = time.monotonic(), float(values.mean())
+        shown = f"{mean:.4g}" if self.rows is None else f"{mean / self.rows:.5g} a row"
+        self.bar.set_postfix_str(f"ELBO {shown}")
+        self.callbacks.on_step({"step": step, "of": self.steps, "elbo": mean, "lr": lr})
+
+
+class Ascent:
+    """Adam, window by window, until all is level; goes on from a state on disk.
+
+    By `plateau` the learning rate falls whenever the objective is level, and the parameters of the
+    last windows are averaged. By `linear` it stands for half of the steps, and falls to zero in
+    the other half: so networks are trained, whose objective is never level before its rate is.
+
+    Args:
+        adam: the optimiser, on the vector of all parameters.
+        settings: number of steps, schedule and window.
+        state: where to keep what a resume needs.
+        of_pass: steps of a pass over the data.
+        rows: of the data, by which a rise of the objective is measured.
+        live: numbers that change while the steps go on.
+        of_rows: whether the objective is of the rows alone.
+    """
+
+    def __init__(
+        self,
+        adam: Adam,
+        settings: AscentSettings,
+        state: State,
+        *,
+        of_pass: int = 1,
+        rows: int = 1,
+        live: Live = (),
+        of_rows: bool = False,
+    ):
+        self.adam, self.lr, self.state = adam, adam.lr, state
+        self.steps, self.schedule = settings.steps, settings.schedule
+        self.of_pass, self.window = of_pass, settings.steps_of_window(of_pass)
+        self.rows, self.live, self.of_rows = rows, live, of_rows
+        self.trace = torch.zeros(self.steps, dtype=adam.flat.dtype)
+        self.at = _Progress()
+
+    def run(
+        self, gradient: Gradient, batches: Iterator[list[Tensor]], context: Context
+    ) -> dict[str, Any]:
+        """Climb; the parameters are left at their best.
+
+        Args:
+            gradient: value and gradient (d,) of the objective on the rows of a batch.
+            batches: the row tensors of each step.
+            context: where to show the progress.
+
+        Returns:
+            What a `Fit` holds of the ascent: `trace`, `findings`, `outlook`, `status`, `signal`.
+
+        Raises:
+            Fault: the objective or its gradient is not finite in the first window.
+        """
+        at, last, broken = self.at, self.adam.flat.clone(), None
+        reporter = self._reporter(context)
+        with reporter.bar, listening() as heard:
+            while at.done < self.steps and not at.converged and heard.signal is None:
+                values, mean = self._window(gradient, batches, heard, reporter)
+                broken = _first_not_finite(values, self.adam.flat)
+                if not len(values) or broken is not None:
+                    break
+                last.copy_(self.adam.flat)
+                self._advance(values, mean)
+                reporter.report(at.done, values, self.adam.lr)
+                if self.state.due and len(values) == self.window:
+                    self.save()
+        if at.averaging and at.converged:
+            self.adam.flat.copy_(torch.stack(at.means).mean(0))
+        trace = self.trace[: at.done].cpu()
+        if broken is not None:
+            self.adam.flat.copy_(last)
+            return _broken_off(trace, at.done + broken, self.lr)
+        # One that came too late to end it is for whoever goes on after it.
+        return {"trace": trace, "signal": heard.signal, **self._ending(trace, heard.signal)}
+
+    def _reporter(self, context: Context) -> _Reporter:
+        bar = tqdm(
+            total=self.steps, desc="training", disable=not context.progress, mininterval=0.2
+        )
+        bar.update(self.at.done)
+        rows = self.rows if self.of_rows else None
+        return _Reporter(bar, context.callbacks, self.steps, rows)
+
+    def _window(
+        self,
+        gradient: Gradient,
+        batches: Iterator[list[Tensor]],
+        heard: Heard,
+        reporter: _Reporter,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Some steps: the objective at each (steps,), and the parameters' mean for a plateau."""
+        values, done = [], self.at.done
+        total = torch.zeros_like(self.adam.flat) if self.schedule == "plateau" else None
+        for number, value_at in self.live:
+            number.fill_(value_at(done / self.steps))
+        most = min(self.window, self.steps - done)
+        while len(values) < most and heard.signal is None:
+            if self.schedule == "linear":
+                left = 1 - (done + len(values)) / self.steps
+                self.adam.lr = self.lr * min(1.0, left / (1 - _FALL))
+            value, slope = gradient(*next(batches))
+            self.adam(slope)
+            values.append(value)
+            if total is not None:
+                total += self.adam.flat
+            reporter.bar.update()
+            if len(values) % _SHOWN_STEPS == 0 and reporter.due:
+                recent = torch.stack(values[-_SHOWN_STEPS:])
+                reporter.report(done + len(values), recent, self.adam.lr)
+        mean = None if total is None else total / max(len(values), 1)
+        return torch.stack(values) if values else self.trace[:0], mean
+
+    def _advance(self, values: Tensor, mean: Tensor | None) -> None:
+        """Take a window into account."""
+        self.trace[self.at.done : self.at.done + len(values)] = values
+        self.at.done += len(values)
+        if mean is not None:
+            self._look_for_a_plateau(mean)
+
+    def _look_for_a_plateau(self, mean: Tensor) -> None:
+        """A plateau ends a phase, the last one the ascent."""
+        at = self.at
+        at.means.append(mean)
+        recent = self.trace[max(at.done - 2 * self.window, 0) : at.done]
+        if len(at.means) < 3 or is_rising(recent, self.of_pass) or drifting(at.means[-3:]):
+            return
+        if at.averaging:
+            at.converged = len(at.means) >= 5
+            return
+        raised = at.level is not None and above(recent, at.level)
+        at.level, at.means = recent.clone(), []
+        at.averaging = (at.phase >= _PHASES and not raised) or at.phase == _MOST_PHASES
+        if not at.averaging:
+            at.phase, self.adam.lr = at.phase + 1, self.adam.lr * _DECAY
+
+    def _ending(self, trace: Tensor, signal: int | None) -> dict[str, Any]:
+        """What a `Fit` says of the end of the ascent."""
+        done = self.at.done
+        if signal is not None and done < self.steps and not self.at.converged:
+            what = f"interrupted after {done} steps, before the objective was level"
+            finding = Finding("fail", what, "resume it, or run it again")
+            return {"findings": [finding], "status": "interrupted"}
+        if self.schedule == "linear":
+            live = bool(self.live)
+            return of_linear_schedule(trace, self.rows, self.lr, of_rows=self.of_rows, live=live)
+        if self.at.converged:
+            return {"outlook": LEVEL}
+        what = f"the objective was still rising, or too noisy to tell, after {done} steps"
+        mend = "give more steps, more particles or another learning rate"
+        return {"findings": [Finding("fail", what, mend)], "outlook": what}
+
+    def save(self) -> None:
+        """Keep all that the rest of the ascent depends on, at the end of a window."""
+        at = self.at
+        arrays = {**self.adam.state, "trace": self.trace[: at.done], **_random_states()}
+        arrays |= {"means": torch.stack(at.means)} if at.means else {}
+        arrays |= {} if at.level is None else {"level": at.level}
+        numbers = {"done": at.done, "phase": at.phase, "averaging": at.averaging}
+        numbers |= {"converged": at.converged, "lr": self.adam.lr}
+        saved = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
+        self.state.save("svi", saved, **numbers)
+
+    def load(self) -> bool:
+        """Go back to where an earlier attempt was, if it left its state.
+
+        Returns:
+            Whether there is a state of as many parameters.
+        """
+        saved = self.state.load("svi")
+        if saved is None or saved[0]["flat"].shape != tuple(self.adam.flat.shape):
+            return False
+        numbers = saved[1]  # on the processor, whatever the default: so want it random states
+        arrays = {k: torch.as_tensor(v, device="cpu") for k, v in saved[0].items()}
+        for name, tensor in self.adam.state.items():
+            tensor.copy_(arrays[name])
+        self.adam.lr = numbers.pop("lr")
+        self.trace[: numbers["done"]] = arrays["trace"]
+        means = arrays.get("means", torch.zeros(0)).to(self.adam.flat)
+        self.at = _Progress(**numbers, means=list(means), level=arrays.get("level"))
+        _restore_random(arrays)
+        return True
+
+
+def _random_states() -> dict[str, Tensor]:
+    """The states of the generators that steps draw from."""
+    states = {"random": torch.get_rng_state()}
+    if torch.cuda.is_initialized():
+        states["random_cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_random(states: Mapping[str, Tensor]) -> None:
+    torch.set_rng_state(states["random"])
+    if "random_cuda" in states and torch.cuda.is_initialized():
+        torch.cuda.set_rng_state(states["random_cuda"])
+
+
+def _first_not_finite(values: Tensor, flat: Tensor) -> int | None:
+    """The first step of a window, from 1, after which something was not finite; None: none."""
+    steps = torch.nonzero(~values.isfinite())
+    if len(steps):
+        return int(steps[0]) + 1
+    return None if flat.isfinite().all() else len(values)
+
+
+def _broken_off(trace: Tensor, step: int, lr: float) -> dict[str, Any]:
+    """What a `Fit` says of an ascent that ended in a value that is not finite.
+
+    Raises:
+        Fault: in the first window, so that there is no good state to keep.
+    """
+    what = f"the objective or its gradient is not finite in step {step}"
+    mend = f"lower lr (it was {lr:g}), or check the model's supports"
+    if not len(trace):
+        raise Fault(f"{what}; {mend}")
+    finding = Finding("fail", f"{what}; kept is the state after step {len(trace)}", mend)
+    return {"trace": trace, "findings": [finding], "status": "failed"}

@@ -1,0 +1,59 @@
+"""The truth, where the model states it: independent draws from the closed form."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+
+from models.contract import Refused
+
+from ..core.problem import Context, Fit
+from ..core.seeds import DRAWS, seeded, spawn
+from ..program import memory
+from ..program.program import Program
+
+
+def exact(
+    program: Program, *, seed: int, context: Context, draws: Annotated[int, ">= 2"] = 4000
+) -> Fit:
+    """Closed form, enumeration or quadrature: independent draws and the exact log evidence.
+
+    Args:
+        program: a program whose model states an exact truth, or has discrete latents alone.
+        seed: seed of the draws.
+        context: unused, there is nothing to show.
+        draws: number of draws.
+
+    Raises:
+        Refused: the model states no exact truth for these options and data.
+    """
+    memory.check(program, draws)
+    exact = program.problem.exact
+    truth = exact() if exact is not None else None
+    if truth is None and program.of("discrete") and not program.size:
+        return _enumerated(program, seed, draws)
+    if truth is None:
+        raise Refused("no exact posterior is known for this model and data; use nuts")
+    sample = truth.sample(draws, np.random.default_rng(spawn(seed, DRAWS)))
+    values = {k: torch.as_tensor(v, dtype=torch.get_default_dtype()) for k, v in sample.items()}
+    values = program.complete(values)
+    metrics = {} if truth.log_evidence is None else {"log_evidence": truth.log_evidence}
+    return Fit(
+        draws={name: value[None] for name, value in values.items()},
+        kind="independent",
+        metrics=metrics,
+        exact=truth,
+    )
+
+
+def _enumerated(program: Program, seed: int, draws: int) -> Fit:
+    """Of a model without continuous latents: a sum over all values of the discrete ones."""
+    with seeded(seed, DRAWS):
+        values = program.complete({"draw": torch.arange(draws)})
+    return Fit(
+        draws={name: value[None] for name, value in values.items()},
+        kind="independent",
+        metrics={"log_evidence": program.log_joint({}).item()},
+    )

@@ -1,0 +1,120 @@
+"""Point estimates: maximum likelihood and the posterior mode, polished by Newton's method.
+
+How an end of the maximisation is judged is in `ends.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any
+
+from models.contract import Refused
+
+from .. import METHODS, load
+from ..core.problem import Context, Fit
+from ..core.seeds import FIT, seeded
+from ..core.settings import OF_NETWORKS
+from ..program import memory
+from ..program.program import Program
+from .ascent import AscentSettings
+from .draws import one_chain
+from .ends import judged, refuse_steps
+from .mode import mode
+
+
+def mle(
+    program: Program,
+    *,
+    seed: int,
+    context: Context,
+    starts: Annotated[int, ">= 1"] = 4,
+    steps: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+    lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
+    batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+) -> Fit:
+    """Maximum likelihood: the peak of p(data given continuous latents), priors dropped.
+
+    The weights of a network are climbed by `svi`'s ascent instead, and end where the steps do.
+
+    Args:
+        program: model and data; discrete latents are summed out with their priors.
+        seed: seed of the starting points.
+        context: whether to show progress; of networks alone.
+        starts: number of random starting points; the best end is taken.
+        steps: steps of the ascent; of networks alone, as lr and batch_size.
+        lr: its first learning rate.
+        batch_size: rows in a step; None takes all.
+
+    Raises:
+        Refused: nothing is observed, the likelihood jumps, or its maximiser is not unique or at
+            infinity.
+        BadSetting: settings of networks for another model.
+    """
+    if not program.of("observed"):
+        raise Refused("mle needs observations, nothing is observed; give data, or use map")
+    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
+    return _estimate(program, seed, context, starts, given, prior=False)
+
+
+def map_(
+    program: Program,
+    *,
+    seed: int,
+    context: Context,
+    starts: Annotated[int, ">= 1"] = 4,
+    steps: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+    lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
+    batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
+) -> Fit:
+    """Posterior mode of the density in the constrained space; equals mle under flat priors.
+
+    The weights of a network are climbed by `svi`'s ascent instead, to one of many modes.
+
+    Args:
+        program: model and data; discrete latents are summed out.
+        seed: seed of the starting points.
+        context: whether to show progress; of networks alone.
+        starts: number of random starting points; the best end is taken.
+        steps: steps of the ascent; of networks alone, as lr and batch_size.
+        lr: its first learning rate.
+        batch_size: rows in a step; None takes all.
+
+    Raises:
+        Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
+        BadSetting: settings of networks for another model.
+    """
+    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
+    return _estimate(program, seed, context, starts, given, prior=True)
+
+
+def _estimate(
+    program: Program,
+    seed: int,
+    context: Context,
+    starts: int,
+    given: Mapping[str, Any],
+    *,
+    prior: bool,
+) -> Fit:
+    """The mode of the posterior density, or without the `prior` of the likelihood."""
+    settings = AscentSettings.of_network(program.problem, **given)
+    if settings is not None:
+        of_network = load(METHODS["map" if prior else "mle"].network)
+        return of_network(program, settings, seed, context, prior=prior)
+    if not program.size:
+        raise Refused("the model has no continuous latent to estimate; use exact")
+    program = Program(program.problem, narrowed=False)
+    memory.check(program, hessian=True)
+    with seeded(seed, FIT):
+        points = [program.start() for _ in range(starts)]
+    refuse_steps(partial(program.log_density, jacobian=False, prior=prior), points[0])
+    end = mode(program, points, prior=prior)
+    values, findings = judged(program, end, prior=prior)
+    return Fit(
+        draws=one_chain(program, {name: value[None] for name, value in values.items()}, seed),
+        kind="point",
+        metrics={"log_joint" if prior else "log_likelihood": end.value},
+        point=values,
+        findings=findings,
+    )

@@ -1,0 +1,151 @@
+"""What the observed distributions are functions of, and models made linear in their latents.
+
+The outputs of a distribution are the parameters that a network gives and that know no bounds:
+logits, a location, the log of a scale. Where they are linear in the weights, a Gaussian of the
+weights is one of the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from models.contract import Refused
+
+from .handlers import OnSites
+from .sampling import base_of, with_base
+
+
+class _Family(NamedTuple):
+    """A distribution as a function of its outputs.
+
+    Attributes:
+        outputs: of a distribution, (*shape, k).
+        made: the distribution of outputs.
+        root: R of outputs, (*shape, k, k); R R^T is the Fisher information in them.
+    """
+
+    outputs: Callable[[Any], Tensor]
+    made: Callable[[Tensor], Any]
+    root: Callable[[Tensor], Tensor]
+
+
+def _root_of_logits(logits: Tensor) -> Tensor:
+    """diag(p) - p p^T = R R^T with R = diag(sqrt p) - p sqrt(p)^T."""
+    p = logits.softmax(-1)
+    return p.sqrt().diag_embed() - p[..., :, None] * p.sqrt()[..., None, :]
+
+
+def _root_of_log_odds(logits: Tensor) -> Tensor:
+    return (logits.sigmoid() * (-logits).sigmoid()).sqrt()[..., None]
+
+
+def _root_of_normal(outputs: Tensor) -> Tensor:
+    """The Fisher information in (loc, log scale) is diag(1 / scale^2, 2)."""
+    of_loc = (-outputs[..., 1]).exp()
+    return torch.stack([of_loc, torch.full_like(of_loc, 2**0.5)], -1).diag_embed()
+
+
+_FAMILIES: dict[type, _Family] = {
+    dist.Categorical: _Family(
+        lambda fn: fn.logits, lambda f: dist.Categorical(logits=f), _root_of_logits
+    ),
+    dist.Bernoulli: _Family(
+        lambda fn: fn.logits[..., None],
+        lambda f: dist.Bernoulli(logits=f[..., 0]),
+        _root_of_log_odds,
+    ),
+    dist.Normal: _Family(
+        lambda fn: torch.stack([fn.loc, fn.scale.log()], -1),
+        lambda f: dist.Normal(f[..., 0], f[..., 1].exp()),
+        _root_of_normal,
+    ),
+}
+
+
+def has_outputs(fn: Any) -> bool:
+    """Whether the outputs of a distribution are known."""
+    return type(base_of(fn)) in _FAMILIES
+
+
+def outputs(fn: Any) -> Tensor:
+    """The outputs of a distribution: logits; loc and log scale of a normal one. (*shape, k)."""
+    base = base_of(fn)
+    found = _FAMILIES[type(base)].outputs(base)
+    shape = fn.shape()[: len(fn.shape()) - len(base.event_shape)]
+    return found.expand(*shape, found.shape[-1])
+
+
+def with_outputs(fn: Any, values: Tensor) -> Any:
+    """A distribution like `fn`, with other outputs (*shape, k)."""
+    return with_base(fn, lambda base: _FAMILIES[type(base)].made(values))
+
+
+def fisher_root(fn: Any, values: Tensor) -> Tensor:
+    """R (*shape, k, k) with R R^T the Fisher information of `fn` in its outputs (*shape, k)."""
+    return _FAMILIES[type(base_of(fn))].root(values)
+
+
+# -- linear in the latents ---------------------------------------------------------------------
+
+
+def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
+    """The model with its outputs linear in the latents: f(x, w*) + J(x) (w - w*).
+
+    Immer, Korzepa and Bauer (2021), arXiv:2008.08646, eq. 7. To handlers it is a model like any
+    other: its latents w are drawn, or given, as ever.
+
+    Args:
+        model: a Pyro function whose latents are all in `at`, and in no plate.
+        at: latent to value, w*.
+    """
+
+    def at_point(values: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> poutine.Trace:
+        """A run that no handler outside hears of."""
+        with poutine.block():
+            return poutine.trace(poutine.condition(model, data=values)).get_trace(**tensors)
+
+    def linearised_model(**tensors: Any) -> None:
+        prototype = at_point(at, tensors)
+        drawn = {k: pyro.sample(k, prototype.nodes[k]["fn"]) for k in at}
+        observed = [
+            name
+            for name, node in prototype.nodes.items()
+            if node["type"] == "sample" and name not in at and has_outputs(node["fn"])
+        ]
+
+        def of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            nodes = at_point(values, tensors).nodes
+            return {name: outputs(nodes[name]["fn"]) for name in observed}
+
+        moved = {name: drawn[name] - value for name, value in at.items()}
+        values, slopes = torch.func.jvp(of, (dict(at),), (moved,))
+        linear = {name: values[name] + slopes[name] for name in observed}
+        changed = OnSites(linear, lambda m: {"fn": with_outputs(m["fn"], linear[m["name"]])})
+        poutine.block(poutine.condition(changed(model), data=at), hide=list(at))(**tensors)
+
+    return linearised_model
+
+
+def check_outputs(sites: Mapping[str, Any]) -> None:
+    """Refuse observations whose outputs are not known.
+
+    Args:
+        sites: observed site to its distribution.
+
+    Raises:
+        Refused: naming the site and its distribution.
+    """
+    for name, fn in sites.items():
+        if not has_outputs(fn):
+            known = ", ".join(family.__name__ for family in _FAMILIES)
+            raise Refused(
+                f"laplace of a network is for observations that are {known}, and {name} is "
+                f"{type(base_of(fn)).__name__}; use svi or nuts"
+            )

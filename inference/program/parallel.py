@@ -1,0 +1,290 @@
+"""Discrete latents summed out side by side: each has all its values along a dimension of its own.
+
+Where all latents stand in the same plates, all is done on the table of log factors over their
+joint values; other structures (a chain, labels at two levels) are summed out by Pyro's tensor
+contraction and recovered by its `infer_discrete`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import infer_discrete
+from pyro.infer.mcmc.util import TraceEinsumEvaluator
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from models.contract import Refused
+
+from .handlers import Batch, OnSites, condition, factors, traced
+from .sites import Site
+
+# Joint values of the discrete latents of one row above which Pyro's contraction takes over.
+_MAX_CELLS = 4096
+
+
+def _all_values(axes: Mapping[str, int]) -> Messenger:
+    """Gives each discrete latent all its values, along a dimension of its own.
+
+    What Pyro's `enum` handler does, without reading values, which `torch.func.vmap` forbids.
+
+    Args:
+        axes: latent to the dimension, counted from the right of the batch shape.
+    """
+
+    def with_values(msg: Mapping[str, Any]) -> dict[str, Any]:
+        ones = (1,) * (-axes[msg["name"]] - 1)
+        values = msg["fn"].enumerate_support(expand=False)
+        return {"value": values.reshape(-1, *ones, *msg["fn"].event_shape), "done": True}
+
+    return OnSites(axes, with_values)
+
+
+def _marked(msg: Mapping[str, Any]) -> dict[str, Any]:
+    """A mark for Pyro's parallel enumeration, in place of those that the model has for it."""
+    own = {k: v for k, v in msg["infer"].items() if k not in ("num_samples", "expand")}
+    return {"infer": {**own, "enumerate": "parallel"}}
+
+
+class Parallel:
+    """Latents that are summed out side by side.
+
+    A *factor* is the log density of one site, with a dimension for each enumerated latent to the
+    left of the plate dimensions; a *table* is the sum of factors that share the latents' plates.
+
+    Args:
+        model: in which the latents stand.
+        latents: the discrete sites to sum out.
+        max_plate_nesting: number of batch dimensions that plates take.
+        homes: where labels are looked up (`loc[label[group]]`), each factor that depends on
+            labels, and of each of its elements the element of the latents' plates that it depends
+            on (one at most). Then the factors at any labels are those of the runs in which the
+            labels of all elements are equal.
+
+    Attributes:
+        tabular: whether all latents stand in the same plates and their joint values fit a table.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        latents: Sequence[Site],
+        max_plate_nesting: int,
+        homes: Mapping[str, Tensor] | None = None,
+    ):
+        self.latents = {site.name: site for site in latents}
+        self.model = model
+        self.marked = OnSites(self.latents, _marked)(model)
+        self.nesting = max_plate_nesting
+        self.homes = homes or {}
+        plates = latents[0].plates if latents else ()
+        self.plates = {plate.name: plate for plate in plates}
+        self._evaluator: TraceEinsumEvaluator | None = None
+        # Each latent has a dimension of its own, to the left of the plates.
+        self._axes = {name: -1 - self.nesting - i for i, name in enumerate(self.latents)}
+        cells = math.prod(len(site.choices) for site in latents)
+        alike = len({site.plates for site in latents}) <= 1
+        self.tabular = alike and cells <= _MAX_CELLS
+
+    def _trace(self, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
+        if self.tabular:
+            return traced(self.model, tensors, *handlers, _all_values(self._axes))
+        enumerated = partial(poutine.enum, first_available_dim=-1 - self.nesting)
+        return traced(self.marked, tensors, *handlers, enumerated)
+
+    def _factors(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, dict[str, Any]]:
+        """The factors at all values of the latents, which fit a table."""
+        if not self.homes:
+            return factors(self._trace(tensors, *handlers))
+        nodes: dict[str, dict[str, Any]] = {}
+
+        def at(labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            nodes.update(factors(traced(self.model, tensors, condition(labels), *handlers)))
+            return {name: node["log_prob"] for name, node in nodes.items()}
+
+        each = torch.func.vmap(at, randomness="different")(self._equal_labels())
+        sizes = [len(site.choices) for site in reversed(self.latents.values())]
+        for name, log_prob in each.items():
+            ones = (1,) * (self.nesting - log_prob.ndim + 1)
+            table = log_prob.reshape(*sizes, *ones, *log_prob.shape[1:])
+            nodes[name] |= {"log_prob": table if name in self.homes else log_prob[0]}
+        for name, site in self.latents.items():
+            ones = (1,) * (-self._axes[name] - 1)
+            nodes[name] |= {"value": site.choices.reshape(-1, *ones, *site.fn.event_shape)}
+        return nodes
+
+    def _equal_labels(self) -> dict[str, Tensor]:
+        """The joint values that all elements of the plates can share, (cells, *shape) each."""
+        sites = list(reversed(self.latents.values()))
+        index = torch.meshgrid(*(torch.arange(len(s.choices)) for s in sites), indexing="ij")
+        equal = {}
+        for site, which in zip(sites, index):
+            values = site.choices[which.flatten()]
+            ones = (1,) * len(site.batch_shape)
+            shape = (len(values), *ones, *site.fn.event_shape)
+            equal[site.name] = values.reshape(shape).expand(-1, *site.shape)
+        return equal
+
+    def by_row(self, observed: Sequence[Site]) -> bool:
+        """Whether the latents are labels of the rows, so that rows can be scored one by one."""
+        same = all({p.name for p in site.plates} == set(self.plates) for site in observed)
+        return self.tabular and bool(self.plates) and same and not self.homes
+
+    def log_prob(
+        self,
+        tensors: Mapping[str, Any],
+        *handlers: Any,
+        batch: Batch | None = None,
+        only: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Log density of everything else under the handlers, the latents summed out.
+
+        Args:
+            tensors: the data.
+            handlers: effect handlers, the first innermost.
+            batch: the rows that the data are, where they stand for all.
+            only: labels of the latents, to which the sum is restricted; None sums over all.
+
+        Raises:
+            Refused: a batch of rows, and discrete latents that fit no table.
+        """
+        if not self.tabular:
+            if batch is not None and batch.weight != 1.0:
+                raise Refused("these discrete latents need all rows; leave batch_size out")
+            return self._contract(self._trace(tensors, *handlers), only)
+        nodes = self._factors(tensors, *handlers)
+        if only is not None:
+            self._restrict(nodes, only)
+        enumerated, plain = [], torch.zeros(())
+        for node in nodes.values():
+            if self._is_enumerated(node):
+                enumerated.append(node)
+            else:
+                plain = plain + node["log_prob"].sum() * _weight(batch, node)
+        # Labels of the rows are summed out first and weighed then; those of the whole model see
+        # the rows weighed inside their table.
+        of_rows = batch is not None and batch.plate in self.plates
+        table = self._table(enumerated, None if of_rows else batch)
+        return plain + self._sum_out(table).sum() * (batch.weight if of_rows else 1.0)
+
+    def _restrict(self, nodes: Mapping[str, Any], only: Mapping[str, Tensor]) -> None:
+        """Give all values of the latents but those of `only` the probability zero."""
+        for name, site in self.latents.items():
+            node = nodes[name]
+            same = node["value"] == only[name]
+            same = same.flatten(same.ndim - site.event_dim).all(-1) if site.event_dim else same
+            node["log_prob"] = node["log_prob"].where(same, -math.inf)
+
+    def _contract(self, trace: poutine.Trace, only: Mapping[str, Tensor] | None) -> Tensor:
+        nodes = factors(trace)
+        if only is not None:
+            self._restrict(nodes, only)
+        with pyro.validation_enabled(False):
+            if self._evaluator is None:
+                self._evaluator = TraceEinsumEvaluator(trace, True, self.nesting)
+            return self._evaluator.log_prob(trace)
+
+    def _is_enumerated(self, node: Mapping[str, Any]) -> bool:
+        return node["log_prob"].ndim > self.nesting
+
+    def _table(self, nodes: Sequence[Mapping[str, Any]], batch: Batch | None = None) -> Tensor:
+        """Sum of factors, those of other dimensions summed over them: (values..., plates)."""
+        total = torch.zeros((1,) * self.nesting)
+        for node in nodes:
+            factor = node["log_prob"] * _weight(batch, node)
+            if node["name"] in self.homes:
+                total = total + self._brought_home(factor, self.homes[node["name"]])
+                continue
+            names = {frame.dim: frame.name for frame in node["cond_indep_stack"]}
+            own = [p.dim for p in self.plates.values() if names.get(p.dim, p.name) == p.name]
+            inner = [dim for dim in range(-min(self.nesting, factor.ndim), 0) if dim not in own]
+            total = total + (factor.sum(inner, keepdim=True) if inner else factor)
+        return total
+
+    def _brought_home(self, factor: Tensor, homes: Tensor) -> Tensor:
+        """A factor's elements added up where the labels stand that they depend on."""
+        values = factor.shape[: factor.ndim - self.nesting]
+        flat = factor.expand(*values, *homes.shape).reshape(*values, -1)
+        shape = [1] * self.nesting
+        for plate in self.plates.values():
+            shape[plate.dim] = plate.size
+        home = torch.zeros(*values, math.prod(shape), dtype=factor.dtype)
+        return home.index_add(-1, homes.flatten(), flat).reshape(*values, *shape)
+
+    def _sum_out(self, table: Tensor) -> Tensor:
+        axes = tuple(range(table.ndim - self.nesting))
+        return table.logsumexp(axes) if axes else table
+
+    def log_likelihood(
+        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], observed: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Log likelihood of each row given the continuous latents, its labels summed out.
+
+        log p(y_i | theta) = log sum_z f(z, y_i) - log sum_z f(z), f the product of the factors
+        with and without the observed ones. Several observed sites that share labels are scored
+        together, under their names joined by `+`.
+        """
+        nodes = self._factors(tensors, condition(values))
+        seen = [nodes[name] for name in observed]
+        return {"+".join(observed): self._ratio(nodes, observed, seen)}
+
+    def log_chances(
+        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], name: str, labels: Tensor
+    ) -> Tensor:
+        """The same were the observed site each of the labels (C,), from one run: (C, rows)."""
+        nodes = self._factors(tensors, condition(values))
+        node, ratios = nodes[name], []
+        for label in labels:
+            log_prob = node["fn"].log_prob(label.expand(node["value"].shape))
+            log_prob = scale_and_mask(log_prob, node["scale"], node["mask"])
+            ratios.append(self._ratio(nodes, [name], [{**node, "log_prob": log_prob}]))
+        return torch.stack(ratios)
+
+    def _ratio(
+        self,
+        nodes: Mapping[str, Mapping[str, Any]],
+        observed: Sequence[str],
+        seen: Sequence[Mapping[str, Any]],
+    ) -> Tensor:
+        """What the observed factors add to the sum over all others, by row."""
+        hidden = [n for k, n in nodes.items() if k not in observed and self._is_enumerated(n)]
+        ratio = self._sum_out(self._table([*hidden, *seen])) - self._sum_out(self._table(hidden))
+        plates = sorted(seen[0]["cond_indep_stack"], key=lambda f: f.dim)
+        return ratio.reshape([plate.size for plate in plates])
+
+    def sample(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, Tensor]:
+        """One draw of the latents from their posterior, given what the handlers say of others."""
+        if not self.latents:
+            return {}
+        if not self.tabular:
+            model = self.marked
+            for handler in handlers:
+                model = handler(model)
+            model = infer_discrete(model, first_available_dim=-1 - self.nesting, temperature=1)
+            trace = poutine.trace(model).get_trace(**tensors)
+            return {name: trace.nodes[name]["value"] for name in self.latents}
+        nodes = self._factors(tensors, *handlers).values()
+        table = self._table([node for node in nodes if self._is_enumerated(node)])
+        sizes = table.shape[: table.ndim - self.nesting]
+        logits = table.reshape(-1, *table.shape[len(sizes) :]).movedim(0, -1)
+        index = torch.unravel_index(drawn_cell(logits), sizes)
+        return {
+            name: site.choices[index[table.ndim + self._axes[name]].reshape(site.batch_shape)]
+            for name, site in self.latents.items()
+        }
+
+
+def drawn_cell(logits: Tensor) -> Tensor:
+    """The number of a cell drawn by its log odds (..., cells)."""
+    return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
+
+
+def _weight(batch: Batch | None, node: Mapping[str, Any]) -> float:
+    return 1.0 if batch is None else batch.weigh(node)

@@ -1,0 +1,221 @@
+"""The log density of a model, discrete latents summed out, and what is computed at its draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import labels, starts
+from .discrete import Summed
+from .handlers import Batch, condition, factors, freed, run, sum_of_factors, without_density
+from .sampling import over_draws, vectorises
+from .traced import TracedModel
+
+# Scalars of draws that are made to see a tail better.
+_MOST_HELD = 100_000_000
+
+
+class Program(TracedModel):
+    """The log density of a problem and what can be computed at its draws."""
+
+    @property
+    def elements(self) -> int:
+        """What one evaluation holds in memory: scalars of all sites, at all joint labels."""
+        return self.elements_of_run * (1 if self.summed is None else self.summed.cells)
+
+    @cached_property
+    def summed(self) -> Summed | None:
+        """The discrete latents summed out, in a way that is proved right; None without any."""
+        return labels.summed(self)
+
+    def start(self, tries: int = 100) -> Tensor:
+        """A random unconstrained vector (d,) to begin at (see `starts.find`)."""
+        return starts.find(self, self.density_and_gradient, tries)
+
+    def log_density(self, u: Tensor, *, jacobian: bool = True, prior: bool = True) -> Tensor:
+        """Log density at the unconstrained vector `u` (d,), nats, discrete latents summed out.
+
+        Args:
+            u: unconstrained vector, shape (d,).
+            jacobian: with log |dT/du|, the density of u; without, that of the constrained values.
+            prior: without, the priors of the continuous latents are dropped (the likelihood).
+        """
+        return self._log_density(self.parts(u), jacobian, prior)
+
+    def density_and_gradient(
+        self, u: Tensor, *, jacobian: bool = True, prior: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """`log_density` and its gradient (d,), both detached."""
+        # Leaves of their own: the gradient of a slice is a vector of zeros with a slice in it.
+        leaves = {k: part.detach().requires_grad_() for k, part in self.parts(u).items()}
+        value = self._log_density(leaves, jacobian, prior)
+        slopes = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+        return value.detach(), torch.cat([slope.flatten() for slope in slopes])
+
+    def _log_density(self, parts: Mapping[str, Tensor], jacobian: bool, prior: bool) -> Tensor:
+        assign = self.assign(parts)
+        handlers = [assign] if prior else [assign, without_density(self.layout)]
+        total = self._log_prob(*handlers)
+        return total + assign.log_jacobian if jacobian else total
+
+    def log_joint(
+        self, values: Mapping[str, Tensor], batch: Batch | None = None, *, prior: bool = True
+    ) -> Tensor:
+        """Log joint density of the data and the continuous latents, discrete ones summed out.
+
+        Args:
+            values: the latents; those of the rows for the rows of the batch.
+            batch: rows that stand for all; None takes all.
+            prior: without, the priors of the continuous latents are dropped.
+        """
+        handlers = [condition(self.continuous(values))]
+        handlers += [] if prior else [without_density(self.layout)]
+        return self._log_prob(*handlers, batch=batch)
+
+    def batch(self, tensors: Mapping[str, Any]) -> Batch:
+        """Data of which the row keys may be those of some rows, which stand for all."""
+        return Batch.of(self.problem, tensors)
+
+    def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
+        batch = batch or Batch(self.tensors)
+        if self.summed is not None:
+            return self.summed.log_prob(batch, *handlers) - self._log_units
+        return sum_of_factors(run(self.model, batch.tensors, *handlers), batch) - self._log_units
+
+    @cached_property
+    def _log_units(self) -> float:
+        """log |d user's value / d model's value| of all observations."""
+        observed = {site.name: site.value.numel() for site in self.of("observed")}
+        return sum(observed[k] * log for k, log in self.problem.log_units.items() if k in observed)
+
+    @cached_property
+    def log_units_of_row(self) -> float:
+        """The same for the observations of one row."""
+        return self._log_units / (self.problem.n or 1) if self.problem.log_units else 0.0
+
+    def complete(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Continuous draws (S, *shape) with discrete latents recovered and deterministics added.
+
+        Discrete latents are drawn from their exact posterior given the continuous ones, and what
+        was not seen from its distribution, from torch's current random state.
+        """
+        draws = dict(draws)
+        if self.summed is not None:
+            draws |= over_draws(self._recover, draws, self.elements)
+        if self.of("deterministic", "unseen"):
+            draws |= over_draws(self.deterministics, draws, self.elements)
+        return {name: draws[name] for name in self.sites if name in draws}
+
+    def _recover(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.summed.sample(self.tensors, self.continuous(values))
+
+    def deterministics(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The deterministic sites at one draw of all latents, and what was not seen, drawn."""
+        trace = run(self.plain, self.tensors, condition(values))
+        sites = self.of("deterministic", "unseen")
+        return {site.name: trace.nodes[site.name]["value"] for site in sites}
+
+    def log_likelihood(
+        self, values: Mapping[str, Tensor], tensors: Mapping[str, Any] | None = None
+    ) -> dict[str, Tensor]:
+        """Log likelihood of each observation, observed site to tensor (plates), nats.
+
+        Discrete latents of the rows are summed out, others are taken at their drawn values.
+
+        Args:
+            values: latents, the discrete ones too where they are not summed out.
+            tensors: other data in the place of the problem's.
+        """
+        tensors = self.tensors if tensors is None else tensors
+        if self.sums_rows:
+            observed = [site.name for site in self.of("observed")]
+            scores = self.summed.parallel.log_likelihood(
+                tensors, self.continuous(values), observed
+            )
+            units = sum(self.problem.log_units.get(name, 0.0) for name in observed)
+            return {name: score - units for name, score in scores.items()}
+        trace = run(self.model, tensors, condition(values))
+        scored = factors(trace)
+        return {
+            site.name: scored[site.name]["log_prob"].expand(site.batch_shape)
+            - self.problem.log_units.get(site.name, 0.0)
+            for site in self.of("observed")
+        }
+
+    @property
+    def sums_rows(self) -> bool:
+        """Whether discrete latents of the rows are summed out where a row is scored."""
+        return self.summed is not None and self.summed.by_row(self.of("observed"))
+
+    def log_chances(self, values: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+        """Log probability that a row's one observation is each of the labels (C,), (C, rows).
+
+        The discrete latents of the rows are summed out (see `sums_rows`).
+        """
+        (site,) = self.of("observed")
+        return self.summed.parallel.log_chances(
+            self.tensors, self.continuous(values), site.name, labels
+        )
+
+    def predictive(
+        self, values: Mapping[str, Tensor], *, new_rows: bool = False
+    ) -> dict[str, Tensor]:
+        """New observations given one draw of the latents.
+
+        Labels of rows are drawn afresh; with `new_rows` so is every latent of the row plate.
+        """
+        kept = {name: values[name] for name in values if not self._fresh(name, new_rows)}
+        free = freed(self._drawn)(self.model)
+        trace = run(free, self.tensors, condition(kept))
+        return {name: trace.nodes[name]["value"] for name in self._drawn}
+
+    def _fresh(self, name: str, new_rows: bool) -> bool:
+        """Whether a site is drawn anew (or recomputed) for new observations."""
+        site = self.sites[name]
+        rows = self.problem.rows
+        in_rows = rows is not None and any(plate.name == rows[0] for plate in site.plates)
+        if site.role in ("deterministic", "observed", "unseen"):
+            return True
+        return in_rows and (new_rows or site.role == "discrete")
+
+    def prior(self, _: Any = None) -> dict[str, Tensor]:
+        """One joint draw of all latents, deterministics and observations from the prior."""
+        trace = run(freed(self._drawn)(self.plain), self.tensors)
+        return {k: trace.nodes[k]["value"] for k in self.sites if k not in self.undrawn}
+
+    @cached_property
+    def undrawn(self) -> list[str]:
+        """The observed sites whose distribution has no `sample`: a density needs none."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            return [site.name for site in self.of("observed") if not _can_be_drawn(site.fn)]
+
+    @cached_property
+    def _drawn(self) -> tuple[str, ...]:
+        """The observed sites that can be drawn."""
+        return tuple(s.name for s in self.of("observed") if s.name not in self.undrawn)
+
+
+def _can_be_drawn(fn: Any) -> bool:
+    try:
+        fn.sample()
+    except (NotImplementedError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def further_draws(program: Program, function: Callable, draws: Mapping[str, Tensor]) -> int:
+    """How many draws k-hat is estimated from: 100,000 where `function` is quick to evaluate.
+
+    That is, where it vectorises over the few `draws` given and the model's data are small. Of very
+    many scalars no more than are given.
+    """
+    given = len(next(iter(draws.values())))
+    few = {name: value[:2] for name, value in draws.items()}
+    if not vectorises(function, few):
+        return given
+    size = max(program.elements, 1)
+    return max(given, min(4000, _MOST_HELD // size), min(100_000, 10_000_000 // size))

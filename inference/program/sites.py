@@ -1,0 +1,163 @@
+"""Sample sites: what is static about each, read from one run of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal, NamedTuple
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor
+from torch.distributions import biject_to
+
+from .edges import Bounds, narrowed
+from .sampling import base_of, masks_of
+from .supports import over_events, support_of
+
+
+class Plate(NamedTuple):
+    """A vectorised plate around a site.
+
+    Attributes:
+        name: its name in the model.
+        dim: its dimension, counted from the right of the batch shape: -1, -2, ...
+        size: its number of elements.
+    """
+
+    name: str
+    dim: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is static about a sample site.
+
+    Attributes:
+        name: its name in the model.
+        role: what it is; an `unseen` latent stands for what was not observed.
+        fn: its distribution in one run.
+        shape: of its value, (*batch_shape, *event_shape).
+        event_dim: number of dimensions of an event, the last ones of `shape`.
+        plates: around it, the outermost (of the most negative `dim`) first.
+        value: in that run; what is observed.
+        seen: which elements of an observed value count, in its shape; None where all do.
+        support: of a latent, as far as the data leave it; in that run, where it moves.
+        moves: whether the support, or the value that is observed, depends on other latents, and
+            on `labels`: on discrete ones.
+    """
+
+    name: str
+    role: Literal["latent", "discrete", "observed", "deterministic", "unseen"]
+    fn: Any
+    shape: tuple[int, ...]
+    event_dim: int
+    plates: tuple[Plate, ...]
+    value: Tensor
+    seen: Tensor | None = None
+    support: Any = None
+    moves: Literal["latents", "labels"] | None = None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the value without its event dimensions."""
+        return self.shape[: len(self.shape) - self.event_dim]
+
+    @property
+    def choices(self) -> Tensor:
+        """The values that a discrete latent can have, (k, *event_shape)."""
+        return self.fn.enumerate_support(expand=False).reshape(-1, *self.fn.event_shape)
+
+    @property
+    def unconstrained_shape(self) -> tuple[int, ...]:
+        """Shape of the site's part of the unconstrained vector."""
+        return tuple(biject_to(self.support).inverse_shape(self.shape))
+
+    @property
+    def data(self) -> Tensor:
+        """What is observed: its value, NaN where a mask takes it out of the density."""
+        if self.seen is None:
+            return self.value
+        return self.value.to(torch.get_default_dtype()).where(self.seen, torch.nan)
+
+    @property
+    def base(self) -> Any:
+        """The distribution without `to_event`, `expand` and `mask` around it."""
+        return base_of(self.fn)
+
+    def is_in(self, plate: str) -> bool:
+        """Whether the site stands in the plate of that name."""
+        return any(own.name == plate for own in self.plates)
+
+
+def batch_shape(site: Site) -> tuple[int, ...]:
+    """Shape of a site's value without its event dimensions."""
+    return site.batch_shape
+
+
+def sites_of(trace: poutine.Trace, moving: Mapping[str, str], bounds: Bounds) -> dict[str, Site]:
+    """The sample sites of a run by name, in the order of the model.
+
+    Args:
+        trace: the run.
+        moving: site to what its support, or what is observed, depends on.
+        bounds: latent to the least and greatest values that the observations leave it.
+    """
+    sites = {}
+    for name, node in trace.nodes.items():
+        if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
+            continue
+        if isinstance(node["fn"], dist.Unit):  # pyro.factor: a term of the density, no quantity
+            continue
+        frames = (f for f in node["cond_indep_stack"] if f.vectorized)
+        plates = (Plate(f.name, f.dim, int(f.size)) for f in frames)
+        sites[name] = Site(
+            name=name,
+            role=role_of(node),
+            fn=node["fn"],
+            shape=tuple(node["value"].shape),
+            # `pyro.deterministic` calls every dimension an event; its plates know better.
+            event_dim=0 if is_deterministic(node) else getattr(node["fn"], "event_dim", 0),
+            plates=tuple(sorted(plates, key=attrgetter("dim"))),
+            value=node["value"],
+            seen=_seen(node) if node["is_observed"] else None,
+            support=support_within(node, bounds) if role_of(node) == "latent" else None,
+            moves=moving.get(name),
+        )
+    return sites
+
+
+def _seen(node: Mapping[str, Any]) -> Tensor | None:
+    """Which elements of an observed value no mask takes out of the density; None: all of them."""
+    value, fn = node["value"], node["fn"]
+    masks = [(node["mask"], getattr(fn, "event_dim", 0))]
+    masks += [(layer._mask, layer.event_dim) for layer in masks_of(fn)]
+    seen = torch.ones_like(value, dtype=torch.bool)
+    for mask, event_dim in masks:
+        if mask is not None:
+            seen = seen & over_events(mask, event_dim)
+    return None if seen.shape != value.shape or seen.all() else seen
+
+
+def support_within(site: Mapping[str, Any], bounds: Bounds) -> Any:
+    """The support of a latent (a Pyro message), as far as the data leave it."""
+    support = support_of(site["fn"])
+    return narrowed(support, *bounds[site["name"]]) if site["name"] in bounds else support
+
+
+def role_of(node: Mapping[str, Any]) -> str:
+    """What a site of a trace is (see `Site`), but for latents that stand for the unseen."""
+    if is_deterministic(node):
+        return "deterministic"
+    if node["is_observed"]:
+        return "observed"
+    return "discrete" if node["fn"].support.is_discrete else "latent"
+
+
+def is_deterministic(msg: Mapping[str, Any]) -> bool:
+    """Whether a site reports a number (`pyro.deterministic`, `Delta`) rather than draws one."""
+    return bool(msg["infer"].get("_deterministic")) or isinstance(base_of(msg["fn"]), dist.Delta)

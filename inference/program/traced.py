@@ -1,0 +1,299 @@
+"""A Pyro model with its data as functions of one unconstrained vector, label by label.
+
+Continuous latents are packed into one unconstrained vector `u` of length d, site by site in the
+order of the model: `x = T(u)` with T the bijection onto the site's support. The support is read at
+each evaluation, so that it may depend on other latents (`Uniform(0, sigma)`), which Pyro's own
+`initialize_model` freezes at its first value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import biject_to
+
+from ..core import user_code
+from ..core.problem import Problem
+from .discrete import Summed
+from .handlers import (
+    Assign,
+    Batch,
+    Fitted,
+    Start,
+    condition,
+    excluding,
+    factors,
+    freed,
+    run,
+    start_by,
+    sum_of_factors,
+)
+from .outputs import linearised
+from .prototype import Prototype
+from .sampling import masked
+from .sites import Site, support_within
+from .supports import elementwise, is_inside, outside
+
+# Fields of a problem that change what is known of it from its first runs.
+_TRACED = {"model", "tensors", "latent_keys", "params", "start", "linear_at"}
+# Numbers of a run, and products of latents and rows, above which it is long.
+_LARGE, _PRODUCTS = 100_000, 1_000_000
+# What is known of a problem from its first runs.
+_PROTOTYPES: WeakKeyDictionary[Problem, Prototype] = WeakKeyDictionary()
+
+
+class TracedModel:
+    """A problem whose sites are known, and runs of its model at values of all its latents.
+
+    Args:
+        problem: the model and its data.
+        narrowed: whether latents have the supports that the observations leave them, so that no
+            edge is met; else those of their priors.
+        prototype: what first runs told of the same model, data and parameters; None runs it.
+
+    Attributes:
+        tensors: the data, by key.
+        model: the Pyro function, the model's own parameters fitted; linear in its latents where
+            the problem says so.
+        plain: the same without that, for what the prior or the latents alone determine.
+        sites: every sample site by name, in the order of the model; `unseen` ones stand for what
+            was not observed, have no part in the density, and are drawn afterwards.
+        layout: continuous latent to its slice of the unconstrained vector and its shape there.
+        size: d, the number of unconstrained dimensions.
+        edges: observed sites whose support, or value, depends on latents.
+        bounds: latent to the least and greatest values that the observations leave it.
+        own: names of the model's own parameters (`pyro.param`).
+        unfitted: those of them that have only their initial values.
+        has_factor: whether the model has a `pyro.factor`, a likelihood without a distribution.
+    """
+
+    def __init__(
+        self, problem: Problem, *, narrowed: bool = True, prototype: Prototype | None = None
+    ):
+        self.problem, self.tensors = problem, problem.tensors
+        self.plain = freed(problem.latent_keys)(Fitted(problem.params)(problem.model))
+        self.prototype = _prototype_of(problem, prototype or self.plain)
+        self.bounds = self.prototype.bounds() if narrowed else {}
+        self.sites = self.prototype.sites(self.bounds)
+        self.edges = [site.name for site in self.of("observed") if site.moves]
+        self.model = self._with_density()
+        self.own, self.has_factor = self.prototype.params, self.prototype.has_factor
+        self.unfitted = [name for name in self.own if name not in problem.params]
+        self.layout, self.size = {}, 0
+        for site in self.of("latent"):
+            shape = site.unconstrained_shape
+            part = slice(self.size, self.size + math.prod(shape))
+            self.layout[site.name] = (part, shape)
+            self.size = part.stop
+
+    def _with_density(self) -> Callable:
+        """The model with the density that is inferred from."""
+        model = self.plain
+        if self.problem.linear_at is not None:
+            model = linearised(model, self.problem.linear_at)
+        model = self.prototype.unseen.without(model)
+        return excluding(self.edges)(model) if self.edges else model
+
+    def changed(self, **fields: Any) -> Self:
+        """The same of a problem with some fields changed (`params`, `tensors`, `linear_at`).
+
+        What the first runs told is handed on as far as the change leaves it true.
+        """
+        prototype = None if _TRACED & fields.keys() else self.prototype
+        return type(self)(replace(self.problem, **fields), prototype=prototype)
+
+    def first(self, rows: int) -> Self:
+        """The same of the first so many rows."""
+        return type(self)(self.problem.first(rows))
+
+    def unnarrowed(self) -> Self:
+        """The same where latents have the supports of their priors."""
+        return type(self)(self.problem, narrowed=False, prototype=self.prototype)
+
+    def kept(self, guide: Callable) -> Callable:
+        """A guide in which parameters of the model's, already fitted, are what they are there."""
+        shared = {k: v for k, v in self.problem.params.items() if k in self.own}
+        return Fitted(shared)(guide) if shared else guide
+
+    def of(self, *roles: str) -> list[Site]:
+        """The sites of the given roles."""
+        return [site for site in self.sites.values() if site.role in roles]
+
+    @property
+    def bounded(self) -> list[str]:
+        """The continuous latents that do not take all values."""
+        latents = self.of("latent")
+        return [s.name for s in latents if elementwise(s.support) is not constraints.real]
+
+    @property
+    def elements_of_run(self) -> int:
+        """Scalars of all sites."""
+        return sum(site.value.numel() for site in self.sites.values())
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a run is long, so that proofs make do with few runs, or with some of the rows.
+
+        It has many numbers, or (as a network) many products of latents and rows.
+        """
+        products = self.size * (self.problem.n or 1)
+        return self.elements_of_run > _LARGE or products > _PRODUCTS
+
+    @cached_property
+    def max_plate_nesting(self) -> int:
+        """Number of batch dimensions, of plates or none, left of which enumeration begins."""
+        plates = (-p.dim for site in self.sites.values() for p in site.plates)
+        sites = self.of("latent", "discrete", "observed")
+        return max((*plates, *(len(site.batch_shape) for site in sites)), default=0)
+
+    def parts(self, u: Tensor) -> dict[str, Tensor]:
+        """The unconstrained vector (d,) cut into latent name and unconstrained value."""
+        return {name: u[part].reshape(shape) for name, (part, shape) in self.layout.items()}
+
+    def continuous(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of the continuous latents alone."""
+        return {name: values[name] for name in self.layout}
+
+    def assign(self, parts: Mapping[str, Tensor]) -> Messenger:
+        """The handler that gives latents the values of their unconstrained parts."""
+        return Assign(parts, self.bounds)
+
+    def constrain(self, u: Tensor) -> dict[str, Tensor]:
+        """Unconstrained vector (d,) to continuous latent name and value."""
+        trace = run(self.model, self.tensors, self.assign(self.parts(u)))
+        return {name: trace.nodes[name]["value"] for name in self.layout}
+
+    def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Values of the continuous latents to the unconstrained vector (d,)."""
+        at_values = condition(self.continuous(values))
+        return self.unconstrained_of(run(self.model, self.tensors, at_values))
+
+    def unconstrained_of(self, trace: poutine.Trace) -> Tensor:
+        """The continuous latents of a run as a vector (d,)."""
+        nodes = [trace.nodes[name] for name in self.layout]
+        parts = [biject_to(self.support(n)).inv(n["value"]).flatten() for n in nodes]
+        return torch.cat(parts).detach()
+
+    def support(self, site: Mapping[str, Any]) -> Any:
+        """The support of a latent (a Pyro message), as far as the data leave it."""
+        return support_within(site, self.bounds)
+
+    def supports(self, u: Tensor) -> dict[str, Any]:
+        """The supports of the latents at the unconstrained vector (d,)."""
+        nodes = run(self.model, self.tensors, self.assign(self.parts(u))).nodes
+        return {name: self.support(nodes[name]) for name in self.layout}
+
+    def start_of(self, site: Mapping[str, Any], width: float = 1.0) -> Tensor:
+        """A random value of a latent (a Pyro message) to start from, by the problem's own rule."""
+        return start_by(self.problem.start, site, width)
+
+    def random_start(self) -> Tensor:
+        """A random unconstrained vector (d,), whatever the density is there."""
+        if self.problem.start is None:
+            return torch.rand(self.size) * 4 - 2
+        u = torch.zeros(self.size)
+        for site in self.of("latent"):
+            value = self.start_of({"name": site.name, "fn": site.fn})
+            u[self.layout[site.name][0]] = biject_to(site.support).inv(value).flatten()
+        return u
+
+    def drawn_start(self) -> Tensor:
+        """The unconstrained vector (d,) of a draw from the prior."""
+        return self.unconstrained_of(run(self.plain, self.tensors))
+
+    def trace_at(self, u: Tensor, given: Mapping[str, Tensor] | None = None) -> poutine.Trace:
+        """A run at `u` (d,) and these labels; others are drawn from their priors."""
+        handlers = [condition(given or {}), self.assign(self.parts(u))]
+        return run(self.model, self.tensors, *handlers)
+
+    def log_joint_at(
+        self, u: Tensor, given: Mapping[str, Tensor], way: Summed | None = None
+    ) -> Tensor:
+        """Log density at `u` (d,) and labels of all discrete latents, with log |dT/du|.
+
+        Args:
+            u: unconstrained vector.
+            given: discrete latent to its labels.
+            way: a sum over labels, which is restricted to these; None runs the plain model.
+        """
+        everything, assign = Batch(self.tensors), self.assign(self.parts(u))
+        if way is not None:
+            return way.log_prob(everything, assign, only=given) + assign.log_jacobian
+        trace = run(self.model, everything.tensors, condition(given), assign)
+        return sum_of_factors(trace, everything) + assign.log_jacobian
+
+    def factors_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The log density of each site there, of all plates' dimensions."""
+        found = {}
+        for name, node in factors(self.trace_at(u, given)).items():
+            shape = [1] * self.max_plate_nesting
+            for frame in node["cond_indep_stack"]:
+                if frame.vectorized:
+                    shape[frame.dim] = int(frame.size)
+            shape = np.broadcast_shapes(shape, node["log_prob"].shape)
+            found[name] = node["log_prob"].expand(shape)
+        return found
+
+    def values_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The continuous latents there."""
+        nodes = self.trace_at(u, given).nodes
+        return {name: nodes[name]["value"] for name in self.layout}
+
+    def excluded(self, values: Mapping[str, Tensor]) -> str | None:
+        """The first observation that the latents exclude, in words with its line; None: none."""
+        with torch.no_grad():
+            trace = run(self.plain, self.tensors, condition(values))
+        for name in self.edges:
+            node = trace.nodes[name]
+            said = outside(node["fn"], node["value"], name)
+            if said is not None:
+                return f"{said}, {line}" if (line := self.line(name)) else said
+        return None
+
+    def barred(self, u: Tensor) -> str | None:
+        """The first site whose log density is not finite at `u`, where one alone is to blame."""
+        handlers = self.assign(self.parts(u))
+        nodes = factors(run(self.model, self.tensors, handlers)).items()
+        return next((n for n, node in nodes if not node["log_prob"].isfinite().all()), None)
+
+    def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whether each latent that has bounds is within those of its prior."""
+        trace = run(self.plain, self.tensors, condition(values))
+        return {name: is_inside(trace.nodes[name]["fn"], values[name]) for name in self.bounded}
+
+    def line(self, name: str) -> str | None:
+        """Where in the user's file a site is written."""
+        lines = user_code.Lines()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            run(self.plain, self.tensors, Start(self.start_of), lines)
+        return lines.lines.get(name)
+
+    def improper(self) -> list[str]:
+        """The latents whose prior cannot be sampled: flat ones, and those that are masked."""
+        return [
+            site.name
+            for site in self.of("latent")
+            if isinstance(site.base, dist.ImproperUniform)
+            or masked(site.fn)
+            or site.name in self.prototype.masked
+        ]
+
+
+def _prototype_of(problem: Problem, known: Prototype | Callable) -> Prototype:
+    """What is known of a problem, or the first runs of its model."""
+    if problem not in _PROTOTYPES:
+        ran = isinstance(known, Prototype)
+        _PROTOTYPES[problem] = known if ran else Prototype(known, problem.tensors, problem.start)
+    return _PROTOTYPES[problem]

@@ -1,0 +1,1 @@
+"""What a fit becomes: InferenceData, predictions, scores, distances, the verdict, a comparison."""

@@ -1,0 +1,1 @@
+"""Latents that belong to rows: the evidence and the code of each."""

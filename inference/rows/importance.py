@@ -1,0 +1,246 @@
+"""What an encoder makes of rows: the evidence of each by importance sampling, and its code.
+
+See `program/row_latents.py`: the guide gives draws of a row's latents, weighed by p(x, z) / q(z).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.contract import Fault
+
+from ..core.machine import cores
+from ..core.seeds import PREDICTIVE, seeded
+from ..methods import chains
+from ..methods.chains import Monitor
+from ..program.graphs import compiled
+from ..program.handlers import Batch
+from ..program.program import Program
+from ..program.row_latents import weighted
+from ..program.sampling import over_draws
+from ..results.psis import psis
+from ..results.scores import Scored, auroc
+
+# Draws for each row, rows of the test set and beside it, and rows for training that are encoded.
+_DRAWS, _ROWS, _CODED, _FOR_CODE = 1000, 1000, 5000, 20
+# Draws below which the tail of the weights is not known.
+_FOR_TAILS = 100
+# Rows, and draws of each, at once; of 5, 10, 20 and 50 draws (784 pixels) 20 were fastest.
+_BATCH, _AT_ONCE = 100, 20
+
+
+class Evidence(NamedTuple):
+    """What importance sampling tells of rows, (rows,) each, nats.
+
+    Attributes:
+        log_p: estimate of log p(x): log of the mean weight.
+        error: its standard error, by the delta method; its bias is about -error^2 / 2.
+        elbo: the mean log weight.
+        khat: of the weights; where it is high, they miss a part of p, and log_p is too low. NaN
+            of few draws.
+        means: latent to its mean over the guide's draws (rows, *shape).
+    """
+
+    log_p: np.ndarray
+    error: np.ndarray
+    elbo: np.ndarray
+    khat: np.ndarray
+    means: dict[str, np.ndarray]
+
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """All numbers of the rows, by name."""
+        return {name: getattr(self, name) for name in self._fields[:-1]}
+
+    def group(self, name: str) -> dict[str, Any]:
+        """All that is known of the rows, variable to (dims, values)."""
+        return _group(name, {**self.columns, **self.means})
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The mean over rows of -log p(x), its Monte Carlo error and bias, and of the ELBO."""
+        n = len(self.log_p)
+        return {
+            "nll": float(-self.log_p.mean()),
+            "nll_mcse": float(np.sqrt((self.error**2).sum()) / n),
+            "nll_bias": float((self.error**2).mean() / 2),
+            "elbo_test": float(self.elbo.mean()),
+        }
+
+
+def evidence(
+    program: Program,
+    guide: Callable,
+    rows: Mapping[str, Tensor],
+    draws: int,
+    *,
+    seed: int,
+    report: Callable[[int], Any] = lambda _: None,
+) -> Evidence:
+    """log p(x) of rows by importance sampling from a guide with an encoder, on all cores.
+
+    Args:
+        program: the model, its own parameters fitted.
+        guide: of the row keys.
+        rows: the row keys of the rows; others are the problem's.
+        draws: of each row.
+        seed: of the draws; they depend on it and on the row's place alone.
+        report: called with the number of rows that are done.
+
+    Raises:
+        KeyboardInterrupt: at SIGINT or SIGTERM.
+        Fault: a process died.
+    """
+    keys = program.problem.rows[1]
+    each = [rows[key].split(_BATCH) for key in keys]
+    whole = [tuple(_filled(part) for part in parts) for parts in zip(*each)]
+    n, processes = len(rows[keys[0]]), min(cores(), len(whole))
+    share = _Share(_sampler(program, guide, whole[0]), whole, processes, draws, seed)
+
+    def show(done: Sequence[int]) -> None:
+        report(min(sum(done) * _BATCH // share.calls, n))
+
+    apart = processes > 1 and not whole[0][0].is_cuda
+    steps = share.calls * len(whole) // processes
+    outcome = chains.run(share, processes, steps=steps, apart=apart, report=show)
+    if outcome.signal is not None:
+        raise KeyboardInterrupt
+    if outcome.died is not None:
+        raise Fault(f"log p(x) of the rows was not found: {outcome.died}; run it again")
+    parts = [outcome.results[i % processes][f"batch {i}"] for i in range(len(whole))]
+    log_p, error, elbo, khat, *means = (np.concatenate(part)[:n] for part in zip(*parts))
+    return Evidence(log_p, error, elbo, khat, dict(zip(program.layout, means)))
+
+
+def _filled(part: Tensor) -> Tensor:
+    """As many rows in each batch: a recorded graph has one shape."""
+    return part[torch.arange(_BATCH).clamp(max=len(part) - 1)]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a process does: every so many-th batch, each with random numbers of its own.
+
+    Attributes:
+        sample: of a batch's rows: log weights of a few draws, and the latents' means.
+        batches: the row keys of each.
+        processes: that share them.
+        draws: of each row.
+        seed: of the run.
+    """
+
+    sample: Callable
+    batches: Sequence[tuple[Tensor, ...]]
+    processes: int
+    draws: int
+    seed: int
+
+    @property
+    def calls(self) -> int:
+        """Of the sampler, for a batch."""
+        return -(-self.draws // _AT_ONCE)
+
+    def __call__(self, number: int, monitor: Monitor) -> dict[str, list[np.ndarray]]:
+        """Number of a batch to the fields of `Evidence`."""
+        batches = {}
+        for i in range(number, len(self.batches), self.processes):
+            parts = []
+            with seeded(self.seed, PREDICTIVE, i), torch.no_grad():
+                while len(parts) < self.calls and not monitor.stopping:
+                    parts.append(self.sample(*self.batches[i]))
+                    monitor.tick(number)
+            if monitor.stopping:
+                break
+            batches[f"batch {i}"] = _summed_up(parts, self.draws)
+        return batches
+
+
+def _sampler(program: Program, guide: Callable, example: Sequence[Tensor]) -> Callable:
+    """Of a batch's rows: log weights (draws, rows) of a few draws, and the latents' means."""
+    problem = program.problem
+
+    def sample(*tensors: Tensor) -> tuple[Tensor, ...]:
+        batch = Batch({**problem.tensors, **dict(zip(problem.rows[1], tensors))})
+
+        def at_draw(_: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            weights, values = weighted(program, guide, batch)
+            return {**values, "": weights}
+
+        draws = over_draws(at_draw, {"draw": torch.arange(_AT_ONCE)})
+        return draws.pop(""), *(draws[name].mean(0) for name in program.layout)
+
+    return compiled(sample, [example])
+
+
+def _summed_up(parts: Sequence[tuple[Tensor, ...]], draws: int) -> list[np.ndarray]:
+    """The fields of `Evidence` of a batch, then the mean of each latent."""
+    weights, *means = ([part[i] for part in parts] for i in range(len(parts[0])))
+    weights = torch.cat(weights)[:draws].double()
+    log_p, relative = log_mean(weights)
+    error = (relative / draws).sqrt()
+    tails = torch.full_like(log_p, math.nan)
+    if draws >= _FOR_TAILS:
+        tails = torch.as_tensor(psis(weights.T.cpu().numpy())[1])
+    fields = [log_p, error, weights.mean(0), tails, *(torch.stack(m).mean(0) for m in means)]
+    return [value.double().cpu().numpy() for value in fields]
+
+
+def log_mean(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the mean weight, and the variance of a weight over its mean squared, (rows,).
+
+    Args:
+        log_weights: of independent draws, (draws, rows).
+    """
+    count = len(log_weights)
+    log_p = log_weights.logsumexp(0) - math.log(count)
+    relative = (2 * (log_weights - log_p)).logsumexp(0).exp() / count - 1
+    return log_p, relative.clamp(min=0)
+
+
+def _group(name: str, values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Arrays (rows, ...) with names of their dimensions."""
+    row = f"row_{name}"
+    return {k: ((row, *(f"{k}_{i}" for i in range(1, v.ndim))), v) for k, v in values.items()}
+
+
+def scored(program: Program, guide: Callable, seed: int) -> Scored:
+    """log p(x) and the codes of rows held out, and of those beside them; codes of the first rows.
+
+    Metrics: `elbo_train` and `elbo_test`, means over rows (nats); `nll`, the mean of -log p(x)
+    over the rows held out, with its Monte Carlo error and bias; for each kind of rows beside them
+    `nll[name]`, and the chance that one of these has a lower log p(x) (ELBO) than one held out,
+    `auroc_log_p[name]` (`auroc_elbo[name]`). Groups: `held_out_rows` and `beside_rows_<name>` with
+    the fields of `Evidence`, `coded_rows` with the codes.
+    """
+    problem = program.problem
+    keys = problem.rows[1]
+    first = {key: problem.tensors[key][:_CODED] for key in keys}
+    trained = evidence(program, guide, first, _FOR_CODE, seed=seed)
+    metrics = {"elbo_train": float(trained.elbo.mean())}
+    groups = {"coded_rows": _group("coded_rows", trained.means)}
+    if problem.test is None:
+        return Scored(metrics, groups)
+    test = _of(program, guide, problem.test, seed)
+    groups["held_out_rows"] = test.group("held_out_rows")
+    metrics |= test.metrics
+    for name, rows in problem.beside.items():
+        other = _of(program, guide, rows, seed)
+        groups[f"beside_rows_{name}"] = other.group(f"beside_rows_{name}")
+        metrics[f"nll[{name}]"] = other.metrics["nll"]
+        for score in ("log_p", "elbo"):
+            inside, outside = -getattr(test, score), -getattr(other, score)
+            metrics[f"auroc_{score}[{name}]"] = auroc(inside, outside)
+    return Scored(metrics, groups)
+
+
+def _of(program: Program, guide: Callable, rows: Mapping[str, Tensor], seed: int) -> Evidence:
+    """The evidence of the first thousand of these rows."""
+    some = {key: rows[key][:_ROWS] for key in program.problem.rows[1]}
+    return evidence(program, guide, some, _DRAWS, seed=seed)

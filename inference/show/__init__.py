@@ -1,0 +1,1 @@
+"""Results as pictures, on the terminal and as HTML."""

@@ -1,0 +1,135 @@
+"""What there is: models, methods, guides, data and runs; and making room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import inference
+import models
+
+
+def listed(
+    kind: Literal["models", "methods", "guides", "data", "runs"] = "models",
+    *,
+    out: str | Path = "runs",
+) -> dict[str, dict[str, Any]]:
+    """What there is: models, methods, guides, data, runs.
+
+    Args:
+        kind: what to list.
+        out: folder of runs.
+
+    Returns:
+        Name to `title`; of models also `methods` (method to None, or to why it is refused on the
+        default data), of runs `status` and `verdict`.
+    """
+    if kind == "models":
+        return {
+            name: {"title": models.title(name), "methods": methods_of(name)}
+            for name in models.names()
+        }
+    if kind == "runs":
+        return _runs(Path(out))
+    titles = {
+        "methods": lambda: {name: inference.title(name) for name in inference.METHODS},
+        "guides": _guides,
+        "data": lambda: {name: models.paragraph(name, "Data:") for name in models.names()},
+    }[kind]()
+    return {name: {"title": title} for name, title in titles.items()}
+
+
+def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """What `listed` gives, as lines of text: of models a table of their methods, then reasons."""
+    width = max(map(len, rows))
+    if "methods" not in next(iter(rows.values())):
+        yield from (f"{name:{width}}  {row['title']}".rstrip() for name, row in rows.items())
+        return
+    yield " ".join([" " * width, *(f"{method:^7}" for method in inference.METHODS)])
+    reasons = []
+    for name, row in rows.items():
+        marks = [f"{'no' if reason else 'yes':^7}" for reason in row["methods"].values()]
+        yield " ".join([f"{name:{width}}", *marks, row["title"]])
+        reasons += [f"{name} {m}: {reason}" for m, reason in row["methods"].items() if reason]
+    yield from ("", *reasons)
+
+
+def methods_of(name: str) -> dict[str, str | None]:
+    """Method to None where it runs on the default data, else to the reason."""
+    reasons = dict(models.refused(name))
+    if not models.has_exact(name):
+        reasons[inference.EXACT] = "no exact posterior is known"
+    return {method: reasons.get(method) for method in inference.METHODS}
+
+
+def _guides() -> dict[str, str]:
+    forms = inference.guide_forms()
+    titles = {forms[name]: inference.title(name) for name in inference.GUIDES}
+    titles["FILE.py"] = "a guide of yours: a Pyro function `guide` of the model's data keys"
+    for model in models.names():
+        own = models.own_guides(model)
+        titles |= {f"{name} ({model})": "the model's own guide" for name in own}
+    return titles
+
+
+def _runs(out: Path) -> dict[str, dict[str, Any]]:
+    from ..storage import run_list
+
+    rows = {}
+    for record in run_list.runs(out):
+        row = {"status": record["status"], "verdict": record.get("verdict", {}).get("status")}
+        rows[record["run"]] = {**row, "title": state_of(record)}
+    return rows
+
+
+def state_of(record: Mapping[str, Any]) -> str:
+    """The state of a run in words: the verdict of one that is done."""
+    from ..storage import reading
+    from ..storage.record import DRAWING
+
+    verdict, status = record.get("verdict", {}).get("status"), record["status"]
+    if status in ("done", DRAWING):
+        return verdict if status == "done" else f"{verdict}, its pictures are missing"
+    if status in ("running", "interrupted"):
+        return f"{status}, {reading.progress(Path(record['run']))}"
+    reasons = record.get("verdict", {}).get("reasons") or [record.get("reason", "")]
+    return f"{status}: {reasons[0]}"
+
+
+def clean(
+    *run: str | Path, out: str | Path = "runs", interrupted: bool = False, dry_run: bool = False
+) -> Iterator[Path]:
+    """Remove runs that failed.
+
+    Args:
+        run: folders of runs to remove, instead.
+        out: folder of runs.
+        interrupted: also those that were stopped.
+        dry_run: only say what would go.
+
+    Returns:
+        Each folder or file as it is removed.
+
+    Raises:
+        MissingRun: one of the folders holds no run. Locked: it is being written.
+    """
+    from ..storage import run_list
+    from ..storage.record import read_record
+
+    if run:
+        folders, statuses, left = [Path(folder) for folder in run], None, []
+        for folder in folders:
+            read_record(folder)  # all of them are there
+    else:
+        statuses = ("failed", *(("interrupted", "running") if interrupted else ()))
+        shown = [status for status in statuses if status != "running"]
+        folders = [Path(r["run"]) for r in run_list.runs(Path(out)) if r["status"] in shown]
+        left = run_list.partial_folders(Path(out))
+    for folder in folders:
+        if dry_run or run_list.remove(folder, statuses):
+            yield folder
+    for path in left:
+        if not dry_run:
+            run_list.remove_partial(path)
+        yield path

@@ -1,0 +1,1 @@
+"""Where rows come from: files of the user, simulated sets, public data sets, Python itself."""

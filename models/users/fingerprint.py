@@ -1,0 +1,225 @@
+"""By what a model is known again: its source, and all that it names or holds."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.distributions.utils import lazy_property
+
+from .callables import Model, inner, object_of
+from .trees import without_comments
+
+
+def fingerprint(model: Callable) -> str:
+    """Hash of a model (or guide): its source, and all that it names of the user's own code.
+
+    Functions, classes and values (numbers, words, lists, tensors, distributions, objects of the
+    user's) that it names, encloses or holds count, and what is bound to it or handles it;
+    libraries do not. What has no source is known by its code. The weights of a module that is the
+    model count; those of one that it merely names are what training changes.
+    """
+    return identity(model)[0]
+
+
+def identity(model: Callable) -> tuple[str, list[str]]:
+    """The fingerprint of a model (or guide), and what it names whose value is not in that.
+
+    These are objects of libraries that are no part of a model: a table, a generator, an open file.
+
+    Returns:
+        The hash, and names with types, such as `TABLE (pandas.DataFrame)`.
+    """
+    parts = _parts(model)
+    text = "\n".join(f"{name}: {parts[name]}" for name in sorted(parts))
+    return hashlib.sha256(text.encode()).hexdigest(), sorted(parts.unknown)
+
+
+class _Parts(dict[str, str]):
+    """What makes a model, name to words.
+
+    Attributes:
+        unknown: names and types of values that are not in the words.
+        word: the name of what is looked at.
+    """
+
+    def __init__(self):
+        self.unknown: set[str] = set()
+        self.word = "model"
+
+
+def _parts(model: Callable) -> _Parts:
+    parts = _Parts()
+    parts["model"] = _value(model, parts, ())
+    held = object_of(model)
+    if isinstance(held, nn.Module):
+        tensors = [*held.named_parameters(), *held.named_buffers()]
+        parts["weights"] = str([(name, _of_tensor(tensor)) for name, tensor in tensors])
+    return parts
+
+
+# Kinds of values that are no more than what they print.
+_PLAIN = bool | int | float | complex | str | bytes | range | slice | PurePath | re.Pattern
+_PLAIN |= torch.dtype | torch.device | types.EllipsisType
+
+
+def _value(found: Any, parts: _Parts, above: tuple[int, ...]) -> str:
+    """A value in words without addresses; the sources of what it is made of go to `parts`."""
+    if found is None or isinstance(found, _PLAIN):
+        return repr(found)
+    if id(found) in above:
+        return "itself"
+    above = (*above, id(found))
+    if isinstance(found, Mapping):
+        return str({str(k): _value(v, parts, above) for k, v in found.items()})
+    if isinstance(found, list | tuple):
+        return str([_value(one, parts, above) for one in found])
+    if isinstance(found, set | frozenset):
+        return str(sorted(_value(one, parts, above) for one in found))
+    if hasattr(found, "detach") or hasattr(found, "tobytes"):
+        return _of_tensor(found)
+    if isinstance(found, Model):
+        return _value(found.of, parts, above)
+    layer = None if isinstance(found, type) or not callable(found) else inner(found)
+    if layer is not None:
+        whole = (layer.handler, layer.args, layer.keywords, layer.under)
+        return f"{_own_source(found, parts, above)} {_value(whole, parts, above)}"
+    if isinstance(found, type | types.FunctionType):
+        return _source(found, parts, above)
+    state = _state(found)
+    if state is None and not isinstance(found, types.BuiltinFunctionType | np.ufunc):
+        kind = type(found)
+        parts.unknown.add(f"{parts.word} ({kind.__module__}.{kind.__qualname__})")
+    return f"{_source(type(found), parts, above)} {_value(state or {}, parts, above)}"
+
+
+def _of_tensor(found: Any) -> str:
+    if hasattr(found, "detach"):
+        found = found.detach().cpu().numpy()
+    return f"{found.dtype} {found.shape} {hashlib.sha256(found.tobytes()).hexdigest()}"
+
+
+def _own_source(found: Any, parts: _Parts, above: tuple[int, ...]) -> str:
+    """The source of a function around another one (`functools.wraps`); else nothing."""
+    return _source(found, parts, above) if inspect.isfunction(found) else ""
+
+
+def _source(what: Any, parts: _Parts, above: tuple[int, ...]) -> str:
+    """The name of a function or class; its source and what it names go to `parts`."""
+    if not _is_users(what):
+        return f"{what.__module__}.{what.__qualname__}"
+    text = _text(what)
+    name = f"{what.__qualname__} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if name in parts:
+        return name
+    parts[name] = text
+    within = [*what.__bases__, *vars(what).values()] if isinstance(what, type) else [what]
+    for function in within:
+        code = getattr(function, "__code__", None)
+        if code is not None:
+            for word, found in _named(function, code).items():
+                if not inspect.ismodule(found):
+                    before, parts.word = parts.word, word
+                    parts[f"{name} {word}"] = _value(found, parts, above)
+                    parts.word = before
+        elif callable(function):
+            parts[f"{name} {_value(function, parts, above)}"] = ""
+    return name
+
+
+def _named(function: types.FunctionType, code: types.CodeType) -> dict[str, Any]:
+    """What a function names of its module, of other modules of the user's, and encloses."""
+    words = _names(code)
+    named = {word: function.__globals__.get(word) for word in words}
+    modules = [found for found in named.values() if inspect.ismodule(found)]
+    for module in modules:  # which grows by the modules of packages
+        of = {w: getattr(module, w) for w in words if is_users(module) and hasattr(module, w)}
+        modules += [m for m in of.values() if inspect.ismodule(m) and m not in modules]
+        named |= {f"{module.__name__}.{word}": found for word, found in of.items()}
+    cells = function.__closure__ or ()
+    return named | {w: c.cell_contents for w, c in zip(code.co_freevars, cells) if _filled(c)}
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The global names and attributes in a function, those in functions within it too."""
+    inside = (const for const in code.co_consts if isinstance(const, types.CodeType))
+    return set(code.co_names).union(*map(_names, inside))
+
+
+def _filled(cell: types.CellType) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:
+        return False
+
+
+def _is_users(kind: Any) -> bool:
+    """Whether a function or class is of code that is no library."""
+    module = sys.modules.get(kind.__module__)
+    if getattr(module, "__file__", None) is None:
+        return kind.__module__ not in sys.builtin_module_names
+    return is_users(module)
+
+
+def is_users(module: types.ModuleType) -> bool:
+    """Whether a module has a file that is of no library."""
+    home = getattr(module, "__file__", None) or _LIBRARIES[0]
+    return home.startswith(_MODELS) or not home.startswith(_LIBRARIES)
+
+
+_MODELS = str(Path(__file__).parent.parent)
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
+# Libraries whose objects are part of a model: priors, their supports, handlers, layers.
+_STATED = ("torch.distributions", "torch.nn", "pyro")
+# What their objects keep for themselves.
+_PASSING = ("_pyro_context", "_pyro_name", "_cached_x_y", "_inv", "_args_kwargs", "_ref_count")
+
+
+def _state(found: Any) -> dict[str, Any] | None:
+    """What an object holds, if it is one of the user's or part of a model; None of others."""
+    kind = type(found)
+    if not hasattr(found, "__dict__") or not (
+        _is_users(kind) or kind.__module__.startswith(_STATED)
+    ):
+        return None
+    kept = {k: v for k, v in vars(found).items() if k not in _PASSING}
+    if isinstance(found, nn.Module):
+        kept |= {"_buffers": list(found._buffers)}
+        kept["_parameters"] = {k: _untrained(p) for k, p in found._parameters.items()}
+    # Computed when first asked for, from what is kept beside it.
+    return {k: v for k, v in kept.items() if not isinstance(_declared(kind, k), lazy_property)}
+
+
+def _untrained(parameter: Tensor | None) -> Any:
+    """The shape of what training changes, the values of what it leaves."""
+    trained = parameter is not None and parameter.requires_grad
+    return tuple(parameter.shape) if trained else parameter
+
+
+def _declared(kind: type, name: str) -> Any:
+    return next((vars(one)[name] for one in kind.__mro__ if name in vars(one)), None)
+
+
+def _text(what: Any) -> str:
+    try:
+        return without_comments(inspect.getsource(what))
+    except (OSError, TypeError):
+        code = getattr(what, "__code__", None)
+        return _code_text(code) if code is not None else what.__qualname__
+
+
+def _code_text(code: types.CodeType) -> str:
+    """A function without a source: its code, its constants and names."""
+    inside = [_code_text(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    plain = [repr(c) for c in code.co_consts if not isinstance(c, types.CodeType)]
+    return " ".join([code.co_code.hex(), *code.co_names, *plain, *inside])

@@ -1,0 +1,150 @@
+"""Chains: order, and what becomes of a run that is cut short."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import HOUSE, QUIET, problem_of
+
+import zoo
+from inference.methods import chains
+from inference.methods.nuts import nuts
+from inference.program.program import Program
+from models.contract import Fault
+
+
+def counting(chain, monitor):
+    """Ten steps, each its number."""
+    for _ in range(10):
+        monitor.tick(chain)
+    return {"u": np.arange(10.0)[:, None] + chain}
+
+
+def until_stopped(chain, monitor):
+    """As many steps as it is let."""
+    done = 0
+    while not monitor.stopping:
+        time.sleep(0.01)
+        done += 1
+    return {"u": np.zeros((done, 1))}
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_results_come_in_the_order_of_the_chains(workers):
+    outcome = chains.run(counting, 5, steps=10, workers=workers)
+    assert list(outcome.results) == [0, 1, 2, 3, 4]
+    assert [result["u"][0, 0] for result in outcome.results.values()] == [0, 1, 2, 3, 4]
+    assert outcome.died is None
+    assert outcome.signal is None
+
+
+def test_a_chain_that_is_killed_ends_the_others_with_what_they_have():
+    def chain(number, monitor):
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return until_stopped(number, monitor)
+
+    began = time.monotonic()
+    outcome = chains.run(chain, 3, steps=10, workers=3)
+    assert time.monotonic() - began < 1
+    assert outcome.died == "chain 2 died (signal 9)"
+    assert list(outcome.results) == [0, 2]
+
+
+def test_the_first_signal_keeps_what_is_done_the_second_does_not():
+    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+    outcome = chains.run(until_stopped, 2, steps=10, workers=2)
+    assert outcome.signal == signal.SIGINT
+    assert all(len(result["u"]) > 10 for result in outcome.results.values())
+
+    for after in (0.3, 0.6):
+        threading.Timer(after, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        chains.run(lambda *_: time.sleep(60), 2, steps=10, workers=2)
+
+
+def test_what_a_chain_raises_is_raised():
+    def chain(number, monitor):
+        raise ValueError("no such thing")
+
+    with pytest.raises(Fault, match=r"chain 1 failed \(ValueError: no such thing\)"):
+        chains.run(chain, 1, steps=10)
+
+
+def test_draws_are_equal_for_any_number_of_workers_and_after_other_runs():
+    problem = problem_of("linear")
+    settings = {"seed": 3, "context": QUIET, "chains": 4, "draws": 20, "warmup": 60}
+    first = nuts(Program(problem), **settings, workers=1)
+    nuts(Program(problem_of("coin")), **settings)
+    for workers in (1, 2, 4):
+        again = nuts(Program(problem), **settings, workers=workers)
+        for name, value in first.draws.items():
+            assert torch.equal(value, again.draws[name]), (name, workers)
+
+
+@pytest.mark.slow
+def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
+    script = tmp_path / "spawned.py"
+    script.write_text(
+        "import zoo\n"
+        "from inference.methods import chains\n"
+        "if __name__ == '__main__':\n"
+        "    chains._start_method = lambda: 'spawn'\n"
+        "    run = zoo.run('coin', method='nuts', seed=1, draws=50, chains=2)\n"
+        "    print(run.idata['posterior']['pi'].values.sum().hex())\n"
+        "    plain = zoo.run('coin', method='nuts', draws=20, chains=2, compile='plain')\n"
+        "    assert plain.idata['posterior'].sizes['chain'] == 2\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    here = zoo.run("coin", method="nuts", seed=1, draws=50, chains=2)
+    assert done.stdout.split()[0] == here.idata["posterior"]["pi"].values.sum().hex()
+
+
+LARGE = """
+import os, signal, sys, time
+import numpy as np
+from inference.methods import chains
+
+def chain(number, monitor):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    monitor.tick(number)
+    return {"u": np.zeros(10**6)}  # far more than a pipe holds
+
+def report(_):
+    time.sleep(1)  # the chains are at their pipes, nobody reads
+    os.kill(os.getpid(), signal.SIGKILL)
+
+chains.run(chain, 3, steps=1, workers=3, report=report)
+"""
+
+
+def test_chains_that_are_sending_end_with_a_parent_that_is_killed(tmp_path):
+    written = tmp_path / "pids"
+    subprocess.run([sys.executable, "-c", LARGE, str(written)], cwd=HOUSE, check=False)
+    pids = [int(line) for line in written.read_text().split()]
+    assert len(pids) == 3
+    waited = time.monotonic() + 5
+    while any(alive(pid) for pid in pids) and time.monotonic() < waited:
+        time.sleep(0.05)
+    assert not [pid for pid in pids if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,36 @@
+"""Files on disk: whole or not at all, and folders that are checked and left as they were."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.storage.files import check_writable, write_atomically, write_text
+from models.contract import CannotWrite
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    file = tmp_path / "f"
+    write_atomically(file, lambda path: path.write_text("old"))
+
+    def half(path):
+        path.write_text("half")
+        raise OSError
+
+    with pytest.raises(OSError):
+        write_atomically(file, half)
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+def test_text_is_written_whole(tmp_path):
+    write_text(tmp_path / "t.csv", "a\n")
+    assert (tmp_path / "t.csv").read_text() == "a\n"
+    with pytest.raises(CannotWrite):
+        write_text(tmp_path / "no" / "t.csv", "a\n")
+
+
+def test_a_folder_is_checked_before_the_work_and_nothing_is_left(tmp_path):
+    check_writable(tmp_path / "new" / "runs")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CannotWrite, match="cannot write the run"):
+        check_writable(tmp_path / "file" / "runs")

@@ -1,0 +1,162 @@
+"""Records: typed, written and read here alone; what is no record of a run is named."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+
+import pytest
+
+import zoo
+from inference.core.problem import Finding
+from inference.storage import record as records
+from inference.storage.record import (
+    CalibrationRecord,
+    ResultRecord,
+    RunRecord,
+    read_record,
+    record_of,
+    shape_error,
+    write_record,
+)
+from models.contract import Refused
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return zoo.run("coin", method="laplace", draws=50, out=tmp_path_factory.mktemp("runs")).path
+
+
+@pytest.fixture
+def record(whole):
+    return json.loads((whole / "run.json").read_text())
+
+
+@pytest.fixture
+def saved(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def changed(record, where, value):
+    """The record with another value, or without the part where it is None."""
+    *above, last = where.split(".")
+    new = part = copy.deepcopy(record)
+    for name in above:
+        part = part[int(name)] if isinstance(part, list) else part[name]
+    last = int(last) if isinstance(part, list) else last
+    part[last] = value
+    if value is None:
+        del part[last]
+    return new
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "status",
+        "data",
+        "data.notes",
+        "data.asked",
+        "data.asked.options",
+        "verdict.status",
+        "verdict.reasons",
+        "findings",
+        "point",
+        "exact",
+        "timing",
+    ],
+)
+def test_what_is_missing_or_of_another_kind_is_named(record, where):
+    assert shape_error(record) is None
+    for value in (None, 3):
+        assert shape_error(changed(record, where, value)).startswith(where)
+
+
+@pytest.mark.parametrize("where", ["metrics.elbo", "point.pi", "timing.fit_s", "files.idata.nc"])
+def test_numbers_and_hashes_of_another_kind_are_named(record, where):
+    record = changed(record, where.split(".")[0], {where.partition(".")[2]: {"a": 1}})
+    assert shape_error(record) == where
+
+
+def test_a_finding_holds_what_findings_hold(record):
+    known = {"level": "note", "what": "it is so"}
+    assert shape_error({**record, "findings": [known]}) is None
+    for finding in ({**known, "more": 1}, {"level": "note"}, "note", 3):
+        assert shape_error({**record, "findings": [known, finding]}) == "findings.1"
+
+
+def test_answers_hold_a_word_and_a_reason(record):
+    assert shape_error({**record, "given": {"loo": ["no", "it is so"]}}) is None
+    for answer in (3, ["no"], ["no", "because", "so"]):
+        assert shape_error({**record, "given": {"loo": answer}}) == "given.loo"
+    assert shape_error({**record, "given": {"loo": ["no", 3]}}) == "given.loo.1"
+
+
+def test_a_run_that_is_done_has_a_verdict(record):
+    del record["verdict"]
+    assert shape_error(record) == "verdict"
+
+
+def test_a_run_under_way_has_no_result(record):
+    begun = {key: value for key, value in record.items() if key not in ("verdict", "metrics")}
+    assert (
+        shape_error({**begun, "status": "running"}) is None
+        and shape_error({**record, "metrics": None}) == "metrics"
+    )
+
+
+def test_a_record_is_written_as_it_was_read(record, saved):
+    typed = read_record(saved)
+    assert type(typed) is ResultRecord and typed.signed and typed.run == str(saved)
+    assert typed.data.rows == ["flip", ["x"]] and typed.data.asked.in_python is False
+    assert typed.verdict.status == record["verdict"]["status"]
+    assert all(isinstance(finding, Finding) for finding in typed.findings)
+    write_record(saved, typed)
+    assert json.loads((saved / "run.json").read_text()) == record
+    in_file = {k: v for k, v in record.items() if k not in ("sha256", "signature", "format")}
+    assert {k: v for k, v in typed.items() if k not in ("run", "signed")} == in_file
+
+
+def test_keys_that_nobody_knows_are_carried_along(record):
+    record["weather"] = {"rain": 3}
+    record["data"]["colour"] = "red"
+    typed = record_of(record)
+    assert typed.more["weather"] == {"rain": 3} and typed.data.more == {"colour": "red"}
+    assert typed.to_json()["data"]["colour"] == "red" and typed["weather"]["rain"] == 3
+
+
+def test_a_record_has_the_type_of_what_there_is_by_now(record):
+    begun = {k: v for k, v in record.items() if k not in records.RESULT_KEYS}
+    begun |= {"status": "running"}
+    assert type(record_of(begun)) is RunRecord and "verdict" not in record_of(begun)
+    assert "calibration" not in record_of(begun) and record_of(begun).calibration is None
+    judged = {**begun, "calibration": 100, "verdict": record["verdict"], "timing": {}}
+    assert type(record_of(judged)) is CalibrationRecord
+    failed = record_of(begun) | {"status": "failed", "reason": "no memory"}
+    assert failed.reason == "no memory" and failed["status"] == "failed"
+    assert "reason" not in failed | {"reason": None}
+
+
+def test_a_record_of_an_older_run_has_what_it_did_not_say(record):
+    for name in ("files_of", "init", "given", "identified"):
+        del record[name]
+    del record["data"]["dtype"]
+    assert shape_error(record) is None
+    typed = record_of(record)
+    assert typed.data.dtype == "float64" and typed.identified and typed.given == {}
+    assert "files_of" not in typed and typed["init"] is None
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"format": 99, "files": {}}'])
+def test_a_damaged_or_foreign_record_is_refused(saved, content):
+    (saved / "run.json").write_text(content)
+    with pytest.raises(Refused, match=r"damaged|format 99, this zoo reads 2"):
+        zoo.load(saved)
+
+
+def test_a_record_whose_numbers_were_changed_is_refused(saved):
+    text = (saved / "run.json").read_text()
+    (saved / "run.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(Refused, match=r"run\.json was altered"):
+        zoo.load(saved)
