@@ -85,7 +85,11 @@ class Classifier(PyroModule):
 
 
 def unsure(view: View) -> Figure | None:
-    """The test images that the network is least sure of; None where the data are no images."""
+    """The test images of the largest entropy, of which the network is least sure.
+
+    Above each the two likeliest classes (red: wrong), below what it is. A good network is unsure
+    of what a reader is unsure of.
+    """
     data, size = view.data, view.data.scaling
     if not isinstance(size, Images) or "held_out" not in view.groups:
         return None
@@ -102,11 +106,7 @@ def unsure(view: View) -> Figure | None:
         guesses = [f"{names[k]} {chance[row, k]:.0%}" for k in (first, second)]
         ax.set_title("\n".join(guesses), fontsize=6.5, color=RED if first != truth[row] else "k")
         ax.set_xlabel(f"is {names[truth[row]]}", fontsize=6.5)
-    caption = (
-        "The test images of the largest entropy; above each the two likeliest classes (red: "
-        "wrong), below what it is. A good network is unsure of what a reader is unsure of."
-    )
-    return captioned(figure, caption)
+    return captioned(figure, unsure.__doc__)
 
 
 _SHOWN = 10  # images

@@ -276,7 +276,10 @@ def _along(
 
 
 def sharpening(view: View) -> Figure:
-    """The exact predictive band along one feature as rows are added (lecture A)."""
+    """Exact posterior with one feature, on the first rows (lecture A).
+
+    The line (dark, 2 sd) sharpens with every row, new rows (light, 2 sd) keep their noise.
+    """
     noise, scale = view.options["noise"], view.options["prior_scale"]
     x, y = (np.asarray(view.data.tensors[key], dtype=float) for key in ("x", "y"))
     spread = np.where(x.std(0) > 0, x.std(0), np.inf)
@@ -296,11 +299,7 @@ def sharpening(view: View) -> Figure:
         ax.set(xlabel=f"{name}, model's units", ylim=(y.min() - margin, y.max() + margin))
         ax.set_title(f"{count} rows", fontsize=8.5)
     axes[0].set_ylabel("target, model's units")
-    caption = (
-        "Exact posterior with one feature, on the first rows: the line (dark, 2 sd) sharpens with "
-        "every row, new rows (light, 2 sd) keep their noise."
-    )
-    return captioned(figure, caption)
+    return captioned(figure, sharpening.__doc__)
 
 
 def refuses(method: str, options: dict, data: Data) -> str | None:

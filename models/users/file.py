@@ -225,7 +225,8 @@ def _reader(model: Callable) -> Callable[..., Data]:
         source: Any, target: str | None, features: str | None, gaps: bool
     ) -> tuple[dict[str, Any], list[str], list[str]]:
         """Data key to tensor, the columns that make up `x`, if any do, and notes on the source."""
-        values, table = _opened(source)
+        values = read_columns(source or {})
+        table = not isinstance(source or {}, Mapping) and Path(source).suffix.lower() in SUFFIXES
         notes, names = list(getattr(values, "notes", ())), []
         if target is not None or features is not None or (table and not any_name):
             values, names = _columns_to_keys(values, keys, target, features, name_of(source))
@@ -259,13 +260,6 @@ def _reader(model: Callable) -> Callable[..., Data]:
         )
 
     return data
-
-
-def _opened(source: Any) -> tuple[dict[str, Any], bool]:
-    """The values of a source by name, and whether they are the columns of a table."""
-    if source is None or isinstance(source, Mapping):
-        return dict(source or {}), False
-    return read_columns(source), Path(source).suffix.lower() in SUFFIXES
 
 
 def _columns_to_keys(
