@@ -58,7 +58,7 @@ from .data.images import as_images, generator
 from .data.pictures import Binarise, Pictures, pictures
 from .parts.decoders import Decoder, learned
 from .parts.figures import shown
-from .parts.networks import convolution, dense, integers, start, tanh_layers
+from .parts.networks import FALLING, convolution, dense, integers, start, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -344,17 +344,7 @@ ENTRY = Entry(
     inference=Inference(
         guides={"own": Guide(Encoder, Bound), "supervised": Guide(Encoder, Known)},
         first="svi:own",
-        settings={
-            "svi": {
-                "steps": 10_000,
-                "batch_size": 100,
-                "lr": 2e-3,
-                "schedule": "linear",
-                "particles": 1,
-                "draws": 200,
-                "rows": 64,
-            }
-        },
+        settings={"svi": {**FALLING, "lr": 2e-3, "draws": 200, "rows": 64}},
     ),
     results=Results(metrics=metrics, figures={"analogies": analogies}),
 )

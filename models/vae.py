@@ -46,7 +46,7 @@ from .data.images import as_images
 from .data.pictures import Pictures, compressed, pictures
 from .parts.decoders import Decoder, learned
 from .parts.figures import shown
-from .parts.networks import dense, integers, tanh_layers
+from .parts.networks import FALLING, dense, integers, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -304,7 +304,6 @@ def interpolation(view: View) -> Figure | None:
     return shown(_chances(view, np.concatenate(lines)), _SHOWN, caption)
 
 
-_SVI = {"steps": 15_000, "batch_size": 100, "lr": 2e-3, "schedule": "linear", "particles": 1}
 # Guides with parameters for each image have no batches: all images are in each step.
 _FOR_EACH = {"steps": 3000, "batch_size": None, "lr": 1e-2}
 _SHARED = ("normal", "mvn", "lowrank", "structured", "maf", "nsf")
@@ -318,7 +317,7 @@ ENTRY = Entry(
         first="svi:own",
         refuses=refuses,
         settings={
-            "svi": {**_SVI, "draws": 500, "rows": 64},
+            "svi": {**FALLING, "steps": 15_000, "lr": 2e-3, "draws": 500, "rows": 64},
             **{f"svi:{guide}": _FOR_EACH for guide in _SHARED},
         },
     ),

@@ -339,7 +339,7 @@ def _reason(program: TracedModel, drawn: Drawn) -> str:
     """Why no way is right, in words with what to do about it."""
     names = ", ".join(site.name for site in drawn.sites)
     u = drawn.u[:1].expand_as(drawn.u)
-    for name, values in drawn.at_all(program.values_at, u).items():
+    for name, values in drawn.at_all(program.constrain, u).items():
         if not torch.equal(values, values[:1].expand_as(values)):
             return (
                 f"the support of {name} depends on the discrete latents ({names}), which cannot "

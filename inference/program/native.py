@@ -83,13 +83,18 @@ _TORCH = ("create_tensor_from_blob", "get_data_ptr", "delete_tensor_object")
 
 
 class _Address:
-    """What nutpie asks of a compiled function."""
+    """What nutpie asks of a compiled function: where it is.
+
+    Args:
+        function: of ctypes.
+    """
 
     def __init__(self, function: Any):
         self.address = _pointer(function)
 
 
 def _pointer(function: Any) -> int:
+    """The address of a function of ctypes."""
     return ctypes.cast(function, ctypes.c_void_p).value
 
 
@@ -145,7 +150,10 @@ def nutpie_model(
 
 @cache
 def _loaded(package: Path) -> tuple[int, ...]:
-    """The addresses of the functions that the adapter calls, and that of the model."""
+    """The addresses of the functions that the adapter calls, and that of the model.
+
+    In the order of `struct density`; the libraries stay loaded as long as the process lives.
+    """
     library = ctypes.CDLL(str(_library(package)))
     libtorch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     model = ctypes.c_void_p()
@@ -171,13 +179,18 @@ def _adapter() -> Path:
 
 
 def _compile(path: Path) -> None:
-    found = compiler()
-    if found is None:
+    """Compile the C functions into a library.
+
+    Raises:
+        RuntimeError: there is no C compiler.
+    """
+    command = compiler()
+    if command is None:
         raise RuntimeError("there is no C compiler")
     source = path.with_suffix(".c")
     source.write_text(_SOURCE)
     flags = ["-x", "c", "-O2", "-shared", "-fPIC", str(source), "-o", str(path)]
-    subprocess.run([found, *flags], check=True, capture_output=True)
+    subprocess.run([command, *flags], check=True, capture_output=True)
 
 
 def _library(package: Path) -> Path:
@@ -186,6 +199,7 @@ def _library(package: Path) -> Path:
 
 
 def _extract(package: Path, path: Path) -> None:
+    """Copy the one shared library out of a package, which is a zip archive."""
     with zipfile.ZipFile(checked(package)) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".so"))
         path.write_bytes(archive.read(name))

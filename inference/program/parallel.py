@@ -69,6 +69,9 @@ class Parallel:
             labels of all elements are equal.
 
     Attributes:
+        latents: the sites by name.
+        plates: of the first latent, and of all where there is a table, by name.
+        nesting: number of batch dimensions that plates take.
         tabular: whether all latents stand in the same plates and their joint values fit a table.
     """
 
@@ -94,6 +97,7 @@ class Parallel:
         self.tabular = alike and cells <= _MAX_CELLS
 
     def _trace(self, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
+        """A run in which each latent has all its values."""
         if self.tabular:
             return traced(self.model, tensors, *handlers, _all_values(self._axes))
         enumerated = partial(poutine.enum, first_available_dim=-1 - self.nesting)
@@ -183,6 +187,7 @@ class Parallel:
             node["log_prob"] = node["log_prob"].where(same, -math.inf)
 
     def _contract(self, trace: poutine.Trace, only: Mapping[str, Tensor] | None) -> Tensor:
+        """The log density of a run in which each latent has all its values, summed over them."""
         nodes = factors(trace)
         if only is not None:
             self._restrict(nodes, only)
@@ -192,10 +197,14 @@ class Parallel:
             return self._evaluator.log_prob(trace)
 
     def _is_enumerated(self, node: Mapping[str, Any]) -> bool:
+        """Whether a factor depends on a latent."""
         return node["log_prob"].ndim > self.nesting
 
     def _table(self, nodes: Sequence[Mapping[str, Any]], batch: Batch | None = None) -> Tensor:
-        """Sum of factors, those of other dimensions summed over them: (values..., plates)."""
+        """Sum of factors, (values of the latents..., plates...).
+
+        A factor is summed first over the dimensions of plates that are not the latents'.
+        """
         total = torch.zeros((1,) * self.nesting)
         for node in nodes:
             factor = node["log_prob"] * _weight(batch, node)
@@ -209,7 +218,12 @@ class Parallel:
         return total
 
     def _brought_home(self, factor: Tensor, homes: Tensor) -> Tensor:
-        """A factor's elements added up where the labels stand that they depend on."""
+        """A factor's elements added up where the labels stand that they depend on.
+
+        Args:
+            factor: (values of the latents..., *batch_shape).
+            homes: of each element the number of its label, through the plates (*batch_shape).
+        """
         values = factor.shape[: factor.ndim - self.nesting]
         flat = factor.expand(*values, *homes.shape).reshape(*values, -1)
         shape = [1] * self.nesting
@@ -219,6 +233,7 @@ class Parallel:
         return home.index_add(-1, homes.flatten(), flat).reshape(*values, *shape)
 
     def _sum_out(self, table: Tensor) -> Tensor:
+        """A table summed over all values of the latents, as probabilities: (plates...)."""
         axes = tuple(range(table.ndim - self.nesting))
         return table.logsumexp(axes) if axes else table
 
@@ -230,6 +245,14 @@ class Parallel:
         log p(y_i | theta) = log sum_z f(z, y_i) - log sum_z f(z), f the product of the factors
         with and without the observed ones. Several observed sites that share labels are scored
         together, under their names joined by `+`.
+
+        Args:
+            tensors: the data.
+            values: continuous latent to its value.
+            observed: names of the observed sites.
+
+        Returns:
+            Of each row, (rows,), nats.
         """
         nodes = self._factors(tensors, condition(values))
         seen = [nodes[name] for name in observed]
@@ -238,7 +261,14 @@ class Parallel:
     def log_chances(
         self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], name: str, labels: Tensor
     ) -> Tensor:
-        """The same were the observed site each of the labels (C,), from one run: (C, rows)."""
+        """The same were the observed site each of the labels (C,), from one run: (C, rows).
+
+        Args:
+            tensors: the data.
+            values: continuous latent to its value.
+            name: of the observed site.
+            labels: its possible values.
+        """
         nodes = self._factors(tensors, condition(values))
         node, ratios = nodes[name], []
         for label in labels:
@@ -253,14 +283,25 @@ class Parallel:
         observed: Sequence[str],
         seen: Sequence[Mapping[str, Any]],
     ) -> Tensor:
-        """What the observed factors add to the sum over all others, by row."""
+        """What the observed factors add to the sum over all others, by row, nats.
+
+        Args:
+            nodes: all factors.
+            observed: names of those observed.
+            seen: the observed factors that are asked for, in their place.
+        """
         hidden = [n for k, n in nodes.items() if k not in observed and self._is_enumerated(n)]
         ratio = self._sum_out(self._table([*hidden, *seen])) - self._sum_out(self._table(hidden))
         plates = sorted(seen[0]["cond_indep_stack"], key=lambda f: f.dim)
         return ratio.reshape([plate.size for plate in plates])
 
     def sample(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, Tensor]:
-        """One draw of the latents from their posterior, given what the handlers say of others."""
+        """One draw of the latents from their posterior, given what the handlers say of others.
+
+        Args:
+            tensors: the data.
+            handlers: that give all other latents their values, the first innermost.
+        """
         if not self.latents:
             return {}
         if not self.tabular:
@@ -287,4 +328,5 @@ def drawn_cell(logits: Tensor) -> Tensor:
 
 
 def _weight(batch: Batch | None, node: Mapping[str, Any]) -> float:
+    """The factor of a site's log density; 1 without a batch."""
     return 1.0 if batch is None else batch.weigh(node)

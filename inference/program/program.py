@@ -20,7 +20,10 @@ _MOST_HELD = 100_000_000
 
 
 class Program(TracedModel):
-    """The log density of a problem and what can be computed at its draws."""
+    """The log density of a problem and what can be computed at its draws.
+
+    Arguments and attributes are those of `TracedModel`. Densities are in the user's units.
+    """
 
     @property
     def elements(self) -> int:
@@ -49,7 +52,7 @@ class Program(TracedModel):
     def density_and_gradient(
         self, u: Tensor, *, jacobian: bool = True, prior: bool = True
     ) -> tuple[Tensor, Tensor]:
-        """`log_density` and its gradient (d,), both detached."""
+        """`log_density` and its gradient (d,), both detached; arguments as there."""
         # Leaves of their own: the gradient of a slice is a vector of zeros with a slice in it.
         leaves = {k: part.detach().requires_grad_() for k, part in self.parts(u).items()}
         value = self._log_density(leaves, jacobian, prior)
@@ -57,6 +60,7 @@ class Program(TracedModel):
         return value.detach(), torch.cat([slope.flatten() for slope in slopes])
 
     def _log_density(self, parts: Mapping[str, Tensor], jacobian: bool, prior: bool) -> Tensor:
+        """`log_density` of the parts of an unconstrained vector."""
         assign = self.assign(parts)
         handlers = [assign] if prior else [assign, without_density(self.layout)]
         total = self._log_prob(*handlers)
@@ -71,6 +75,9 @@ class Program(TracedModel):
             values: the latents; those of the rows for the rows of the batch.
             batch: rows that stand for all; None takes all.
             prior: without, the priors of the continuous latents are dropped.
+
+        Returns:
+            A scalar, nats, in the user's units.
         """
         handlers = [condition(self.continuous(values))]
         handlers += [] if prior else [without_density(self.layout)]
@@ -81,6 +88,7 @@ class Program(TracedModel):
         return Batch.of(self.problem, tensors)
 
     def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
+        """Log density of all sites under handlers, discrete latents summed out, nats."""
         batch = batch or Batch(self.tensors)
         if self.summed is not None:
             return self.summed.log_prob(batch, *handlers) - self._log_units
@@ -88,7 +96,7 @@ class Program(TracedModel):
 
     @cached_property
     def _log_units(self) -> float:
-        """log |d user's value / d model's value| of all observations."""
+        """log |d user's value / d model's value| of all observations, nats."""
         observed = {site.name: site.value.numel() for site in self.of("observed")}
         return sum(observed[k] * log for k, log in self.problem.log_units.items() if k in observed)
 
@@ -98,7 +106,7 @@ class Program(TracedModel):
         return self._log_units / (self.problem.n or 1) if self.problem.log_units else 0.0
 
     def complete(self, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Continuous draws (S, *shape) with discrete latents recovered and deterministics added.
+        """All draws from those of the continuous latents, site to tensor (S, *shape).
 
         Discrete latents are drawn from their exact posterior given the continuous ones, and what
         was not seen from its distribution, from torch's current random state.
@@ -115,9 +123,8 @@ class Program(TracedModel):
 
     def deterministics(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The deterministic sites at one draw of all latents, and what was not seen, drawn."""
-        trace = run(self.plain, self.tensors, condition(values))
-        sites = self.of("deterministic", "unseen")
-        return {site.name: trace.nodes[site.name]["value"] for site in sites}
+        nodes = self.plain_at(values).nodes
+        return {s.name: nodes[s.name]["value"] for s in self.of("deterministic", "unseen")}
 
     def log_likelihood(
         self, values: Mapping[str, Tensor], tensors: Mapping[str, Any] | None = None
@@ -138,11 +145,13 @@ class Program(TracedModel):
             )
             units = sum(self.problem.log_units.get(name, 0.0) for name in observed)
             return {name: score - units for name, score in scores.items()}
-        trace = run(self.model, tensors, condition(values))
-        scored = factors(trace)
+        scored, units = (
+            factors(run(self.model, tensors, condition(values))),
+            self.problem.log_units,
+        )
         return {
             site.name: scored[site.name]["log_prob"].expand(site.batch_shape)
-            - self.problem.log_units.get(site.name, 0.0)
+            - units.get(site.name, 0.0)
             for site in self.of("observed")
         }
 
@@ -167,19 +176,24 @@ class Program(TracedModel):
         """New observations given one draw of the latents.
 
         Labels of rows are drawn afresh; with `new_rows` so is every latent of the row plate.
+
+        Args:
+            values: the latents, discrete ones too.
+            new_rows: whether they are those of rows not seen.
+
+        Returns:
+            Observed site to its value (*shape), of those that can be drawn.
         """
-        kept = {name: values[name] for name in values if not self._fresh(name, new_rows)}
-        free = freed(self._drawn)(self.model)
-        trace = run(free, self.tensors, condition(kept))
+        old = {name: values[name] for name in values if not self._fresh(name, new_rows)}
+        trace = run(freed(self._drawn)(self.model), self.tensors, condition(old))
         return {name: trace.nodes[name]["value"] for name in self._drawn}
 
     def _fresh(self, name: str, new_rows: bool) -> bool:
         """Whether a site is drawn anew (or recomputed) for new observations."""
-        site = self.sites[name]
-        rows = self.problem.rows
-        in_rows = rows is not None and any(plate.name == rows[0] for plate in site.plates)
+        site, rows = self.sites[name], self.problem.rows
         if site.role in ("deterministic", "observed", "unseen"):
             return True
+        in_rows = rows is not None and site.is_in(rows.plate)
         return in_rows and (new_rows or site.role == "discrete")
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
@@ -200,6 +214,7 @@ class Program(TracedModel):
 
 
 def _can_be_drawn(fn: Any) -> bool:
+    """Whether a distribution has a `sample`."""
     try:
         fn.sample()
     except (NotImplementedError, AttributeError, TypeError):
@@ -212,10 +227,14 @@ def further_draws(program: Program, function: Callable, draws: Mapping[str, Tens
 
     That is, where it vectorises over the few `draws` given and the model's data are small. Of very
     many scalars no more than are given.
+
+    Args:
+        program: of which the draws are.
+        function: of one draw.
+        draws: name to draws (S, *shape).
     """
-    given = len(next(iter(draws.values())))
-    few = {name: value[:2] for name, value in draws.items()}
-    if not vectorises(function, few):
-        return given
+    draws_given = len(next(iter(draws.values())))
+    if not vectorises(function, {name: value[:2] for name, value in draws.items()}):
+        return draws_given
     size = max(program.elements, 1)
-    return max(given, min(4000, _MOST_HELD // size), min(100_000, 10_000_000 // size))
+    return max(draws_given, min(4000, _MOST_HELD // size), min(100_000, 10_000_000 // size))

@@ -68,10 +68,17 @@ class Prototype:
         return under_mask(self.trace) - self.unseen.whole
 
     def _at(self, values: Mapping[str, Tensor]) -> poutine.Trace:
+        """A run at values of the latents; others are drawn."""
         return run(self._model, self._tensors, condition(values))
 
     def _run(self, seed: int = 0, label: int | None = None, width: float = 1.0) -> poutine.Trace:
-        """A run of the model, which leaves nothing behind."""
+        """A run of the model, which leaves nothing behind.
+
+        Args:
+            seed: of all that is drawn.
+            label: which of their values discrete latents take (see `Start`).
+            width: how far out continuous latents start.
+        """
         return graphless(lambda: self._run_at_start(seed, label, width))
 
     def _run_at_start(self, seed: int, label: int | None, width: float) -> poutine.Trace:
@@ -125,7 +132,7 @@ class Prototype:
 
         runs = [self.trace, *(self._run(seed=seed, label=0) for seed in (1, 2))]
         try:
-            return limits(slack, [{n: one.nodes[n]["value"] for n in latents} for one in runs])
+            return limits(slack, [{n: trace.nodes[n]["value"] for n in latents} for trace in runs])
         except Exception:  # no bounds are known of a model that has no such slopes
             return {}
 
@@ -136,14 +143,17 @@ class Prototype:
 
 
 def _another(node: Mapping[str, Any]) -> Tensor:
-    """Another value of a latent."""
+    """Another value of a latent, drawn at random."""
     if node["fn"].support.is_discrete:
         return node["fn"].sample()
     return start_value(node)
 
 
 def _may_move(node: Mapping[str, Any], data: Collection[Any]) -> bool:
-    """Whether a site's support, or the value that is observed, can depend on latents at all."""
+    """Whether a site's support, or the value that is observed, can depend on latents at all.
+
+    Not where the support has no numbers, and the value is one of the data.
+    """
     if node["type"] != "sample" or isinstance(node["fn"], _Subsample | dist.Unit):
         return False
     role = role_of(node)
@@ -154,13 +164,14 @@ def _may_move(node: Mapping[str, Any], data: Collection[Any]) -> bool:
 
 
 def _support_numbers(node: Mapping[str, Any]) -> list[Tensor]:
+    """The tensors that a site's support is made of."""
     return numbers(support_of(node["fn"]))
 
 
-def _moved(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def _moved(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     """Whether a site's support, or what is observed, differs between two runs."""
-    same = alike(_support_numbers(one), _support_numbers(other))
-    return not same or (one["is_observed"] and not alike(one["value"], other["value"]))
+    same = alike(_support_numbers(first), _support_numbers(second))
+    return not same or (first["is_observed"] and not alike(first["value"], second["value"]))
 
 
 def _is_line(node: Mapping[str, Any]) -> bool:
@@ -171,7 +182,10 @@ def _is_line(node: Mapping[str, Any]) -> bool:
 
 
 def _slack(node: Mapping[str, Any]) -> Tensor:
-    """By how much each observed element is inside of its support, above and below, flat."""
+    """By how much each observed element is inside of its support, above and below, flat.
+
+    Negative outside, infinite where a mask takes the element out of the density.
+    """
     value, fn = torch.as_tensor(node["value"]), node["fn"]
     low, high = ends(fn)
     both = torch.stack(torch.broadcast_tensors(value - low, high - value))

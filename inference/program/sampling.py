@@ -41,6 +41,7 @@ class Sampling(Messenger):
 
 
 def _as_in_the_run(value: Tensor) -> Tensor:
+    """A value in the run's number type; whole numbers as they are."""
     return value.to(torch.get_default_dtype()) if value.is_floating_point() else value
 
 
@@ -86,6 +87,7 @@ def shape_of(fn: dist.TorchDistribution, value: Tensor) -> tuple[int, ...]:
 
 
 def _is_known(fn: dist.TorchDistribution) -> bool:
+    """Whether there is a sampler here for a distribution, or for that which it transforms."""
     base = base_of(fn)
     if type(base) is dist.TransformedDistribution:
         return _is_known(base.base_dist)
@@ -99,6 +101,7 @@ def masked(fn: dist.TorchDistribution) -> bool:
 
 
 def _sample(fn: dist.TorchDistribution) -> Tensor:
+    """A draw, (*batch_shape, *event_shape), differentiable in the distribution's parameters."""
     base = base_of(fn)
     # Wrappers only add batch dimensions on the left or rename them: their shape is the wanted one.
     shape = fn.shape()[: len(fn.shape()) - len(base.event_shape)]
@@ -115,6 +118,7 @@ def _multivariate_normal(fn: dist.MultivariateNormal, shape: torch.Size) -> Tens
 
 
 def _gamma(concentration: Tensor, shape: torch.Size) -> Tensor:
+    """Of scale one, with implicit gradients in the concentration; never zero."""
     drawn = torch._standard_gamma(concentration.expand(shape))
     return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)
 

@@ -28,6 +28,11 @@ def find(model: TracedModel, density: Density, tries: int) -> Tensor:
     First those uniform in (-2, 2); where none of these will do, draws from the prior, points
     further out, and ends of a search for latents that the observations do not exclude.
 
+    Args:
+        model: what is to begin.
+        density: its log density with the gradient.
+        tries: points of the first kind; of the others a quarter as many.
+
     Raises:
         Refused: an observation is outside of its support at every point that was tried.
         Fault: no point had a finite log density, for another reason.
@@ -51,6 +56,7 @@ def find(model: TracedModel, density: Density, tries: int) -> Tensor:
 
 
 def _points(model: TracedModel, tries: int) -> Iterator[Tensor]:
+    """The points that are tried, in their order, (d,) each."""
     for _ in range(tries):
         yield model.random_start()
     for _ in range(0 if model.improper() else tries // 4):
@@ -63,7 +69,10 @@ def _points(model: TracedModel, tries: int) -> Iterator[Tensor]:
 
 
 def _search(model: TracedModel, u: Tensor) -> Tensor:
-    """Where a descent from `u` ends that brings observations inside of their supports."""
+    """Where a descent from `u` (d,) ends that brings observations inside of their supports.
+
+    By L-BFGS-B on the sum of squares by which they are outside (`supports.violation`).
+    """
 
     def outwards(u: Tensor) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # the same labels each time

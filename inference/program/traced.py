@@ -139,7 +139,7 @@ class TracedModel:
 
     @property
     def elements_of_run(self) -> int:
-        """Scalars of all sites."""
+        """Scalars of all sites, at one value of the labels."""
         return sum(site.value.numel() for site in self.sites.values())
 
     @property
@@ -159,7 +159,7 @@ class TracedModel:
         return max((*plates, *(len(site.batch_shape) for site in sites)), default=0)
 
     def parts(self, u: Tensor) -> dict[str, Tensor]:
-        """The unconstrained vector (d,) cut into latent name and unconstrained value."""
+        """The unconstrained vector (d,) as latent name to value, in its unconstrained shape."""
         return {name: u[part].reshape(shape) for name, (part, shape) in self.layout.items()}
 
     def continuous(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -170,15 +170,22 @@ class TracedModel:
         """The handler that gives latents the values of their unconstrained parts."""
         return Assign(parts, self.bounds)
 
-    def constrain(self, u: Tensor) -> dict[str, Tensor]:
-        """Unconstrained vector (d,) to continuous latent name and value."""
-        trace = run(self.model, self.tensors, self.assign(self.parts(u)))
-        return {name: trace.nodes[name]["value"] for name in self.layout}
+    def constrain(
+        self, u: Tensor, labels: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Unconstrained vector (d,) to continuous latent name and value.
+
+        Args:
+            u: unconstrained vector.
+            labels: discrete latent to its labels, where supports depend on them; others are drawn.
+        """
+        nodes = self.trace_at(u, labels).nodes
+        return {name: nodes[name]["value"] for name in self.layout}
 
     def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
         """Values of the continuous latents to the unconstrained vector (d,)."""
-        at_values = condition(self.continuous(values))
-        return self.unconstrained_of(run(self.model, self.tensors, at_values))
+        at = condition(self.continuous(values))
+        return self.unconstrained_of(run(self.model, self.tensors, at))
 
     def unconstrained_of(self, trace: poutine.Trace) -> Tensor:
         """The continuous latents of a run as a vector (d,)."""
@@ -192,7 +199,7 @@ class TracedModel:
 
     def supports(self, u: Tensor) -> dict[str, Any]:
         """The supports of the latents at the unconstrained vector (d,)."""
-        nodes = run(self.model, self.tensors, self.assign(self.parts(u))).nodes
+        nodes = self.trace_at(u).nodes
         return {name: self.support(nodes[name]) for name in self.layout}
 
     def start_of(self, site: Mapping[str, Any], width: float = 1.0) -> Tensor:
@@ -213,65 +220,61 @@ class TracedModel:
         """The unconstrained vector (d,) of a draw from the prior."""
         return self.unconstrained_of(run(self.plain, self.tensors))
 
-    def trace_at(self, u: Tensor, given: Mapping[str, Tensor] | None = None) -> poutine.Trace:
+    def trace_at(self, u: Tensor, labels: Mapping[str, Tensor] | None = None) -> poutine.Trace:
         """A run at `u` (d,) and these labels; others are drawn from their priors."""
-        handlers = [condition(given or {}), self.assign(self.parts(u))]
+        handlers = [condition(labels or {}), self.assign(self.parts(u))]
         return run(self.model, self.tensors, *handlers)
 
+    def plain_at(self, values: Mapping[str, Tensor]) -> poutine.Trace:
+        """A run of the plain model at values of its latents; others are drawn."""
+        return run(self.plain, self.tensors, condition(values))
+
     def log_joint_at(
-        self, u: Tensor, given: Mapping[str, Tensor], way: Summed | None = None
+        self, u: Tensor, labels: Mapping[str, Tensor], way: Summed | None = None
     ) -> Tensor:
         """Log density at `u` (d,) and labels of all discrete latents, with log |dT/du|.
 
         Args:
             u: unconstrained vector.
-            given: discrete latent to its labels.
+            labels: discrete latent to its labels.
             way: a sum over labels, which is restricted to these; None runs the plain model.
         """
-        everything, assign = Batch(self.tensors), self.assign(self.parts(u))
+        rows, assign = Batch(self.tensors), self.assign(self.parts(u))
         if way is not None:
-            return way.log_prob(everything, assign, only=given) + assign.log_jacobian
-        trace = run(self.model, everything.tensors, condition(given), assign)
-        return sum_of_factors(trace, everything) + assign.log_jacobian
+            return way.log_prob(rows, assign, only=labels) + assign.log_jacobian
+        trace = run(self.model, rows.tensors, condition(labels), assign)
+        return sum_of_factors(trace, rows) + assign.log_jacobian
 
-    def factors_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The log density of each site there, of all plates' dimensions."""
-        found = {}
-        for name, node in factors(self.trace_at(u, given)).items():
+    def factors_at(self, u: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The log density of each site at `u` (d,) and labels, of all plates' dimensions, nats."""
+        log_probs = {}
+        for name, node in factors(self.trace_at(u, labels)).items():
             shape = [1] * self.max_plate_nesting
             for frame in node["cond_indep_stack"]:
                 if frame.vectorized:
                     shape[frame.dim] = int(frame.size)
             shape = np.broadcast_shapes(shape, node["log_prob"].shape)
-            found[name] = node["log_prob"].expand(shape)
-        return found
-
-    def values_at(self, u: Tensor, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The continuous latents there."""
-        nodes = self.trace_at(u, given).nodes
-        return {name: nodes[name]["value"] for name in self.layout}
+            log_probs[name] = node["log_prob"].expand(shape)
+        return log_probs
 
     def excluded(self, values: Mapping[str, Tensor]) -> str | None:
         """The first observation that the latents exclude, in words with its line; None: none."""
         with torch.no_grad():
-            trace = run(self.plain, self.tensors, condition(values))
+            nodes = self.plain_at(values).nodes
         for name in self.edges:
-            node = trace.nodes[name]
-            said = outside(node["fn"], node["value"], name)
-            if said is not None:
-                return f"{said}, {line}" if (line := self.line(name)) else said
+            if excluded := outside(nodes[name]["fn"], nodes[name]["value"], name):
+                return f"{excluded}, {line}" if (line := self.line(name)) else excluded
         return None
 
     def barred(self, u: Tensor) -> str | None:
         """The first site whose log density is not finite at `u`, where one alone is to blame."""
-        handlers = self.assign(self.parts(u))
-        nodes = factors(run(self.model, self.tensors, handlers)).items()
+        nodes = factors(self.trace_at(u)).items()
         return next((n for n, node in nodes if not node["log_prob"].isfinite().all()), None)
 
     def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whether each latent that has bounds is within those of its prior."""
-        trace = run(self.plain, self.tensors, condition(values))
-        return {name: is_inside(trace.nodes[name]["fn"], values[name]) for name in self.bounded}
+        """Whether each latent that has bounds is within those of its prior, a bool each."""
+        nodes = self.plain_at(values).nodes
+        return {name: is_inside(nodes[name]["fn"], values[name]) for name in self.bounded}
 
     def line(self, name: str) -> str | None:
         """Where in the user's file a site is written."""
@@ -282,12 +285,13 @@ class TracedModel:
 
     def improper(self) -> list[str]:
         """The latents whose prior cannot be sampled: flat ones, and those that are masked."""
+        under_mask = self.prototype.masked
         return [
             site.name
             for site in self.of("latent")
             if isinstance(site.base, dist.ImproperUniform)
             or masked(site.fn)
-            or site.name in self.prototype.masked
+            or site.name in under_mask
         ]
 
 

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from .handlers import factors
+from .handlers import OnSites, factors
 from .supports import over_events
 
 
@@ -35,24 +34,17 @@ class Unseen(NamedTuple):
 
     def without(self, model: Callable) -> Callable:
         """The model whose density has these latents no more, or whole."""
-        return _Aside(self)(model) if self.later or self.whole else model
+        names = {*self.later, *self.whole}
+        return OnSites(names, self._set_aside)(model) if names else model
 
-
-class _Aside(Messenger):
-    """Gives latents a fixed value and no density, or a density in all their entries."""
-
-    def __init__(self, unseen: Unseen):
-        super().__init__()
-        self.unseen = unseen
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.unseen.later:
-            value = self.unseen.later[msg["name"]]
-            shape = msg["fn"].shape()[-value.ndim :]  # of a batch of rows, beside labels' values
-            value = value[tuple(slice(n) for n in shape)] if value.ndim else value
-            msg.update(value=value, is_observed=True, mask=False)
-        elif msg["name"] in self.unseen.whole:
-            msg["mask"] = None
+    def _set_aside(self, msg: Mapping[str, Any]) -> dict[str, Any]:
+        """A fixed value without a density, or a density in all entries."""
+        if msg["name"] in self.whole:
+            return {"mask": None}
+        value = self.later[msg["name"]]
+        shape = msg["fn"].shape()[-value.ndim :]  # of a batch of rows, beside labels' values
+        value = value[tuple(slice(n) for n in shape)] if value.ndim else value
+        return {"value": value, "is_observed": True, "mask": False}
 
 
 def unseen(
@@ -76,7 +68,8 @@ def unseen(
     def matters(name: str, changes: Sequence[Tensor]) -> bool:
         """Whether another value of a latent changes the density of any other site in a run."""
         changed = ({**point, name: value} for point, value in zip(points, changes))
-        return any(_differ(one, factors(rerun(at)), name) for one, at in zip(before, changed))
+        pairs = zip(before, changed)
+        return any(_differ(scored, factors(rerun(point)), name) for scored, point in pairs)
 
     for name in (k for k in latents if k in under_mask(runs[0])):
         nodes = [trace.nodes[name] for trace in runs]
@@ -106,4 +99,4 @@ def _differ(
 ) -> bool:
     """Whether the density of a site other than the named one differs between two runs."""
     pairs = [(before[k]["log_prob"], after[k]["log_prob"]) for k in before.keys() - {name}]
-    return not all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in pairs)
+    return not all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)

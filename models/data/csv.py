@@ -290,8 +290,10 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
-def join_names(names: Sequence[str]) -> str:
-    """The text that `split_names` takes apart again."""
+def join_names(names: str | Sequence[str]) -> str:
+    """The text that `split_names` takes apart again; a text as it is."""
+    if isinstance(names, str):
+        return names
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(names)
     return text.getvalue()

@@ -103,7 +103,7 @@ def test_a_guide_with_an_encoder_takes_any_rows():
 def test_the_bound_of_k_draws_against_numpy(k):
     """Its expectation by 40,000 draws of NumPy's, at the guide's first parameters."""
     problem, n = problem_from(coded, {"x": X}), 5000
-    fit = partial(svi, problem, seed=0, context=QUIET, guide=encoder, draws=2)
+    fit = partial(svi, Program(problem), seed=0, context=QUIET, guide=encoder, draws=2)
     trace = fit(objective="iwae", particles=k, steps=n, lr=1e-12, schedule="linear").trace.numpy()
     x = X.numpy()
     noise = np.random.default_rng(0).normal(size=(40_000, k, 3))
@@ -119,18 +119,18 @@ def test_the_bound_of_k_draws_against_numpy(k):
 def test_the_bound_of_rows_is_refused_where_there_is_none():
     fit = partial(svi, seed=0, context=QUIET, objective="iwae", steps=5, draws=2)
     with pytest.raises(Refused, match="not every latent of the model belongs to a row"):
-        fit(problem_from(shared_scale, {"x": X}))
+        fit(Program(problem_from(shared_scale, {"x": X})))
     with pytest.raises(Refused, match="the guide draws the latents of all rows at once"):
-        fit(problem_from(coded, {"x": X}), guide="mvn")
+        fit(Program(problem_from(coded, {"x": X})), guide="mvn")
     own = Guide(encoder, objective=lambda model, guide, batch: torch.zeros(()))
     with pytest.raises(BadSetting, match="an objective of its own"):
-        fit(problem_from(coded, {"x": X}), guide=own)
+        fit(Program(problem_from(coded, {"x": X})), guide=own)
 
 
 def test_a_batch_counts_for_all_rows():
     x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     problem = problem_from(coded, {"x": x})
-    fit = partial(svi, problem, seed=0, context=QUIET, guide=encoder, draws=2)
+    fit = partial(svi, Program(problem), seed=0, context=QUIET, guide=encoder, draws=2)
     same = {"objective": "iwae", "particles": 3, "lr": 1e-12, "schedule": "linear"}
     whole = fit(**same, steps=2000).trace.numpy()
     parts = fit(**same, steps=8000, batch_size=16).trace.numpy()
