@@ -46,7 +46,7 @@ _LEVEL = 0.005
 _WORSE = 0.05
 # Rows that are left out whose importance weights may fail, before their scores tell nothing.
 _FAILED, _KHAT = 0.05, 0.7
-# Rows without which no error of a difference can be told.
+# The fewest rows by which the error of a difference is known.
 _FEWEST = 10
 # Numbers of a table that a linear model is fitted to; of more, every so many rows are taken. And
 # the most columns, and coefficients of a model whose rows are left out.

@@ -22,7 +22,7 @@ from .short_chains import Density, curvature
 # Points that climb, and steps they make at most.
 _POINTS, _STEPS = 48, 60
 # Points along a line to the nearest draw, the depth of a valley (nats) and the mass of a mode
-# that is told of, as its log share of the mode that the sample is in.
+# that is reported, as its log share of the mode that the sample is in.
 _ALONG, _VALLEY, _SHARE = 9, 3.0, -4.0
 # Ends so many nats lower than the sample's mode, and more than so many modes, are not looked at.
 _LOWEST, _MODES = 40.0, 5

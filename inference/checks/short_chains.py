@@ -3,7 +3,7 @@
 Many chains of Hamiltonian Monte Carlo start at draws of an approximation, and are moved together:
 they share step size and mass matrix, which are learned from all of them. Each needs a few steps
 alone, as it starts about where it belongs. How much of its start a chain still remembers is
-measured, so that what is left of the start's error can be told (`vouch.Moments`). The idea of many
+measured, so that what is left of the start's error is known (`vouch.Moments`). The idea of many
 short chains: Margossian et al. (2024), arXiv:2110.13017; of a common step: Hoffman, Radul and
 Sountsov (2021), ChEES-HMC.
 """
@@ -100,6 +100,7 @@ def density_of(program: Program, like: Tensor) -> Density | None:
             return _one_by_one(program, like[0])
 
     def in_parts(u: Tensor) -> tuple[Tensor, Tensor]:
+        """As many points (m, d) at a time as the graph was recorded for."""
         values, slopes = zip(*(_padded(run, points, at_once) for points in u.split(at_once)))
         return torch.cat(values), torch.cat(slopes)
 

@@ -31,7 +31,7 @@ from .agreement import Apart
 from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
-# the posterior's; a little inside of what users are told (0.25 sd, a quarter), as the chains err.
+# the posterior's; a little less than what users are promised (0.25 sd, a quarter), as chains err.
 _SHIFT, _NARROW, _WIDE = 0.24, 0.76, 1.25
 # Beyond this error of a ratio of sds, tails are too heavy for them: quantiles are compared.
 _HEAVY = 0.06
@@ -258,7 +258,7 @@ def _by_quantiles(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _slope(before: Tensor, after: Tensor) -> Tensor:
-    """Slopes of regressions of columns on columns; 0 where they cannot be told from it."""
+    """Slopes of regressions of columns on columns; 0 where they are within two errors of it."""
     before, after = before - before.mean(0), after - after.mean(0)
     spread = before.square().mean(0).clamp_min(1e-300)
     slope = (before * after).mean(0) / spread
