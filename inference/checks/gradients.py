@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from ..core.problem import Context, Guide, Problem
-from ..core.seeds import DRAWS, seeded
+from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
 from ..methods.batches import batch_of, batches
 from ..methods.objective import gradient_of
 from ..methods.parameters import store
 from ..methods.resolve import resolve
-from ..methods.training import train
+from ..methods.training import BEGIN, train
 from ..networks import weights
 from ..program.handlers import Weighted
 from ..program.program import Program
@@ -72,7 +72,8 @@ def variances(
         Refused: the model has no layers.
     """
     program = Program(problem)
-    field = weights.MeanField(program, program.start_of)
+    with seeded(seed, FIT, BEGIN):
+        field = weights.MeanField(program, program.start_of)
     with store():
         train(program, field.guide(), settings, seed, context)
         rows = []
