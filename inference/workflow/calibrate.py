@@ -57,6 +57,11 @@ def calibrate(
 
     Raises:
         UsageError, Fault: as `run`; Refused: improper priors, or nothing to infer.
+
+    Examples:
+        >>> import zoo
+        >>> zoo.calibrate("coin", 20, method="exact", n=5).verdict.status
+        'pass'
     """
     from ..checks import calibration
     from ..storage import run_folder

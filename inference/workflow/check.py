@@ -49,6 +49,11 @@ def check(
 
     Raises:
         UsageError, Fault: as `run`, for a model, data or settings that cannot be read.
+
+    Examples:
+        >>> import zoo
+        >>> zoo.check("coin").ok
+        True
     """
     from ..checks import check
     from ..core import machine

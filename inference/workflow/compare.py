@@ -67,6 +67,12 @@ def compare(
 
     Raises:
         UsageError, Fault: as `run`, for what concerns all methods; different data.
+
+    Examples:
+        >>> import zoo
+        >>> table = zoo.compare("coin", methods="map,laplace,exact", data="HHT")
+        >>> list(table.index), list(table.references.values())
+        (['map', 'laplace', 'exact'], ['exact'])
     """
     from .sizes import grown
 

@@ -29,6 +29,11 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
 
     Raises:
         UsageError: no runs, or a file of another kind. Fault: a run that cannot be read.
+
+    Examples:
+        >>> import zoo
+        >>> zoo.report(zoo.run("coin", method="exact", data="HHT"))[:15]
+        '<!doctype html>'
     """
     from ..results import comparison
     from ..show import report

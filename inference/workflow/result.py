@@ -201,6 +201,11 @@ class Run:
         Raises:
             Fault: data that the prediction needs are missing or cannot be coded as the run's.
             UsageError: a number of rows that is none.
+
+        Examples:
+            >>> import zoo
+            >>> zoo.run("coin", method="exact", data="HHT").predict(rows=2).shape
+            (2, 4)
         """
         from .predict import predictions
 

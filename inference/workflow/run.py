@@ -72,6 +72,12 @@ def run(
     Raises:
         UsageError: an unknown model, method or guide. Fault (of models or inference): bad data,
         bad settings, a refusal or a failure, in one line with what to do.
+
+    Examples:
+        >>> import zoo
+        >>> coin = zoo.run("coin", method="exact", data="HHT", alpha=2.0)
+        >>> coin.verdict.status, f'{coin.summary().loc["pi", "mean"]:.3f}'
+        ('pass', '0.667')
     """
     started = time.perf_counter()
     watch = Watch(progress=progress, callbacks=checked_callbacks(callbacks))
@@ -106,6 +112,13 @@ def load(
 
     Raises:
         Fault: no run there, or one that is damaged or not done; another model.
+
+    Examples:
+        >>> import tempfile, zoo
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     coin = zoo.run("coin", method="laplace", data="HHT", out=folder)
+        ...     zoo.load(coin.path).metrics == coin.metrics
+        True
     """
     from ..results import inference_data
     from ..results.diagnostics import Answer, Verdict
