@@ -10,12 +10,9 @@ import importlib
 import itertools
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .contract import BadInput, Data, Entry, data_keys, place
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Data", "Entry", "BadInput", "data_keys", "place", "names", "title", "load"]
 
@@ -51,9 +48,9 @@ def title(name: str) -> str:
 def paragraph(name: str, heading: str) -> str:
     """The paragraph of the card that begins with `heading`, on one line, without it."""
     _, _, rest = card(name).partition(f"\n{heading}")
-    lines = rest.split("\n")
-    kept = [lines[0], *itertools.takewhile(lambda line: line.startswith("  "), lines[1:])]
-    return " ".join(line.strip() for line in kept)
+    first, *lines = rest.split("\n")
+    indented = itertools.takewhile(lambda line: line.startswith("  "), lines)
+    return " ".join(line.strip() for line in (first, *indented))
 
 
 def entry_fields(name: str) -> dict[str, ast.expr]:
@@ -78,7 +75,7 @@ _OF_PRIORS = ("mle", "map", "laplace", "nuts", "prior")
 def refused(name: str) -> dict[str, str]:
     """Method to the reason why it is refused on the default data."""
     fields = entry_fields(name)
-    if "has_parameters" in fields:
+    if "has_parameters" in fields and ast.literal_eval(fields["has_parameters"]):
         reason = "its networks have weights without priors, which only svi fits"
         return dict.fromkeys(_OF_PRIORS, reason)
     return ast.literal_eval(fields["refused"]) if "refused" in fields else {}
@@ -90,59 +87,22 @@ def own_guides(name: str) -> list[str]:
     return [key.value for key in field.keys] if isinstance(field, ast.Dict) else []
 
 
-def fingerprint(model: Callable) -> str:
-    """Hash of a model (or guide): see `users.fingerprint.fingerprint`."""
-    from .users.fingerprint import fingerprint as of
-
-    return of(model)
-
-
-def identity(model: Callable) -> tuple[str, list[str]]:
-    """The hash of a model (or guide), and what it leaves out: see `users.fingerprint.identity`."""
-    from .users.fingerprint import identity as of
-
-    return of(model)
+# Functions that need torch, by where they lie: imported when they are asked for.
+_LATE = {
+    "fingerprint": "users.fingerprint",
+    "identity": "users.fingerprint",
+    "trees": "users.trees",
+    "wrap": "users.file",
+    "load_guide": "users.file",
+    "given": "data.given",
+    "join_names": "data.csv",
+}
 
 
-def trees(path: str | Path) -> dict[str, str]:
-    """The files that a user's file is made of, and hashes of what they say: see `users.trees`.
-
-    Raises:
-        BadInput: the file is gone, or cannot be read.
-    """
-    from .users.trees import trees as of
-
-    try:
-        return of(Path(path))
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read ({error.strerror}); check the path") from None
-
-
-def wrap(model: Callable) -> Entry:
-    """The entry of a Pyro function, or what acts as one, given in Python."""
-    from .users.file import entry_of
-
-    return entry_of(model)
-
-
-def given(model: Callable, source: Any) -> Any:
-    """The source of a model's data, whatever it was given as in Python (see `data.given.given`).
-
-    Raises:
-        BadInput: something that is no data.
-    """
-    if source is None or isinstance(source, str | Path):
-        return source
-    from .data.given import given as plain
-
-    return plain(model, source)
-
-
-def named(names: str | Sequence[str]) -> str:
-    """Names of columns as one text, in double quotes where a name holds a comma."""
-    from .data.csv import join_names
-
-    return names if isinstance(names, str) else join_names(names)
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATE[name]}", __package__), name)
 
 
 def load(name: str, dtype: str = "float64") -> Entry:
@@ -160,14 +120,3 @@ def load(name: str, dtype: str = "float64") -> Entry:
     from .users.file import load_file
 
     return load_file(name, dtype)
-
-
-def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callable:
-    """The guide of a user's file, by path, for a model with those data keys.
-
-    Raises:
-        MissingInput: no such file. BadInput: a file that cannot be one (see `users.file`).
-    """
-    from .users.file import load_guide as load
-
-    return load(name, keys, dtype)

@@ -45,7 +45,17 @@ from .contract import Data, Entry, Inference, Results, View
 from .data.classified import classified
 from .data.images import Images, as_images
 from .parts.figures import RED, captioned, panels
-from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
+from .parts.networks import (
+    BATCHES,
+    FALLING,
+    Activation,
+    Prior,
+    bayesian,
+    integers,
+    network,
+    refuses,
+    start,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +85,11 @@ class Classifier(PyroModule):
 
 
 def unsure(view: View) -> Figure | None:
-    """The test images that the network is least sure of; None where the data are no images."""
+    """The test images of the largest entropy, of which the network is least sure.
+
+    Above each the two likeliest classes (red: wrong), below what it is. A good network is unsure
+    of what a reader is unsure of.
+    """
     data, size = view.data, view.data.scaling
     if not isinstance(size, Images) or "held_out" not in view.groups:
         return None
@@ -92,17 +106,10 @@ def unsure(view: View) -> Figure | None:
         guesses = [f"{names[k]} {chance[row, k]:.0%}" for k in (first, second)]
         ax.set_title("\n".join(guesses), fontsize=6.5, color=RED if first != truth[row] else "k")
         ax.set_xlabel(f"is {names[truth[row]]}", fontsize=6.5)
-    caption = (
-        "The test images of the largest entropy; above each the two likeliest classes (red: "
-        "wrong), below what it is. A good network is unsure of what a reader is unsure of."
-    )
-    return captioned(figure, caption)
+    return captioned(figure, unsure.__doc__)
 
 
 _SHOWN = 10  # images
-_TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
-# Three times that rate brings the ELBO where three times the steps would.
-_GUIDE = {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1, "draws": 100}
 
 ENTRY = Entry(
     model=Classifier,
@@ -115,11 +122,12 @@ ENTRY = Entry(
         settings={
             # A third of the usual draws: predictions are judged, which are nearly independent.
             "nuts": {"warmup": 300, "draws": 300},
-            "svi": _GUIDE,
+            # Three times the rate brings the ELBO where three times the steps would.
+            "svi": {**FALLING, "lr": 3e-3, "draws": 100},
             "svi:sparse": {"lr": 1e-3, "steps": 30_000},
-            "laplace": {**_TRAINING, "draws": 100},
-            "map": _TRAINING,
-            "mle": _TRAINING,
+            "laplace": {**BATCHES, "draws": 100},
+            "map": BATCHES,
+            "mle": BATCHES,
         },
     ),
     results=Results(figures={"unsure": unsure}),

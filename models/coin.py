@@ -123,7 +123,7 @@ def metrics(view: View) -> dict[str, float]:
 
 
 def updating(view: View) -> Figure:
-    """The exact posterior density after each flip: knowledge sharpens as data arrive."""
+    """Exact posterior after more and more flips (darker): each flip sharpens it."""
     x, alpha, beta = np.asarray(view.data.tensors["x"]), *map(view.options.get, ("alpha", "beta"))
     # At most a dozen curves stay readable: all of a short sequence, then evenly in log n.
     counts = np.unique(np.geomspace(1, len(x) + 1, min(len(x) + 1, 12)).round().astype(int)) - 1
@@ -138,8 +138,7 @@ def updating(view: View) -> Figure:
     axes.set(xlabel="pi = P(heads)", ylabel="posterior density", xlim=(0, 1))
     axes.set_ylim(0, axes.get_ylim()[1])  # with the margin above the highest curve
     axes.legend(frameon=False, fontsize=7.5)
-    caption = "Exact posterior after more and more flips (darker): each flip sharpens it."
-    return captioned(figure, caption)
+    return captioned(figure, updating.__doc__)
 
 
 def refuses(method: str, options: dict, data: Data) -> str | None:

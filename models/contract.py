@@ -330,14 +330,11 @@ class Results:
 
 
 # Fields that `Entry` itself had before they were grouped, and what says the same now.
+_GUIDES = "inference=Inference(guides={name: Guide(function, objective, estimator)})"
 _MOVED = {
-    "guides": "inference=Inference(guides={name: Guide(function)})",
-    "objectives": "inference=Inference(guides={name: Guide(function, objective)})",
-    "estimates": "inference=Inference(guides={name: Guide(..., estimator=True)})",
-    **{
-        name: f"inference=Inference({name}=...)"
-        for name in ("first", "settings", "start", "refuses", "refused")
-    },
+    **dict.fromkeys(("guides", "objectives", "estimates"), _GUIDES),
+    **{k: f"inference=Inference({k}=...)" for k in ("first", "settings", "start", "refuses")},
+    "refused": "inference=Inference(refused=...)",
     "original": "results=Results(original=...)",
     "metrics": "results=Results(metrics=...), a function of one View",
     "doubts": "results=Results(caveats=...), a function of one View",

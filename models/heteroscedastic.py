@@ -210,8 +210,8 @@ def bands(view: View) -> Figure | None:
         inside = at[np.abs(at) <= 4]
         ends = _90 * true_sigma(inside)
         ax.plot(inside, true_mean(inside), "--", color=ORANGE, lw=1.4, label="truth, 90 %")
-        ax.plot(inside, true_mean(inside) - ends, "--", color=ORANGE, lw=1)
-        ax.plot(inside, true_mean(inside) + ends, "--", color=ORANGE, lw=1)
+        for end in (true_mean(inside) - ends, true_mean(inside) + ends):
+            ax.plot(inside, end, "--", color=ORANGE, lw=1)
     middle, reach = (rows[1].max() + rows[1].min()) / 2, max(np.ptp(rows[1]), 1e-12)
     ax.set(xlim=(at[0], at[-1]), ylim=(middle - 0.9 * reach, middle + 0.9 * reach))
     ax.set(xlabel=data.coords["feature"][j], ylabel="target, user's units")

@@ -107,26 +107,45 @@ class _Posterior:
         return self.means(sigma) + noise @ self.vectors.T
 
 
+class _Noise:
+    """The posterior of sigma: a point where sigma is known, else a density on a grid.
+
+    Args:
+        posterior: of the weights, given sigma.
+        known: sigma, if it is known.
+
+    Attributes:
+        grid: values of sigma, (m,).
+        density: at these, up to a factor; 1 at the point.
+        log_evidence: log p(y), sigma integrated out by the trapezoidal rule.
+        marginal: the density as a distribution; None where sigma is known.
+    """
+
+    def __init__(self, posterior: _Posterior, known: float | None):
+        self.grid = _sigma_grid(posterior) if known is None else np.array([known])
+        log_joint = posterior.log_evidence(self.grid)
+        if known is None:
+            log_joint = log_joint + stats.halfnorm.logpdf(self.grid)
+        self.density = np.exp(log_joint - log_joint.max())
+        mass = np.trapezoid(self.density, self.grid) if known is None else 1.0
+        self.log_evidence = float(log_joint.max() + np.log(mass))
+        self.marginal = Gridded(self.grid, self.density) if known is None else None
+
+
 def exact(data: Data, *, noise: float | None, prior_scale: float) -> Exact:
     """Closed form for known noise, quadrature over sigma for unknown noise.
 
     The evidence is that of the target in the user's units: it carries -n log(y_scale).
     """
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
+    log_scale = np.log(data.units["y"][1])
     posterior = _Posterior(x, y, prior_scale)
-    grid = np.array([noise]) if noise is not None else _sigma_grid(posterior)
-    log_joint = posterior.log_evidence(grid)
-    if noise is None:
-        log_joint = log_joint + stats.halfnorm.logpdf(grid)
-    peak = log_joint.max()
-    density = np.exp(log_joint - peak)
-    mass = 1.0 if noise is not None else np.trapezoid(density, grid)
-    sigma = None if noise is not None else Gridded(grid, density)
+    sigma = _Noise(posterior, noise)
     return Exact(
-        sample=lambda n, rng: _sample(posterior, sigma, noise, n, rng),
-        marginals=_marginals(posterior, grid, density, sigma, data.coords["feature"]),
-        log_evidence=float(peak + np.log(mass) - len(y) * np.log(data.units["y"][1])),
-        leave_one_out=lambda: _leave_one_out(posterior, x, y, noise) - np.log(data.units["y"][1]),
+        sample=lambda n, rng: _sample(posterior, sigma, n, rng),
+        marginals=_marginals(posterior, sigma, data.coords["feature"]),
+        log_evidence=sigma.log_evidence - len(y) * float(log_scale),
+        leave_one_out=lambda: _leave_one_out(posterior, x, y, noise) - log_scale,
     )
 
 
@@ -174,10 +193,10 @@ def _without_row(
         sigma: noise, (m,).
     """
     precision = posterior.precision(sigma)
-    kept = 1 - along**2 @ (1 / precision).T / sigma**2  # 1 - h_i, (n, m)
+    slack = 1 - along**2 @ (1 / precision).T / sigma**2  # 1 - h_i, (n, m)
     shift = posterior.projected / sigma[:, None] ** 2 / precision  # (m, k + 1)
-    residual = (y[:, None] - along @ shift.T) / kept
-    variance = sigma**2 / kept
+    residual = (y[:, None] - along @ shift.T) / slack
+    variance = sigma**2 / slack
     return -0.5 * (np.log(2 * np.pi * variance) + residual**2 / variance)
 
 
@@ -190,30 +209,26 @@ def _sigma_grid(posterior: _Posterior) -> np.ndarray:
 
 
 def _sample(
-    posterior: _Posterior, sigma: Gridded | None, noise: float | None, n: int, rng: Any
+    posterior: _Posterior, sigma: _Noise, n: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    at = np.full(n, noise) if sigma is None else sigma.ppf(rng.random(n))
+    """Draws of w (n, k), b (n,) and, where it is not known, sigma (n,)."""
+    known = sigma.marginal is None
+    at = np.repeat(sigma.grid, n) if known else sigma.marginal.ppf(rng.random(n))
     weights = posterior.sample(at, rng)
     draws = {"w": weights[:, :-1], "b": weights[:, -1]}
-    return draws if sigma is None else {**draws, "sigma": at}
+    return draws if known else {**draws, "sigma": at}
 
 
-def _marginals(
-    posterior: _Posterior,
-    grid: np.ndarray,
-    density: np.ndarray,
-    sigma: Gridded | None,
-    features: tuple[str, ...],
-) -> dict[str, Any]:
-    means, sds = posterior.means(grid), posterior.sds(grid)
+def _marginals(posterior: _Posterior, sigma: _Noise, features: tuple[str, ...]) -> dict[str, Any]:
+    """Of each weight and of sigma: normal for known noise, else normals mixed over sigma."""
     names = [*(f"w[{name}]" for name in features), "b"]
-    if sigma is None:
-        return {name: stats.norm(means[0, j], sds[0, j]) for j, name in enumerate(names)}
     # The density is smooth and falls to nothing at both ends: 500 nodes are as exact as 2000.
-    weights = density[::4] / density[::4].sum()
-    means, sds = means[::4], sds[::4]
+    means, sds = posterior.means(sigma.grid)[::4], posterior.sds(sigma.grid)[::4]
+    if sigma.marginal is None:
+        return {name: stats.norm(means[0, j], sds[0, j]) for j, name in enumerate(names)}
+    weights = sigma.density[::4] / sigma.density[::4].sum()
     mixed = {n: NormalMixture(weights, means[:, j], sds[:, j]) for j, n in enumerate(names)}
-    return {**mixed, "sigma": sigma}
+    return {**mixed, "sigma": sigma.marginal}
 
 
 def band(view: View) -> Figure:
@@ -222,14 +237,15 @@ def band(view: View) -> Figure:
     The other features are held at their means. The data are drawn with the mean effect of the
     others taken off (a component-plus-residual plot), so that they belong to this line.
     """
-    data, draws, noise = view.data, view.draws, view.options["noise"]
+    data, units, noise = view.data, view.data.scaling, view.options["noise"]
     x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
-    weights, units = draws["w"].mean(0), data.scaling
+    step = max(1, len(view.draws["b"]) // 1000)
+    draws, weights = {k: v[::step] for k, v in view.draws.items()}, view.draws["w"].mean(0)
     j = int(np.argmax(np.abs(weights) * x.std(0)))
     others = np.where(np.arange(x.shape[1]) == j, 0, x - x.mean(0))
     grid = np.linspace(x[:, j].min(), x[:, j].max(), 100)
-    held = np.where(np.arange(x.shape[1]) == j, grid[:, None], x.mean(0))  # (grid, k)
-    mean, sd_line, sd_new = _along(draws, held, noise)
+    line = np.where(np.arange(x.shape[1]) == j, grid[:, None], x.mean(0))  # (100, k)
+    mean, sd_line, sd_new = _along(draws, line, noise)
     at, rows = (units.x_loc[j] + units.x_scale[j] * v for v in (grid, x[:, j]))
     mean, adjusted = (units.y_loc + units.y_scale * v for v in (mean, y - others @ weights))
     figure, (ax,) = panels(height=3.6)
@@ -238,15 +254,8 @@ def band(view: View) -> Figure:
             ends = mean - 2 * units.y_scale * sd, mean + 2 * units.y_scale * sd
             ax.fill_between(at, *ends, color=colour, alpha=0.35, lw=0, label=f"{label}, 2 sd")
     ax.plot(at, mean, color=BLUE, label="line, mean")
-    ax.plot(
-        rows,
-        adjusted,
-        ".",
-        color=RED,
-        ms=4 if len(y) > 60 else 8,
-        alpha=0.7,
-        label="data, as at those means",
-    )
+    size = 4 if len(y) > 60 else 8
+    ax.plot(rows, adjusted, ".", color=RED, ms=size, alpha=0.7, label="data, as at those means")
     ax.set(xlabel=data.coords["feature"][j], ylabel="target, user's units")
     known = "the dark band is how surely the line is known"
     sure = known if sd_line.any() else "a point estimate is sure of its line"
@@ -260,56 +269,37 @@ def band(view: View) -> Figure:
 def _along(
     draws: Mapping[str, np.ndarray], x: np.ndarray, noise: float | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and sd of the line, and sd of a new row, at each of the rows x (m, k)."""
-    some = slice(None, None, max(1, len(draws["b"]) // 1000))
-    sigma = draws["sigma"][some] if noise is None else np.array([noise])
-    lines = draws["w"][some] @ x.T + draws["b"][some, None]  # (draws, m)
+    """Mean and sd of the line, and sd of a new row, at each of the rows x (m, k), (m,) each."""
+    sigma = draws["sigma"] if noise is None else np.array([noise])
+    lines = draws["w"] @ x.T + draws["b"][:, None]  # (draws, m)
     return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (sigma**2).mean())
 
 
 def sharpening(view: View) -> Figure:
-    """The exact predictive band along one feature as rows are added (lecture A)."""
-    data, noise, prior_scale = view.data, view.options["noise"], view.options["prior_scale"]
-    x, y = (np.asarray(data.tensors[key], dtype=float) for key in ("x", "y"))
+    """Exact posterior with one feature, on the first rows (lecture A).
+
+    The line (dark, 2 sd) sharpens with every row, new rows (light, 2 sd) keep their noise.
+    """
+    noise, scale = view.options["noise"], view.options["prior_scale"]
+    x, y = (np.asarray(view.data.tensors[key], dtype=float) for key in ("x", "y"))
     spread = np.where(x.std(0) > 0, x.std(0), np.inf)
     chosen = int(np.argmax(np.abs((x - x.mean(0)).T @ (y - y.mean())) / spread))
-    x, name = x[:, [chosen]], data.coords["feature"][chosen]
+    x, name = x[:, [chosen]], view.data.coords["feature"][chosen]
     counts = sorted({min(len(y), count) for count in (2, 10, 50, len(y))})
     figure, axes = panels(len(counts), height=1.9, above=0.3, sharey=True)
-    grid = np.linspace(x.min(), x.max(), 50)
+    grid, margin = np.linspace(x.min(), x.max(), 50), max(y.std(), 0.5)
     for ax, count in zip(axes, counts):
-        mean, sd_line, sd_new = _band(x[:count], y[:count], grid, noise, prior_scale)
+        posterior = _Posterior(x[:count], y[:count], scale)
+        draws = _sample(posterior, _Noise(posterior, noise), 2000, np.random.default_rng(0))
+        mean, sd_line, sd_new = _along(draws, grid[:, None], noise)
         ax.fill_between(grid, mean - 2 * sd_new, mean + 2 * sd_new, color=SKY, alpha=0.3)
         ax.fill_between(grid, mean - 2 * sd_line, mean + 2 * sd_line, color=BLUE, alpha=0.5)
         ax.plot(grid, mean, color=BLUE)
         ax.plot(x[:count, 0], y[:count], ".", color=RED, ms=3)
-        ax.set(xlabel=f"{name}, model's units", ylim=_limits(y))
+        ax.set(xlabel=f"{name}, model's units", ylim=(y.min() - margin, y.max() + margin))
         ax.set_title(f"{count} rows", fontsize=8.5)
     axes[0].set_ylabel("target, model's units")
-    caption = (
-        "Exact posterior with one feature, on the first rows: the line (dark, 2 sd) sharpens with "
-        "every row, new rows (light, 2 sd) keep their noise."
-    )
-    return captioned(figure, caption)
-
-
-def _limits(y: np.ndarray) -> tuple[float, float]:
-    margin = max(y.std(), 0.5)
-    return y.min() - margin, y.max() + margin
-
-
-def _band(
-    x: np.ndarray, y: np.ndarray, grid: np.ndarray, noise: float | None, prior_scale: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, sd of the line and sd of a new row on the grid, from draws of the exact posterior."""
-    posterior, rng = _Posterior(x, y, prior_scale), np.random.default_rng(0)
-    at = np.full(2000, noise)
-    if noise is None:
-        nodes = _sigma_grid(posterior)
-        log_joint = posterior.log_evidence(nodes) + stats.halfnorm.logpdf(nodes)
-        at = Gridded(nodes, np.exp(log_joint - log_joint.max())).ppf(rng.random(2000))
-    lines = posterior.sample(at, rng) @ np.stack([grid, np.ones_like(grid)])  # (2000, 50)
-    return lines.mean(0), lines.std(0), np.sqrt(lines.var(0) + (at**2).mean())
+    return captioned(figure, sharpening.__doc__)
 
 
 def refuses(method: str, options: dict, data: Data) -> str | None:

@@ -25,7 +25,7 @@ Biometrika 71; Wolberg, Street and Mangasarian (1995) (the data).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -41,6 +41,9 @@ from .parts.marginals import Gridded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+LogJoint = Callable[[np.ndarray], np.ndarray]
 
 
 def model(
@@ -165,60 +168,74 @@ def exact(
     return _by_quadrature(log_joint, names, x.shape[1])
 
 
-def _by_quadrature(log_joint: Any, names: list[str], k: int) -> Exact:
-    """Marginals, evidence and draws of one or two coefficients from a grid of 401 to a side."""
+def _by_quadrature(log_joint: LogJoint, names: list[str], k: int) -> Exact | None:
+    """Marginals, evidence and draws of one or two coefficients from a grid of 401 to a side.
+
+    Args:
+        log_joint: gives the log density (m,) of the data and of coefficients (m, d).
+        names: of the d coefficients, as in a summary.
+        k: how many of them are weights.
+    """
     axes = _axes(log_joint, len(names))
     if axes is None:
         return None
-    mesh = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
+    mesh = _mesh(axes)
     values = np.concatenate([log_joint(part) for part in np.array_split(mesh, 100)])
-    values = values.reshape([len(axis) for axis in axes])
     density = np.exp(values - values.max())
-    cell = np.prod([axis[1] - axis[0] for axis in axes])
-    marginals = {
-        name: Gridded(axis, density.sum(tuple(i for i in range(len(axes)) if i != j)))
-        for j, (name, axis) in enumerate(zip(names, axes))
-    }
+    steps = np.array([axis[1] - axis[0] for axis in axes])
+    grid = density.reshape([len(axis) for axis in axes])
+    others = [tuple(i for i in range(grid.ndim) if i != j) for j in range(grid.ndim)]
+    sides = zip(names, axes, others)
 
     def sample(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        chosen = rng.choice(density.size, size=n, p=density.ravel() / density.sum())
-        steps = np.array([axis[1] - axis[0] for axis in axes])
+        chosen = rng.choice(density.size, size=n, p=density / density.sum())
         theta = mesh[chosen] + steps * (rng.random((n, len(axes))) - 0.5)
         return {"w": theta[:, :k]} | ({"b": theta[:, -1]} if len(names) > k else {})
 
-    evidence = values.max() + np.log(density.sum() * cell)
-    return Exact(sample=sample, marginals=marginals, log_evidence=float(evidence))
+    return Exact(
+        sample=sample,
+        marginals={name: Gridded(axis, grid.sum(rest)) for name, axis, rest in sides},
+        log_evidence=float(values.max() + np.log(grid.sum() * np.prod(steps))),
+    )
 
 
-def _axes(log_joint: Any, d: int) -> list[np.ndarray] | None:
+def _mesh(axes: Sequence[np.ndarray]) -> np.ndarray:
+    """The points (m, d) of a grid, the last of d coefficients fastest."""
+    return np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
+
+
+def _axes(log_joint: LogJoint, d: int) -> list[np.ndarray] | None:
     """A range of each coefficient outside which the density is below 1e-13 of its peak.
 
     None where such a box is mostly empty (coefficients that depend closely on each other, as
     those of features far from zero do): a grid would miss the density.
     """
-    found = optimize.minimize(lambda t: -log_joint(t[None])[0], np.zeros(d), method="Nelder-Mead")
-    centre, peak = found.x, -found.fun
-    ranges = np.stack([centre - 1, centre + 1], axis=1)
+    best = optimize.minimize(lambda t: -log_joint(t[None])[0], np.zeros(d), method="Nelder-Mead")
+    ranges = np.stack([best.x - 1, best.x + 1], axis=1)
     for _ in range(40):
         axes = [np.linspace(low, high, 41) for low, high in ranges]
-        mesh = np.stack([a.ravel() for a in np.meshgrid(*axes, indexing="ij")], axis=1)
-        inside = (log_joint(mesh) > peak - 30).reshape([41] * d)
-        grown = False
-        for j in range(d):
-            edge = np.moveaxis(inside, j, 0)
-            width = ranges[j, 1] - ranges[j, 0]
-            for end, step in ((0, -width / 2), (-1, width / 2)):
-                if edge[end].any():
-                    ranges[j, end], grown = ranges[j, end] + step, True
-        if grown:
+        inside = (log_joint(_mesh(axes)) > -best.fun - 30).reshape([41] * d)
+        wide = _grown(ranges, inside)
+        if (wide != ranges).any():
+            ranges = wide
             continue
         narrow = _shrunk(ranges, inside)
         if np.allclose(narrow, ranges, rtol=0.2, atol=0):
-            break
+            full = inside.mean() > 0.02
+            return [np.linspace(low, high, 401) for low, high in ranges] if full else None
         ranges = narrow
-    else:
-        return None
-    return [np.linspace(low, high, 401) for low, high in ranges] if inside.mean() > 0.02 else None
+    return None
+
+
+def _grown(ranges: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """The box, half as wide again beyond each side that cells inside touch."""
+    wide = ranges.copy()
+    for j in range(len(ranges)):
+        edge = np.moveaxis(inside, j, 0)
+        for end, direction in ((0, -1), (-1, 1)):
+            if edge[end].any():
+                wide[j, end] += direction * (ranges[j, 1] - ranges[j, 0]) / 2
+    return wide
 
 
 def _shrunk(ranges: np.ndarray, inside: np.ndarray) -> np.ndarray:

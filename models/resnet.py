@@ -53,7 +53,7 @@ from .data.classified import classified
 from .data.images import Images
 from .parts import depths
 from .parts.depths import Trained
-from .parts.networks import bayesian, one_class, start
+from .parts.networks import BATCHES, FALLING, bayesian, one_class, start
 from .parts.residual import (
     RULES,
     SURENESS,
@@ -278,20 +278,13 @@ def _terms(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """log p(w), and log q(z | x), log p(z), log p(y | x, z) of all z, (L + 1, n) each."""
     with once():
-        return _run_together(model, guide, data)
-
-
-def _run_together(
-    model: Callable, guide: Callable, data: Mapping[str, Any]
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    drawn = poutine.trace(guide).get_trace(**data).nodes
-    weights = {
-        k: v["value"] for k, v in drawn.items() if k[:4] == "net." and v["type"] == "sample"
-    }
-    log_q = drawn["stop"]["fn"].logits.T
-    depth = torch.arange(len(log_q), device=log_q.device)[:, None].expand_as(log_q)
-    fixed = poutine.condition(model, data={**weights, "depth": depth})
-    nodes = poutine.trace(fixed).get_trace(**data).nodes
+        drawn = poutine.trace(guide).get_trace(**data).nodes
+        samples = {k: v["value"] for k, v in drawn.items() if v["type"] == "sample"}
+        weights = {k: value for k, value in samples.items() if k.startswith("net.")}
+        log_q = drawn["stop"]["fn"].logits.T
+        depth = torch.arange(len(log_q), device=log_q.device)[:, None].expand_as(log_q)
+        fixed = poutine.condition(model, data={**weights, "depth": depth})
+        nodes = poutine.trace(fixed).get_trace(**data).nodes
     log_w = sum(nodes[name]["fn"].log_prob(value) for name, value in weights.items())
     log_z, log_y = (nodes[k]["fn"].log_prob(nodes[k]["value"]) for k in ("depth", "y"))
     return log_w, log_q, log_z, log_y
@@ -374,8 +367,6 @@ def _picture(draw: Callable[[Trained], Figure | None]) -> Callable[[View], Figur
     return picture
 
 
-_TRAINING = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
-
 ENTRY = Entry(
     model=ResNet,
     data=classified,
@@ -400,9 +391,9 @@ ENTRY = Entry(
         },
         settings={
             "nuts": {"warmup": 300, "draws": 600},
-            "svi": {**_TRAINING, "lr": 3e-3, "schedule": "linear", "particles": 1},
-            "map": _TRAINING,
-            "mle": _TRAINING,
+            "svi": {**FALLING, "lr": 3e-3},
+            "map": BATCHES,
+            "mle": BATCHES,
         },
     ),
     results=Results(

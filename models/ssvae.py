@@ -58,7 +58,7 @@ from .data.images import as_images, generator
 from .data.pictures import Binarise, Pictures, pictures
 from .parts.decoders import Decoder, learned
 from .parts.figures import shown
-from .parts.networks import convolution, dense, integers, start, tanh_layers
+from .parts.networks import FALLING, convolution, dense, integers, start, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -319,7 +319,11 @@ def _has_classifier(view: View) -> bool:
 
 
 def analogies(view: View) -> Figure | None:
-    """Test images, and the same style under each of the labels."""
+    """Test images (top), and below each its style under all of the labels in turn.
+
+    The style is as the encoder sees it: style and label are apart if each row shows one class
+    throughout.
+    """
     if not _has_classifier(view):
         return None
     data = view.data
@@ -330,11 +334,7 @@ def analogies(view: View) -> Figure | None:
         style, _ = encoder.style(x, encoder.guessed(x).argmax(-1))
         images = model.decoded(style.expand(encoder.classes, *style.shape), labels).sigmoid()
     rows = np.concatenate([as_images(part, data.scaling) for part in (x, *images)])
-    caption = (
-        "Test images (top), and below each its style, as the encoder sees it, under all of the "
-        "labels in turn: style and label are apart if each row shows one class throughout."
-    )
-    return shown(rows, len(x), caption)
+    return shown(rows, len(x), analogies.__doc__)
 
 
 ENTRY = Entry(
@@ -344,17 +344,7 @@ ENTRY = Entry(
     inference=Inference(
         guides={"own": Guide(Encoder, Bound), "supervised": Guide(Encoder, Known)},
         first="svi:own",
-        settings={
-            "svi": {
-                "steps": 10_000,
-                "batch_size": 100,
-                "lr": 2e-3,
-                "schedule": "linear",
-                "particles": 1,
-                "draws": 200,
-                "rows": 64,
-            }
-        },
+        settings={"svi": {**FALLING, "lr": 2e-3, "draws": 200, "rows": 64}},
     ),
     results=Results(metrics=metrics, figures={"analogies": analogies}),
 )

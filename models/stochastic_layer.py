@@ -51,7 +51,7 @@ from torch import Tensor
 from .contract import Data, Entry, Guide, Inference, Results, View
 from .data.classified import classified
 from .parts.figures import BLUE, GREY, RED, SKY, captioned, panels
-from .parts.networks import dense, integers, tanh_layers
+from .parts.networks import FALLING, dense, integers, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -190,16 +190,7 @@ ENTRY = Entry(
             "none": Guide(none, one_sample_bound),
         },
         first="svi:one",
-        settings={
-            "svi": {
-                "steps": 10_000,
-                "batch_size": 100,
-                "lr": 1e-3,
-                "schedule": "linear",
-                "particles": 1,
-                "draws": 100,
-            }
-        },
+        settings={"svi": {**FALLING, "draws": 100}},
     ),
     results=Results(metrics=metrics, figures={"noise": noise}),
 )

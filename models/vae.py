@@ -46,7 +46,7 @@ from .data.images import as_images
 from .data.pictures import Pictures, compressed, pictures
 from .parts.decoders import Decoder, learned
 from .parts.figures import shown
-from .parts.networks import dense, integers, tanh_layers
+from .parts.networks import FALLING, dense, integers, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -251,60 +251,57 @@ def _chances(view: View, codes: np.ndarray) -> np.ndarray:
 
 
 def samples(view: View) -> Figure:
-    """Mean images of codes from the prior."""
+    """What the model thinks of as images: chances of pixels under codes drawn from the prior.
+
+    Half of one thing and half of another: codes that no image has.
+    """
     codes = np.random.default_rng(0).standard_normal((6 * _SHOWN, view.options["latent"]))
-    caption = (
-        "What the model thinks of as images: chances of pixels under codes drawn from the prior. "
-        "Half of one thing and half of another: codes that no image has."
-    )
-    return shown(_chances(view, codes), _SHOWN, caption)
+    return shown(_chances(view, codes), _SHOWN, samples.__doc__)
 
 
 def reconstructions(view: View) -> Figure | None:
-    """Test images, what the model saw of them, and their mean codes decoded."""
+    """Test images as they came (top), and what the model made of them (below).
+
+    In the middle the pixels that the model was given, at the bottom what is decoded from the mean
+    of what the encoder makes of them.
+    """
     if "held_out_rows" not in view.groups:
         return None
     own: Pictures = view.data.scaling
     codes = view.groups["held_out_rows"]["z"][:_SHOWN]
     grey, seen = (as_images(x[:_SHOWN], own) for x in (own.grey, view.data.test["x"]))
     rows = np.concatenate([grey, seen, _chances(view, codes)])
-    caption = (
-        "Test images as they came (top), with the pixels that the model was given (middle), and "
-        "decoded from the mean of what the encoder makes of them (bottom)."
-    )
-    return shown(rows, len(codes), caption)
+    return shown(rows, len(codes), reconstructions.__doc__)
 
 
 def manifold(view: View) -> Figure | None:
-    """The plane of codes of two numbers, at equal shares of the prior."""
+    """The images of all codes: first number to the right, second upwards.
+
+    Each step is the same share of the prior. Neighbours look alike, or the code has torn what
+    belongs together.
+    """
     if view.options["latent"] != 2:
         return None
     from scipy.stats import norm
 
     side = norm.ppf((np.arange(20) + 0.5) / 20)
     codes = np.stack(np.meshgrid(side, -side), -1).reshape(-1, 2)
-    caption = (
-        "The images of all codes: first number to the right, second upwards, each step the same "
-        "share of the prior. Neighbours look alike, or the code has torn what belongs together."
-    )
-    return shown(_chances(view, codes), 20, caption)
+    return shown(_chances(view, codes), 20, manifold.__doc__)
 
 
 def interpolation(view: View) -> Figure | None:
-    """On straight lines between the codes of test images."""
+    """From one test image to another (left, right) along a straight line of codes.
+
+    A good representation has an image at every step, not two at once.
+    """
     if "held_out_rows" not in view.groups:
         return None
     codes = view.groups["held_out_rows"]["z"][:12]
     share = np.linspace(0, 1, _SHOWN)[:, None]
     lines = [(1 - share) * a + share * b for a, b in zip(codes[::2], codes[1::2])]
-    caption = (
-        "From one test image to another (left, right) along a straight line of codes: a good "
-        "representation has an image at every step, not two at once."
-    )
-    return shown(_chances(view, np.concatenate(lines)), _SHOWN, caption)
+    return shown(_chances(view, np.concatenate(lines)), _SHOWN, interpolation.__doc__)
 
 
-_SVI = {"steps": 15_000, "batch_size": 100, "lr": 2e-3, "schedule": "linear", "particles": 1}
 # Guides with parameters for each image have no batches: all images are in each step.
 _FOR_EACH = {"steps": 3000, "batch_size": None, "lr": 1e-2}
 _SHARED = ("normal", "mvn", "lowrank", "structured", "maf", "nsf")
@@ -318,7 +315,7 @@ ENTRY = Entry(
         first="svi:own",
         refuses=refuses,
         settings={
-            "svi": {**_SVI, "draws": 500, "rows": 64},
+            "svi": {**FALLING, "steps": 15_000, "lr": 2e-3, "draws": 500, "rows": 64},
             **{f"svi:{guide}": _FOR_EACH for guide in _SHARED},
         },
     ),

@@ -60,7 +60,7 @@ def test_ordered_heights(method):
     run = run_case("ordered_heights", method)
     assert run.verdict.status == "pass"
     problem = problem_of(str(HERE / "ordered_heights/model.py"), HERE / "ordered_heights/d.json")
-    found = METHODS[method](problem, seed=0, context=QUIET).point
+    found = METHODS[method](Program(problem), seed=0, context=QUIET).point
     loc, s = MODES[method]
     np.testing.assert_allclose(found["loc"], loc, atol=6e-4)
     assert found["s"].item() == pytest.approx(s, abs=6e-4)

@@ -90,6 +90,7 @@ def _of_some_rows(program: Program) -> Program:
 
 
 def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
+    """At most so many draws, evenly chosen, in the run's number type."""
     count = len(next(iter(draws.values())))
     pick = torch.linspace(0, count - 1, min(count, most)).round().long()
     return {name: value[pick].to(torch.get_default_dtype()) for name, value in draws.items()}
@@ -98,13 +99,14 @@ def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
 def _of_classes(
     program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
 ) -> Apart:
-    one, other = (
+    """Of classes: half the sum of the differences of their probabilities (S, rows, classes)."""
+    p, q = (
         over_draws(lambda v: class_probabilities(program, v), part, program.elements)
         for part in (ours, theirs)
     )
-    noise = 0.5 * (other[::2].mean(0) - other[1::2].mean(0)).abs().sum(-1).mean()
-    gap = 0.5 * (one.mean(0) - other.mean(0)).abs().sum(-1).mean()
-    return Apart(float(gap), float(noise) * _share_of_noise(one))
+    noise = 0.5 * (q[::2].mean(0) - q[1::2].mean(0)).abs().sum(-1).mean()
+    gap = 0.5 * (p.mean(0) - q.mean(0)).abs().sum(-1).mean()
+    return Apart(float(gap), float(noise) * _share_of_noise(p))
 
 
 def _share_of_noise(ours: Tensor) -> float:
@@ -122,21 +124,28 @@ def _of_values(
     theirs: Mapping[str, Tensor],
     count: int,
 ) -> Apart:
+    """Of other observations: by the densities of values that are drawn from both.
+
+    Args:
+        program: the model of some rows.
+        keys: observed site to its data key.
+        ours, theirs: latents (S, *shape).
+        count: values that each draws of every observation.
+    """
     gaps, noises = [], []
     for part in (ours, theirs):
         for values in _predicted(program, part, count):
             tensors = {**program.problem.tensors, **{key: values[k] for k, key in keys.items()}}
             p, q = (_log_density(program, sample, tensors, keys) for sample in (ours, theirs))
-            gaps.append(
-                _apart(p.logsumexp(0) - math.log(len(p)), q.logsumexp(0) - math.log(len(q)))
-            )
+            means = (log.logsumexp(0) - math.log(len(log)) for log in (p, q))
+            gaps.append(_apart(*means))
             noises.append(_apart(q[::2].logsumexp(0), q[1::2].logsumexp(0)))
     noise = float(torch.stack(noises).mean()) * _share_of_noise(p)
     return Apart(float(torch.stack(gaps).mean()), noise)
 
 
 def _apart(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """|p - q| / (p + q), mean over rows."""
+    """|p - q| / (p + q) = |tanh((log p - log q) / 2)|, mean over observations."""
     return (0.5 * (log_p - log_q)).tanh().abs().nan_to_num(0.0).mean()
 
 
@@ -148,9 +157,9 @@ def _predicted(
     some = _some(draws, replicates)
     if len(next(iter(some.values()))) < replicates:  # a point
         some = {k: v[:1].expand(replicates, *v.shape[1:]) for k, v in some.items()}
-    found = over_draws(program.predictive, some, program.elements)
+    values = over_draws(program.predictive, some, program.elements)
     rows = {site.name: len(batch_shape(site)) for site in program.of("observed")}
-    return [{k: _mixed(v, i, rows[k] > 0) for k, v in found.items()} for i in range(count)]
+    return [{k: _mixed(v, i, rows[k] > 0) for k, v in values.items()} for i in range(count)]
 
 
 def _mixed(values: Tensor, first: int, rows: bool) -> Tensor:
@@ -165,5 +174,5 @@ def _log_density(
     program: Program, draws: Mapping[str, Tensor], tensors: Mapping, sites: Iterable[str]
 ) -> Tensor:
     """Log density of each observation of some sites at each draw (S, observations)."""
-    found = over_draws(lambda v: program.log_likelihood(v, tensors), draws, program.elements)
-    return torch.cat([found[name].reshape(len(found[name]), -1) for name in sites], 1)
+    densities = over_draws(lambda v: program.log_likelihood(v, tensors), draws, program.elements)
+    return torch.cat([densities[name].reshape(len(densities[name]), -1) for name in sites], 1)

@@ -46,7 +46,7 @@ _LEVEL = 0.005
 _WORSE = 0.05
 # Rows that are left out whose importance weights may fail, before their scores tell nothing.
 _FAILED, _KHAT = 0.05, 0.7
-# Rows without which no error of a difference can be told.
+# The fewest rows by which the error of a difference is known.
 _FEWEST = 10
 # Numbers of a table that a linear model is fitted to; of more, every so many rows are taken. And
 # the most columns, and coefficients of a model whose rows are left out.
@@ -112,10 +112,10 @@ def compared(
     table = table_of(program, idata)
     if table is None:
         return {}, []
-    found = {"constant": constant(table), "linear": linear(table)}
-    found = {k: one.in_units(table.log_unit) for k, one in found.items() if one is not None}
-    metrics = {f"baseline_{name}": float(one.elpd.sum()) for name, one in found.items()}
-    return metrics, _by_density(table, found) or _by_error(table, found)
+    fitted = {"constant": constant(table), "linear": linear(table)}
+    baselines = {k: p.in_units(table.log_unit) for k, p in fitted.items() if p is not None}
+    metrics = {f"baseline_{name}": float(p.elpd.sum()) for name, p in baselines.items()}
+    return metrics, _by_density(table, baselines) or _by_error(table, baselines)
 
 
 class Gap(NamedTuple):
@@ -155,48 +155,51 @@ def farther(error: np.ndarray, baseline: np.ndarray) -> bool:
 
 
 def _rmse(error: np.ndarray) -> float:
+    """The root of the mean squared error of rows (m,)."""
     return float(np.sqrt((error**2).mean()))
 
 
-def _by_density(table: Table, found: dict[str, Prediction]) -> list[Finding]:
+def _by_density(table: Table, baselines: Mapping[str, Prediction]) -> list[Finding]:
     """A warning that names the best baseline of those that the fit falls short of."""
-    gaps = {name: Gap.of(table.elpd, one.elpd) for name, one in found.items()}
+    gaps = {name: Gap.of(table.elpd, p.elpd) for name, p in baselines.items()}
     gaps = {name: gap for name, gap in gaps.items() if gap.short}
     if not gaps:
         return []
     name = min(gaps, key=lambda name: gaps[name].mean)
-    gap, scores = gaps[name], (table.elpd.mean(), found[name].elpd.mean())
+    gap, ours, theirs = gaps[name], table.elpd.mean(), baselines[name].elpd.mean()
     rows = "rows left out in turn" if table.test is None else "the rows held out"
-    said = "{:.3g} against {:.3g} nats a row".format(*scores)
-    said += f", the difference has a standard error of {gap.error:.2g}"
-    return [_worse(f"it predicts {rows} worse than {_named(name, table)} ({said})", gap.sure)]
+    scores = f"{ours:.3g} against {theirs:.3g} nats a row, the difference has a standard error of "
+    scores += f"{gap.error:.2g}"
+    return [_worse(f"it predicts {rows} worse than {_named(name, table)} ({scores})", gap.sure)]
 
 
-def _by_error(table: Table, found: dict[str, Prediction]) -> list[Finding]:
+def _by_error(table: Table, baselines: Mapping[str, Prediction]) -> list[Finding]:
     """The same of the errors of the means."""
     if table.error is None:
         return []
-    near = {k: one.error for k, one in found.items() if one.error is not None}
+    near = {k: p.error for k, p in baselines.items() if p.error is not None}
     near = {k: error for k, error in near.items() if farther(table.error, error)}
     if not near:
         return []
     name = min(near, key=lambda name: _rmse(near[name]))
-    said = f"rmse {_rmse(table.error):.3g} against {_rmse(near[name]):.3g}"
+    scores = f"rmse {_rmse(table.error):.3g} against {_rmse(near[name]):.3g}"
     what = f"its means are farther from the rows held out than those of {_named(name, table)}"
-    return [_worse(f"{what} ({said})", True)]
+    return [_worse(f"{what} ({scores})", True)]
 
 
 def _named(name: str, table: Table) -> str:
+    """What a baseline is, in words."""
     return _OF_TARGET[table.kind] if name == "constant" else "a linear model of the same columns"
 
 
 def _worse(what: str, sure: bool) -> Finding:
-    """Predictions are denied, or left open where a few rows may have made the difference."""
+    """A warning: no to predictions, or not known where a few rows may make the difference."""
+    fix = "use a simpler model or a stronger prior"
     if sure:
-        mend = "do not use its predictions; use a simpler model or a stronger prior"
-        return Finding("warn", what, mend, spoils=("predictions",))
-    mend = "hold out more rows to tell; else use a simpler model or a stronger prior"
-    return Finding("warn", what, mend, opens=("predictions",))
+        fix = f"do not use its predictions; {fix}"
+        return Finding("warn", what, fix, spoils=("predictions",))
+    fix = f"hold out more rows to tell; else {fix}"
+    return Finding("warn", what, fix, opens=("predictions",))
 
 
 # -- the table --------------------------------------------------------------------------------
@@ -205,7 +208,7 @@ def _worse(what: str, sure: bool) -> Finding:
 def table_of(program: Program, idata: Mapping[str, xr.Dataset]) -> Table | None:
     """The table of a problem with one observation a row; None where nothing can be compared."""
     problem, elpd = program.problem, _elpd(idata)
-    if elpd is None or len(elpd) < _FEWEST or problem.n is None or problem.rows is None:
+    if elpd is None or len(elpd) < _FEWEST or problem.rows is None:
         return None
     observed = program.of("observed")
     if len(observed) != 1 or observed[0].event_dim or observed[0].name not in problem.rows[1]:
@@ -261,6 +264,7 @@ def _kind(program: Program) -> Kind | None:
 
 
 def _labels(fn: object) -> np.ndarray:
+    """The values that a distribution of classes may take (classes,), in order."""
     return fn.enumerate_support(expand=False).flatten().numpy()
 
 
@@ -341,7 +345,11 @@ def _penalty(columns: int) -> np.ndarray:
 
 
 def _ridge(train: Rows, test: Rows | None) -> Prediction:
-    """A ridge regression, its sd that of the training rows left out in turn."""
+    """A ridge regression, its sd that of the training rows left out in turn.
+
+    A row's error when it is left out is its residual over 1 - h, h the diagonal of the hat matrix
+    x (x'x + penalty)^-1 x': exact, without another fit.
+    """
     x, y = train.x, train.y
     inverse = np.linalg.inv(x.T @ x + np.diag(_penalty(x.shape[1])))
     coefficients = inverse @ (x.T @ y)
@@ -356,22 +364,28 @@ def _ridge(train: Rows, test: Rows | None) -> Prediction:
 
 
 def _softmax(train: Rows, test: Rows | None, classes: int) -> np.ndarray:
-    """Log probability of rows' classes by a softmax regression."""
+    """Log probability of rows' classes by a softmax regression (m,).
+
+    Args:
+        train: rows to fit to; the last column of their features is one.
+        test: rows to score; None scores the training rows, each left out.
+        classes: number of classes.
+    """
     x, columns = train.x, train.x.shape[1]
     truth = np.eye(classes)[train.y]
     penalty = _penalty(columns)[:, None]
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """Penalised negative log likelihood, and its gradient, at weights (columns x classes,)."""
         w = flat.reshape(columns, classes)
         logits = x @ w
         logs = logits - special.logsumexp(logits, axis=1, keepdims=True)
         slope = x.T @ (np.exp(logs) - truth) + penalty * w
         return -(logs * truth).sum() + (penalty * w**2).sum() / 2, slope.ravel()
 
-    found = optimize.minimize(
-        loss, np.zeros(columns * classes), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}
-    )
-    w = found.x.reshape(columns, classes)
+    start, options = np.zeros(columns * classes), {"maxiter": _STEPS}
+    end = optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
+    w = end.x.reshape(columns, classes)
     logits = _left_out(x, truth, w) if test is None else test.x @ w
     labels = train.y if test is None else test.y
     return special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels]

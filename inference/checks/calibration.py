@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -56,16 +56,16 @@ class Calibration(Table):
 
     def to_json_object(self) -> dict[str, Any]:
         """Verdict, rows and notes as plain values."""
-        said = {"status": self.verdict.status, "reasons": self.verdict.reasons}
+        verdict = {"status": self.verdict.status, "reasons": self.verdict.reasons}
         counts = {"fits": self.n, "missing": self.n - len(next(iter(self.ranks.values()), ()))}
-        return {"verdict": said, **counts, **super().to_json_object()}
+        return {"verdict": verdict, **counts, **super().to_json_object()}
 
     def _repr_html_(self) -> str:
         return filled(_HTML, verdict=self.verdict, table=super()._repr_html_())
 
 
 _HTML = """<p><b>{{ verdict.status }}</b></p>
-{%- for one in verdict.reasons %}<p>{{ one }}</p>{% endfor %}{{ table }}"""
+{%- for reason in verdict.reasons %}<p>{{ reason }}</p>{% endfor %}{{ table }}"""
 
 
 def judge(fits: Sequence[Mapping[str, Any]], n: int) -> Calibration:
@@ -197,6 +197,7 @@ def _tested(
 
 
 def _error2(there: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Mean squared error of a posterior mean, in posterior variances; NaN of other quantities."""
     errors = [fit["error"][name] for fit in there if name in fit["error"]]
     return float(np.mean(np.square(errors))) if errors else np.nan
 
@@ -205,24 +206,30 @@ def _error2(there: Sequence[Mapping[str, Any]], name: str) -> float:
 
 
 def _words(name: str, shifted: bool, spread: bool, row: pd.Series, theory: float) -> str:
-    said = []
+    """What is wrong with the posterior of a quantity.
+
+    Args:
+        name: of the quantity.
+        shifted, spread: whether the mean of its scores, and their mean square, are off.
+        row: its row of the table.
+        theory: the mean square that a right posterior has.
+    """
+    problems = []
     if spread:
         how = "narrow" if row["mean_z2"] > theory else "wide"
-        said.append(
-            f"posterior too {how}: mean squared score {row['mean_z2']:.2f} (theory {theory:.2f})"
-        )
+        problem = f"posterior too {how}: mean squared score {row['mean_z2']:.2f} "
+        problem += f"(theory {theory:.2f})"
         if row["error2"] > row["mean_z2"] > theory:  # scores end where the draws do
-            said[-1] += f", mean squared error {row['error2']:.2f} of its variance (theory 1)"
-    if shifted:
-        where = "down" if row["mean_z"] > 0 else "up"
-        said.append(f"posterior shifted {where} by {abs(row['mean_z']):.2f} sd")
+            problem += f", mean squared error {row['error2']:.2f} of its variance (theory 1)"
+        problems.append(problem)
     if shifted and name == LOG_LIKELIHOOD:
-        less = row["mean_z"] > 0
-        said[-1] = (
-            f"draws fit the data {'worse' if less else 'better'} than the truth does (score "
-            f"{row['mean_z']:+.2f}): the data count too {'little' if less else 'much'}"
-        )
-    return "; ".join(said) or "as it should be"
+        fit, count = ("worse", "little") if row["mean_z"] > 0 else ("better", "much")
+        problem = f"draws fit the data {fit} than the truth does (score {row['mean_z']:+.2f})"
+        problems.append(f"{problem}: the data count too {count}")
+    elif shifted:
+        where = "down" if row["mean_z"] > 0 else "up"
+        problems.append(f"posterior shifted {where} by {abs(row['mean_z']):.2f} sd")
+    return "; ".join(problems) or "as it should be"
 
 
 def _findings(table: Calibration) -> list[Finding]:
@@ -234,26 +241,19 @@ def _findings(table: Calibration) -> list[Finding]:
         what = f"calibrated as far as {tests} can tell (family-wise error 1 %, Holm)"
         return [Finding("note", what), _sight(n, k)]
     what = f"not calibrated: {len(off)} of {k} quantities are off ({tests}, family-wise error 1 %)"
-    named = [
-        Finding("fail", f"{name}: {row['says']} (p = {row['p_holm']:.1e})")
-        for name, row in off.head(_SHOWN_REASONS).iterrows()
-    ]
-    rest = len(off) - len(named)
-    return [
-        Finding("fail", what, "do not trust this method on this model"),
-        *named,
-        *([Finding("fail", f"and {rest} more, see the table")] if rest else []),
-    ]
+    findings = [Finding("fail", what, "do not trust this method on this model")]
+    for name, row in off.head(_SHOWN_REASONS).iterrows():
+        findings.append(Finding("fail", f"{name}: {row['says']} (p = {row['p_holm']:.1e})"))
+    rest = len(off) - _SHOWN_REASONS
+    return findings + ([Finding("fail", f"and {rest} more, see the table")] if rest > 0 else [])
 
 
 def _sight(n: int, k: int) -> Finding:
     """How small an error would have been seen, four times out of five."""
     reach = stats.norm.isf(FAMILY / (4 * k)) + stats.norm.isf(0.2)
     shift, ratio = reach / np.sqrt(n), 1 / np.sqrt(1 + reach * np.sqrt(2 / n))
-    what = (
-        f"an sd {100 * (1 - ratio):.0f} % too small, or a mean off by {shift:.2f} sd, "
-        "would have been seen four times out of five"
-    )
+    error = f"an sd {100 * (1 - ratio):.0f} % too small, or a mean off by {shift:.2f} sd"
+    what = f"{error}, would have been seen four times out of five"
     return Finding("note", what, "more fits see more" if n < 500 else "")
 
 
@@ -270,32 +270,32 @@ def _missing(fits: Sequence[Mapping[str, Any]]) -> list[Finding]:
 
 def _own_verdicts(there: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """How many fits did not pass, and why; they count all the same."""
-    found = []
+    findings = []
     for status, words in (("fail", "failed"), ("warn", "warned in")):
         some = [fit for fit in there if fit["status"] == status]
         if some:
-            reasons = (r for fit in some for r in dict.fromkeys(_grave(fit, status)))
+            # A fit counts once for each reason, however often it has it.
+            kinds = ({_kind(w): 1 for level, w in f["findings"] if level == status} for f in some)
             what = f"{len(some)} of {len(there)} fits {words} their own verdict"
-            found.append(Finding("note", f"{what} ({_by_frequency(reasons)}); they are included"))
-    return found
+            reasons = _by_frequency(kind for of_fit in kinds for kind in of_fit)
+            findings.append(Finding("note", f"{what} ({reasons}); they are included"))
+    return findings
 
 
-def _grave(fit: Mapping[str, Any], status: str) -> list[str]:
-    return [_kind(what) for level, what in fit["findings"] if level == status]
-
-
-def _kind(what: str) -> str:
+def _kind(finding: str) -> str:
     """A finding without its numbers, so that like ones can be counted."""
-    what = re.sub(r"\s*\([^)]*\)", "", what)
-    return re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "..", what)
+    finding = re.sub(r"\s*\([^)]*\)", "", finding)
+    return re.sub(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?", "..", finding)
 
 
-def _by_frequency(reasons: Any) -> str:
+def _by_frequency(reasons: Iterable[str]) -> str:
+    """The most frequent reasons, with how often each occurs."""
     common = Counter(reasons).most_common(_SHOWN_REASONS)
     return "; ".join(f"{count} x {reason}" for reason, count in common)
 
 
 def _unfinished(done: int, n: int) -> list[Finding]:
+    """A note on a study that was interrupted."""
     what = f"the study was interrupted after {done} of {n} fits"
     return [Finding("note", what, "go on with it")] if done < n else []
 

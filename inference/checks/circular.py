@@ -87,6 +87,7 @@ def within_pi(angles: Tensor, mean: Tensor) -> Tensor:
 
 
 def _is_angle(site: Site) -> bool:
+    """Whether a latent's prior is von Mises."""
     return isinstance(site.base, dist.VonMises)
 
 
@@ -110,8 +111,8 @@ def _shown(name: str, away: Tensor) -> Finding:
     if opposite <= _OPPOSITE:
         return Finding("note", what)
     what = f"{name} is an angle with {opposite:.0%} of its draws opposite its circular mean"
-    mend = "do not read its mean and sd, which depend on where the circle is cut; plot its draws"
-    return Finding("warn", what, mend)
+    fix = "do not read its mean and sd, which depend on where the circle is cut; plot its draws"
+    return Finding("warn", what, fix)
 
 
 def _of_many_turns(name: str) -> Finding:
@@ -121,14 +122,12 @@ def _of_many_turns(name: str) -> Finding:
 
 
 def _does_not_repeat(program: Program, name: str) -> Finding:
+    """Angles of which the prior repeats itself and the likelihood does not: a mistake."""
     line = program.line(name)
     where = f", {line}" if line else ""
     what = f"draws of {name} lie beyond pi, where its prior VonMises repeats itself{where}"
-    return Finding(
-        "fail",
-        f"{what}, but the model does not",
-        "use it by its sine and cosine, or give it a Uniform(-pi, pi) prior",
-    )
+    fix = "use it by its sine and cosine, or give it a Uniform(-pi, pi) prior"
+    return Finding("fail", f"{what}, but the model does not", fix)
 
 
 def _with_deterministics(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:

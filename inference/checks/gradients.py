@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from ..core.problem import Context, Guide
-from ..core.seeds import DRAWS, seeded
+from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
 from ..methods.batches import batch_of, batches
 from ..methods.objective import gradient_of
 from ..methods.parameters import store
 from ..methods.resolve import resolve
-from ..methods.training import train
+from ..methods.training import BEGIN, train
 from ..networks import weights
 from ..program.handlers import Weighted
 from ..program.program import Program
@@ -71,25 +71,26 @@ def variances(
     Raises:
         Refused: the model has no layers.
     """
-    field = weights.MeanField(program, program.start_of)
+    with seeded(seed, FIT, BEGIN):
+        field = weights.MeanField(program, program.start_of)
     with store():
         train(program, field.guide(), settings, seed, context)
         rows = []
         for name in ESTIMATORS:
-            found = _gradients(program, field, name, settings, draws, seed)
-            rows += [_row(site, name, of_site) for site, of_site in found.items()]
+            layers = _gradients(program, field, name, settings, draws, seed)
+            rows += [_row(layer, name, values) for layer, values in layers.items()]
     table = pd.DataFrame(rows).set_index(["layer", "estimator"])
     local = table["variance"].xs("local", level="estimator")
     table["times_local"] = table["variance"] / local.reindex(table.index, level="layer")
     return table
 
 
-def _row(site: str, name: str, gradients: np.ndarray) -> dict[str, Any]:
-    """Statistics of gradients (draws, d)."""
+def _row(layer: str, name: str, gradients: np.ndarray) -> dict[str, Any]:
+    """Statistics of an estimator's gradients (draws, d) in the parameters of a layer."""
     mean = gradients.mean(0)
     squares = ((gradients - mean) ** 2).sum(1) * len(gradients) / (len(gradients) - 1)
     return {
-        "layer": site,
+        "layer": layer,
         "estimator": name,
         "variance": float(squares.mean()),
         "variance_se": float(squares.std(ddof=1) / np.sqrt(len(squares))),
@@ -122,17 +123,18 @@ def biases(
         summed over the group, with its standard error; the norm of the exact gradient; the norm
         of the mean's distance from it; and what that would be without bias, by noise alone.
     """
-    found = {}
+    by_guide = {}
     with store():
         train(program, resolve(names[0], program), settings, seed, context)
         for name in names:
             chosen = resolve(name, program)
             with seeded(seed, DRAWS):
                 batch = next(batches(program.problem, settings.batch_size))
-                found[name] = _grouped(_drawn_gradients(program, chosen, settings, batch, draws))
-    exact = {group: gradients.mean(0) for group, gradients in found[names[0]].items()}
+                gradients = _drawn_gradients(program, chosen, settings, batch, draws)
+                by_guide[name] = _grouped(gradients)
+    exact = {group: gradients.mean(0) for group, gradients in by_guide[names[0]].items()}
     rows = []
-    for name, groups in found.items():
+    for name, groups in by_guide.items():
         for group, gradients in groups.items():
             row = _row(group, name, gradients)
             row["norm"] = float(np.linalg.norm(exact[group]))
@@ -147,8 +149,8 @@ def readings(table: pd.DataFrame) -> list[str]:
     if "bias" not in table:
         return []
     off = table[table["bias"] > 3 * table["bias_of_noise"]].reset_index()
-    told = [f"{name} ({', '.join(part['layer'])})" for name, part in off.groupby("estimator")]
-    return [f"biased: {', '.join(told) or 'none of them, as far as the noise lets see'}"]
+    biased = [f"{name} ({', '.join(part['layer'])})" for name, part in off.groupby("estimator")]
+    return [f"biased: {', '.join(biased) or 'none of them, as far as the noise lets see'}"]
 
 
 def _grouped(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -171,8 +173,8 @@ def _gradients(
     with seeded(seed, DRAWS):
         batch = next(batches(program.problem, settings.batch_size))
         guide = Guide(field, objective=_objective(program, field, name, batch))
-        found = _drawn_gradients(program, guide, settings, batch, draws)
-    return {layer: found[f"{layer}.loc"] for layer in field.layers}
+        values = _drawn_gradients(program, guide, settings, batch, draws)
+    return {layer: values[f"{layer}.loc"] for layer in field.layers}
 
 
 def _drawn_gradients(
@@ -180,12 +182,12 @@ def _drawn_gradients(
 ) -> dict[str, np.ndarray]:
     """Parameter to gradients of the guide's objective on one batch, (draws, d)."""
     gradient, flat = gradient_of(program, guide, settings, [batch, batch])
-    found = torch.stack([gradient(*batch)[1] for _ in range(draws)]).double().numpy()
-    of_names = {}
+    values = torch.stack([gradient(*batch)[1] for _ in range(draws)]).double().numpy()
+    by_parameter = {}
     for name, param in pyro.get_param_store().named_parameters():
         start = param.storage_offset() - flat.storage_offset()
-        of_names[name] = found[:, start : start + param.numel()]
-    return of_names
+        by_parameter[name] = values[:, start : start + param.numel()]
+    return by_parameter
 
 
 def _objective(
@@ -205,6 +207,7 @@ def _objective(
         level = torch.stack(fits).mean()
 
     def reinforce(model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+        """(log p(batch | w) - level) log q(w), whose gradient is the score estimator."""
         values = {k: v.detach() for k, v in _drawn(field).items()}
         scores = [
             dist.Normal(field.loc(k), field.scale(k)).log_prob(v).sum() for k, v in values.items()

@@ -30,7 +30,7 @@ from ..program.sites import Site
 
 # Draws from the prior, and points of the unconstrained space, at which a model is looked at.
 DRAWS = 20
-# Points at which gradients, log likelihoods and the traced graph are held against each other.
+# Points at which gradients, log likelihoods and the traced graph are compared.
 POINTS = 3
 
 
@@ -136,11 +136,12 @@ class ModelView:
     @cached_property
     def keys(self) -> dict[str, str]:
         """Observed site to the data key it observes."""
-        found = observed_keys(self.program.sites, self.program.problem.tensors)
-        return {site.name: found.get(site.name, site.name) for site in self.observed}
+        keys = observed_keys(self.program.sites, self.program.problem.tensors)
+        return {site.name: keys.get(site.name, site.name) for site in self.observed}
 
     @property
     def observed(self) -> list[Site]:
+        """The observed sites."""
         return self.program.of("observed")
 
     def line(self, name: str) -> str | None:
@@ -181,12 +182,12 @@ def _invalid(name: str, fn: Any) -> tuple[str, str, str] | None:
         if not inside.all():
             wrong = value[~inside] if inside.shape == value.shape else value
             shown = f"{wrong.flatten()[0].item():.4g}"
-            wanted = _said(constraint)
+            wanted = _range_of(constraint)
             return name, f"{parameter} of {name} ~ {type(fn).__name__}", f"{shown}, not {wanted}"
     return None
 
 
-def _said(constraint: Any) -> str:
+def _range_of(constraint: Any) -> str:
     """A constraint in words: `> 0` for torch's GreaterThan(lower_bound=0.0)."""
     low, high = (getattr(constraint, f"{end}_bound", None) for end in ("lower", "upper"))
     if low is not None and high is not None:

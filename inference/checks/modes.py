@@ -10,21 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..program.program import Program
 from ..program.sampling import over_draws
-
-if TYPE_CHECKING:
-    from .short_chains import Density
+from .short_chains import Density, curvature
 
 # Points that climb, and steps they make at most.
 _POINTS, _STEPS = 48, 60
 # Points along a line to the nearest draw, the depth of a valley (nats) and the mass of a mode
-# that is told of, as its log share of the mode that the sample is in.
+# that is reported, as its log share of the mode that the sample is in.
 _ALONG, _VALLEY, _SHARE = 9, 3.0, -4.0
 # Ends so many nats lower than the sample's mode, and more than so many modes, are not looked at.
 _LOWEST, _MODES = 40.0, 5
@@ -169,10 +167,10 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
     Minus infinity where it is no mode: a saddle, a ridge, a slope without an end.
     """
     for step in range(_NEWTON):
-        value, slope, curvature = _expanded(density, top, scale)
-        if not curvature.isfinite().all():
+        value, slope, hessian = _expanded(density, top, scale)
+        if not hessian.isfinite().all():
             return top, -math.inf
-        values, vectors = torch.linalg.eigh(curvature)
+        values, vectors = torch.linalg.eigh(hessian)
         if values[0] <= 0:
             return top, -math.inf
         along = vectors.T @ slope
@@ -190,11 +188,6 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
 
 def _expanded(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log density at a point (d,), its slope and its negated Hessian, in units of the scale."""
-    step = 1e-3 * scale
-    moves = torch.diag(step)
     value, slope = density(top[None])
-    _, ahead = density(top + moves)
-    _, behind = density(top - moves)
-    hessian = (ahead - behind) / (2 * step[:, None])
-    curvature = -0.5 * (hessian + hessian.T) * scale[:, None] * scale
-    return value[0], slope[0] * scale, curvature
+    hessian = curvature(density, top[None], 1e-3 * scale) * scale[:, None] * scale
+    return value[0], slope[0] * scale, hessian

@@ -36,7 +36,7 @@ from .model_view import DRAWS, POINTS, ModelView, Watch, expected_shape
 # Data sets from the prior: what none of them reaches has a probability below 1e-3. Of large data
 # there are fewer, some seconds' worth, but so many that their central 95 % are known.
 _REPLICATES, _FEWEST, _DRAWN = 1000, 200, 20_000_000
-# Coordinates of the gradient that are held against differences, at a point.
+# Coordinates of the gradient that are compared with differences, at a point.
 _COORDINATES = 10
 
 

@@ -3,7 +3,7 @@
 Many chains of Hamiltonian Monte Carlo start at draws of an approximation, and are moved together:
 they share step size and mass matrix, which are learned from all of them. Each needs a few steps
 alone, as it starts about where it belongs. How much of its start a chain still remembers is
-measured, so that what is left of the start's error can be told (`vouch.Moments`). The idea of many
+measured, so that what is left of the start's error is known (`vouch.Moments`). The idea of many
 short chains: Margossian et al. (2024), arXiv:2110.13017; of a common step: Hoffman, Radul and
 Sountsov (2021), ChEES-HMC.
 """
@@ -84,6 +84,7 @@ def density_of(program: Program, like: Tensor) -> Density | None:
     """
 
     def together(u: Tensor) -> tuple[Tensor, Tensor]:
+        """All points (m, d) at once, by `vmap`."""
         leaf = u.detach().requires_grad_()
         values = torch.func.vmap(program.log_density)(leaf)
         (slopes,) = torch.autograd.grad(values.sum(), leaf)
@@ -99,6 +100,7 @@ def density_of(program: Program, like: Tensor) -> Density | None:
             return _one_by_one(program, like[0])
 
     def in_parts(u: Tensor) -> tuple[Tensor, Tensor]:
+        """As many points (m, d) at a time as the graph was recorded for."""
         values, slopes = zip(*(_padded(run, points, at_once) for points in u.split(at_once)))
         return torch.cat(values), torch.cat(slopes)
 
@@ -115,14 +117,14 @@ def _padded(run: Density, points: Tensor, at_once: int) -> tuple[Tensor, Tensor]
 
 
 def _one_by_one(program: Program, point: Tensor) -> Density | None:
+    """The density of one point (d,) after another; None where it cannot be recorded."""
     try:
         single = graphs.faster(program.density_and_gradient, [(point,), (0.5 * point,)])
     except NOT_VECTORISED:
         return None
 
     def each(u: Tensor) -> tuple[Tensor, Tensor]:
-        found = [tuple(part.clone() for part in single(point)) for point in u]
-        values, slopes = zip(*found)
+        values, slopes = zip(*(map(torch.clone, single(point)) for point in u))
         return torch.stack(values), torch.stack(slopes)
 
     return each
@@ -130,13 +132,24 @@ def _one_by_one(program: Program, point: Tensor) -> Density | None:
 
 def around(density: Density, point: Tensor, count: int) -> Tensor:
     """Draws (count, d) of the Gaussian that the curvature at a point (1, d) gives."""
-    step = 1e-4 * (1 + point.abs())
-    moves = torch.diag(step[0])
+    precision = curvature(density, point, 1e-4 * (1 + point[0].abs())).nan_to_num(0.0)
+    root = _root_of(precision)
+    return point + torch.randn(count, point.shape[1], dtype=point.dtype) @ root.T
+
+
+def curvature(density: Density, point: Tensor, step: Tensor) -> Tensor:
+    """The negated Hessian (d, d) of a log density, by central differences of its gradient.
+
+    Args:
+        density: log density and gradient at points (m, d).
+        point: where, (1, d).
+        step: half the distance of the differences, by coordinate (d,).
+    """
+    moves = torch.diag(step)
     _, ahead = density(point + moves)
     _, behind = density(point - moves)
-    hessian = (ahead - behind) / (2 * step.T)
-    root = _root_of(-0.5 * (hessian + hessian.T).nan_to_num(0.0))
-    return point + torch.randn(count, point.shape[1], dtype=point.dtype) @ root.T
+    hessian = (ahead - behind) / (2 * step[:, None])
+    return -0.5 * (hessian + hessian.T)
 
 
 def _root_of(precision: Tensor) -> Tensor:
@@ -204,8 +217,8 @@ def _from_slopes(u: Tensor, slope: Tensor) -> Tensor:
         precision = -(v * slope).mean(0)
         sds = torch.where(precision > 0, precision, 1.0).rsqrt().clamp(_NARROWEST, _WIDEST)
         return torch.diag(scale * sds)
-    found = torch.linalg.lstsq(v, slope - slope.mean(0)).solution
-    values, vectors = torch.linalg.eigh(-0.5 * (found + found.T))
+    linear = torch.linalg.lstsq(v, slope - slope.mean(0)).solution
+    values, vectors = torch.linalg.eigh(-0.5 * (linear + linear.T))
     sds = torch.where(values > 0, values, 1.0).rsqrt().clamp(_NARROWEST, _WIDEST)
     return scale[:, None] * vectors * sds
 
@@ -215,5 +228,5 @@ def _from_points(u: Tensor, root: Tensor) -> Tensor:
     if len(u) < _CHAINS_OF_DIMENSION * u.shape[1]:
         return torch.diag(u.std(0).clamp_min(1e-12))
     covariance = torch.cov(u.T).reshape(u.shape[1], u.shape[1])
-    found, wrong = torch.linalg.cholesky_ex(covariance)
-    return root if wrong else found
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    return root if failed else factor

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,10 @@ from tqdm.auto import tqdm
 from models.contract import Fault, Refused, Stopped
 
 from ..core import machine
+from ..core.jobs import each
 from ..core.problem import Context, Fit
 from ..core.seeds import SIMULATED, seeded, spawn
-from ..core.signals import Heard, listening
+from ..core.signals import listening
 from ..program.graphs import Recordings
 from ..program.prepare import observed_keys
 from ..program.program import Program
@@ -106,6 +107,7 @@ class Simulated:
             return {name: value.detach() for name, value in self.program.prior().items()}
 
     def _replace(self, truth: Mapping[str, Tensor]) -> None:
+        """Write simulated observations into the data, in the memory that recorded graphs read."""
         for site, key in self.keys.items():
             self.program.tensors[key].copy_(truth[site])
 
@@ -123,19 +125,23 @@ class Simulated:
             truth = self._joint(i)
             self._replace(truth)
             try:
-                found = self._ranked(i, truth, self._fitted(i))
+                result = self._ranked(i, truth, self._fitted(i))
             except KeyboardInterrupt as stop:
                 return getattr(stop, "signal", signal.SIGINT)
-            except Refused as refusal:
-                found = {"missing": "refused", "reason": str(refusal)}
             except Fault as fault:
-                found = {"missing": "failed", "reason": str(fault)}
+                how = "refused" if isinstance(fault, Refused) else "failed"
+                result = {"missing": how, "reason": str(fault)}
             except Exception as error:
                 first = str(error).partition("\n")[0]
-                found = {"missing": "failed", "reason": f"{type(error).__name__}: {first}"}
-        return {"i": i, "seconds": round(time.perf_counter() - began, 3), **found}
+                result = {"missing": "failed", "reason": f"{type(error).__name__}: {first}"}
+        return {"i": i, "seconds": round(time.perf_counter() - began, 3), **result}
 
     def _fitted(self, i: int) -> Fit:
+        """The method's fit to the data as they are now.
+
+        Raises:
+            Stopped: a signal cut it short. Fault: it has no draws, or the method's own.
+        """
         seed = int(spawn(self.seed, SIMULATED, i, _METHOD).generate_state(1)[0])
         context = Context(apart=False, graphs=self.graphs)
         program = self.given(self.program.changed())  # of the data as they are now
@@ -147,6 +153,11 @@ class Simulated:
         return fit
 
     def _ranked(self, i: int, truth: Mapping[str, Tensor], fit: Fit) -> dict[str, Any]:
+        """The ranks of the truth among the draws of a fit, and its verdict (see `fit`).
+
+        Raises:
+            Fault: draws that are not finite.
+        """
         latents = [site.name for site in self.program.of("latent", "discrete")]
         draws = {name: fit.draws[name].flatten(0, 1).to(truth[name].dtype) for name in latents}
         bad = [name for name, value in draws.items() if not value.isfinite().all()]
@@ -255,7 +266,7 @@ def _errors(truth: Mapping[str, np.ndarray], draws: Mapping[str, np.ndarray]) ->
 
 
 def run(
-    one: Callable[[int], dict[str, Any] | int],
+    fit: Callable[[int], dict[str, Any] | int],
     n: int,
     *,
     found: Mapping[int, dict[str, Any]] | None = None,
@@ -268,45 +279,29 @@ def run(
     A first signal to stop ends the study with the fits that are done.
 
     Args:
-        one: gives the i-th fit; sent to other processes where there are several workers.
+        fit: gives the i-th fit; sent to other processes where there are several workers.
         n: how many fits.
         found: number to fit of those that were made before.
         keep: called here with each new fit, as it is done.
         workers: fits at once.
         progress: whether to show a bar.
+
+    Raises:
+        Fault: a process died twice of one fit.
     """
-    done = {i: fit for i, fit in (found or {}).items() if i < n}
+    done = {i: earlier for i, earlier in (found or {}).items() if i < n}
     waiting = [i for i in range(n) if i not in done]
     bar = tqdm(total=n, initial=len(done), desc="fits", disable=not progress, mininterval=0.2)
     with bar, listening() as heard:
-        for fit in _fits(one, waiting, workers, heard):
-            if isinstance(fit, int):
-                heard.signal = heard.signal or fit
-                continue
-            done[fit["i"]] = fit
-            keep(fit)
-            bar.update()
-            if len(done) == _HOPELESS and not any("rank" in one for one in done.values()):
+        for _, result in each(fit, waiting, workers if workers > 1 else 0, heard, tries=2):
+            if isinstance(result, int):
+                heard.signal = heard.signal or result
+            elif not isinstance(result, Exception):
+                done[result["i"]] = result
+                keep(result)
+                bar.update()
+            elif not heard.stopped:
+                raise Fault(f"{result}; what was done is kept, go on with it") from result
+            if len(done) == _HOPELESS and not any("rank" in fit for fit in done.values()):
                 break  # none of so many: the method is not for this model
     return [done[i] for i in sorted(done)], heard.signal or 0
-
-
-def _fits(
-    one: Callable[[int], dict[str, Any] | int],
-    waiting: Sequence[int],
-    workers: int,
-    heard: Heard,
-) -> Iterator[dict[str, Any] | int]:
-    """The fits as they are done; after a signal no more are begun."""
-    if workers == 1:
-        for i in waiting:
-            if heard.signal is None:
-                yield one(i)
-        return
-    from ..core.jobs import each
-
-    for _, fit in each(one, waiting, workers, heard, tries=2):
-        if isinstance(fit, Exception) and heard.signal is None:
-            raise Fault(f"{fit}; what was done is kept, go on with it") from fit
-        if not isinstance(fit, Exception):
-            yield fit

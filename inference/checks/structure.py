@@ -241,10 +241,12 @@ def _observed_twice(view: ModelView) -> Iterator[Check]:
 
 
 def _storage(tensor: Tensor) -> int:
+    """Where a tensor's numbers lie in memory; views of it lie there too."""
     return tensor.untyped_storage().data_ptr()
 
 
 def _name(site: Site) -> str:
+    """The name of a site's distribution, `Normal`."""
     return type(site.base).__name__
 
 
@@ -313,6 +315,7 @@ def priors(view: ModelView) -> Iterator[Check]:
 
 
 def _kind_of_parameter(view: ModelView, name: str) -> str:
+    """How a parameter of the model was made: `nn.Parameter` or `pyro.param`."""
     value = view.draws[0].trace.nodes.get(name, {}).get("value")
     return "nn.Parameter" if isinstance(value, torch.nn.Parameter) else "pyro.param"
 

@@ -1,4 +1,4 @@
-"""Is an approximation's result that of the posterior? Held against short chains from its draws.
+"""Is an approximation's result that of the posterior? Compared with short chains from its draws.
 
 Short chains of Hamiltonian Monte Carlo (`short_chains.py`) start at draws of the fit and go where
 the posterior has them. Where means and standard deviations of its latents, or what it predicts,
@@ -31,7 +31,7 @@ from .agreement import Apart
 from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
-# the posterior's; a little inside of what users are told (0.25 sd, a quarter), as the chains err.
+# the posterior's; a little less than what users are promised (0.25 sd, a quarter), as chains err.
 _SHIFT, _NARROW, _WIDE = 0.24, 0.76, 1.25
 # Beyond this error of a ratio of sds, tails are too heavy for them: quantiles are compared.
 _HEAVY = 0.06
@@ -61,7 +61,7 @@ Tensors = Mapping[str, Tensor]
 
 
 class Moments(NamedTuple):
-    """The fit's moments beside those of a reference, scalar by scalar, (d,) each.
+    """The fit's moments compared with those of a reference, scalar by scalar, (d,) each.
 
     Attributes:
         shift: mean of the fit less the reference's, in sds of the reference.
@@ -108,9 +108,9 @@ def findings(
     if not program.problem.identified:
         return None
     with seeded(seed, VOUCH):
-        found = _by_chains(program, fit, seed) if _can_be_checked(program) else None
-    if found is not None:
-        return _of_evidence(fit, metrics) + found
+        by_chains = _by_chains(program, fit, seed) if _are_chains_quick(program) else None
+    if by_chains is not None:
+        return _of_evidence(fit, metrics) + by_chains
     if fit.kind == "chains":
         return None
     return [_UNMEASURED] if fit.kind == "point" else _by_weights(program, fit)
@@ -122,7 +122,7 @@ def chains_predict_alike(program: Program, fit: Fit, seed: int) -> bool:
     Chains may disagree on latents that can be swapped, or have either sign, and agree on this.
     """
     chains = len(next(iter(fit.draws.values())))
-    if chains < 2 or not program.of("observed") or not _can_be_checked(program):
+    if chains < 2 or not program.of("observed") or not _are_chains_quick(program):
         return False
     few = not short_chains.together(program, torch.zeros(2, program.size))
     latents = {name: fit.draws[name] for name in program.layout}
@@ -137,7 +137,7 @@ def chains_predict_alike(program: Program, fit: Fit, seed: int) -> bool:
     return True
 
 
-def _can_be_checked(program: Program) -> bool:
+def _are_chains_quick(program: Program) -> bool:
     """Whether short chains of the model take no more than a second or two."""
     if not program.size or is_of_rows(program):
         return False
@@ -207,14 +207,13 @@ def _with_other(
 def _start(program: Program, ours: Mapping[str, Tensor], count: int) -> Tensor:
     """Draws of the fit, evenly chosen, in the unconstrained space (count, d)."""
     draws = len(next(iter(ours.values())))
-    pick = torch.linspace(0, draws - 1, count).round().long()
-    if draws == 1:
-        pick = torch.zeros(1, dtype=torch.long)
+    pick = torch.linspace(0, draws - 1, count if draws > 1 else 1).round().long()
     some = {name: value[pick].to(torch.get_default_dtype()) for name, value in ours.items()}
     return over_draws(program.unconstrain, some, program.elements)
 
 
 def _constrained(program: Program, u: Tensor) -> dict[str, Tensor]:
+    """Latents (S, *shape) at points (S, d) of the unconstrained space."""
     return over_draws(lambda one: program.constrain(one["u"]), {"u": u}, program.elements)
 
 
@@ -224,7 +223,9 @@ def _flat(program: Program, values: Mapping[str, Tensor]) -> Tensor:
 
 
 def _moments(ours: Tensor, theirs: Tensor, begun: Tensor) -> Moments:
-    """The fit's moments beside the chains'.
+    """The fit's moments compared with those of the chains.
+
+    Where the tails of a scalar are too heavy for its sd, medians and widths stand for both.
 
     Args:
         ours: scalars of the fit's draws (S, cells).
@@ -255,7 +256,7 @@ def _by_quantiles(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _slope(before: Tensor, after: Tensor) -> Tensor:
-    """Slopes of regressions of columns on columns; 0 where they cannot be told from it."""
+    """Slopes of regressions of columns on columns; 0 where they are within two errors of it."""
     before, after = before - before.mean(0), after - after.mean(0)
     spread = before.square().mean(0).clamp_min(1e-300)
     slope = (before * after).mean(0) / spread
@@ -267,6 +268,7 @@ def _slope(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding]:
+    """What the moments say of the parameters; where chains do not tell, importance weights."""
     if moments.wrong:
         return [_wrong(program, moments, "short chains of HMC from its draws")]
     if moments.known:
@@ -280,26 +282,27 @@ def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding
 
 
 def _wrong(program: Program, moments: Moments, by: str) -> Finding:
-    what = f"{_said(program, moments)}, by {by}"
+    """A warning of moments that are off, by what was compared with."""
+    what = f"{_worst(program, moments)}, by {by}"
     alone = not moments.shifted
     return Finding("warn", what, "use nuts", spoils=("parameters",), of_intervals=alone)
 
 
-def _said(program: Program, moments: Moments) -> str:
+def _worst(program: Program, moments: Moments) -> str:
     """The worst of the moments, in words."""
     names = [cell for name in program.layout for cell in cell_names(program, name)]
-    said, shift = [], moments.shift.abs()
-    if moments.ratio.min() < _NARROW:
-        name = names[int(moments.ratio.argmin())]
-        said.append(f"its intervals are too narrow ({name}: {moments.ratio.min():.2f} of the sd)")
-    if moments.ratio.max() > _WIDE:
-        name = names[int(moments.ratio.argmax())]
-        said.append(f"its intervals are too wide ({name}: {moments.ratio.max():.2f} times the sd)")
+    problems, ratio, shift = [], moments.ratio, moments.shift.abs()
+    if ratio.min() < _NARROW:
+        name = names[int(ratio.argmin())]
+        problems.append(f"its intervals are too narrow ({name}: {ratio.min():.2f} of the sd)")
+    if ratio.max() > _WIDE:
+        name = names[int(ratio.argmax())]
+        problems.append(f"its intervals are too wide ({name}: {ratio.max():.2f} times the sd)")
     if shift.max() > _SHIFT:
         least = "" if moments.known else "at least "
-        far = f"{least}{shift.max():.2f} sd"
-        said.append(f"its mean of {names[int(shift.argmax())]} is off by {far}")
-    return " and ".join(said)
+        name = names[int(shift.argmax())]
+        problems.append(f"its mean of {name} is off by {least}{shift.max():.2f} sd")
+    return " and ".join(problems)
 
 
 def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) -> list[Finding]:
@@ -322,24 +325,22 @@ def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) ->
         return []
     what = "what it predicts could not be compared with short chains of HMC"
     if apart is not None:
-        what += (
-            ": the noise is as large as the difference"
-            if known
-            else ", which do not know the posterior"
+        noisy, lost = (
+            ": the noise is as large as the difference",
+            ", which do not know the posterior",
         )
+        what += noisy if known else lost
     return [Finding("note", what, "compare with nuts", opens=("predictions",))]
 
 
 def _of_evidence(fit: Fit, metrics: Mapping[str, float]) -> list[Finding]:
-    """Laplace's evidence beside that by importance weights, where these are even enough."""
+    """Laplace's evidence compared with that by importance weights, where they are even enough."""
     if "log_evidence" not in metrics or fit.log_ratios is None or fit.log_ratios.ndim > 1:
         return []
-    estimate = log_evidence(fit.log_ratios)
-    if estimate is None or abs(metrics["log_evidence"] - estimate) < _NATS:
+    stated, estimate = metrics["log_evidence"], log_evidence(fit.log_ratios)
+    if estimate is None or abs(stated - estimate) < _NATS:
         return []
-    what = (
-        f"its log evidence is {metrics['log_evidence']:.2f}, by importance weights {estimate:.2f}"
-    )
+    what = f"its log evidence is {stated:.2f}, by importance weights {estimate:.2f}"
     return [Finding("note", what, "take the latter", spoils=("evidence",))]
 
 
@@ -357,22 +358,20 @@ _UNMEASURED = Finding(
 def _by_weights(program: Program, fit: Fit) -> list[Finding]:
     """What the fit's own weights say, where there are no chains."""
     moments = _weighted(program, fit)
-    if moments is not None:
-        return _of_weights(program, moments)
-    return [_UNMEASURED]
+    return [_UNMEASURED] if moments is None else _of_weights(program, moments)
 
 
 def _of_weights(program: Program, moments: Moments) -> list[Finding]:
+    """What moments by importance weights say of the parameters."""
     if not moments.wrong:
         return []
-    found = _wrong(program, moments, "its importance weights")
-    return [replace(found, opens=("predictions",))]
+    return [replace(_wrong(program, moments, "its importance weights"), opens=("predictions",))]
 
 
 def _weighted(
     program: Program, fit: Fit, fewest: float = _FEWEST, khat_max: float = _KHAT
 ) -> Moments | None:
-    """The fit's moments beside those by its weights p / q; None where these are too uneven.
+    """The fit's moments compared with those by weights p / q; None where these are too uneven.
 
     Fewer effective draws than serve to judge by alone must differ by three of their errors more.
     """

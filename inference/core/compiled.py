@@ -115,6 +115,11 @@ def _folder() -> Path:
 
 
 def _check_folder(folder: Path) -> None:
+    """Refuse a cache that is a link, or that others may write to.
+
+    Raises:
+        Refused: naming the folder.
+    """
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise Refused(f"the cache {folder} is a link, not a folder; set XDG_CACHE_HOME")
@@ -145,10 +150,16 @@ def _is_whole(path: Path) -> bool:
 
 
 def _sha256(file: BinaryIO) -> str:
+    """SHA-256 of an open file's bytes, in hexadecimal digits."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:
+    """Remove a file that is not what was compiled.
+
+    Raises:
+        Refused: not allowed.
+    """
     try:
         path.unlink(missing_ok=True)  # another process may have removed it
     except OSError as error:
@@ -159,6 +170,11 @@ def _remove(path: Path) -> None:
 
 
 def _scratch(folder: Path) -> tempfile.TemporaryDirectory:
+    """An empty folder in the cache, in which a file is compiled before it gets its name.
+
+    Raises:
+        Refused: not allowed, or no room.
+    """
     try:
         return tempfile.TemporaryDirectory(dir=folder)
     except OSError as error:

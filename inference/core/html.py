@@ -44,6 +44,7 @@ def frame(values: pd.DataFrame) -> Markup:
 
 
 def _short(value: Any) -> Any:
+    """A number of four digits, empty if it is NaN or None; another value as it is."""
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}"
     return "" if value is None else value
@@ -56,6 +57,7 @@ _TABLE = """<div class="wide"><table><tr>
 
 
 def _finalized(value: Any) -> Any:
+    """Text as it may stand in a page; HTML that is ours is left alone."""
     return value if isinstance(value, Markup) else plain(str(value))
 
 

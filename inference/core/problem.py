@@ -128,7 +128,7 @@ class Context:
     Attributes:
         progress: whether to show a progress bar.
         device: `cpu` or `cuda`, on which the problem's tensors lie.
-        callbacks: told of each step.
+        callbacks: called at each step.
         state: where the method keeps what it needs to go on after a kill, and finds it again.
         apart: whether chains may run in processes of their own.
         graphs: what was recorded for other values of the same data; None in a single run.
@@ -162,7 +162,7 @@ class Guide:
             steps that are done (a weight that warms up).
         all: gives all its draws (S, *shape) by site, where they are finitely many; else None.
         finish: called when the guide is trained, to do what is left to do (weights that are
-            noise are removed); gives metrics and findings to be told.
+            noise are removed); gives metrics and findings.
         packed: its learned parameters as they are kept.
     """
 
@@ -260,6 +260,7 @@ class Fit:
 
 
 def _on_cpu(value: Any) -> Any:
+    """A tensor, or tensors by name, in the main memory; another value as it is."""
     if isinstance(value, dict):
         return {key: _on_cpu(item) for key, item in value.items()}
     return value.cpu() if hasattr(value, "cpu") else value

@@ -108,6 +108,7 @@ def _convert(setting: Setting, value: Any) -> Any:
 
 
 def _members(kind: Any) -> tuple:
+    """The types of a union, or the one type that it is."""
     return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 

@@ -32,7 +32,7 @@ def here() -> str | None:
         if not own and _is_ours(name):
             return None  # a library that this package has called, and no line of the user's
         if not own and not _is_library(name):
-            return _said(name, frame.f_lineno)
+            return _place(name, frame.f_lineno)
         frame = frame.f_back
     return None
 
@@ -57,7 +57,7 @@ def of_error(error: BaseException) -> str | None:
     """The innermost line of the user's through which an error came."""
     frames = traceback.extract_tb(error.__traceback__)
     users = [f for f in frames if not _is_library(f.filename) and not _is_ours(f.filename)]
-    return _said(users[-1].filename, users[-1].lineno) if users else None
+    return _place(users[-1].filename, users[-1].lineno) if users else None
 
 
 def of_function(function: Callable) -> str | None:
@@ -69,7 +69,7 @@ def of_function(function: Callable) -> str | None:
     code = getattr(function, "__code__", None)
     known = code is not None and not _is_ours(code.co_filename)
     known = known and not _is_library(code.co_filename)
-    return _said(code.co_filename, code.co_firstlineno) if known else None
+    return _place(code.co_filename, code.co_firstlineno) if known else None
 
 
 def _is_ours(name: str) -> bool:
@@ -77,9 +77,11 @@ def _is_ours(name: str) -> bool:
 
 
 def _is_library(name: str) -> bool:
+    """Whether a file is Python's own, or of an installed package."""
     standard = name.startswith(_PYTHON) and "site-packages" not in name
     return standard or name.startswith(("<frozen", *_INSTALLED, *_LIBRARIES))
 
 
-def _said(name: str, line: int | None) -> str:
+def _place(name: str, line: int | None) -> str:
+    """A file and a line of it in words, `my_model.py, line 9`."""
     return f"{Path(name).name}, line {line}"

@@ -42,6 +42,7 @@ def ours_alone() -> Iterator[None]:
 
 
 def _filter() -> None:
+    """Silence all warnings but the zoo's own, which the caller's filters decide on."""
     ours, all_others = _action(ZooWarning), _action(RuntimeWarning)
     warnings.simplefilter("ignore")
     if all_others == "error":  # as in tests: then a slip of this project's code is one

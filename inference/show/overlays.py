@@ -5,7 +5,7 @@ Results come as label to InferenceData, at most about ten; studies of many runs 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ def forest(results: style.Results, exact: Any = None) -> Figure:
         ax.fill_between([], [], color="0.87", label="exact, 94 %")
     ax.set_yticks(range(len(draws)), [short(name) for name in draws], fontsize=style.SMALLEST)
     ax.set(ylim=(len(draws) - 0.4, -0.6), xlabel="value, model's units")
-    away = _beyond(ax, draws, step)
+    away = _beyond(ax, draws, labels, step)
     ax.grid(axis="x", color="0.93")
     ax.set_axisbelow(True)
     caption = (
@@ -89,11 +89,10 @@ def _interval(ax: Axes, draws: np.ndarray, y: float, i: int) -> None:
     ax.plot(draws.mean(), y, MARKERS[i % len(MARKERS)], color=colour, ms=4, mec="w", mew=0.5)
 
 
-def _beyond(ax: Axes, draws: Mapping[str, Runs], step: float) -> str:
+def _beyond(ax: Axes, draws: Mapping[str, Runs], labels: Sequence[str], step: float) -> str:
     """Cut the axis, mark by an arrow at the edge what lies beyond it; a sentence on it."""
     spans = np.array([_span(runs) for runs in draws.values()])
     low, high = _widened(spans[:, 0].min(), spans[:, 1].max())
-    labels = list(dict.fromkeys(label for runs in draws.values() for label in runs))
     any_away = False
     for row, runs in enumerate(draws.values()):
         for label, values in runs.items():

@@ -157,6 +157,7 @@ class RunFolder:
             self._finish(record)
 
     def _finish(self, record: Mapping[str, Any]) -> None:
+        """Seal a result that is written; what a resume needs is removed with it."""
         self.record = record_of({"files": {}, **record})  # their hashes come with the seal
         self._journal_end(self.record.status)
         self._seal()
@@ -201,6 +202,7 @@ class RunFolder:
         return self.record.status in ("done", DRAWING)
 
     def _seal(self) -> None:
+        """Write the record with the hashes of the files of the result."""
         files = sorted(path for path in self.path.rglob("*") if _is_of_result(path, self.path))
         if not self._has_result:  # a resume goes on writing them
             files = [path for path in files if path.name != FITS]
@@ -315,6 +317,11 @@ def save_tables(
 
 
 def _check_name(name: str) -> None:
+    """Refuse a name that would lie elsewhere, or be hidden.
+
+    Raises:
+        CannotWrite: naming it.
+    """
     if Path(name).name != name or name.startswith("."):
         raise CannotWrite(f"'{name}' is no name for a folder; use letters and digits")
 
@@ -375,6 +382,7 @@ def _remove_partial_files(path: Path) -> None:
 
 
 def _write_arrays(path: Path, data: Mapping[str, np.ndarray]) -> None:
+    """Arrays by name as an .npz file, each name with its prefix."""
     import numpy as np
 
     named = {f"{KEY}{name}": array for name, array in data.items()}
@@ -385,6 +393,7 @@ def _write_arrays(path: Path, data: Mapping[str, np.ndarray]) -> None:
 def _write_result(
     folder: Path, metrics: Mapping[str, Any], netcdf: bytes, params: Mapping[str, Tensor]
 ) -> None:
+    """The files of a result: draws (idata.nc), learned parameters, metrics."""
     write_atomically(folder / "idata.nc", lambda path: path.write_bytes(netcdf))
     if params:
         from safetensors.torch import save
@@ -396,11 +405,13 @@ def _write_result(
 
 
 def _write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
+    """Each DataFrame as a .csv file of its name."""
     for stem, table in tables.items():
         write_atomically(folder / f"{stem}.csv", table.to_csv)
 
 
 def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
+    """Each figure as a .png file of its name, in the folder `figures`."""
     # A tenth larger than at the default level of compression, in half the time.
     options = {"format": "png", "dpi": 130, "pil_kwargs": {"compress_level": 1}}
     for name, figure in figures.items():

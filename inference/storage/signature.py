@@ -32,10 +32,12 @@ def is_signed(seal: str, signature: object) -> bool:
 
 
 def _signed(key: bytes, seal: str) -> str:
+    """HMAC-SHA-256 of a seal under a key, in hexadecimal digits."""
     return hmac.new(key, seal.encode(), hashlib.sha256).hexdigest()
 
 
 def _path() -> Path:
+    """Where the user's key lies."""
     root = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(root) / "bayeszoo" / "key"
 

@@ -78,6 +78,7 @@ class SavedState(State):
 def _write(
     path: Path, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], owner: str
 ) -> None:
+    """Write arrays and numbers as safetensors, with a digest of both and of whose they are."""
     import numpy as np
     from safetensors.numpy import save
 
@@ -88,6 +89,7 @@ def _write(
 
 
 def _read(path: Path, owner: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """The arrays and numbers of a file; None if it is damaged, or another run's."""
     from safetensors import SafetensorError, safe_open
 
     try:

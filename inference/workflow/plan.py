@@ -135,7 +135,7 @@ def columns(
         UsageError: features that are no names.
     """
     if isinstance(features, Iterable) and not isinstance(features, Set):
-        features = models.named(features)
+        features = models.join_names(features)
     elif features is not None:
         raise UsageError(f"features={features} are no names of columns; give such as ['a', 'b']")
     return {"target": None if target is None else str(target), "features": features}

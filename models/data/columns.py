@@ -33,12 +33,13 @@ _KINDS = {
 _TABLE = ("table", "save it as CSV in UTF-8")
 
 
-def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any]:
-    """Read the named values of a file.
+def read_columns(source: Any, *, as_written: bool = False) -> dict[str, Any]:
+    """Read the named values of a file; those of a mapping are as they are.
 
     Args:
-        path: `.csv`, `.tsv` or `.txt` (a column each; header or none, then `column_1` and so on),
-            `.json` (an object: name to number, list or nested list) or `.npz` (an array each).
+        source: a mapping, or a file: `.csv`, `.tsv` or `.txt` (a column each; header or none, then
+            `column_1` and so on), `.json` (an object: name to number, list or nested list) or
+            `.npz` (an array each).
         as_written: whether the cells of text files stay text.
 
     Returns:
@@ -48,9 +49,11 @@ def read_columns(path: str | Path, *, as_written: bool = False) -> dict[str, Any
         MissingInput: there is no such file.
         BadInput: not readable as what its suffix says, or too large.
     """
-    if "://" in str(path):
-        raise MissingInput(f"nothing is downloaded here; save {path} as a file, and give that")
-    path = Path(path)
+    if isinstance(source, Mapping):
+        return dict(source)
+    if "://" in str(source):
+        raise MissingInput(f"nothing is downloaded here; save {source} as a file, and give that")
+    path = Path(source)
     suffix = path.suffix.lower()
     with reading(path, *_KINDS.get(suffix, _TABLE)):
         if not path.exists():
@@ -178,7 +181,7 @@ def column(source: Any, target: str | None = None, *, hint: str) -> np.ndarray:
     """
     if not isinstance(source, Mapping) and not Path(source).suffix:
         raise UsageError(f"there is no data set or file '{source}'; give {hint}")
-    columns = dict(source) if isinstance(source, Mapping) else read_columns(source)
+    columns = read_columns(source)
     if target is None and len(columns) != 1:
         raise BadInput(
             f"{source} has {len(columns)} columns ({', '.join(columns)[:80]}); "
@@ -241,9 +244,7 @@ def assignments(source: Any, *, keys: Sequence[str]) -> dict[str, Any]:
     """
     import torch
 
-    if isinstance(source, Mapping):
-        values = dict(source)
-    elif "=" in str(source) and not Path(source).is_file():
+    if not isinstance(source, Mapping) and "=" in str(source) and not Path(source).is_file():
         pairs = [pair.partition("=") for pair in str(source).split(",")]
         values = {name.strip(): value for name, _, value in pairs}
     else:

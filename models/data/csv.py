@@ -125,7 +125,7 @@ class _Text:
         return io.TextIOWrapper(io.BytesIO(self.content), "utf-8-sig")
 
     def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows that are not blank, and the lines that they begin in, counted from 1.
+        """The stripped cells of rows that are not blank, and the lines that these begin in.
 
         Raises:
             BadInput: a quote that ends in the middle of a cell, or nowhere.
@@ -134,8 +134,9 @@ class _Text:
         reader, line = _reader(closed, self.mark, strict=True), 1
         try:
             for row in reader:
-                if len(row) > 1 or "".join(row).strip():
-                    yield line, row
+                cells = [cell.strip() for cell in row]
+                if len(cells) > 1 or any(cells):
+                    yield line, cells
                 line = reader.line_num + 1
         except csv.Error as error:
             where = f"{self.path} line {line}"
@@ -147,21 +148,17 @@ class _Text:
         return np.fromiter((len(row) for _, row in self.rows()), int)
 
     def cells(self, named: bool = False) -> list[list[str]]:
-        """The stripped cells of all rows, those below the first without names if they bear some.
+        """The cells of all rows, those below the first without names if they bear some.
 
         Raises:
             BadInput: they would not fit into memory.
         """
         check_cells(self.content, "\t;, ", self.path)
-        return [row[named and i > 0 :] for i, row in enumerate(self._stripped())]
+        return [row[named and i > 0 :] for i, (_, row) in enumerate(self.rows())]
 
-    def _stripped(self) -> Iterator[list[str]]:
-        return ([cell.strip() for cell in row] for _, row in self.rows())
-
-    def head(self) -> tuple[list[str], list[str]]:
-        """The stripped cells of the first two rows, as far as there are any."""
-        first, second, *_ = [*islice(self._stripped(), 2), [], []]
-        return first, second
+    def head(self) -> list[list[str]]:
+        """The cells of the first two rows, as far as there are any."""
+        return [*(row for _, row in islice(self.rows(), 2)), [], []][:2]
 
     def has_row_names(self) -> bool:
         """Whether each row but the header begins with a name; else all are equally long.
@@ -290,8 +287,10 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
 
 
-def join_names(names: Sequence[str]) -> str:
-    """The text that `split_names` takes apart again."""
+def join_names(names: str | Sequence[str]) -> str:
+    """The text that `split_names` takes apart again; a text as it is."""
+    if isinstance(names, str):
+        return names
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(names)
     return text.getvalue()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -211,7 +210,7 @@ def _new_images(new: Any, name: str) -> torch.Tensor:
         BadInput: no `x`, images of another size, pixels that are none.
     """
     kind, where = SETS[name], name_of(new)
-    columns = dict(new) if isinstance(new, Mapping) else read_columns(new)
+    columns = read_columns(new)
     if "x" not in columns:
         raise BadInput(
             f"there is no 'x', {where}; give images, shape (m, {kind.side}, {kind.side})"

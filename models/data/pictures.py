@@ -220,14 +220,14 @@ def _own(source: Any, n: int | None, split: float | None, data_seed: int) -> Dat
 
 
 def _columns(source: Any) -> Mapping[str, Any]:
-    if isinstance(source, Mapping):
-        return source
-    path = Path(source)
-    if path.is_dir():
-        return _folder(path)
-    if isinstance(source, str) and not path.suffix and not path.exists():
-        raise UsageError(f"there is no image set '{source}'; {nearest(source, SETS)}")
-    return read_columns(path)
+    """Images `x` and, if known, labels `y` of a folder, a file or a mapping."""
+    if not isinstance(source, Mapping):
+        path = Path(source)
+        if path.is_dir():
+            return _folder(path)
+        if isinstance(source, str) and not path.suffix and not path.exists():
+            raise UsageError(f"there is no image set '{source}'; {nearest(source, SETS)}")
+    return read_columns(source)
 
 
 def _folder(path: Path) -> dict[str, Any]:

@@ -114,7 +114,10 @@ def encode(
     """
     columns = _flat(columns)
     used = [*coding.columns, *([coding.target] if coding.target in columns else [])]
-    _check_there(coding.columns, columns, source)
+    missing = [name for name in coding.columns if name not in columns]
+    if missing:
+        problem = f"there is no column {', '.join(map(repr, missing[:3]))}, {source}"
+        raise BadInput(f"{problem}; add it: the run needs {_listed(coding.columns)}")
     labelled = {*coding.levels, *([coding.target] if coding.classes else [])}
     values = _vectors(columns, used, source)
     for name, value in values.items():
@@ -182,13 +185,6 @@ def _flat(columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _check_known(name: str, columns: Mapping[str, np.ndarray], source: str) -> None:
     if name not in columns:
         raise BadInput(f"there is no column '{name}', {source}; {nearest(name, columns)}")
-
-
-def _check_there(names: Sequence[str], columns: Mapping[str, Any], source: str) -> None:
-    missing = [name for name in names if name not in columns]
-    if missing:
-        problem = f"there is no column {', '.join(map(repr, missing[:3]))}, {source}"
-        raise BadInput(f"{problem}; add it: the run needs {_listed(names)}")
 
 
 def _target(columns: Mapping[str, np.ndarray], target: str | None, source: str) -> str:

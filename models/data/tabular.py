@@ -76,7 +76,7 @@ def tabular(
         return scaled
 
     def new_rows(new: Any) -> dict[str, torch.Tensor]:
-        columns = dict(new) if isinstance(new, Mapping) else read_columns(new, as_written=True)
+        columns = read_columns(new, as_written=True)
         columns.pop(table.target, None)  # what is predicted is not looked at
         return tensors(*encode(columns, table.coding, source=name_of(new)))
 
@@ -108,18 +108,18 @@ def _tables(
     """The table, and x and y of a test set if it has one of its own."""
     source = next(iter(builtin)) if source is None else source
     options = {"target": target, "features": features, "classes": classes}
-    if isinstance(source, Mapping):
-        return from_columns(source, source=name_of(source), **options), None
-    if source in builtin:
+    given = isinstance(source, Mapping)
+    if not given and source in builtin:
         known = builtin[source]()
         options |= {"target": target or known.target, "classes": known.classes or classes}
         table = from_columns(known.columns, source=known.source, **options)
         test = known.test and encode(known.test, table.coding, source=known.source)
         return table, test
-    if not Path(source).suffix:
+    if not given and not Path(source).suffix:
         known_names = nearest(str(source), builtin)
         raise UsageError(f"there is no data set '{source}'; {known_names}, or give a file")
-    return from_columns(read_columns(source, as_written=True), source=str(source), **options), None
+    columns = read_columns(source, as_written=True)
+    return from_columns(columns, source=name_of(source), **options), None
 
 
 def regression(

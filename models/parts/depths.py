@@ -196,7 +196,10 @@ def by_class(trained: Trained) -> Figure | None:
 
 
 def extremes(trained: Trained) -> Figure | None:
-    """The training images that need the fewest and the most layers; None without images."""
+    """The training images that need the fewest layers (first row) and the most (second).
+
+    By their mean depth under p(z | x, y).
+    """
     size, of_rows = trained.data.scaling, trained.posterior.numpy()
     each = min(_SHOWN, of_rows.shape[1] // 2)
     if not isinstance(size, Images) or not each or trained.of_all:
@@ -204,15 +207,15 @@ def extremes(trained: Trained) -> Figure | None:
     order = np.argsort(np.arange(len(of_rows)) @ of_rows, kind="stable")
     chosen = np.concatenate([order[:each], order[-each:]])
     images = as_images(trained.data.tensors["x"][chosen], size)
-    caption = (
-        "The training images whose mean depth by p(z | x, y) is least (first row) and greatest "
-        "(second)."
-    )
-    return shown(images, each, caption)
+    return shown(images, each, extremes.__doc__)
 
 
 def against_work(trained: Trained) -> Figure | None:
-    """Accuracy and log score against multiply-adds: of each depth for all rows, of each rule."""
+    """What it is worth to look again.
+
+    Grey: all test rows at one depth, by the same network. Squares: each row as deep as the rule
+    wants it; further left and higher is better.
+    """
     if trained.data.test is None:
         return None
     told, (x, y) = scores(trained), trained.rows(trained.data.test)
@@ -227,8 +230,4 @@ def against_work(trained: Trained) -> Figure | None:
                 at = told[f"work[{rule}]"], told[f"{name}[{rule}]"]
                 ax.plot(*at, "s", color=colour, ms=5, label=rule)
         ax.set(xlabel="multiply-adds, of all layers", ylabel=name.replace("_", " "))
-    caption = (
-        "What it is worth to look again. Grey: all test rows at one depth, by the same network. "
-        "Squares: each row as deep as the rule wants it; further left and higher is better."
-    )
-    return captioned(figure, caption, axes[0])
+    return captioned(figure, against_work.__doc__, axes[0])

@@ -56,15 +56,15 @@ def panels(
     return figure, axes
 
 
-def captioned(figure: Figure, caption: str, shared: Axes | None = None) -> Figure:
+def captioned(figure: Figure, caption: str | None, shared: Axes | None = None) -> Figure:
     """Set the caption above the panels, and the legend of one of them below it.
 
     Args:
         figure: from `panels`; it grows by the lines.
-        caption: what is seen, and what to look for.
+        caption: what is seen, and what to look for; often the docstring of the figure's function.
         shared: a panel whose legend holds for all.
     """
-    lines = textwrap.wrap(caption, 106)
+    lines = textwrap.wrap(" ".join((caption or "").split()), 106)
     handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
     words, body = 0.165 * len(lines) + 0.1, figure.get_figheight()
     total = body + words + 0.25 * bool(labels)
@@ -92,13 +92,13 @@ def grid(images: np.ndarray, columns: int) -> np.ndarray:
     return rows.reshape(-1, columns * width)[:-_LARGER, :-_LARGER]
 
 
-def shown(images: np.ndarray, columns: int, caption: str) -> Figure:
+def shown(images: np.ndarray, columns: int, caption: str | None) -> Figure:
     """A grid of grey pictures, black for 1.
 
     Args:
         images: (n, height, width), n a multiple of the columns.
         columns: images in a row.
-        caption: what is seen.
+        caption: as for `captioned`.
     """
     image = grid(images, columns)
     width = _WIDTH - sum(_NARROW[:2])

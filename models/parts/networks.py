@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 Activation = Literal["tanh", "relu", "softplus"]
 Prior = Literal["normal", "laplace", "scale_mixture", "log_uniform"]
 
+# Settings of a fit by batches of rows, and of a guide whose rate falls to zero.
+BATCHES = {"steps": 10_000, "batch_size": 100, "lr": 1e-3}
+FALLING = {**BATCHES, "schedule": "linear", "particles": 1}
+
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus}
 
 

@@ -48,7 +48,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
         MissingInput: there is no such file.
         BadInput: a syntax error or another error on import, with file and line; no `model`.
     """
-    path = _existing(name, "model")
+    path = _existing(name, "model file")
     _forget(sys.modules)
     module = _import(path, dtype)
     if isinstance(getattr(module, "ENTRY", None), Entry):
@@ -57,7 +57,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
     if not callable(model):
         raise BadInput(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
     guide = getattr(module, "guide", None)
-    return entry_of(model, guide if callable(guide) else None)
+    return wrap(model, guide if callable(guide) else None)
 
 
 def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callable:
@@ -72,7 +72,7 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
         MissingInput: there is no such file.
         BadInput: an error on import, with file and line; no `guide`, or one of other parameters.
     """
-    path = _existing(name, "guide")
+    path = _existing(name, "guide file")
     guide = getattr(_import(path, dtype), "guide", None)
     if not callable(guide):
         raise BadInput(f"{path.name} defines no function `guide`, {path}; name your Pyro guide so")
@@ -86,14 +86,14 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
     return as_function(guide, whole=True)
 
 
-def _existing(name: str, what: str) -> Path:
+def _existing(name: str, kind: str) -> Path:
     path = Path(name).resolve()
     if not path.is_file():
-        raise MissingInput(f"there is no {what} file {name}; check the path")
+        raise MissingInput(f"there is no {kind} {name}; check the path")
     return path
 
 
-def entry_of(model: Callable, guide: Callable | None = None) -> Entry:
+def wrap(model: Callable, guide: Callable | None = None) -> Entry:
     """The entry of a Pyro function (or what acts as one): its data are read by parameter name.
 
     Args:
@@ -211,24 +211,22 @@ def _is_within(module: ModuleType, folders: Sequence[str]) -> bool:
     """Whether a module is the user's own, in one of the folders."""
     home = Path(getattr(module, "__file__", None) or "/")
     ours = Path(__file__).parents[2]
-    if "zoo_user_" in module.__name__ or not is_users(module):
+    if "zoo_user_" in module.__name__ or not is_users(module) or home.parent == ours:
         return False
-    if home.parent == ours or home.is_relative_to(ours / "models"):
-        return False
-    if home.is_relative_to(ours / "inference"):
-        return False
-    return any(home.is_relative_to(folder) for folder in folders)
+    is_ours = any(home.is_relative_to(ours / folder) for folder in ("models", "inference"))
+    return not is_ours and any(home.is_relative_to(folder) for folder in folders)
 
 
 def _reader(model: Callable) -> Callable[..., Data]:
     """The data function of a user's model: values by parameter name, untouched but for types."""
     keys, any_name = data_keys(model), takes_any(model)
 
-    def found(
+    def read(
         source: Any, target: str | None, features: str | None, gaps: bool
     ) -> tuple[dict[str, Any], list[str], list[str]]:
         """Data key to tensor, the columns that make up `x`, if any do, and notes on the source."""
-        values, table = _opened(source)
+        values = read_columns(source or {})
+        table = not isinstance(source or {}, Mapping) and Path(source).suffix.lower() in SUFFIXES
         notes, names = list(getattr(values, "notes", ())), []
         if target is not None or features is not None or (table and not any_name):
             values, names = _columns_to_keys(values, keys, target, features, name_of(source))
@@ -245,30 +243,23 @@ def _reader(model: Callable) -> Callable[..., Data]:
     ) -> Data:
         """Values by parameter name from a file or a mapping."""
         gaps = missing == "model"
-        tensors, names, notes = found(source, target, features, gaps)
+        tensors, names, notes = read(source, target, features, gaps)
 
         def new_rows(new: Any) -> dict[str, Any]:
             # The same columns in the same order, and no look at what is predicted.
             by_key = isinstance(new, Mapping) and set(new) <= set(keys)
-            asked = join_names(names) if names and not by_key else None
-            return found(new, None, asked, gaps)[0]
+            same = join_names(names) if names and not by_key else None
+            return read(new, None, same, gaps)[0]
 
         return Data(
             tensors=tensors,
             dtype=dtype,
             source="none" if source is None else name_of(source),
-            notes=(*notes, *_wild_scales(tensors), *_of_gaps(tensors)),
+            notes=(*notes, *_wild_scales(tensors), *_gaps(tensors)),
             new_rows=new_rows,
         )
 
     return data
-
-
-def _opened(source: Any) -> tuple[dict[str, Any], bool]:
-    """The values of a source by name, and whether they are the columns of a table."""
-    if source is None or isinstance(source, Mapping):
-        return dict(source or {}), False
-    return read_columns(source), Path(source).suffix.lower() in SUFFIXES
 
 
 def _columns_to_keys(
@@ -282,17 +273,14 @@ def _columns_to_keys(
         values["y"] = table[target]
     if "x" not in keys or "x" in values:
         return values, []
-    names = [name for name in table if name not in values and name != target]
-    if features is None:
-        names = [name for name in names if _is_feature(name, table[name], source)]
-    else:
-        names = split_names(features)
+    others = (name for name in table if name not in values and name != target)
+    names = [name for name in others if features is None and _is_numeric(name, table, source)]
+    names = names if features is None else split_names(features)
     for name in names:
         if name not in table:
-            found = f"there is no column '{name}' (needed: {', '.join(names)}), {source}"
-            raise BadInput(f"{found}; {nearest(name, table)}")
-        if not _is_numeric(table[name]):
-            check_stray(name, cells_of(np.asarray(table[name])), source)
+            problem = f"there is no column '{name}' (needed: {', '.join(names)}), {source}"
+            raise BadInput(f"{problem}; {nearest(name, table)}")
+        if not _is_numeric(name, table, source):
             raise BadInput(f"'{name}' is no column of numbers; make it numbers, or leave it out")
     lengths = {np.shape(table[name])[:1] for name in names}
     if len(lengths) > 1:
@@ -302,15 +290,13 @@ def _columns_to_keys(
     return values, names
 
 
-def _is_feature(name: str, values: Any, source: str) -> bool:
+def _is_numeric(name: str, table: Mapping[str, Any], source: str) -> bool:
     """Whether a column has numbers alone; a BadInput where it has them but for a slip."""
-    if not _is_numeric(values):
-        check_stray(name, cells_of(np.asarray(values)), source)
-    return _is_numeric(values)
-
-
-def _is_numeric(values: Any) -> bool:
-    return np.asarray(values).dtype.kind in "iufb"
+    values = np.asarray(table[name])
+    if values.dtype.kind in "iufb":
+        return True
+    check_stray(name, cells_of(values), source)
+    return False
 
 
 def _check_names(values: Iterable[str], keys: Mapping[str, Any] | None, source: str) -> None:
@@ -343,11 +329,11 @@ def as_tensor(name: str, value: Any, gaps: bool = False) -> Any:
         raise BadInput(f"{name} is empty, shape {array.shape}; give at least one row")
     if gaps and array.dtype.kind == "O":
         array = _filled(array)
-    if array.dtype.kind not in "iufb":
-        if not gaps:
-            _check_finite(name, array, gaps)
+    numeric = array.dtype.kind in "iufb"
+    if numeric or not gaps:
+        _check_finite(name, array, gaps)
+    if not numeric:
         _must_be_numbers(name, array)
-    _check_finite(name, array, gaps)
     return torch.as_tensor(array.copy())
 
 
@@ -359,9 +345,7 @@ def _check_finite(name: str, values: np.ndarray, gaps: bool) -> None:
 def _filled(array: np.ndarray) -> np.ndarray:
     """An array in which None is NaN; itself if there are words in it."""
     try:
-        return np.array(
-            [np.nan if one is None else one for one in array.flat], dtype=float
-        ).reshape(array.shape)
+        return np.where(np.equal(array, None), np.nan, array).astype(float)
     except (TypeError, ValueError):
         return array
 
@@ -376,25 +360,19 @@ def _must_be_numbers(name: str, array: np.ndarray) -> NoReturn:
     raise BadInput(f"{name} holds '{cells[at]:.40}'{where}, not numbers; {fix}")
 
 
-def _wild_scales(tensors: dict[str, Any]) -> tuple[str, ...]:
-    """A word on columns whose scale will trouble any sampler that starts near one."""
-    notes = []
+def _wild_scales(tensors: Mapping[str, Any]) -> Iterator[str]:
+    """A word on each key whose scale will trouble any sampler that starts near one."""
     for name, value in tensors.items():
         if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() > 1:
             size = float(value.nan_to_num().abs().max())
             if size and not 1e-4 < size < 1e4:
-                notes.append(
-                    f"{name} has values up to {size:.3g}; rescale it, samplers start near 1"
-                )
-    return tuple(notes)
+                yield f"{name} has values up to {size:.3g}; rescale it, samplers start near 1"
 
 
-def _of_gaps(tensors: dict[str, Any]) -> tuple[str, ...]:
+def _gaps(tensors: Mapping[str, Any]) -> Iterator[str]:
     """How many values of each key are missing, which is left to the model."""
-    counts = {name: int(torch.as_tensor(value).isnan().sum()) for name, value in tensors.items()}
-    return tuple(
-        f"{count} of {torch.as_tensor(tensors[name]).numel()} values of {name} are NaN, as the "
-        "model wants them (missing=model)"
-        for name, count in counts.items()
-        if count
-    )
+    for name, value in tensors.items():
+        missing = torch.as_tensor(value).isnan()
+        if missing.any():
+            counts = f"{int(missing.sum())} of {missing.numel()} values of {name}"
+            yield f"{counts} are NaN, as the model wants them (missing=model)"

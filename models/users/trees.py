@@ -8,8 +8,10 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..contract import BadInput
 
-def trees(path: Path) -> dict[str, str]:
+
+def trees(path: str | Path) -> dict[str, str]:
     """The file and every file that it imports from beside it, and what these import so.
 
     Nothing is imported: the statements are read. What is imported otherwise, by a name that is
@@ -21,21 +23,27 @@ def trees(path: Path) -> dict[str, str]:
     Returns:
         Path, from the folder that holds the file or the outermost package that it is in, to the
         hash of its syntax tree; of a file that is none to that of its bytes.
+
+    Raises:
+        BadInput: a file is gone, or cannot be read.
     """
-    root, found, left = root_of(path), {}, [path.resolve()]
+    root, hashes, left = root_of(Path(path)), {}, [Path(path).resolve()]
     while left:
         file = left.pop()
         name = file.relative_to(root).as_posix()
-        if name in found:
+        if name in hashes:
             continue
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise BadInput(f"{path} cannot be read ({error.strerror}); check the path") from None
         tree = _parsed(content)
-        found[name] = hashlib.sha256(content if tree is None else _words(tree)).hexdigest()
+        hashes[name] = hashlib.sha256(content if tree is None else _words(tree)).hexdigest()
         packages = (folder / "__init__.py" for folder in file.parents if folder != root)
-        left += [one for one in packages if one.is_relative_to(root) and one.is_file()]
+        left += [file for file in packages if file.is_relative_to(root) and file.is_file()]
         if tree is not None:
             left += _beside(tree, file, root)
-    return found
+    return hashes
 
 
 def root_of(path: Path) -> Path:

@@ -63,6 +63,42 @@ def model(y, *, spread: float = 1.0):
         pyro.sample("y", dist.Normal(mean, spread), obs=y)
 '''
 
+_DICE = '''"""Which of three dice was thrown: a model whose only latent is discrete."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+
+def model(y):
+    die = pyro.sample("die", dist.Categorical(torch.tensor([0.5, 0.3, 0.2])))
+    with pyro.plate("throw", len(y)):
+        pyro.sample("y", dist.Poisson(torch.tensor([2.0, 4.0, 7.0])[die]), obs=y)
+'''
+
+_ANGLES = '''"""A direction, seen with noise: a latent on the circle, near its seam."""
+
+import pyro
+import pyro.distributions as dist
+
+
+def model(y):
+    way = pyro.sample("way", dist.VonMises(3.0, 0.5))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.VonMises(way, 4.0), obs=y)
+'''
+
+_LOOSE = '''"""A model with a mistake: its rows lie in no plate."""
+
+import pyro
+import pyro.distributions as dist
+
+
+def model(y):
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+'''
+
 # Price by rooms and city; what is left is of a size that no column explains.
 _HOMES = [
     f"{1 + 7 * i % 5},{('Ulm', 'Bonn', 'Kiel')[i % 3]},{40 + 12 * (7 * i % 5) + 9 * (i % 3)}."
@@ -80,7 +116,12 @@ def write_files(folder: Path) -> None:
         "schools.py": _SCHOOLS,
         "guide.py": _GUIDE,
         "sides.py": _SIDES,
+        "dice.py": _DICE,
+        "angles.py": _ANGLES,
+        "loose.py": _LOOSE,
         "schools.json": json.dumps(schools),
+        "dice.json": json.dumps({"y": [3, 6, 4, 5]}),
+        "angles.json": json.dumps({"y": [3.1, -2.9, 2.7, -3.0]}),
         "flips.json": json.dumps({"x": [1, 0, 1, 1, 0, 1, 1]}),
         "sides.csv": "\n".join(["y", "2.1", "-1.7", "-2.4", "1.6", "-2.2", "-1.9", "2.6", "-2"]),
         "homes.csv": "\n".join([_HEADER, *_HOMES]),
@@ -134,6 +175,7 @@ _SMALL = {
     "gaussian-normal": "run gaussian --guide normal",
     "gaussian-mvn": "run gaussian --guide mvn",
     "gaussian-maf": "run gaussian --guide maf --set steps=300",
+    "gaussian-plain": "run gaussian --guide structured --set compile=plain steps=200",
     "gaussian-compare": "compare gaussian --methods svi:normal,laplace,exact,nuts",
     "gaussian-runs": "list runs --out ../gaussian-compare/runs",
     "linear": "run linear",
@@ -194,6 +236,11 @@ _OWN = {
     "schools-check": "check ../given/schools.py --data ../given/schools.json --guide mvn",
     "schools-sbc": "check ../given/schools.py --data ../given/schools.json"
     " --guide normal --set steps=200 --sbc 10 --jobs 2",
+    "schools-float32": "run ../given/schools.py --data ../given/schools.json"
+    " --guide normal --set dtype=float32 steps=500",
+    "dice": "run ../given/dice.py --data ../given/dice.json --method exact",
+    "angles": "run ../given/angles.py --data ../given/angles.json",
+    "loose": "check ../given/loose.py --data ../given/angles.json",
     "sides": "run ../given/sides.py --data ../given/sides.csv --set spread=0.5",
     "sides-predict": "predict @sides --model ../given/sides.py --rows 2",
     "new": "new my_model.py",

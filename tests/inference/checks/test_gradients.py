@@ -72,6 +72,13 @@ def test_own_guides_are_held_against_the_one_without_noise():
     assert unbiased == ["biased: none of them, as far as the noise lets see"]
 
 
+def test_the_same_seed_gives_the_same_numbers_and_another_others():
+    asked = {"data": "moons", "hidden": "4", "steps": 20, "draws": 10}
+    first = zoo.gradients("bnn", **asked)
+    assert first.equals(zoo.gradients("bnn", **asked))
+    assert not first.equals(zoo.gradients("bnn", seed=1, **asked))
+
+
 def test_what_has_no_layers_or_too_few_draws_is_refused():
     with pytest.raises(Refused, match="for the weights of a network"):
         zoo.gradients("coin", draws=10)

@@ -9,8 +9,7 @@ import pytest
 from conftest import EVIL, HOUSE, UNESCAPED, tags
 
 from inference.checks.calibration import Calibration
-from inference.checks.check import Checked
-from inference.checks.model_view import Check
+from inference.checks.checked import Check, Checked
 from inference.core import html
 from inference.results.comparison import Table
 

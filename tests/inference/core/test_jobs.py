@@ -16,6 +16,7 @@ from conftest import HOUSE
 
 from inference.core.jobs import each
 from inference.core.signals import Heard
+from inference.storage.journal import last_step
 from models.contract import Died
 
 
@@ -130,8 +131,9 @@ def test_a_comparison_that_is_stopped_shows_what_is_done(number, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 60
-    while not list(tmp_path.glob("coin-nuts*/state")) and time.monotonic() < until:
+    until = time.monotonic() + 180
+    journals = "coin-nuts*/progress.jsonl"
+    while not any(map(last_step, tmp_path.glob(journals))) and time.monotonic() < until:
         time.sleep(0.2)
     begun.send_signal(number)
     out, err = begun.communicate(timeout=90)

@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 from conftest import EVIL
 
-from inference.checks.check import Checked
-from inference.checks.model_view import Check
+from inference.checks.checked import Check, Checked
 from inference.show import terminal
 
 

@@ -34,7 +34,9 @@ def test_a_picture_that_cannot_be_drawn_costs_a_warning_and_not_the_run(tmp_path
     def broken(*_, **__):
         raise ValueError("no ink")
 
-    entry = replace(models.load("coin"), figures={"broken": broken})
+    entry = models.load("coin")
+    results = replace(entry.results, figures={"broken": broken})
+    entry = replace(entry, results=results)
     with pytest.warns(UserWarning, match=r"'broken' could not be drawn \(ValueError: no ink\)"):
         path = zoo.run(entry, method="exact", draws=50, out=tmp_path).path
     assert (path / "figures" / "marginals.png").is_file()

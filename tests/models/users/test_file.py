@@ -18,7 +18,7 @@ def model(x, y, n=3, *, scale=1.0):
 
 
 def read(source, **options):
-    return file.entry_of(model).data(source, **options)
+    return file.wrap(model).data(source, **options)
 
 
 def test_values_keep_their_types():
@@ -90,7 +90,7 @@ def test_the_words_for_an_unknown_name_are_never_empty():
     with pytest.raises(
         models.BadInput, match=r"takes no data, 'y' given \(given in Python\); leave"
     ):
-        file.entry_of(lambda *, scale=1.0: None).data({"y": [1.0]})
+        file.wrap(lambda *, scale=1.0: None).data({"y": [1.0]})
     with pytest.raises(models.BadInput, match=r"takes no 'z' .*; known: x, y, n"):
         read({"z": [1.0]})
     with pytest.raises(models.BadInput, match="there is no column 'w'; known: none"):
@@ -123,7 +123,7 @@ def test_columns_with_gaps_are_numbers(tmp_path):
 def test_a_model_of_any_keywords_takes_all_columns(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("a,b\n1,2.5\n2,3\n")
-    data = file.entry_of(lambda **rows: rows).data(path)
+    data = file.wrap(lambda **rows: rows).data(path)
     assert {k: v.tolist() for k, v in data.tensors.items()} == {"a": [1, 2], "b": [2.5, 3]}
 
 
