@@ -86,7 +86,7 @@ def _of_some_rows(program: Program) -> Program:
     if problem.rows is None or problem.n <= _ROWS or any(s.plates for s in program.of("latent")):
         return program
     pick = torch.randperm(problem.n, generator=torch.Generator().manual_seed(0))[:_ROWS]
-    return of_rows(problem, {key: problem.tensors[key][pick] for key in problem.rows[1]})
+    return of_rows(program, {key: problem.tensors[key][pick] for key in problem.rows.keys})
 
 
 def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:

@@ -101,7 +101,7 @@ class Prediction(NamedTuple):
 
 
 def compared(
-    problem: Problem, idata: Mapping[str, xr.Dataset]
+    program: Program, idata: Mapping[str, xr.Dataset]
 ) -> tuple[dict[str, float], list[Finding]]:
     """How the baselines predict the rows on which a fit is scored, and whether it falls short.
 
@@ -109,7 +109,7 @@ def compared(
         baseline_constant and baseline_linear, log predictive densities summed as elpd_test (or
         elpd_loo, without rows held out) is, nats; a warning, if the fit is below one of them.
     """
-    table = table_of(problem, idata)
+    table = table_of(program, idata)
     if table is None:
         return {}, []
     fitted = {"constant": constant(table), "linear": linear(table)}
@@ -205,12 +205,11 @@ def _worse(what: str, sure: bool) -> Finding:
 # -- the table --------------------------------------------------------------------------------
 
 
-def table_of(problem: Problem, idata: Mapping[str, xr.Dataset]) -> Table | None:
+def table_of(program: Program, idata: Mapping[str, xr.Dataset]) -> Table | None:
     """The table of a problem with one observation a row; None where nothing can be compared."""
-    elpd = _elpd(idata)
+    problem, elpd = program.problem, _elpd(idata)
     if elpd is None or len(elpd) < _FEWEST or problem.rows is None:
         return None
-    program = Program(problem)
     observed = program.of("observed")
     if len(observed) != 1 or observed[0].event_dim or observed[0].name not in problem.rows[1]:
         return None

@@ -28,7 +28,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..core.problem import Context, Guide, Problem
+from ..core.problem import Context, Guide
 from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
 from ..methods.batches import batch_of, batches
@@ -48,7 +48,7 @@ Objective = Callable[[Callable, Callable, Mapping[str, Any]], Tensor]
 
 
 def variances(
-    problem: Problem,
+    program: Program,
     *,
     seed: int,
     context: Context,
@@ -58,7 +58,7 @@ def variances(
     """The variance of each estimator's gradient, by layer, after some training.
 
     Args:
-        problem: a network and its data.
+        program: a network and its data.
         seed: seed of training, batch and draws.
         context: whether to show progress.
         settings: how the mean field is trained (by `local`) before, and the size of the batch.
@@ -71,7 +71,6 @@ def variances(
     Raises:
         Refused: the model has no layers.
     """
-    program = Program(problem)
     with seeded(seed, FIT, BEGIN):
         field = weights.MeanField(program, program.start_of)
     with store():
@@ -100,7 +99,7 @@ def _row(layer: str, name: str, gradients: np.ndarray) -> dict[str, Any]:
 
 
 def biases(
-    problem: Problem,
+    program: Program,
     names: Sequence[str],
     *,
     seed: int,
@@ -111,7 +110,7 @@ def biases(
     """Variance and bias of the gradients of own guides' objectives, after some training.
 
     Args:
-        problem: the model and its data.
+        program: the model and its data.
         names: own guides of the same parameters; the first one's objective has no noise, and is
             what they are trained by before.
         seed: seed of training, batch and draws.
@@ -124,13 +123,13 @@ def biases(
         summed over the group, with its standard error; the norm of the exact gradient; the norm
         of the mean's distance from it; and what that would be without bias, by noise alone.
     """
-    program, by_guide = Program(problem), {}
+    by_guide = {}
     with store():
         train(program, resolve(names[0], program), settings, seed, context)
         for name in names:
             chosen = resolve(name, program)
             with seeded(seed, DRAWS):
-                batch = next(batches(problem, settings.batch_size))
+                batch = next(batches(program.problem, settings.batch_size))
                 gradients = _drawn_gradients(program, chosen, settings, batch, draws)
                 by_guide[name] = _grouped(gradients)
     exact = {group: gradients.mean(0) for group, gradients in by_guide[names[0]].items()}

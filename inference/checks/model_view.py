@@ -23,7 +23,7 @@ from ..core.problem import Problem
 from ..core.seeds import PRIOR, seeded
 from ..program.graphs import faster
 from ..program.handlers import run, start_value
-from ..program.prepare import observed_keys, prepare
+from ..program.prepare import observed_keys, ready
 from ..program.program import Program
 from ..program.sampling import base_of, shape_of
 from ..program.sites import Site
@@ -102,7 +102,7 @@ class ModelView:
     def program(self) -> Program:
         """The model made ready, as any method would see it, but for what a check will name."""
         dtype = torch.get_default_dtype()
-        return Program(prepare(self.raw, dtype=dtype, checked=False))
+        return ready(self.raw, dtype=dtype, checked=False)
 
     @cached_property
     def runs(self) -> bool:

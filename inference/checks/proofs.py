@@ -26,7 +26,7 @@ _LARGE, _ROWS = 100_000, 256
 _DIRECTIONS = 3
 
 
-def prove(problem: Problem) -> None:
+def prove(program: Program) -> None:
     """Refuse a random density, and a wrong gradient.
 
     Raises:
@@ -34,22 +34,22 @@ def prove(problem: Problem) -> None:
     """
     with torch.random.fork_rng(devices=[]), pyro.get_param_store().scope():
         torch.manual_seed(0)
-        program = _some_rows(Program(problem))
+        program = _some_rows(program)
         if not program.size:
             return
         u = program.start()
         first, again = program.log_density(u).detach(), program.log_density(u).detach()
         if not torch.isclose(again, first, rtol=1e-10, atol=1e-10):
             random = "the log density is another each time at the same values of the latents"
-            raise _refusal(problem, random)
+            raise _refusal(program.problem, random)
         if not _has_right_slope(program, u):
-            raise _refusal(problem, "the gradient of the log density is wrong")
+            raise _refusal(program.problem, "the gradient of the log density is wrong")
 
 
 def _some_rows(program: Program) -> Program:
     """The program of fewer rows, where that of all takes long."""
     large = program.elements_of_run > _LARGE and (program.problem.n or 0) > _ROWS
-    return Program(program.problem.first(_ROWS)) if large else program
+    return program.first(_ROWS) if large else program
 
 
 def _has_right_slope(program: Program, u: Tensor) -> bool:

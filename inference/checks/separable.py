@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.problem import Finding, Problem
+from ..core.problem import Finding
 from ..program.program import Program
 from ..results.predictive import is_classes
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MANY = 0.1
 
 
-def findings(problem: Problem, idata: Mapping[str, xr.Dataset]) -> list[Finding]:
+def findings(program: Program, idata: Mapping[str, xr.Dataset]) -> list[Finding]:
     """A note where many draws classify every row rightly.
 
     Scaling what separates the classes then raises the likelihood for ever (Albert and Anderson
@@ -27,13 +27,13 @@ def findings(problem: Problem, idata: Mapping[str, xr.Dataset]) -> list[Finding]
     likeliest of its row where its probability is above one half.
 
     Args:
-        problem: what was inferred; networks, whose weights nobody reads, are left out.
+        program: what was inferred; networks, whose weights nobody reads, are left out.
         idata: its result, with the log likelihood of each row at each draw.
     """
+    problem = program.problem
     if not problem.identified or problem.rows is None or "log_likelihood" not in idata:
         return []
     features = [key for key in problem.rows[1] if problem.tensors[key].is_floating_point()]
-    program = Program(problem)
     if not is_classes(program) or set(features) <= {program.of("observed")[0].name}:
         return []
     (rows,) = idata["log_likelihood"].data_vars.values()

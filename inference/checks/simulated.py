@@ -12,7 +12,6 @@ import math
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from models.contract import Fault, Refused, Stopped
 
 from ..core import machine
 from ..core.jobs import each
-from ..core.problem import Context, Fit, Problem
+from ..core.problem import Context, Fit
 from ..core.seeds import SIMULATED, seeded, spawn
 from ..core.signals import listening
 from ..program.graphs import Recordings
@@ -54,11 +53,11 @@ class Simulated:
     serves them all.
 
     Args:
-        problem: the design: covariates and number of rows; what is observed is replaced.
+        design: the model with covariates and number of rows; what is observed is replaced.
         method: `method(program, seed=, context=, **settings)`.
         settings: of the method.
         seed: of all fits.
-        given: the problem of simulated data, where more than its tensors depends on them (the
+        given: the program of simulated data, where more than its tensors depends on them (the
             exact truth); it may refuse them.
 
     Raises:
@@ -67,18 +66,17 @@ class Simulated:
 
     def __init__(
         self,
-        problem: Problem,
+        design: Program,
         method: Callable[..., Fit],
         settings: Mapping[str, Any],
         seed: int,
-        given: Callable[[Problem], Problem] = lambda problem: problem,
+        given: Callable[[Program], Program] = lambda program: program,
     ):
         self.method, self.settings, self.seed, self.given = method, settings, seed, given
         self.dtype = str(torch.get_default_dtype()).removeprefix("torch.")
-        self.keys = _replaceable(Program(problem))
-        fresh = {key: problem.tensors[key].clone() for key in self.keys.values()}
-        self.problem = replace(problem, tensors={**problem.tensors, **fresh}, test=None)
-        self.program = Program(self.problem)
+        self.keys = _replaceable(design)
+        fresh = {key: design.tensors[key].clone() for key in self.keys.values()}
+        self.program = design.changed(tensors={**design.tensors, **fresh}, test=None)
         if self.program.undrawn:
             raise Refused(
                 f"the distribution of {self.program.undrawn[0]} has no sample(), so no data can "
@@ -111,7 +109,7 @@ class Simulated:
     def _replace(self, truth: Mapping[str, Tensor]) -> None:
         """Write simulated observations into the data, in the memory that recorded graphs read."""
         for site, key in self.keys.items():
-            self.problem.tensors[key].copy_(truth[site])
+            self.program.tensors[key].copy_(truth[site])
 
     def fit(self, i: int) -> dict[str, Any] | int:
         """The i-th data set, fitted: plain values; the signal if one cut the fit short.
@@ -146,7 +144,7 @@ class Simulated:
         """
         seed = int(spawn(self.seed, SIMULATED, i, _METHOD).generate_state(1)[0])
         context = Context(apart=False, graphs=self.graphs)
-        program = Program(self.given(self.problem))
+        program = self.given(self.program.changed())  # of the data as they are now
         fit = self.method(program, seed=seed, context=context, **self.settings)
         if fit.signal is not None:
             raise Stopped(fit.signal)

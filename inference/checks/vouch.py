@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.problem import Finding, Fit, Problem
+from ..core.problem import Finding, Fit
 from ..core.seeds import VOUCH, seeded
 from ..program.program import Program
 from ..program.row_latents import is_of_rows
@@ -90,12 +90,12 @@ class Moments(NamedTuple):
 
 
 def findings(
-    problem: Problem, fit: Fit, metrics: Mapping[str, float], seed: int
+    program: Program, fit: Fit, metrics: Mapping[str, float], seed: int
 ) -> list[Finding] | None:
     """What a fit may be used for, as far as that was measured.
 
     Args:
-        problem: what was inferred, on the processor.
+        program: what was inferred, on the processor.
         fit: what a method returned.
         metrics: its metrics; of interest is the evidence.
         seed: seed of the chains.
@@ -103,10 +103,9 @@ def findings(
     Returns:
         None where there is nothing to measure by: k-hat alone then judges an approximation.
     """
-    program = Program(problem)
     if fit.kind == "prior" or fit.exact is not None or fit.status == "failed":
         return []
-    if not problem.identified:
+    if not program.problem.identified:
         return None
     with seeded(seed, VOUCH):
         by_chains = _by_chains(program, fit, seed) if _are_chains_quick(program) else None
@@ -117,12 +116,11 @@ def findings(
     return [_UNMEASURED] if fit.kind == "point" else _by_weights(program, fit)
 
 
-def chains_predict_alike(problem: Problem, fit: Fit, seed: int) -> bool:
+def chains_predict_alike(program: Program, fit: Fit, seed: int) -> bool:
     """Whether each chain predicts the rows as the others do, beyond all noise.
 
     Chains may disagree on latents that can be swapped, or have either sign, and agree on this.
     """
-    program = Program(problem)
     chains = len(next(iter(fit.draws.values())))
     if chains < 2 or not program.of("observed") or not _are_chains_quick(program):
         return False

@@ -104,7 +104,7 @@ def _estimate(
         return of_network(program, settings, seed, context, prior=prior)
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
-    program = Program(program.problem, narrowed=False)
+    program = program.unnarrowed()
     memory.check(program, hessian=True)
     with seeded(seed, FIT):
         points = [program.start() for _ in range(starts)]

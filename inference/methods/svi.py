@@ -128,7 +128,7 @@ def _of_first(program: Program, guide: Callable, rows: int, seed: int) -> Progra
         first_run(guide, program.problem.tensors)
         if not (row_latents.is_of_rows(program) and row_latents.encodes(program, guide)):
             return program
-    return Program(program.problem.first(rows))
+    return program.first(rows)
 
 
 def _check_bound(objective: Bound, program: Program, chosen: Guide) -> None:

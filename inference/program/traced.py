@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyro.distributions as dist
@@ -50,8 +49,6 @@ from .supports import elementwise, is_inside, outside
 _TRACED = {"model", "tensors", "latent_keys", "params", "start", "linear_at"}
 # Numbers of a run, and products of latents and rows, above which it is long.
 _LARGE, _PRODUCTS = 100_000, 1_000_000
-# What is known of a problem from its first runs.
-_PROTOTYPES: WeakKeyDictionary[Problem, Prototype] = WeakKeyDictionary()
 
 
 class TracedModel:
@@ -84,7 +81,7 @@ class TracedModel:
     ):
         self.problem, self.tensors = problem, problem.tensors
         self.plain = freed(problem.latent_keys)(Fitted(problem.params)(problem.model))
-        self.prototype = _prototype_of(problem, prototype or self.plain)
+        self.prototype = prototype or Prototype(self.plain, problem.tensors, problem.start)
         self.bounds = self.prototype.bounds() if narrowed else {}
         self.sites = self.prototype.sites(self.bounds)
         self.edges = [site.name for site in self.of("observed") if site.moves]
@@ -109,10 +106,18 @@ class TracedModel:
     def changed(self, **fields: Any) -> Self:
         """The same of a problem with some fields changed (`params`, `tensors`, `linear_at`).
 
-        What the first runs told is handed on as far as the change leaves it true.
+        What the first runs told is handed on, where the change leaves it true.
         """
-        prototype = None if _TRACED & fields.keys() else self.prototype
-        return type(self)(replace(self.problem, **fields), prototype=prototype)
+        same = all(self._stays(name, value) for name, value in fields.items())
+        problem = replace(self.problem, **fields)
+        return type(self)(problem, prototype=self.prototype if same else None)
+
+    def _stays(self, field: str, value: Any) -> bool:
+        """Whether another value of a field leaves what the first runs told."""
+        before = getattr(self.problem, field)
+        if field == "params":  # those of guides are no matter of the model
+            return all(value.get(name) is before.get(name) for name in self.own)
+        return value is before or field not in _TRACED
 
     def first(self, rows: int) -> Self:
         """The same of the first so many rows."""
@@ -293,11 +298,3 @@ class TracedModel:
             or masked(site.fn)
             or site.name in under_mask
         ]
-
-
-def _prototype_of(problem: Problem, known: Prototype | Callable) -> Prototype:
-    """What is known of a problem, or the first runs of its model."""
-    if problem not in _PROTOTYPES:
-        ran = isinstance(known, Prototype)
-        _PROTOTYPES[problem] = known if ran else Prototype(known, problem.tensors, problem.start)
-    return _PROTOTYPES[problem]

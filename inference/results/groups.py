@@ -33,7 +33,7 @@ _COUNTED = 100
 
 
 def to_inference_data(
-    problem: Problem, fit: Fit, *, seed: int, prior_draws: int = 1000, **attrs: Any
+    program: Program, fit: Fit, *, seed: int, prior_draws: int = 1000, **attrs: Any
 ) -> InferenceData:
     """All groups that the fit and the model give.
 
@@ -44,27 +44,27 @@ def to_inference_data(
     of its training rows.
 
     Args:
-        problem: what was inferred.
+        program: what was inferred.
         fit: what a method returned.
         seed: seed of predictive and prior draws.
         prior_draws: prior draws to lay beside the posterior; 0 for none, fewer of many latents.
         attrs: recorded as attributes of the posterior; JSON-encoded where not plain.
     """
-    program = Program(problem)
+    identified = program.problem.identified
     groups: Groups = {}
     if fit.kind == "prior":
         groups |= _prior_groups(program, {k: v[0] for k, v in fit.draws.items()})
     else:
         groups |= _draw_groups(program, fit)
-        products = 0.0 if problem.identified else _products(problem)
+        products = 0.0 if identified else _products(program)
         if products * _count(fit) <= _MOST_PRODUCTS:
             groups |= _row_groups(program, fit, seed)
             groups |= _prior_beside(program, seed, prior_draws, products)
     groups |= _data_groups(program)
     plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in attrs.items()}
     idata = _labelled(program, groups, attrs=plain)
-    if not problem.identified and fit.kind != "prior" and program.of("observed"):
-        add_group(idata, "predictions", predictions(problem, fit))
+    if not identified and fit.kind != "prior" and program.of("observed"):
+        add_group(idata, "predictions", predictions(program, fit))
     if fit.trace is not None:
         steps = {"value": ("step", fit.trace.numpy())}
         add_group(idata, "objective", steps, attrs={"outlook": fit.outlook})
@@ -84,14 +84,14 @@ def _count(fit: Fit) -> int:
     return next((value.shape[:2].numel() for value in fit.draws.values()), 0)
 
 
-def _products(problem: Problem) -> float:
+def _products(program: Program) -> float:
     """About how many products it takes to predict all rows at one draw: counted on the first."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    first = Program(problem.first(_COUNTED))
+    first = program.first(_COUNTED)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         first.log_density(torch.zeros(first.size))
-    return counter.get_total_flops() / 2 * max(1.0, (problem.n or 1) / _COUNTED)
+    return counter.get_total_flops() / 2 * max(1.0, (program.problem.n or 1) / _COUNTED)
 
 
 def _draw_groups(program: Program, fit: Fit) -> Groups:

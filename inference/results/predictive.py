@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..core.problem import Fit, Problem
+from ..core.problem import Fit
 from ..core.seeds import PREDICTIVE, seeded
 from ..networks.layers import InUse, in_use, without_idle
 from ..program.handlers import run
@@ -64,15 +63,15 @@ def thinned(
     return {name: value[:, ::step].flatten(0, 1) for name, value in by_chain.items()}
 
 
-def of_rows(problem: Problem, rows: Mapping[str, Tensor]) -> Program:
+def of_rows(program: Program, rows: Mapping[str, Tensor]) -> Program:
     """The program on other rows; a label that they lack stands in as zero."""
-    n = len(next(iter(rows.values())))
+    n, tensors = len(next(iter(rows.values()))), program.tensors
     missing = {
-        key: torch.zeros((n, *problem.tensors[key].shape[1:]), dtype=problem.tensors[key].dtype)
-        for key in (problem.rows[1] if problem.rows else ())
+        key: torch.zeros((n, *tensors[key].shape[1:]), dtype=tensors[key].dtype)
+        for key in (program.problem.rows.keys if program.problem.rows else ())
         if key not in rows
     }
-    return Program(replace(problem, tensors={**problem.tensors, **missing, **rows}))
+    return program.changed(tensors={**tensors, **missing, **rows})
 
 
 def of_other_rows(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,12 +164,12 @@ def indexed(name: str, shape: Sequence[int]) -> list[str]:
 
 
 def next_row(
-    problem: Problem, row: Mapping[str, Tensor], draws: Mapping[str, Tensor], seed: int
+    program: Program, row: Mapping[str, Tensor], draws: Mapping[str, Tensor], seed: int
 ) -> tuple[float, float, float]:
     """Posterior predictive mean of one new row, and its 94 % interval; of a class P(label 1).
 
     Args:
-        problem: what was inferred; one observed site, in the row plate.
+        program: what was inferred; one observed site, in the row plate.
         row: the row keys of the new row (1, ...); what is observed is not looked at.
         draws: latents, (S, *shape).
         seed: seed of the predictive draws.
@@ -178,13 +177,13 @@ def next_row(
     Returns:
         Mean, low and high; a probability has no interval (NaN).
     """
-    problem = replace(problem, tensors={**problem.tensors, **row})
-    (site,) = Program(problem).of("observed")
+    program = program.changed(tensors={**program.tensors, **row})
+    (site,) = program.of("observed")
     if isinstance(site.base, dist.Bernoulli):
-        ones = {**problem.tensors, site.name: torch.ones_like(site.value)}
-        log_p = log_predictive(Program(replace(problem, tensors=ones)), draws, 1)
+        ones = {**program.tensors, site.name: torch.ones_like(site.value)}
+        log_p = log_predictive(program.changed(tensors=ones), draws, 1)
         return float(np.exp(log_p[0])), np.nan, np.nan
-    values = replicate(Program(problem), draws, 1, seed, new_rows=True)[site.name]
+    values = replicate(program, draws, 1, seed, new_rows=True)[site.name]
     cells = values.flatten(0, 1).flatten(1).numpy().astype(float)  # (S, 1)
     low, high = hdi(cells)
     return float(cells.mean()), float(low[0]), float(high[0])
@@ -315,7 +314,7 @@ def class_table(program: Program, draws: Mapping[str, Tensor]) -> pd.DataFrame:
 # -- what a network is judged by ---------------------------------------------------------------
 
 
-def predictions(problem: Problem, fit: Fit) -> dict[str, Any]:
+def predictions(program: Program, fit: Fit) -> dict[str, Any]:
     """What each draw predicts of some rows: variable to (dims, values).
 
     Of classes `probability` (chain, draw, row, class), else `mean` and `sd` (chain, draw, row); of
@@ -323,8 +322,9 @@ def predictions(problem: Problem, fit: Fit) -> dict[str, Any]:
     any, are drawn anew: rows are predicted as if they were new. A network's weights are not
     identified, but these are: they are what its draws are judged and compared by.
     """
-    rows = problem.test or {key: problem.tensors[key] for key in problem.rows[1]}
-    program = of_rows(problem, {k: v[:: every(len(v), 1, _JUDGED)] for k, v in rows.items()})
+    problem = program.problem
+    rows = problem.test or {key: problem.tensors[key] for key in problem.rows.keys}
+    program = of_rows(program, {k: v[:: every(len(v), 1, _JUDGED)] for k, v in rows.items()})
     by_class = is_classes(program)
     elements = program.of("observed")[0].value.numel()
     elements *= len(labels(program)) if by_class else 2

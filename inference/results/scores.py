@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ..core.problem import Fit, Problem
+from ..core.problem import Fit
 from ..core.seeds import PREDICTIVE, seeded
 from ..program.program import Program
 from ..program.row_latents import is_of_rows
@@ -45,7 +45,7 @@ class Scored(NamedTuple):
         return self.metrics
 
 
-def scored(problem: Problem, fit: Fit) -> Scored:
+def scored(program: Program, fit: Fit) -> Scored:
     """Scores on the rows held out and on those beside them.
 
     elpd_test; for classes accuracy, log_score (mean log predictive probability of a row), brier
@@ -57,9 +57,9 @@ def scored(problem: Problem, fit: Fit) -> Scored:
     their rows in the group `held_out_numbers`, and along a line in the group `line`. Of all the
     group `elpd_test`: `elpd` (row_test), the log predictive density of each row, nats.
     """
-    if problem.test is None or fit.kind == "prior":
+    if program.problem.test is None or fit.kind == "prior":
         return Scored({}, {})
-    program = predictive.of_rows(problem, problem.test)
+    program = predictive.of_rows(program, program.problem.test)
     draws = {name: value.flatten(0, 1) for name, value in fit.draws.items()}
     draws = predictive.of_other_rows(program, draws)
     with seeded(0, PREDICTIVE):
@@ -93,14 +93,14 @@ def _of_classes(program: Program, draws: Mapping[str, Tensor]) -> Scored:
         metrics |= _of_draws(program, test, draws)
         held_out["mutual_information"] = ("row_test", test.classes.mutual_information)
         beside = {
-            name: _predicted(predictive.of_rows(problem, rows), draws, rows)
+            name: _predicted(predictive.of_rows(program, rows), draws, rows)
             for name, rows in problem.beside.items()
         }
         for name, other in beside.items():
             metrics |= other.metrics(name, test.classes)
             groups[f"beside_{name}"] = other.group
     if problem.plane is not None:
-        groups["plane"] = _in_plane(problem, draws)
+        groups["plane"] = _in_plane(program, draws)
     return Scored(metrics, groups)
 
 
@@ -232,11 +232,12 @@ def _of_draws(program: Program, test: Predicted, draws: Mapping[str, Tensor]) ->
     return metrics | {f"{name}_mean_weights": scores[name] for name in ("accuracy", "log_score")}
 
 
-def _in_plane(problem: Problem, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+def _in_plane(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Any]:
     """A group of what is predicted in the plane of two features, at points `x`."""
-    predicted = predictive.classes(predictive.of_rows(problem, problem.plane), draws)
+    plane = program.problem.plane
+    predicted = predictive.classes(predictive.of_rows(program, plane), draws)
     return {
-        "x": (("point", "axis"), problem.plane["x"].numpy()),
+        "x": (("point", "axis"), plane["x"].numpy()),
         "probability": (("point", "class"), predicted.probability),
         **{name: ("point", getattr(predicted, name)) for name in _UNSURE},
     }
@@ -257,7 +258,7 @@ def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     each = predictive.log_predictive(program, draws, observations)
     metrics, groups = _intervals(program, draws)
     if program.problem.plane is not None and groups:
-        groups["line"] = _along_line(program.problem, draws)
+        groups["line"] = _along_line(program, draws)
     groups["elpd_test"] = _by_row(each)
     return Scored({"elpd_test": float(each.sum())} | metrics, groups)
 
@@ -310,14 +311,15 @@ def _has_moments(program: Program) -> bool:
     return all(bool(part.isfinite().all()) for part in parts)
 
 
-def _along_line(problem: Problem, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+def _along_line(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Any]:
     """A group of the numbers that some draws predict at points `x` along a line: mean and sd."""
-    program = predictive.of_rows(problem, problem.plane)
+    plane = program.problem.plane
+    program = predictive.of_rows(program, plane)
     some = predictive.thinned(draws, 1, _OF_A_LINE)
     each = over_draws(lambda values: predictive.moments(program, values), some, program.elements)
     dims = ("number", "point")
     return {
-        "x": (("point", "axis"), problem.plane["x"].numpy()),
+        "x": (("point", "axis"), plane["x"].numpy()),
         "mean": (dims, each[..., 0].numpy()),
         "sd": (dims, each[..., 1].numpy()),
     }

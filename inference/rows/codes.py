@@ -16,7 +16,7 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from ..core.problem import Guide, Problem
+from ..core.problem import Guide
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods.training import trained_guide
 from ..program import row_latents
@@ -30,7 +30,7 @@ _BATCH = 1000
 
 
 def table(
-    problem: Problem,
+    program: Program,
     guide: str | Guide | Callable,
     rows: Mapping[str, Tensor],
     *,
@@ -40,7 +40,7 @@ def table(
     """A row for each of the rows.
 
     Args:
-        problem: the model and what it learned, its guide's parameters too.
+        program: the model and what it learned, its guide's parameters too.
         guide: an encoder: a guide of any rows.
         rows: the row keys of the rows.
         draws: of each row's latents, whose means and sds are those of the draws where the guide
@@ -54,7 +54,6 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    program = Program(problem)
     with trained_guide(program, guide) as trained:
         if not (row_latents.is_of_rows(program) and row_latents.encodes(program, trained)):
             raise Refused(
@@ -62,7 +61,7 @@ def table(
                 "with one of the model's own guides"
             )
         keys = program.problem.rows[1]
-        each = zip(*(rows[key].to(problem.tensors[key]).split(_BATCH) for key in keys))
+        each = zip(*(rows[key].to(program.tensors[key]).split(_BATCH) for key in keys))
         with seeded(seed, PREDICTIVE), torch.no_grad():
             tables = [_of_batch(program, trained, dict(zip(keys, batch)), draws) for batch in each]
     return pd.concat(tables, ignore_index=True).rename_axis("row")

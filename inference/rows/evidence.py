@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from models.contract import Refused
 
 from ..core.machine import cores
-from ..core.problem import Context, Guide, Problem
+from ..core.problem import Context, Guide
 from ..core.seeds import PREDICTIVE, seeded
 from ..methods.svi import svi
 from ..methods.training import trained_guide
@@ -63,7 +63,7 @@ class Effort:
 
 
 def table(
-    problem: Problem,
+    program: Program,
     guide: str | Guide | Callable,
     rows: Mapping[str, Tensor],
     effort: Effort,
@@ -74,7 +74,7 @@ def table(
     """A row for each of the rows, nats.
 
     Args:
-        problem: the model and what it learned, its guide's parameters too.
+        program: the model and what it learned, its guide's parameters too.
         guide: an encoder: a guide of any rows.
         rows: the row keys of the rows.
         effort: how much is done.
@@ -89,13 +89,12 @@ def table(
     Raises:
         Refused: the model's latents are not of rows alone, or the guide has no encoder.
     """
-    program = Program(problem)
     if not row_latents.has_weights(program):
         raise Refused(
             "the evidence is of rows that have latents of their own, and not every latent of "
             "this model belongs to a row; log_evidence of laplace is that of the whole model"
         )
-    rows = {key: value.to(problem.tensors[key]) for key, value in rows.items()}
+    rows = {key: value.to(program.tensors[key]) for key, value in rows.items()}
     n = len(next(iter(rows.values())))
     with _all_cores(), trained_guide(program, guide) as trained:
         if not row_latents.encodes(program, trained):
@@ -109,9 +108,9 @@ def table(
             )
     columns = dict(sampled.columns)
     if effort.annealed:
-        columns |= _annealed(_first(problem, rows, effort.annealed), effort, seed, context)
+        columns |= _annealed(_first(program, rows, effort.annealed), effort, seed, context)
     if effort.gaps:
-        best = _best_elbo(_first(problem, rows, effort.gaps), seed, context)
+        best = _best_elbo(_first(program, rows, effort.gaps), seed, context)
         columns |= {
             "elbo_normal": best,
             "approximation": sampled.log_p[: len(best)] - best,
@@ -121,26 +120,26 @@ def table(
     return pd.DataFrame(each).rename_axis("row")
 
 
-def _first(problem: Problem, rows: Mapping[str, Tensor], n: int) -> Problem:
-    """The problem of the first so many of the rows."""
-    first = of_rows(problem, {key: value[:n] for key, value in rows.items()}).problem
-    return replace(first, test=None, beside={}, redrawn=None)
+def _first(program: Program, rows: Mapping[str, Tensor], n: int) -> Program:
+    """The program of the first so many of the rows."""
+    first = of_rows(program, {key: value[:n] for key, value in rows.items()})
+    return first.changed(test=None, beside={}, redrawn=None)
 
 
 def _annealed(
-    problem: Problem, effort: Effort, seed: int, context: Context
+    program: Program, effort: Effort, seed: int, context: Context
 ) -> dict[str, np.ndarray]:
-    """log p(x) of the problem's rows by annealing, and its standard error, nats (rows,)."""
+    """log p(x) of the program's rows by annealing, and its standard error, nats (rows,)."""
     bar = _bar("annealing", effort.temperatures, context)
     with _all_cores(), seeded(seed, PREDICTIVE), bar as report:
-        estimate = annealed(Program(problem), effort.temperatures, effort.chains, report)
+        estimate = annealed(program, effort.temperatures, effort.chains, report)
     return {"annealed": estimate.log_p, "annealed_error": estimate.error}
 
 
-def _best_elbo(problem: Problem, seed: int, context: Context) -> np.ndarray:
+def _best_elbo(program: Program, seed: int, context: Context) -> np.ndarray:
     """The ELBO of independent normals that are fitted to each row by itself, nats (rows,)."""
     alone = Context(progress=context.progress)
-    fit = svi(Program(problem), guide="normal", seed=seed, context=alone, **_FIT)
+    fit = svi(program, guide="normal", seed=seed, context=alone, **_FIT)
     return fit.log_ratios.double().mean(0).numpy()
 
 

@@ -23,7 +23,7 @@ from .study import check_idle
 if TYPE_CHECKING:
     from ..checks.calibration import Calibration
     from ..checks.simulated import Simulated
-    from ..core.problem import Problem
+    from ..program.program import Program
     from ..storage.run_folder import RunFolder
 
 
@@ -165,20 +165,20 @@ def simulation(plan: Plan) -> Simulated:
 
     entry, data, options = plan.entry, plan.data, plan.options
 
-    def with_own(problem: Problem) -> Problem:
+    def with_own(program: Program) -> Program:
         """What belongs to these data: a refusal, the exact truth."""
-        own = {key: problem.tensors[key].clone() for key in study.keys.values()}
+        own = {key: program.tensors[key].clone() for key in study.keys.values()}
         drawn = replace(data, tensors={**data.tensors, **own}, test=None)
         reason = entry.inference.refuses(plan.method, options, drawn)
         if reason:
             raise Refused(reason)
         known = partial(prepare.truth, entry, drawn, options) if entry.exact else None
-        return replace(problem, exact=known)
+        return program.changed(exact=known)
 
     with machine.numbers(plan.dtype):
-        problem = prepare.problem_of(entry, options, data)
+        program = prepare.program_of(entry, options, data)
         method = inference.method(plan.method)
-        study = Simulated(problem, method, plan.settings, plan.seed, with_own)
+        study = Simulated(program, method, plan.settings, plan.seed, with_own)
     return study
 
 

@@ -129,7 +129,7 @@ def _gradients(plan: Plan, context: Context, draws: int) -> Table:
     from ..checks import gradients
     from ..core import machine
     from ..methods.ascent import AscentSettings
-    from ..program.prepare import problem_of
+    from ..program.prepare import program_of
     from ..results.comparison import Table
     from ..show import overlays
 
@@ -137,21 +137,21 @@ def _gradients(plan: Plan, context: Context, draws: int) -> Table:
     given = {k: v for k, v in plan.settings.items() if k in names and v is not None}
     settings = AscentSettings(**given)
     with machine.numbers(plan.dtype):
-        problem = problem_of(plan.entry, plan.options, plan.data)
+        program = program_of(plan.entry, plan.options, plan.data)
         asked = {"seed": plan.seed, "context": context, "settings": settings, "draws": draws}
         estimators = plan.entry.inference.estimators
         if estimators:
-            rows = gradients.biases(problem, estimators, **asked)
+            rows = gradients.biases(program, estimators, **asked)
             trained, over = estimators[0], "a part's parameters"
         else:
-            rows = gradients.variances(problem, **asked)
+            rows = gradients.variances(program, **asked)
             trained, over = "a mean field", "a layer's means"
     table = Table(rows)
     table.title = f"gradients-{plan.name}"
     table.pictures = {"gradients": partial(overlays.gradients, rows)}
     table.notes = [
         f"{draws} gradients each after {settings.steps} steps of {trained}, one batch of "
-        f"{settings.batch_size or problem.n} rows; the variance is summed over {over}",
+        f"{settings.batch_size or program.problem.n} rows; the variance is summed over {over}",
         *gradients.readings(rows),
     ]
     return table

@@ -47,11 +47,10 @@ def _settings(title: str, declared: Mapping[str, Any]) -> Iterator[str]:
 def _sites(entry: Entry) -> Iterator[str]:
     from ..core import machine
     from ..program import prepare
-    from ..program.program import Program
 
     options = {k: s.default for k, s in settings.declared(entry.model).items()}
     with machine.numbers():
-        sites = Program(prepare.problem_of(entry, options, entry.data())).sites
+        sites = prepare.program_of(entry, options, entry.data()).sites
     yield "\nSites (default data)"
     width = max(8, *map(len, sites))
     for site in sites.values():

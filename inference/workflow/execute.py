@@ -19,12 +19,12 @@ from models.contract import Refused
 from .. import method
 from ..checks import baselines, circular, proofs, separable, structure, vouch
 from ..core import machine
-from ..core.problem import Context, Finding, Fit, Problem
+from ..core.problem import Context, Finding, Fit
 from ..core.seeds import FIT, PREDICTIVE, seeded
 from ..core.user_code import of_error, of_function
 from ..methods.training import trained_guide
 from ..program import prepare, row_latents
-from ..program.prepare import observed_keys, problem_of
+from ..program.prepare import observed_keys, program_of
 from ..program.program import Program
 from ..results import diagnostics, groups, inference_data, loo, scores
 from ..results.metrics import metrics as metrics_of
@@ -132,7 +132,7 @@ def _begun_by(program: Program, init: Learned) -> Program:
         raise Refused(f"the run of --init has not learned {_some(missing)}; give one that has")
     dtype = torch.get_default_dtype()
     learned = {name: torch.as_tensor(init.params[name]).to(dtype) for name in own}
-    return Program(replace(program.problem, params=learned, earlier=init.params))
+    return program.changed(params=learned, earlier=init.params)
 
 
 def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: float) -> Result:
@@ -155,14 +155,14 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         fit = _fit(plan, program, context)
         fitted = time.perf_counter()
         fit.findings += _notes(plan, program)
-        whole = replace(program.problem, params=fit.params, linear_at=fit.linear_at)
-        problem = whole if fit.rows is None else whole.first(fit.rows)
+        whole = program.changed(params=fit.params, linear_at=fit.linear_at)
+        shown = whole if fit.rows is None else whole.first(fit.rows)
         labels = {"model": plan.name, "method": plan.method, "guide": plan.guide or ""}
         idata = groups.to_inference_data(
-            problem, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
+            shown, fit, seed=plan.seed, **labels, seed_of_run=plan.seed
         )
         codes = _encoded(plan, whole, fit, idata)
-        verdict, metrics = _judge(plan, problem, fit, idata, codes)
+        verdict, metrics = _judge(plan, shown, fit, idata, codes)
         found = _found(plan, program, fit, record)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
@@ -175,7 +175,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
 
 def _program(plan: Plan) -> Program:
     """The program of a plan, which its method can answer as far as can be told beforehand."""
-    program = Program(problem_of(plan.entry, plan.options, plan.data))
+    program = program_of(plan.entry, plan.options, plan.data)
     if plan.init is not None:
         program = _begun_by(program, plan.init)
     if plan.kind.result != "prior":
@@ -186,7 +186,7 @@ def _program(plan: Plan) -> Program:
         _must_have_densities(program)
         _must_bear_gaps(program)
     if plan.kind.uses_density:
-        proofs.prove(program.problem)
+        proofs.prove(program)
     return program
 
 
@@ -214,21 +214,21 @@ def _notes(plan: Plan, program: Program) -> list[Finding]:
 
 def _judge(
     plan: Plan,
-    problem: Problem,
+    program: Program,
     fit: Any,
     idata: az.InferenceData,
     codes: Mapping[str, float],
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
     entry, data = plan.entry, plan.data
-    metrics = metrics_of(fit, idata, bool(Program(problem).improper()))
-    left_out, findings = loo.judged(problem, fit, idata, metrics.get("khat"))
-    fit.findings += findings + separable.findings(problem, idata)
-    metrics |= left_out | scores.scored(problem, fit).added_to(idata) | dict(codes)
+    metrics = metrics_of(fit, idata, bool(program.improper()))
+    left_out, findings = loo.judged(program.problem, fit, idata, metrics.get("khat"))
+    fit.findings += findings + separable.findings(program, idata)
+    metrics |= left_out | scores.scored(program, fit).added_to(idata) | dict(codes)
     if entry.results.original is not None and data.scaling is not None and fit.kind != "prior":
         inference_data.add_original(idata, lambda draws: entry.results.original(draws, data))
-    checked = vouch.findings(problem, fit, metrics, plan.seed)
-    alike = partial(vouch.chains_predict_alike, problem, fit, plan.seed)
+    checked = vouch.findings(program, fit, metrics, plan.seed)
+    alike = partial(vouch.chains_predict_alike, program, fit, plan.seed)
     verdict = diagnostics.verdict(fit, idata, metrics, checked, alike)
     if fit.kind != "prior":
         view = inference_data.view(data, idata, fit.params, plan.options, metrics, fit.exact)
@@ -237,17 +237,14 @@ def _judge(
         if entry.results.caveats is not None:
             caveats = entry.results.caveats(replace(view, metrics=metrics))
             verdict = verdict.with_findings([Finding("warn", *caveat) for caveat in caveats])
-    beside, findings = baselines.compared(problem, idata)
+    beside, findings = baselines.compared(program, idata)
     return verdict.with_findings(findings), metrics | beside
 
 
-def _encoded(plan: Plan, problem: Problem, fit: Any, idata: az.InferenceData) -> dict[str, float]:
+def _encoded(plan: Plan, program: Program, fit: Any, idata: az.InferenceData) -> dict[str, float]:
     """What an encoder makes of rows that were held out; of others, their codes alone."""
     trained = plan.kind.takes_guide and fit.trace is not None and fit.status != "failed"
-    if not trained:
-        return {}
-    program = Program(problem)
-    if not row_latents.has_weights(program):
+    if not trained or not row_latents.has_weights(program):
         return {}
     in_force = trained_guide(program, plan.settings["guide"])
     with seeded(plan.seed, PREDICTIVE), in_force as guide:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -56,10 +56,17 @@ class Fitted:
         return self.record["data"].get("dtype", "float64")
 
     @property
-    def problem(self) -> Problem:
-        """The problem with what the run learned; of the run's number type, which is in force."""
-        problem = prepare.problem_of(self.entry, self.record["options"], self.data)
-        return with_fit(problem, self.record, self.params)
+    def learned(self) -> dict[str, Any]:
+        """The fields of a problem that the run learned: parameters, where it was made linear."""
+        # What is made linear has no parameters but the latents, and the point is all that is kept.
+        linear_at = self.params if self.record.get("linearised") else None
+        return {"params": self.params, "linear_at": linear_at}
+
+    @property
+    def program(self) -> Program:
+        """The program with what the run learned; of the run's number type, which is in force."""
+        program = prepare.program_of(self.entry, self.record["options"], self.data)
+        return program.changed(**self.learned)
 
     def new_rows(self, source: Any) -> dict[str, Any]:
         """Data key to new rows, coded as the run's were: of a file, a data set, or Python."""
@@ -67,13 +74,6 @@ class Fitted:
         if self.data.new_rows is not None:
             return dict(self.data.new_rows(source))
         return self.entry.data(source, **self.record["data"]["asked"]["options"]).tensors
-
-
-def with_fit(problem: Problem, record: Mapping[str, Any], params: Mapping[str, Tensor]) -> Problem:
-    """The problem with what a run learned: parameters, and the point where it made it linear."""
-    # What is made linear has no parameters but the latents, and the point is all that is kept.
-    linear_at = params if record.get("linearised") else None
-    return replace(problem, params=params, linear_at=linear_at)
 
 
 # -- predictions --------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def predictions(run: Fitted, source: Any, rows: int) -> pd.DataFrame:
     """
     with machine.numbers(run.dtype):
         problem = _of_new_rows(run, source, rows)
-        program = Program(prepare.prepare(problem, dtype=torch.get_default_dtype(), checked=False))
+        program = prepare.ready(problem, dtype=torch.get_default_dtype(), checked=False)
         _check_predicts(program)
         draws = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(run.idata).items()}
         seed = run.record["seed"]
@@ -122,13 +122,13 @@ def _of_new_rows(run: Fitted, source: Any, rows: int) -> Problem:
         if key not in tensors:
             tensors[key] = torch.zeros([n, *shape[1:]] if key in keys else shape)
     of_class = run.data if inspect.isclass(run.entry.model) else None
-    problem = Problem(
+    return Problem(
         model=prepare.instance(run.entry.model, of_class, run.record["options"]),
         tensors=tensors,
         latent_keys=tuple(key for key in run.record["latent_keys"] if key not in keys),
         rows=Rows(plate, tuple(keys)) if plate else None,
+        **run.learned,
     )
-    return with_fit(problem, run.record, run.params)
 
 
 def _check_predicts(program: Program) -> None:
@@ -147,7 +147,7 @@ def next_row(run: Fitted, row: Mapping[str, Tensor]) -> tuple[float, float, floa
     """What a run predicts of one new row: see `predictive.next_row`."""
     draws = {k: torch.as_tensor(v) for k, v in inference_data.draws_of(run.idata).items()}
     with machine.numbers(run.dtype):
-        return predictive.next_row(run.problem, row, draws, run.record["seed"])
+        return predictive.next_row(run.program, row, draws, run.record["seed"])
 
 
 # -- rows as an encoder sees them ---------------------------------------------------------------
@@ -164,23 +164,23 @@ def evidence_table(
 ) -> pd.DataFrame:
     """log p(x) of each row, nats: see `evidence.table`."""
     context = Context(progress=progress)
-    with _encoder(run, source, rows) as (problem, guide, tensors):
-        return evidence.table(problem, guide, tensors, effort, seed=seed, context=context)
+    with _encoder(run, source, rows) as (program, guide, tensors):
+        return evidence.table(program, guide, tensors, effort, seed=seed, context=context)
 
 
 def code_table(
     run: Fitted, source: Any, rows: int | None, *, draws: int, seed: int
 ) -> pd.DataFrame:
     """The latents of each row: see `codes.table`."""
-    with _encoder(run, source, rows) as (problem, guide, tensors):
-        return codes.table(problem, guide, tensors, draws=draws, seed=seed)
+    with _encoder(run, source, rows) as (program, guide, tensors):
+        return codes.table(program, guide, tensors, draws=draws, seed=seed)
 
 
 @contextmanager
 def _encoder(
     run: Fitted, source: Any, rows: int | None
-) -> Iterator[tuple[Problem, Any, dict[str, Tensor]]]:
-    """The problem of a run, its guide, and rows for it; numbers are those of the run.
+) -> Iterator[tuple[Program, Any, dict[str, Tensor]]]:
+    """The program of a run, its guide, and rows for it; numbers are those of the run.
 
     Raises:
         UsageError: the run's method has no guide.
@@ -192,11 +192,11 @@ def _encoder(
             f"this is a run of {method}, which has no encoder; give one of {inference.OF_GUIDES}"
         )
     with machine.numbers(run.dtype):
-        problem = run.problem
+        program, problem = run.program, run.program.problem
         given = problem.test if source is None else run.new_rows(source)
         if given is None:
             raise BadInput("the run held no rows out; give some (--data)")
         some = {key: given[key][:rows] for key in problem.rows[1]} if problem.rows else {}
         guide = guide_of_record(run.record) if run.guide is None else run.guide
         options = run.record["options"]
-        yield problem, guide_of(run.entry, guide, options, run.dtype), some
+        yield program, guide_of(run.entry, guide, options, run.dtype), some

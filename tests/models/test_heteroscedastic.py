@@ -101,7 +101,7 @@ def test_a_table_holds_a_fifth_out_and_simulate_cannot_be_split():
 def scored(draws):
     problem = problem_with(n=50)
     fit = Fit(draws={k: v[None] for k, v in tensors(draws).items()}, kind="independent")
-    return problem, scores.scored(problem, fit)
+    return problem, scores.scored(Program(problem), fit)
 
 
 def test_the_law_of_total_variance_by_brute_force():
@@ -145,7 +145,8 @@ def test_rows_of_a_known_mixture_are_covered_as_they_should_be():
     y = locs[chosen] + sigmas[chosen] * rng.normal(size=20_000)
     problem = replace(problem, test={"x": torch.as_tensor(x), "y": torch.as_tensor(y)})
     fit = Fit(draws={k: v[None] for k, v in tensors(draws).items()}, kind="independent")
-    assert scores.scored(problem, fit).metrics["coverage_90"] == pytest.approx(0.9, abs=0.01)
+    found = scores.scored(Program(problem), fit).metrics
+    assert found["coverage_90"] == pytest.approx(0.9, abs=0.01)
 
 
 def test_a_point_estimate_has_no_epistemic_part():

@@ -132,7 +132,7 @@ def test_the_bound_of_one_sample_is_the_elbo():
 def test_rows_held_out_get_activations_of_their_own():
     made = problem()
     drawn = torch.as_tensor(np.random.default_rng(5).normal(size=(1, 1000, 40, 3)))
-    found = scores.scored(made, Fit(draws={"a": drawn}, kind="independent"))
+    found = scores.scored(Program(made), Fit(draws={"a": drawn}, kind="independent"))
     x, y = made.test["x"].numpy(), made.test["y"].numpy()
     loc, scale = encoded(x)
     rng = np.random.default_rng(6)
@@ -142,7 +142,7 @@ def test_rows_held_out_get_activations_of_their_own():
     assert found.metrics["log_score_single"] == pytest.approx(np.mean(each), abs=0.03)
     assert found.metrics["log_score_single"] < found.metrics["log_score"]
     assert "accuracy_mean_weights" not in found.metrics
-    again = scores.scored(made, Fit(draws={"a": drawn}, kind="independent"))
+    again = scores.scored(Program(made), Fit(draws={"a": drawn}, kind="independent"))
     assert again.metrics == found.metrics
 
 

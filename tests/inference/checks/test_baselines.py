@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 
 from inference.checks import baselines
 from inference.checks.baselines import Gap, Rows, Table, constant, farther, linear
+from inference.program.program import Program
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(25, 3)) * [1, 10, 0.1] + [0, 5, 1]
@@ -170,9 +171,9 @@ def scored(elpd, error=None):
 def test_a_fit_worse_than_a_linear_model_denies_its_predictions():
     problem = problem_of("linear", split=0.5)
     unit = problem.log_units["y"]
-    best = linear(baselines.table_of(problem, scored(np.zeros(221))))
+    best = linear(baselines.table_of(Program(problem), scored(np.zeros(221))))
     own = best.in_units(unit)
-    metrics, findings = baselines.compared(problem, scored(own.elpd))
+    metrics, findings = baselines.compared(Program(problem), scored(own.elpd))
     assert findings == []
     assert metrics["baseline_linear"] == pytest.approx(own.elpd.sum())
     assert metrics["baseline_constant"] < metrics["baseline_linear"] - 20
@@ -182,19 +183,19 @@ def test_a_fit_worse_than_a_linear_model_denies_its_predictions():
     assert metrics["baseline_constant"] == pytest.approx(
         stats.norm.logpdf(y, y.mean(), sd).sum(), rel=0.01
     )
-    _, (finding,) = baselines.compared(problem, scored(own.elpd - 0.5))
+    _, (finding,) = baselines.compared(Program(problem), scored(own.elpd - 0.5))
     assert finding.level == "warn" and finding.spoils == ("predictions",)
     assert "worse than a linear model of the same columns" in finding.what
-    _, (finding,) = baselines.compared(problem, scored(own.elpd, 2 * own.error))
+    _, (finding,) = baselines.compared(Program(problem), scored(own.elpd, 2 * own.error))
     assert "its means are farther from the rows held out" in finding.what
 
 
 def test_a_difference_that_few_rows_may_have_made_leaves_predictions_open():
     problem = problem_of("linear", split=0.5)
-    own = linear(baselines.table_of(problem, scored(np.zeros(221)))).elpd
+    own = linear(baselines.table_of(Program(problem), scored(np.zeros(221)))).elpd
     own = own - problem.log_units["y"]
     noise = np.random.default_rng(1).normal(size=221)
-    _, (finding,) = baselines.compared(problem, scored(own + noise - noise.mean() - 0.1))
+    _, (finding,) = baselines.compared(Program(problem), scored(own + noise - noise.mean() - 0.1))
     assert finding.level == "warn" and finding.spoils == () and finding.opens == ("predictions",)
     assert "hold out more rows" in finding.mend
 
@@ -202,16 +203,16 @@ def test_a_difference_that_few_rows_may_have_made_leaves_predictions_open():
 def test_only_one_observation_a_row_is_compared():
     coin = problem_of("coin", "HHTHTTHHHH")
     idata = az.from_dict(posterior={"pi": np.zeros((1, 2))})
-    assert baselines.compared(coin, idata) == ({}, [])  # nothing is scored
+    assert baselines.compared(Program(coin), idata) == ({}, [])  # nothing is scored
     loo = {"elpd": ("row", np.full(10, -0.7)), "khat": ("row", np.zeros(10))}
     idata.add_groups({"loo": xr.Dataset(loo)})
-    metrics, findings = baselines.compared(coin, idata)
+    metrics, findings = baselines.compared(Program(coin), idata)
     assert list(metrics) == ["baseline_constant"] and findings == []
     loo["khat"] = ("row", np.ones(10))
     idata = az.from_dict(posterior={"pi": np.zeros((1, 2))})
     idata.add_groups({"loo": xr.Dataset(loo)})
-    assert baselines.compared(coin, idata) == ({}, [])  # nor can its scores be trusted
-    assert baselines.compared(problem_of("vae"), idata) == ({}, [])
+    assert baselines.compared(Program(coin), idata) == ({}, [])  # nor can its scores be trusted
+    assert baselines.compared(Program(problem_of("vae")), idata) == ({}, [])
 
 
 def test_large_tables_are_thinned():

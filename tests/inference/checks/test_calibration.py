@@ -17,6 +17,7 @@ import models
 import zoo
 from inference.checks import calibration, simulated
 from inference.core.problem import Fit
+from inference.program.program import Program
 from models.contract import Fault, Refused, UsageError
 
 RHO = 0.9
@@ -35,12 +36,12 @@ def study(name, sampler, n, source=None, seed=0, **options):
     problem, entry = problem_of(name, source, **options), models.load(name)
     bound = problem.model.keywords
 
-    def given(problem):
+    def given(program):
         data = entry.data(source)
-        data = replace(data, tensors={key: problem.tensors[key] for key in data.tensors})
-        return replace(problem, exact=partial(entry.exact, data, **bound))
+        data = replace(data, tensors={key: program.tensors[key] for key in data.tensors})
+        return program.changed(exact=partial(entry.exact, data, **bound))
 
-    made = simulated.Simulated(problem, method, {}, seed, given)
+    made = simulated.Simulated(Program(problem), method, {}, seed, given)
     return calibration.judge(simulated.run(made.fit, n)[0], n)
 
 

@@ -9,6 +9,7 @@ from conftest import QUIET, problem_of
 import zoo
 from inference.checks import gradients
 from inference.methods.ascent import AscentSettings
+from inference.program.program import Program
 from models.contract import Refused, UsageError
 
 SETTINGS = AscentSettings(steps=300, batch_size=50, lr=1e-2, schedule="linear")
@@ -17,7 +18,9 @@ SETTINGS = AscentSettings(steps=300, batch_size=50, lr=1e-2, schedule="linear")
 @pytest.fixture(scope="module")
 def table():
     problem = problem_of("bnn", "moons", hidden="4")
-    return gradients.variances(problem, seed=0, context=QUIET, settings=SETTINGS, draws=600)
+    return gradients.variances(
+        Program(problem), seed=0, context=QUIET, settings=SETTINGS, draws=600
+    )
 
 
 def test_the_order_of_the_variances_is_beyond_their_errors(table):

@@ -50,12 +50,12 @@ def in_numpy(y):
 )
 def test_what_no_sampler_can_see_is_refused(model, message):
     with pytest.raises(Refused, match=message):
-        proofs.prove(problem_from(model, {"y": Y}))
+        proofs.prove(Program(problem_from(model, {"y": Y})))
 
 
 @pytest.mark.parametrize("name", ["coin", "gaussian", "linear", "logistic", "heteroscedastic"])
 def test_the_models_of_the_zoo_are_proved(name):
-    proofs.prove(problem_of(name))
+    proofs.prove(Program(problem_of(name)))
 
 
 def test_poles_and_kinks_are_no_wrong_gradient():

@@ -20,6 +20,7 @@ from inference.checks.simulated import Simulated
 from inference.core.problem import Finding, Fit
 from inference.methods.nuts import nuts
 from inference.methods.svi import svi
+from inference.program.program import Program
 from models.contract import Refused
 
 FEW = {"chains": 2, "draws": 60, "warmup": 30}
@@ -50,10 +51,10 @@ def test_a_fit_is_that_of_a_fresh_recording(method, settings, monkeypatch):
 
     monkeypatch.setattr(inference.program.graphs, "compiled", counted)
     problem = problem_from(regression, {"y": Y})
-    study = Simulated(problem, method, settings, 1)
+    study = Simulated(Program(problem), method, settings, 1)
     several = [study.fit(i) for i in (0, 1, 2)]
     assert len(recorded) == 1
-    alone = Simulated(problem, method, settings, 1).fit(2)
+    alone = Simulated(Program(problem), method, settings, 1).fit(2)
     assert len(recorded) == 2
     for name in ("rank", "findings", "status"):
         assert several[2][name] == alone[name]
@@ -62,7 +63,7 @@ def test_a_fit_is_that_of_a_fresh_recording(method, settings, monkeypatch):
 
 
 def test_a_fit_is_plain_and_ranks_every_quantity():
-    fit = Simulated(problem_from(regression, {"y": Y}), prior_draws, {}, 0).fit(4)
+    fit = Simulated(Program(problem_from(regression, {"y": Y})), prior_draws, {}, 0).fit(4)
     assert json.loads(json.dumps(fit)) == fit and fit["i"] == 4
     assert list(fit["rank"]) == ["mu", "sigma", "log likelihood", "mean of new y"]
     assert list(fit["error"]) == ["mu", "sigma"] and fit["draws"] == 200
@@ -79,7 +80,7 @@ def test_the_data_are_those_of_the_prior_and_the_design_is_kept():
         raise Refused("seen")
 
     problem = problem_of("linear", "simulate", noise=0.5)
-    study = Simulated(problem, look, {}, 0)
+    study = Simulated(Program(problem), look, {}, 0)
     fits = [study.fit(i) for i in range(300)]
     assert {fit["missing"] for fit in fits} == {"refused"}
     assert all(torch.equal(one["x"], problem.tensors["x"]) for one in seen)
@@ -97,9 +98,9 @@ def test_what_goes_wrong_is_a_missing_fit_with_its_reason():
     def endless(program, *, seed, context):
         return Fit(draws={"mu": Y[None] / 0, "sigma": Y[None]}, kind="independent")
 
-    problem = problem_from(regression, {"y": Y})
-    assert Simulated(problem, broken, {}, 0).fit(0)["reason"] == "ZeroDivisionError: no luck"
-    fit = Simulated(problem, endless, {}, 0).fit(0)
+    program = Program(problem_from(regression, {"y": Y}))
+    assert Simulated(program, broken, {}, 0).fit(0)["reason"] == "ZeroDivisionError: no luck"
+    fit = Simulated(program, endless, {}, 0).fit(0)
     assert fit["missing"] == "failed" and fit["reason"] == "draws of mu are not finite"
 
 
@@ -109,7 +110,7 @@ def test_a_fit_keeps_its_own_verdict():
         fit.findings.append(Finding("fail", "this is the prior", "take another"))
         return fit
 
-    fit = Simulated(problem_from(regression, {"y": Y}), doubtful, {}, 0).fit(0)
+    fit = Simulated(Program(problem_from(regression, {"y": Y})), doubtful, {}, 0).fit(0)
     assert fit["status"] == "fail" and fit["findings"] == [["fail", "this is the prior"]]
 
 
@@ -120,7 +121,7 @@ def test_latent_labels_are_ranked_too():
             label = pyro.sample("label", dist.Bernoulli(0.3))
             pyro.sample("y", dist.Normal(mu + 4 * label, 1.0), obs=y)
 
-    study = Simulated(problem_from(mixture, {"y": Y}), nuts, FEW, 0)
+    study = Simulated(Program(problem_from(mixture, {"y": Y})), nuts, FEW, 0)
     fit = study.fit(0)
     labels = ["label[0]", "label[1]", "label[2]"]
     assert list(fit["rank"]) == ["mu", *labels, "log likelihood", "mean of new y"]
@@ -200,7 +201,7 @@ def improper(y):
 )
 def test_models_without_a_joint_to_draw_from_are_refused(model, words):
     with pytest.raises(Refused, match=words):
-        Simulated(problem_from(model, {"y": Y}), prior_draws, {}, 0)
+        Simulated(Program(problem_from(model, {"y": Y})), prior_draws, {}, 0)
 
 
 # -- many fits --------------------------------------------------------------------------------
@@ -237,7 +238,8 @@ def test_a_signal_inside_a_fit_drops_it():
     def cut(program, *, seed, context):
         return Fit(draws={}, kind="chains", status="interrupted", signal=15)
 
-    assert Simulated(problem_from(regression, {"y": Y}), cut, {}, 0).fit(0) == signal.SIGTERM
+    program = Program(problem_from(regression, {"y": Y}))
+    assert Simulated(program, cut, {}, 0).fit(0) == signal.SIGTERM
 
 
 def test_a_study_of_which_nothing_comes_ends_early():

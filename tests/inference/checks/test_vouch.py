@@ -27,7 +27,7 @@ MEAN = COVARIANCE @ X.T @ Y / 0.25
 def told(draws=None, fit=None, model=regression, data=DATA, metrics=None):
     if fit is None:
         fit = Fit(draws={"w": torch.as_tensor(draws)[None]}, kind="independent")
-    return vouch.findings(problem_from(model, data), fit, metrics or {}, seed=0)
+    return vouch.findings(Program(problem_from(model, data)), fit, metrics or {}, seed=0)
 
 
 def of_parameters(findings):
@@ -72,10 +72,10 @@ def test_mean_field_on_correlated_weights_is_too_narrow_where_k_hat_does_not_see
     data = {"x": torch.as_tensor(x), "y": torch.as_tensor(y)}
     problem = problem_from(logistic, data)
     fit = svi(Program(problem), seed=0, context=QUIET)
-    found = vouch.findings(problem, fit, {}, seed=0)
+    found = vouch.findings(Program(problem), fit, {}, seed=0)
     assert any("too narrow" in one.what for one in found)
     full = svi(Program(problem), seed=0, context=QUIET, guide="mvn")
-    assert vouch.findings(problem, full, {}, seed=0) == []
+    assert vouch.findings(Program(problem), full, {}, seed=0) == []
 
 
 def test_a_point_predicts_too_narrowly_of_few_rows():

@@ -28,7 +28,7 @@ from models.contract import Fault, Refused
 def z_scores(problem, truth, seed=0, **settings):
     """(mean - truth) / MCSE, and the same of the sd, of one scalar; the fit's summary row."""
     fit = nuts(Program(problem), seed=seed, context=QUIET, **settings)
-    row = summary(to_inference_data(problem, fit, seed=0, prior_draws=0)).iloc[0]
+    row = summary(to_inference_data(Program(problem), fit, seed=0, prior_draws=0)).iloc[0]
     assert row["ess_bulk"] > 200
     z_mean = (row["mean"] - truth.mean()) / row["mcse_mean"]
     return z_mean, (row["sd"] - truth.std()) / row["mcse_sd"]

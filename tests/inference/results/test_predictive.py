@@ -39,7 +39,7 @@ def test_class_probabilities_are_the_softmax_of_the_network():
 
 
 def test_predictions_are_means_and_entropy_is_what_is_expected_plus_what_is_disagreed_on():
-    program = predictive.of_rows(problem_of(), TEST)
+    program = predictive.of_rows(Program(problem_of()), TEST)
     found = predictive.classes(program, VALUES)
     each = each_of(TEST["x"])
     np.testing.assert_allclose(found.draws, each, rtol=1e-10)
@@ -95,7 +95,7 @@ def test_moments_are_those_of_the_rows():
 
 
 def test_rows_without_labels_stand_in_with_zero_and_other_rows_have_their_own_number():
-    program = predictive.of_rows(problem_of(), {"x": TEST["x"]})
+    program = predictive.of_rows(Program(problem_of()), {"x": TEST["x"]})
     (site,) = program.of("observed")
     assert site.shape == (OTHERS,) and site.value.dtype == TRAIN["y"].dtype
     assert (site.value == 0).all()
@@ -115,7 +115,7 @@ def test_predictions_of_every_cell_in_the_users_units(shape):
 
 
 def test_predictions_have_chains_draws_rows_and_all_classes_but_the_last():
-    found = predictive.predictions(problem_of(), fit_of(chains=2))
+    found = predictive.predictions(Program(problem_of()), fit_of(chains=2))
     dims, values = found["probability"]
     assert dims == ("chain", "draw", "row_test", "class_but_last")
     assert values.shape == (2, 3, OTHERS, CLASSES - 1)
@@ -123,10 +123,10 @@ def test_predictions_have_chains_draws_rows_and_all_classes_but_the_last():
 
 
 def test_predictions_are_of_the_data_without_a_test_set_and_of_few_of_many_rows():
-    values = predictive.predictions(problem_of(test=None), fit_of())["probability"][1]
+    values = predictive.predictions(Program(problem_of(test=None)), fit_of())["probability"][1]
     np.testing.assert_allclose(values[0], each_of(TRAIN["x"])[..., :2])
     many = {"x": tensor(RNG.normal(size=(1001, 2))), "y": torch.zeros(1001, dtype=torch.int64)}
-    values = predictive.predictions(problem_of(test=many), fit_of())["probability"][1]
+    values = predictive.predictions(Program(problem_of(test=many)), fit_of())["probability"][1]
     np.testing.assert_allclose(values[0], each_of(many["x"][::6])[..., :2])
     assert values.shape[2] == 167
 
@@ -139,7 +139,7 @@ def test_predictions_of_what_is_continuous_are_its_moments():
 
     data = {"x": TRAIN["x"], "y": torch.zeros(ROWS, dtype=torch.float64)}
     values = {"w": tensor(RNG.normal(size=(4, 2)))}
-    found = predictive.predictions(problem_of(net, data, None), fit_of(values, chains=2))
+    found = predictive.predictions(Program(problem_of(net, data, None)), fit_of(values, chains=2))
     assert found["mean"][0] == found["sd"][0] == ("chain", "draw", "row_test")
     expected = (values["w"] @ TRAIN["x"].T).reshape(2, 2, ROWS)
     np.testing.assert_allclose(found["mean"][1], expected)

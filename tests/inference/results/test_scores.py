@@ -21,6 +21,7 @@ from classifier import (
 from scipy import special, stats
 from sklearn import metrics
 
+from inference.program.program import Program
 from inference.results import scores
 
 PROBABILITY = RNG.dirichlet(np.ones(4), size=200)
@@ -76,7 +77,7 @@ def test_the_area_under_the_curve_is_scikit_learns_ties_by_half(ties):
 
 
 def test_a_fit_is_scored_on_the_rows_held_out_and_one_draw_and_the_mean_weights_beside_it():
-    found = scores.scored(problem_of(), fit_of())
+    found = scores.scored(Program(problem_of()), fit_of())
     each, truth = each_of(TEST["x"]), TEST["y"].numpy()
     chosen = each[:, np.arange(OTHERS), truth]
     assert found.metrics["elpd_test"] == pytest.approx(np.log(chosen.mean(0)).sum(), rel=1e-9)
@@ -101,7 +102,7 @@ def test_a_fit_is_scored_on_the_rows_held_out_and_one_draw_and_the_mean_weights_
 def test_rows_beside_are_compared_with_labels_by_scores_and_without_by_what_is_unsure():
     far = {"x": 5 + tensor(RNG.normal(size=(11, 2)))}
     shifted = {"x": TEST["x"] + 0.3, "y": TEST["y"]}
-    found = scores.scored(problem_of(beside={"far": far, "shift 1": shifted}), fit_of())
+    found = scores.scored(Program(problem_of(beside={"far": far, "shift 1": shifted})), fit_of())
     test, outside = each_of(TEST["x"]), each_of(far["x"])
     unsure = [stats.entropy(each.mean(0), axis=1) for each in (test, outside)]
     label = np.repeat([0, 1], [OTHERS, 11])
@@ -118,9 +119,9 @@ def test_rows_beside_are_compared_with_labels_by_scores_and_without_by_what_is_u
 
 
 def test_what_is_identified_has_its_scores_and_no_more_and_no_test_set_none():
-    found = scores.scored(problem_of(identified=True), fit_of()).metrics
+    found = scores.scored(Program(problem_of(identified=True)), fit_of()).metrics
     assert found.keys() == {"elpd_test", "log_score", "accuracy", "brier", "ece"}
-    assert scores.scored(problem_of(test=None), fit_of()) == scores.Scored({}, {})
+    assert scores.scored(Program(problem_of(test=None)), fit_of()) == scores.Scored({}, {})
     alone = {name: value[:1] for name, value in VALUES.items()}
-    found = scores.scored(problem_of(), fit_of(alone)).metrics
+    found = scores.scored(Program(problem_of()), fit_of(alone)).metrics
     assert "mutual_information" not in found and "accuracy_single" not in found

@@ -15,6 +15,7 @@ from conftest import problem_from
 from test_row_latents import X, coded, encoder
 
 import zoo
+from inference.program.program import Program
 from inference.rows import codes
 from models.contract import Refused
 
@@ -22,11 +23,11 @@ from models.contract import Refused
 def test_means_and_sds_of_codes():
     problem = replace(problem_from(coded, {"x": X}), params={"weight": torch.tensor(0.3)})
     rows = X.repeat(700, 1)  # more than are encoded at once
-    found = codes.table(problem, encoder, {"x": rows}, draws=400, seed=0)
+    found = codes.table(Program(problem), encoder, {"x": rows}, draws=400, seed=0)
     assert list(found) == ["z", "sd z"] and len(found) == 2100 and found.index.name == "row"
     np.testing.assert_allclose(found["z"], 0.3 * rows.sum(1))  # the guide's own
     np.testing.assert_allclose(found["sd z"], 0.5)
-    few = codes.table(problem, encoder, {"x": rows[:2]}, draws=5, seed=1)
+    few = codes.table(Program(problem), encoder, {"x": rows[:2]}, draws=5, seed=1)
     pd.testing.assert_frame_equal(few, found[:2])
 
 
@@ -38,7 +39,7 @@ def test_means_and_sds_of_draws_where_the_guide_knows_none():
             pyro.sample("z", dist.Normal(weight * x.sum(1) + 2 * side, 0.5))
 
     problem = replace(problem_from(coded, {"x": X}), params={"weight": torch.tensor(0.3)})
-    found = codes.table(problem, shifted, {"x": X}, draws=4000, seed=0)
+    found = codes.table(Program(problem), shifted, {"x": X}, draws=4000, seed=0)
     np.testing.assert_allclose(found["z"], 0.3 * X.sum(1) + 1, atol=5 * 1.12 / 4000**0.5)
     np.testing.assert_allclose(found["sd z"], 1.25**0.5, rtol=0.1)
 
@@ -50,7 +51,7 @@ def test_a_guide_of_its_own_rows_alone_has_no_encoder():
 
     problem = problem_from(coded, {"x": X})
     with pytest.raises(Refused, match="has no encoder"):
-        codes.table(problem, known, {"x": X}, draws=5, seed=0)
+        codes.table(Program(problem), known, {"x": X}, draws=5, seed=0)
 
 
 def test_classes_are_guessed_as_a_runs_accuracy_says(tmp_path, capsys):

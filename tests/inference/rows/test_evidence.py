@@ -26,7 +26,7 @@ def problem(model=coded):
 def table(**effort):
     asked = {"particles": 4000, "temperatures": 50} | effort
     return evidence.table(
-        problem(), encoder, {"x": X}, evidence.Effort(**asked), seed=0, context=QUIET
+        Program(problem()), encoder, {"x": X}, evidence.Effort(**asked), seed=0, context=QUIET
     )
 
 
@@ -74,13 +74,15 @@ def test_doubts():
 def test_what_has_no_evidence_is_refused():
     effort = evidence.Effort(particles=10)
     with pytest.raises(Refused, match="not every latent of this model belongs to a row"):
-        evidence.table(problem(shared_scale), "normal", {"x": X}, effort, seed=0, context=QUIET)
+        evidence.table(
+            Program(problem(shared_scale)), "normal", {"x": X}, effort, seed=0, context=QUIET
+        )
     from inference.methods.svi import svi
 
     fit = svi(Program(problem_from(coded, {"x": X})), seed=0, context=QUIET, steps=10, draws=2)
     fitted = replace(problem(), params=fit.params)
     with pytest.raises(Refused, match="guide has no encoder"):
-        evidence.table(fitted, "normal", {"x": X}, effort, seed=0, context=QUIET)
+        evidence.table(Program(fitted), "normal", {"x": X}, effort, seed=0, context=QUIET)
 
 
 def test_the_command(tmp_path, capsys):
