@@ -280,6 +280,10 @@ def _chances(
 
 
 def _curve(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: list) -> Figure:
+    """This run's probability of class 1 along the feature.
+
+    The decision turns where it is 0.5; the wider the band, the less sure.
+    """
     figure, (ax,) = panels()
     if len(chances) > 1:
         low, high = np.percentile(chances, [3, 97], axis=0)
@@ -288,10 +292,7 @@ def _curve(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: l
     ax.axhline(0.5, color=GREY, lw=0.8)
     ax.plot(rows[0], y, "|", color=RED, alpha=0.6, label="data")
     ax.set(xlabel=names[0], ylabel="P(y = 1)")
-    caption = (
-        "This run's probability of class 1 along the feature: the decision turns where it is "
-    )
-    return captioned(figure, caption + "0.5; the wider the band, the less sure.", ax)
+    return captioned(figure, _curve.__doc__, ax)
 
 
 def _maps(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: list) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -55,12 +56,10 @@ class ImageSet:
     sha256: tuple[str, ...] = ()
 
 
+_official_set = partial(ImageSet, side=28, white=255, dtype="float32")
 SETS = {
     "digits": ImageSet(side=8, white=16, dtype="float64", classes=_DIGITS),
-    "mnist": ImageSet(
-        side=28,
-        white=255,
-        dtype="float32",
+    "mnist": _official_set(
         classes=_DIGITS,
         urls=(
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -73,10 +72,7 @@ SETS = {
             "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
         ),
     ),
-    "fashion-mnist": ImageSet(
-        side=28,
-        white=255,
-        dtype="float32",
+    "fashion-mnist": _official_set(
         classes=(
             "T-shirt", "trouser", "pullover", "dress", "coat",
             "sandal", "shirt", "sneaker", "bag", "ankle boot",

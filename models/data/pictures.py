@@ -82,7 +82,8 @@ def pictures(
         raise BadSetting(f"outside={outside} is for digits, mnist and fashion-mnist alone")
     else:
         data = _own(source, whole, split, data_seed)
-    labels, test_labels = _labels(data.tensors), _labels(data.test)
+    parts = (data.tensors, data.test)
+    labels, test_labels = (np.asarray(rows["y"]) if "y" in rows else None for rows in parts)
     grey = data.test["x"]
     data = replace(
         data,
@@ -114,10 +115,6 @@ def _test_alone(data: Data, n: int | None) -> Data:
         source=f"{data.source}: the first {n or count} of these",
         scaling=replace(shown, labels=labels, test_labels=None, grey=shown.grey[:n]),
     )
-
-
-def _labels(tensors: Mapping[str, Any]) -> np.ndarray | None:
-    return np.asarray(tensors["y"]) if "y" in tensors else None
 
 
 def _binary(data: Data, binarise: Binarise, data_seed: int) -> Data:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -70,12 +70,12 @@ class Trained:
     @torch.no_grad()
     def chances(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """p(y | x, z) of all depths, (layers + 1, n, classes), and q(z | x), (layers + 1, n)."""
-        found = [self.net(part) for part in x.split(_ROWS)]
-        scores = torch.cat([part for _, part in found], 1)
+        parts = zip(*map(self.net, x.split(_ROWS)))
+        features, scores = (torch.cat(part, 1) for part in parts)
         if self.stop is None:
             return scores.softmax(-1), None
-        there = signs(torch.cat([part for part, _ in found], 1), scores)
-        logits = [self.stop(layer, there[layer]) for layer in range(self.net.layers)]
+        seen = signs(features, scores)
+        logits = [self.stop(layer, seen[layer]) for layer in range(self.net.layers)]
         return scores.softmax(-1), halting(torch.stack(logits)).exp()
 
     @cached_property
@@ -110,54 +110,61 @@ def scores(trained: Trained) -> dict[str, float]:
     `depth_used`: over how many depths they are spread (exp of the entropy of the mean of these);
     `depth_rank`: the rank correlation (Spearman) with the steps that they need, where known.
     """
-    found = _depths(trained)
+    numbers = _depths(trained)
     if trained.data.test is None:
-        return found
+        return numbers
     x, y = trained.rows(trained.data.test)
     chances, q = trained.chances(x)
     everywhere = {"average": trained.log_prior.to(x).exp()[:, None]}
     everywhere |= {} if q is None else {"average_q": q}
     everywhere |= {"average_posterior": trained.posterior[:, :1]} if trained.of_all else {}
-    all_layers = torch.tensor([trained.net.layers])
+    layers = trained.net.layers
     for name, weights in everywhere.items():
-        mean = (weights[..., None] * chances).sum(0)
-        found |= _scored(name, mean, y) | {
-            f"layers[{name}]": float(trained.net.layers),
-            f"work[{name}]": float(trained.work(all_layers, name)),
-        }
+        mean, work = (
+            (weights[..., None] * chances).sum(0),
+            trained.work(torch.tensor([layers]), name),
+        )
+        numbers |= _scored(name, mean, y, layers=layers, work=work)
     for rule in trained.rules:
-        found |= _of_rule(trained, rule, x, y)
-    return found
+        numbers |= _of_rule(trained, rule, x, y)
+    return numbers
 
 
 def _depths(trained: Trained) -> dict[str, float]:
+    """The scores that are of training rows."""
     of_rows = trained.posterior
     means = (of_rows * torch.arange(len(of_rows))[:, None]).sum(0)
     shares = of_rows.double().mean(1)
     used = torch.special.entr(shares).sum().exp()
-    found = {"depth_train": float(means.mean()), "depth_used": float(used)}
+    numbers = {"depth_train": float(means.mean()), "depth_used": float(used)}
     if isinstance(trained.data.scaling, Steps):
         from scipy.stats import spearmanr
 
         steps = trained.data.scaling.train
         if means.std() > 0 and steps.std() > 0:
-            found["depth_rank"] = float(spearmanr(means.numpy(), steps).statistic)
-    return found
+            numbers["depth_rank"] = float(spearmanr(means.numpy(), steps).statistic)
+    return numbers
 
 
 @torch.no_grad()
 def _of_rule(trained: Trained, rule: Rule, x: Tensor, y: Tensor) -> dict[str, float]:
+    """The scores of the test rows x (n, k), each as deep as a rule wants it."""
     rng = torch.Generator().manual_seed(0)
     prior = trained.log_prior.to(x)
     exits = leave(trained.net, x, rule, log_prior=prior, stop=trained.stop, generator=rng)
-    return _scored(rule, exits.logits.softmax(-1), y) | {
-        f"layers[{rule}]": float(exits.layers.double().mean()),
-        f"work[{rule}]": float(trained.work(exits.layers, rule).mean()),
-    }
+    layers, work = exits.layers.double().mean(), trained.work(exits.layers, rule).mean()
+    return _scored(rule, exits.logits.softmax(-1), y, layers=layers, work=work)
 
 
-def _scored(name: str, chances: Tensor, y: Tensor) -> dict[str, float]:
-    """Of predicted probabilities (n, classes)."""
+def _scored(name: str, chances: Tensor, y: Tensor, **more: Any) -> dict[str, float]:
+    """Scores, by names that bear `[name]`.
+
+    Args:
+        name: of what predicts.
+        chances: its probabilities of the classes, (n, classes).
+        y: the classes, (n,).
+        more: further scores, as they are.
+    """
     sure, guess = chances.max(-1)
     right = (guess == y).double()
     bins = (sure.double() * _BINS).long().clamp(max=_BINS - 1)
@@ -166,8 +173,9 @@ def _scored(name: str, chances: Tensor, y: Tensor) -> dict[str, float]:
         "accuracy": right.mean(),
         "log_score": chances.gather(-1, y[:, None]).clamp(min=_LEAST).log().double().mean(),
         "ece": apart.abs().sum() / len(y),
+        **more,
     }
-    return {f"{what}[{name}]": float(value) for what, value in values.items()}
+    return {f"{score}[{name}]": float(value) for score, value in values.items()}
 
 
 # -- pictures ----------------------------------------------------------------------------------
@@ -180,9 +188,9 @@ def by_class(trained: Trained) -> Figure | None:
     data, of_rows = trained.data, trained.posterior.numpy()
     known = isinstance(data.scaling, Steps)
     groups = data.scaling.train if known else np.asarray(data.tensors["y"])
-    there = np.unique(groups)
-    names = [str(k) if known else data.coords["class"][k] for k in there]
-    means = np.stack([of_rows[:, groups == k].mean(1) for k in there])
+    labels = np.unique(groups)
+    names = [str(k) if known else data.coords["class"][k] for k in labels]
+    means = np.stack([of_rows[:, groups == k].mean(1) for k in labels])
     figure, (ax,) = panels(height=0.28 * len(names) + 0.2, margins=(1.2, 0.2, 0.5))
     ax.imshow(means, cmap="Greys", aspect="auto")  # from the least to the most of these
     ax.plot(means @ np.arange(means.shape[1]), range(len(names)), "o", color=RED, ms=4)
@@ -218,16 +226,16 @@ def against_work(trained: Trained) -> Figure | None:
     """
     if trained.data.test is None:
         return None
-    told, (x, y) = scores(trained), trained.rows(trained.data.test)
+    of_rules, (x, y) = scores(trained), trained.rows(trained.data.test)
     fixed = [_scored("", chances, y) for chances in trained.chances(x)[0]]
     work = trained.work(torch.arange(trained.net.layers + 1))
     figure, axes = panels(2, gap=0.7)
     for ax, name in zip(axes, ("accuracy", "log_score")):
-        values = [one[f"{name}[]"] for one in fixed]
+        values = [of_depth[f"{name}[]"] for of_depth in fixed]
         ax.plot(work, values, "-o", color=GREY, ms=3, label="each depth")
         for rule, colour in zip((*RULES, "average"), (SKY, BLUE, ORANGE, GREEN, RED, PURPLE, "k")):
-            if f"{name}[{rule}]" in told:
-                at = told[f"work[{rule}]"], told[f"{name}[{rule}]"]
+            if f"{name}[{rule}]" in of_rules:
+                at = of_rules[f"work[{rule}]"], of_rules[f"{name}[{rule}]"]
                 ax.plot(*at, "s", color=colour, ms=5, label=rule)
         ax.set(xlabel="multiply-adds, of all layers", ylabel=name.replace("_", " "))
     return captioned(figure, against_work.__doc__, axes[0])
