@@ -461,7 +461,7 @@ TABLE = [
     Fault("stranger", [*LINEAR, "latin.csv"], 65, "latin.csv is no text in UTF-8"),
     Fault("stranger", [*LINEAR, "utf16.csv"], 65, "utf16.csv is no text"),
     Fault("stranger", [*LINEAR, "longer.csv"], 65, "3 fields instead of 2, longer.csv line 3"),
-    Fault("stranger", [*LINEAR, "field.csv"], 65, "field.csv line 1"),
+    Fault("stranger", [*LINEAR, "field.csv"], 65, "field.csv line 2"),
     Fault("stranger", [*LINEAR, "blank.csv"], 65, "blank.csv is empty"),
     Fault("stranger", [*LINEAR, "folder.csv"], 65, "cannot read folder.csv (Is a directory)"),
     Fault("stranger", ["run", "vae", "--data", "bomb"], 65, "bomb/0.png"),

@@ -10,6 +10,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -246,15 +247,21 @@ def _reader(lines: Iterable[str], mark: str, *, strict: bool) -> Any:
     return csv.reader(lines, delimiter=mark, skipinitialspace=True, strict=strict)
 
 
+def _first_rows(text: _Text, mark: str) -> list[list[str]]:
+    """Some rows as a delimiter cuts them, up to one that cannot be read, which `rows` names."""
+    rows = []
+    with suppress(csv.Error):
+        for row in islice(filter(any, _reader(text.lines(), mark, strict=False)), 20):
+            rows.append(row)
+    return rows or [[""]]
+
+
 def _delimiter(text: _Text) -> str:
     """What cuts the first rows equally; `csv.Sniffer` would take the comma of `1,5;2,5`.
 
     A space if nothing else cuts them, and it cuts numbers off (R's `write.table`).
     """
-    rows = {
-        mark: list(islice(filter(any, _reader(text.lines(), mark, strict=False)), 20)) or [[""]]
-        for mark in "\t;, "
-    }
+    rows = {mark: _first_rows(text, mark) for mark in "\t;, "}
     widths = {mark: [len(row) for row in cut] for mark, cut in rows.items()}
     for mark in "\t;,":
         if len(set(widths[mark])) == 1 and widths[mark][0] > 1:

@@ -14,7 +14,7 @@ def test_a_page_of_runs_that_are_not_saved(tmp_path):
     assert list(tmp_path.iterdir()) == []
     out = tmp_path / "page.html"
     assert zoo.report(run, zoo.run("coin", method="map", data="HHT"), out=out) == out.read_text()
-    assert "held against" in out.read_text()  # both saw the same data
+    assert "compared with" in out.read_text()  # both saw the same data
 
 
 def test_a_report_needs_runs():
