@@ -43,11 +43,9 @@ from inference.workflow import resume as resuming
 from inference.workflow import run as running
 from inference.workflow.calibrate import calibrate
 from inference.workflow.check import check, gradients
-from inference.workflow.compare import compare
-from inference.workflow.describe import described
-from inference.workflow.listing import clean, lines_of, listed, state_of
+from inference.workflow.compare import compare, has_no_result, report
+from inference.workflow.listing import clean, described, lines_of, listed, state_of
 from inference.workflow.plan import Request, columns
-from inference.workflow.report import has_no_result, report
 from inference.workflow.result import Run, rows_of
 from inference.workflow.resume import resume
 from inference.workflow.run import Watch, load, run

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    Value = Tensor | int | float
+    # A tensor, or an int or float that stays one: what uses a key knows which (hence Any).
+    Value = Tensor | Any
 
 
 class Fault(Exception):

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from io import BufferedReader
 
 from models.contract import Refused
 
@@ -149,7 +149,7 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: BufferedReader) -> str:
     """SHA-256 of an open file's bytes, in hexadecimal digits."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 

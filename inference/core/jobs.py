@@ -78,7 +78,7 @@ class _Worker:
             warnings.filterwarnings("ignore", ".*fork")
             self.process.start()
         theirs.close()
-        self.task: _Task | None = None
+        self.task: _Task
 
     def give(self, task: _Task) -> None:
         """Begin a task."""

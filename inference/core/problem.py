@@ -54,7 +54,10 @@ class Problem(Data):
     start: Callable[[str, tuple[int, ...]], Tensor] | None = None
     source: str = ""
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # of data they would be by their values
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
 
     @classmethod
     def of(cls, data: Data, **fields_of_problem: Any) -> Problem:
@@ -106,6 +109,7 @@ class Graphs(Protocol):
     @property
     def blank(self) -> bool:
         """Whether nothing was recorded yet: this is the first of the fits."""
+        ...
 
     def compiled(
         self,
@@ -116,9 +120,11 @@ class Graphs(Protocol):
         live: Sequence[Tensor] = (),
     ) -> Callable[..., Any]:
         """The function recorded, from the graph of an earlier fit if there is one."""
+        ...
 
     def memory(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor in the memory that the graphs read."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)

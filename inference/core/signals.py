@@ -27,7 +27,7 @@ class Heard:
     def tell(self, process: int) -> None:
         """Pass the signal on to a process, by its id; one that has ended is left alone."""
         with suppress(ProcessLookupError):
-            os.kill(process, self.signal)
+            os.kill(process, self.signal or 0)  # 0 is no signal
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 
 class ZooWarning(UserWarning):
@@ -50,7 +51,7 @@ def _filter() -> None:
     warnings.simplefilter(ours, ZooWarning)
 
 
-def _action(kind: type[Warning]) -> str:
+def _action(kind: type[Warning]) -> Any:
     """What the caller's filters say of a warning of that kind."""
     for action, message, category, module, _ in warnings.filters:
         if issubclass(kind, category) and message is None and module is None:
