@@ -16,8 +16,8 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from io import BufferedReader
+from pathlib import Path
 
 from models.contract import Refused
 

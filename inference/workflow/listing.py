@@ -41,7 +41,7 @@ def listed(
         return _runs(Path(out))
     titles = {
         "methods": lambda: {name: inference.title(name) for name in inference.METHODS},
-        "guides": _guides,
+        "guides": _guide_titles,
         "data": lambda: {name: models.paragraph(name, "Data:") for name in models.names()},
     }[kind]()
     return {name: {"title": title} for name, title in titles.items()}
@@ -70,7 +70,7 @@ def methods_of(name: str) -> dict[str, str | None]:
     return {method: reasons.get(method) for method in inference.METHODS}
 
 
-def _guides() -> dict[str, str]:
+def _guide_titles() -> dict[str, str]:
     forms = inference.guide_forms()
     titles = {forms[name]: inference.title(name) for name in inference.GUIDES}
     titles["FILE.py"] = "a guide of yours: a Pyro function `guide` of the model's data keys"
