@@ -404,16 +404,16 @@ def _guarded(argv: list[str] | None) -> int:
         return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one now would end in a traceback
-        what = str(stop) or "interrupted, nothing was saved; run it again"
-        return _fail(what, 128 + getattr(stop, "signal", 2), verbose)
+        reason = str(stop) or "interrupted, nothing was saved; run it again"
+        return _fail(reason, 128 + getattr(stop, "signal", 2), verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except OSError as error:
-        return _fail(*system_errors.told(error), verbose)
+        return _fail(*system_errors.described(error), verbose)
     except Exception as error:
-        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        return _fail(f"{what}; run with -v for the traceback", 70, verbose)
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return _fail(f"{reason}; run with -v for the traceback", 70, verbose)
 
 
 def _say(*words: str, file: Any = None, sep: str = " ") -> None:

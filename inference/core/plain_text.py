@@ -17,4 +17,4 @@ def plain(text: str) -> str:
     Whatever reaches a terminal or a page passes through here once or more often: a second time
     changes nothing.
     """
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -136,7 +136,7 @@ def _methods_compared(
     from ..show import overlays
 
     requests = study.requests(request, jobs)
-    plans = {label: study.plan_or_refusal(one) for label, one in requests.items()}
+    plans = {label: study.plan_or_refusal(request) for label, request in requests.items()}
     sound = {label: plan for label, plan in plans.items() if isinstance(plan, Plan)}
     comparison.check_same_data(
         {label: {"data": origin.identity_of(plan.data)} for label, plan in sound.items()}
@@ -304,13 +304,13 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
     runs = loaded([given for given in run if not has_no_result(given)])
     if not runs:
         raise UsageError("none of these is a run with a result; see `zoo.py list runs`")
-    named = dict(zip(comparison.labels([one.record for one in runs]), runs))
+    named = dict(zip(comparison.labels([run.record for run in runs]), runs))
     alike: dict[str, dict[str, Run]] = {}
-    for label, one in named.items():
-        if has_posterior(one):
-            alike.setdefault(one.record["data"]["sha256"], {})[label] = one
+    for label, run in named.items():
+        if has_posterior(run):
+            alike.setdefault(run.record["data"]["sha256"], {})[label] = run
     tables = [table_of(part) for part in alike.values() if len(part) > 1]
-    pictures = {label: reading.pictures(one.path) for label, one in named.items()}
+    pictures = {label: reading.pictures(run.path) for label, run in named.items()}
     page = pages.report(named, tables, pictures)
     if out is not None:
         files.write_text(Path(out), page)

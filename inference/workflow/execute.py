@@ -97,9 +97,9 @@ def _must_bear_gaps(program: Program) -> None:
     with seeded(0, FIT):
         value, slope = program.density_and_gradient(program.random_start())
     if value.isnan() or slope.isnan().any():
-        what = "density" if value.isnan() else "gradient of the density"
+        failing = "density" if value.isnan() else "gradient of the density"
         raise Refused(
-            f"the {what} is NaN, as values of {_some(gaps)} are, "
+            f"the {failing} is NaN, as values of {_some(gaps)} are, "
             f"{of_function(program.problem.model)}; mask them, poutine.mask(mask=~y.isnan()), "
             "and observe y.nan_to_num()"
         )
@@ -107,8 +107,8 @@ def _must_bear_gaps(program: Program) -> None:
 
 def _unplated(program: Program) -> list[Finding]:
     """A note on observations that lie in no plate, as `check` has it."""
-    found = (structure.outside_plates(site) for site in program.of("observed"))
-    return [Finding("note", *one) for one in found if one is not None]
+    notes = (structure.outside_plates(site) for site in program.of("observed"))
+    return [Finding("note", *note) for note in notes if note is not None]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -163,14 +163,14 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         )
         codes = _encoded(plan, whole, fit, idata)
         verdict, metrics = _judge(plan, shown, fit, idata, codes)
-        found = _found(plan, program, fit, record)
+        content = _content(plan, program, fit, record)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
-    found |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
-    found |= {"verdict": verdict.to_json_object(), "given": verdict.given}
-    found["findings"] = [vars(finding) for finding in verdict.findings]
-    return Result({**record, **found}, idata, verdict, fit.params)
+    content |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
+    content |= {"verdict": verdict.to_json_object(), "given": verdict.given}
+    content["findings"] = [vars(finding) for finding in verdict.findings]
+    return Result({**record, **content}, idata, verdict, fit.params)
 
 
 def _program(plan: Plan) -> Program:
@@ -207,8 +207,8 @@ def _notes(plan: Plan, program: Program) -> list[Finding]:
     if plan.data.n == 0:
         notes.append(Finding("note", "there are no data, so this is the prior"))
     if undrawn := program.undrawn:
-        what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
-        notes.append(Finding("note", what))
+        gap = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
+        notes.append(Finding("note", gap))
     return notes + _unplated(program)
 
 
@@ -253,7 +253,7 @@ def _encoded(plan: Plan, program: Program, fit: Any, idata: az.InferenceData) ->
         return importance.scored(program, guide, plan.seed).added_to(idata)
 
 
-def _found(plan: Plan, program: Program, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+def _content(plan: Plan, program: Program, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json holds of the result, beside what it held from the beginning."""
     return {
         "status": fit.status,

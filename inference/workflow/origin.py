@@ -228,12 +228,12 @@ def source_of(record: Mapping[str, Any]) -> Any:
     asked = record["data"]["asked"]
     if not asked["in_python"]:
         return asked["source"]
-    kept = data_kept(Path(record["run"])) if record.get("run") else None
-    if kept is None:
+    data = data_kept(Path(record["run"])) if record.get("run") else None
+    if data is None:
         raise BadInput(
             "the data of this run were given in Python and are not kept; give them again: data=..."
         )
-    return kept
+    return data
 
 
 def data_kept(folder: Path) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ def load(
 
     folder = Path(folder)
     record = reading.read_result(folder)
-    given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
+    given = {purpose: Answer(*answer) for purpose, answer in record.get("given", {}).items()}
     entry = None
     if model is not None:
         entry, _ = entry_of(model, record["data"]["asked"]["options"])
