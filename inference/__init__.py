@@ -3,8 +3,6 @@
 Functions are given by dotted name and imported when they are asked for.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ a run finds. One computation at a time, and none of these: a run gives the same 
 it is called from.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

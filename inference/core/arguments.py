@@ -1,7 +1,5 @@
 """The arguments of the verbs, in Python and on the command line alike: checked before any work."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import operator

@@ -1,7 +1,5 @@
 """Callbacks: what a run reports to a tracker, a log or a screen while it goes on."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any

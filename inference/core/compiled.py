@@ -7,8 +7,6 @@ sha256 of its content. One rename gives a whole file its name: two processes tha
 thing at once each load a whole file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

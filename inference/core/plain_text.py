@@ -1,7 +1,5 @@
 """Text that others wrote (records, names of columns), made harmless for whoever reads it."""
 
-from __future__ import annotations
-
 import re
 
 # Control characters of ASCII and Latin 1 (but tab and line feed), marks and overrides of the

@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM: the first asks a run to end with what it has, the second ends it at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

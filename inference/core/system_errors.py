@@ -1,7 +1,5 @@
 """What the operating system refuses, in words a user can act on."""
 
-from __future__ import annotations
-
 import errno
 
 from . import caches

@@ -1,7 +1,5 @@
 """Where in the user's own code something happens: `my_model.py, line 9`."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys

@@ -3,8 +3,6 @@
 Libraries warn of what a user can do nothing about (torch of a shape inside `vmap`).
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Whoever wrote a record chose the files that it names, and importing a file runs 
 again only for the user who ran them, as they were (see `storage/signature.py`).
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import sys
