@@ -10,14 +10,13 @@ guide at one draw from it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from models.contract import Fault, Refused
@@ -30,7 +29,7 @@ from .handlers import Batch, Weighted, condition, graphless, run
 from .program import Program
 from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored
 from .sampling import base_of
-from .sites import Site
+from .sites import Message, Site, Trace, Values
 
 # Rows and batches on which it is seen, at most.
 _MOST_ROWS, _MOST_BATCHES = 256, 16
@@ -38,8 +37,6 @@ _MOST_ROWS, _MOST_BATCHES = 256, 16
 _WIDTHS = (1.0, 1.0, 1.0, 3.0)
 # Values of a label that are tried.
 _MOST_VALUES = 16
-
-Values = Mapping[str, Tensor]
 
 
 def prove(program: Program, chosen: Guide, size: int) -> None:
@@ -63,10 +60,9 @@ def prove(program: Program, chosen: Guide, size: int) -> None:
 
 def apart(program: Program, guide: Callable) -> bool:
     """Whether each row can be looked at without the others, in the model and in a guide."""
-    n = program.problem.n
     try:
-        if n > 1:
-            prove(program, Guide(guide), n // 2)
+        if program.n > 1:
+            prove(program, Guide(guide), program.n // 2)
     except Fault:
         return False
     return True
@@ -117,9 +113,9 @@ class _Epoch:
         """
         return graphless(lambda: scored(self._run(function, batch, values)))
 
-    def _run(self, function: Callable, batch: Batch, values: Values) -> poutine.Trace:
+    def _run(self, function: Callable, batch: Batch, values: Values) -> Trace:
         trace = run(function, batch.tensors, condition(values), Weighted(batch), self.lines)
-        rows = round(self.program.problem.n / batch.weight)
+        rows = round(self.program.n / batch.weight)
         frames = (f for node in trace.nodes.values() for f in node.get("cond_indep_stack", ()))
         for size in (int(frame.size) for frame in frames if frame.name == batch.plate):
             if size != rows:
@@ -137,7 +133,7 @@ class _Epoch:
                 )
         return trace
 
-    def dim_of_rows(self, node: Mapping[str, Any]) -> int | None:
+    def dim_of_rows(self, node: Message) -> int | None:
         """The dimension of the rows in a site's log density; None outside of their plate."""
         return dim_of(node, self.whole.plate)
 
@@ -149,18 +145,17 @@ class _Epoch:
         """
         raise Refused(
             f"{density} of batches of {len(self.rows[0])} rows averages to {mean:.6g}, that of "
-            f"all {self.program.problem.n} of them is {whole:.6g}: {why}; leave batch_size out"
+            f"all {self.program.n} of them is {whole:.6g}: {why}; leave batch_size out"
         )
 
 
 def _epoch(program: Program, size: int) -> _Epoch:
     """Some rows drawn at random, in batches of about `size`, with the labels summed as in all."""
-    problem = program.problem
-    most = min(problem.n, _MOST_ROWS)
+    most = min(program.n, _MOST_ROWS)
     size = min(size, most // 2)  # of several batches, whatever was asked for
-    some = torch.randperm(problem.n)[: min(most // size, _MOST_BATCHES) * size]
-    tensors = {key: _rows_of(problem.tensors[key], 0, some) for key in problem.rows.keys}
-    of_some = program.changed(tensors={**problem.tensors, **tensors})
+    some = torch.randperm(program.n)[: min(most // size, _MOST_BATCHES) * size]
+    tensors = {key: _rows_of(value, 0, some) for key, value in program.row_data.items()}
+    of_some = program.changed(tensors={**program.tensors, **tensors})
     labels.share(program, of_some)
     rows = list(torch.randperm(len(some)).split(size))
     parts = [{key: _rows_of(value, 0, at) for key, value in tensors.items()} for at in rows]
@@ -270,7 +265,7 @@ def _total(factors: Factors) -> Tensor:
     return torch.stack([node["log_prob"].sum() for node in factors.values()]).sum()
 
 
-def _why(epoch: _Epoch, name: str, node: Mapping[str, Any], part: Mapping[str, Any] | None) -> str:
+def _why(epoch: _Epoch, name: str, node: Message, part: Message | None) -> str:
     """In what a site on the first batch (None: it is not there) is not what it is in all rows."""
     if part is None:
         return f"'{name}' is not there on some of the rows"
@@ -316,7 +311,7 @@ def _prove_guide(epoch: _Epoch, chosen: Guide) -> None:
             if value.shape != other.shape or differs(value, other).any():
                 raise Refused(
                     f"the guide gives '{name}' other values on batches of {len(rows)} rows than "
-                    f"on all {epoch.program.problem.n} of them, as it looks at other rows; leave "
+                    f"on all {epoch.program.n} of them, as it looks at other rows; leave "
                     "batch_size out"
                 )
 
@@ -341,7 +336,7 @@ def _prove_random_guide(epoch: _Epoch, chosen: Guide) -> None:
         module.train()
 
 
-def _dim_of_value(epoch: _Epoch, name: str, node: Mapping[str, Any]) -> int | None:
+def _dim_of_value(epoch: _Epoch, name: str, node: Message) -> int | None:
     """The dimension of the rows in a site's value, as the model or the guide's own plate says."""
     site, own = epoch.program.sites.get(name), epoch.dim_of_rows(node)
     plates = [plate for plate in site.plates if plate.name == epoch.whole.plate] if site else []

@@ -8,10 +8,8 @@ Two ways, which can be combined (`labels.py` chooses and proves):
   value (a *cell*). The model may do with the labels what it likes.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +19,7 @@ from models.contract import Refused
 
 from .handlers import Batch, condition
 from .parallel import Parallel, drawn_cell
-from .sites import Site
+from .sites import Site, Tensors, Values
 
 
 def check(site: Site) -> None:
@@ -61,9 +59,7 @@ class Summed:
         self._labels = all_labels(joint) if joint else {}
         self.vectorised = True
 
-    def log_prob(
-        self, batch: Batch, *handlers: Any, only: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
+    def log_prob(self, batch: Batch, *handlers: Any, only: Values | None = None) -> Tensor:
         """Log density of everything else under the handlers, the discrete latents summed out.
 
         Args:
@@ -75,42 +71,39 @@ class Summed:
             Refused: a batch of rows, and labels that need all of them.
         """
         if not self.joint:
-            return self.parallel.log_prob(batch.tensors, *handlers, batch=batch, only=only)
+            return self.parallel.log_prob(batch, *handlers, only=only)
         if batch.weight != 1.0 and any(site.is_in(batch.plate) for site in self.joint.values()):
             raise Refused(
                 f"the labels {', '.join(self.joint)} of the rows depend on each other and need "
                 "all rows; leave batch_size out"
             )
 
-        def given(labels: Mapping[str, Tensor]) -> Tensor:
-            at_labels = condition(labels), *handlers
-            return self.parallel.log_prob(batch.tensors, *at_labels, batch=batch, only=only)
+        def given(labels: Values) -> Tensor:
+            return self.parallel.log_prob(batch, condition(labels), *handlers, only=only)
 
         each = self._at_cells(given)
         if only is not None:
             each = each.where(self._equal(only), -math.inf)
         return each.logsumexp(0)
 
-    def _at_cells(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
+    def _at_cells(self, function: Callable[[Values], Tensor]) -> Tensor:
         """A function of the joint labels at all of them, (cells,)."""
         if self.vectorised:
             return torch.func.vmap(function, randomness="different")(self._labels)
         each = [{k: v[i] for k, v in self._labels.items()} for i in range(self.cells)]
         return torch.stack([function(labels) for labels in each])
 
-    def _equal(self, only: Mapping[str, Tensor]) -> Tensor:
+    def _equal(self, only: Values) -> Tensor:
         """Which cell the labels are, (cells,) of bool."""
         same = [(v == only[k]).reshape(self.cells, -1).all(1) for k, v in self._labels.items()]
         return torch.stack(same).all(0)
 
-    def sample(
-        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def sample(self, tensors: Tensors, values: Values) -> dict[str, Tensor]:
         """One draw of the discrete latents from their posterior given the continuous ones."""
         if not self.joint:
             return self.parallel.sample(tensors, condition(values))
         logits = self._at_cells(
-            lambda labels: self.parallel.log_prob(tensors, condition({**values, **labels}))
+            lambda labels: self.parallel.log_prob(Batch(tensors), condition({**values, **labels}))
         )
         cell = drawn_cell(logits)
         labels = {name: value[cell] for name, value in self._labels.items()}

@@ -16,7 +16,7 @@ than a contraction.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import chain, combinations, cycle, islice
 from typing import Any
@@ -31,7 +31,7 @@ from ..core.machine import tolerance
 from .discrete import Summed, all_labels, cells_of
 from .parallel import Parallel
 from .sampling import NOT_VECTORISED, over_draws
-from .sites import Site
+from .sites import Site, Values
 from .traced import TracedModel
 
 # Joint values of labels that are summed out one by one: so many if one run of the model can take
@@ -93,7 +93,7 @@ def _chosen(program: TracedModel) -> Summed:
     Raises:
         Refused: no way is right.
     """
-    if program.is_large and (program.problem.n or 0) > _ROWS:
+    if program.is_large and program.n > _ROWS:
         some = program.first(_ROWS)
         if (way := _proved(some, Drawn(some))) is not None and not way.parallel.homes:
             return _way(program, list(way.joint))
@@ -109,9 +109,7 @@ def _proved(program: TracedModel, drawn: Drawn) -> Summed | None:
     return next((way for way in _ways(program, drawn) if agrees(program, way, drawn)), None)
 
 
-def _way(
-    program: TracedModel, joint: Sequence[str], homes: Mapping[str, Tensor] | None = None
-) -> Summed:
+def _way(program: TracedModel, joint: Sequence[str], homes: Values | None = None) -> Summed:
     """One way to sum the labels out.
 
     Args:
@@ -218,10 +216,10 @@ class Drawn:
             return {name: torch.cat([labels] * times) for name, labels in every.items()}
         further = {}
         for site in self.sites:
-            values, shape = site.choices, site.batch_shape
-            index = torch.randint(len(values), (_UNIFORM, *shape))
-            equal = torch.arange(_EQUAL).reshape(-1, *[1] * len(shape)).expand(-1, *shape)
-            further[site.name] = values[torch.cat([index, equal % len(values)])]
+            values = site.choices
+            index = torch.randint(len(values), (_UNIFORM, *site.batch_shape))
+            equal = site.everywhere(torch.arange(_EQUAL) % len(values))
+            further[site.name] = torch.cat([values[index], equal])
         return further
 
     @cached_property
@@ -231,9 +229,9 @@ class Drawn:
 
     def at_all(
         self,
-        function: Callable[[Tensor, Mapping[str, Tensor]], Any],
+        function: Callable[[Tensor, Values], Any],
         u: Tensor | None = None,
-        labels: Mapping[str, Tensor] | None = None,
+        labels: Values | None = None,
     ) -> Any:
         """A function of continuous latents (d,) and labels at all points, which come first.
 
@@ -253,7 +251,7 @@ def agrees(program: TracedModel, way: Summed, drawn: Drawn) -> bool:
     cannot take all cells, the way is made to take them one by one.
     """
 
-    def restricted(u: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+    def restricted(u: Tensor, labels: Values) -> Tensor:
         return program.log_joint_at(u, labels, way)
 
     try:

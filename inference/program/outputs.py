@@ -5,8 +5,6 @@ logits, a location, the log of a scale. Where they are linear in the weights, a 
 weights is one of the outputs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,8 +16,9 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from .handlers import OnSites
+from .handlers import OnSites, condition, run
 from .sampling import base_of, with_base
+from .sites import Tensors, Trace, Values
 
 
 class _Family(NamedTuple):
@@ -77,9 +76,9 @@ def has_outputs(fn: Any) -> bool:
 def outputs(fn: Any) -> Tensor:
     """The outputs of a distribution: logits; loc and log scale of a normal one. (*shape, k)."""
     base = base_of(fn)
-    found = _FAMILIES[type(base)].outputs(base)
+    values = _FAMILIES[type(base)].outputs(base)
     shape = fn.shape()[: len(fn.shape()) - len(base.event_shape)]
-    return found.expand(*shape, found.shape[-1])
+    return values.expand(*shape, values.shape[-1])
 
 
 def with_outputs(fn: Any, values: Tensor) -> Any:
@@ -95,7 +94,7 @@ def fisher_root(fn: Any, values: Tensor) -> Tensor:
 # -- linear in the latents ---------------------------------------------------------------------
 
 
-def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
+def linearised(model: Callable, at: Values) -> Callable:
     """The model with its outputs linear in the latents: f(x, w*) + J(x) (w - w*).
 
     Immer, Korzepa and Bauer (2021), arXiv:2008.08646, eq. 7. To handlers it is a model like any
@@ -106,10 +105,10 @@ def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
         at: latent to value, w*.
     """
 
-    def at_point(values: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> poutine.Trace:
+    def at_point(values: Values, tensors: Tensors) -> Trace:
         """A run that no handler outside hears of."""
         with poutine.block():
-            return poutine.trace(poutine.condition(model, data=values)).get_trace(**tensors)
+            return run(model, tensors, condition(values))
 
     def linearised_model(**tensors: Any) -> None:
         prototype = at_point(at, tensors)
@@ -120,7 +119,7 @@ def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
             if node["type"] == "sample" and name not in at and has_outputs(node["fn"])
         ]
 
-        def of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def of(values: Values) -> dict[str, Tensor]:
             nodes = at_point(values, tensors).nodes
             return {name: outputs(nodes[name]["fn"]) for name in observed}
 

@@ -5,8 +5,6 @@ joint values; other structures (a chain, labels at two levels) are summed out by
 contraction and recovered by its `infer_discrete`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,36 +16,18 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import infer_discrete
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from models.contract import Refused
 
-from .handlers import Batch, OnSites, condition, factors, traced
-from .sites import Site
+from .handlers import Batch, OnSites, condition, factors, run
+from .sites import Message, Site, Tensors, Trace, Values
 
 # Joint values of the discrete latents of one row above which Pyro's contraction takes over.
 _MAX_CELLS = 4096
 
 
-def _all_values(axes: Mapping[str, int]) -> Messenger:
-    """Gives each discrete latent all its values, along a dimension of its own.
-
-    What Pyro's `enum` handler does, without reading values, which `torch.func.vmap` forbids.
-
-    Args:
-        axes: latent to the dimension, counted from the right of the batch shape.
-    """
-
-    def with_values(msg: Mapping[str, Any]) -> dict[str, Any]:
-        ones = (1,) * (-axes[msg["name"]] - 1)
-        values = msg["fn"].enumerate_support(expand=False)
-        return {"value": values.reshape(-1, *ones, *msg["fn"].event_shape), "done": True}
-
-    return OnSites(axes, with_values)
-
-
-def _marked(msg: Mapping[str, Any]) -> dict[str, Any]:
+def _marked(msg: Message) -> dict[str, Any]:
     """A mark for Pyro's parallel enumeration, in place of those that the model has for it."""
     own = {k: v for k, v in msg["infer"].items() if k not in ("num_samples", "expand")}
     return {"infer": {**own, "enumerate": "parallel"}}
@@ -80,7 +60,7 @@ class Parallel:
         model: Callable,
         latents: Sequence[Site],
         max_plate_nesting: int,
-        homes: Mapping[str, Tensor] | None = None,
+        homes: Values | None = None,
     ):
         self.latents = {site.name: site for site in latents}
         self.model = model
@@ -96,74 +76,70 @@ class Parallel:
         alike = len({site.plates for site in latents}) <= 1
         self.tabular = alike and cells <= _MAX_CELLS
 
-    def _trace(self, tensors: Mapping[str, Any], *handlers: Any) -> poutine.Trace:
+    def _with_values(self, msg: Message) -> dict[str, Any]:
+        """A latent with all its values, along its own dimension.
+
+        What Pyro's `enum` handler does, without reading values, which `torch.func.vmap` forbids.
+        """
+        values = msg["fn"].enumerate_support(expand=False)
+        return {"value": self._along(msg["name"], values, msg["fn"].event_shape), "done": True}
+
+    def _along(self, name: str, values: Tensor, event_shape: Sequence[int]) -> Tensor:
+        """The values of a latent, along its own dimension."""
+        ones = (1,) * (-self._axes[name] - 1)
+        return values.reshape(-1, *ones, *event_shape)
+
+    def _trace(self, tensors: Tensors, *handlers: Any) -> Trace:
         """A run in which each latent has all its values."""
         if self.tabular:
-            return traced(self.model, tensors, *handlers, _all_values(self._axes))
+            return run(self.model, tensors, *handlers, OnSites(self._axes, self._with_values))
         enumerated = partial(poutine.enum, first_available_dim=-1 - self.nesting)
-        return traced(self.marked, tensors, *handlers, enumerated)
+        return run(self.marked, tensors, *handlers, enumerated)
 
-    def _factors(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, dict[str, Any]]:
+    def _factors(self, tensors: Tensors, *handlers: Any) -> dict[str, dict[str, Any]]:
         """The factors at all values of the latents, which fit a table."""
         if not self.homes:
             return factors(self._trace(tensors, *handlers))
         nodes: dict[str, dict[str, Any]] = {}
 
-        def at(labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            nodes.update(factors(traced(self.model, tensors, condition(labels), *handlers)))
+        def at(labels: Values) -> dict[str, Tensor]:
+            nodes.update(factors(run(self.model, tensors, condition(labels), *handlers)))
             return {name: node["log_prob"] for name, node in nodes.items()}
 
-        each = torch.func.vmap(at, randomness="different")(self._equal_labels())
-        sizes = [len(site.choices) for site in reversed(self.latents.values())]
+        sites = list(reversed(self.latents.values()))
+        sizes = [len(site.choices) for site in sites]
+        index = torch.unravel_index(torch.arange(math.prod(sizes)), sizes)
+        equal = {site.name: site.everywhere(which) for site, which in zip(sites, index)}
+        each = torch.func.vmap(at, randomness="different")(equal)
         for name, log_prob in each.items():
             ones = (1,) * (self.nesting - log_prob.ndim + 1)
             table = log_prob.reshape(*sizes, *ones, *log_prob.shape[1:])
             nodes[name] |= {"log_prob": table if name in self.homes else log_prob[0]}
         for name, site in self.latents.items():
-            ones = (1,) * (-self._axes[name] - 1)
-            nodes[name] |= {"value": site.choices.reshape(-1, *ones, *site.fn.event_shape)}
+            nodes[name] |= {"value": self._along(name, site.choices, site.fn.event_shape)}
         return nodes
-
-    def _equal_labels(self) -> dict[str, Tensor]:
-        """The joint values that all elements of the plates can share, (cells, *shape) each."""
-        sites = list(reversed(self.latents.values()))
-        index = torch.meshgrid(*(torch.arange(len(s.choices)) for s in sites), indexing="ij")
-        equal = {}
-        for site, which in zip(sites, index):
-            values = site.choices[which.flatten()]
-            ones = (1,) * len(site.batch_shape)
-            shape = (len(values), *ones, *site.fn.event_shape)
-            equal[site.name] = values.reshape(shape).expand(-1, *site.shape)
-        return equal
 
     def by_row(self, observed: Sequence[Site]) -> bool:
         """Whether the latents are labels of the rows, so that rows can be scored one by one."""
         same = all({p.name for p in site.plates} == set(self.plates) for site in observed)
         return self.tabular and bool(self.plates) and same and not self.homes
 
-    def log_prob(
-        self,
-        tensors: Mapping[str, Any],
-        *handlers: Any,
-        batch: Batch | None = None,
-        only: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
+    def log_prob(self, batch: Batch, *handlers: Any, only: Values | None = None) -> Tensor:
         """Log density of everything else under the handlers, the latents summed out.
 
         Args:
-            tensors: the data.
+            batch: the data, or rows that stand for all.
             handlers: effect handlers, the first innermost.
-            batch: the rows that the data are, where they stand for all.
             only: labels of the latents, to which the sum is restricted; None sums over all.
 
         Raises:
             Refused: a batch of rows, and discrete latents that fit no table.
         """
         if not self.tabular:
-            if batch is not None and batch.weight != 1.0:
+            if batch.weight != 1.0:
                 raise Refused("these discrete latents need all rows; leave batch_size out")
-            return self._contract(self._trace(tensors, *handlers), only)
-        nodes = self._factors(tensors, *handlers)
+            return self._contract(self._trace(batch.tensors, *handlers), only)
+        nodes = self._factors(batch.tensors, *handlers)
         if only is not None:
             self._restrict(nodes, only)
         enumerated, plain = [], torch.zeros(())
@@ -171,14 +147,14 @@ class Parallel:
             if self._is_enumerated(node):
                 enumerated.append(node)
             else:
-                plain = plain + node["log_prob"].sum() * _weight(batch, node)
+                plain = plain + node["log_prob"].sum() * batch.weigh(node)
         # Labels of the rows are summed out first and weighed then; those of the whole model see
         # the rows weighed inside their table.
-        of_rows = batch is not None and batch.plate in self.plates
+        of_rows = batch.plate in self.plates
         table = self._table(enumerated, None if of_rows else batch)
         return plain + self._sum_out(table).sum() * (batch.weight if of_rows else 1.0)
 
-    def _restrict(self, nodes: Mapping[str, Any], only: Mapping[str, Tensor]) -> None:
+    def _restrict(self, nodes: Mapping[str, Message], only: Values) -> None:
         """Give all values of the latents but those of `only` the probability zero."""
         for name, site in self.latents.items():
             node = nodes[name]
@@ -186,7 +162,7 @@ class Parallel:
             same = same.flatten(same.ndim - site.event_dim).all(-1) if site.event_dim else same
             node["log_prob"] = node["log_prob"].where(same, -math.inf)
 
-    def _contract(self, trace: poutine.Trace, only: Mapping[str, Tensor] | None) -> Tensor:
+    def _contract(self, trace: Trace, only: Values | None) -> Tensor:
         """The log density of a run in which each latent has all its values, summed over them."""
         nodes = factors(trace)
         if only is not None:
@@ -196,18 +172,18 @@ class Parallel:
                 self._evaluator = TraceEinsumEvaluator(trace, True, self.nesting)
             return self._evaluator.log_prob(trace)
 
-    def _is_enumerated(self, node: Mapping[str, Any]) -> bool:
+    def _is_enumerated(self, node: Message) -> bool:
         """Whether a factor depends on a latent."""
         return node["log_prob"].ndim > self.nesting
 
-    def _table(self, nodes: Sequence[Mapping[str, Any]], batch: Batch | None = None) -> Tensor:
+    def _table(self, nodes: Sequence[Message], batch: Batch | None = None) -> Tensor:
         """Sum of factors, (values of the latents..., plates...).
 
         A factor is summed first over the dimensions of plates that are not the latents'.
         """
         total = torch.zeros((1,) * self.nesting)
         for node in nodes:
-            factor = node["log_prob"] * _weight(batch, node)
+            factor = node["log_prob"] * (1.0 if batch is None else batch.weigh(node))
             if node["name"] in self.homes:
                 total = total + self._brought_home(factor, self.homes[node["name"]])
                 continue
@@ -237,9 +213,7 @@ class Parallel:
         axes = tuple(range(table.ndim - self.nesting))
         return table.logsumexp(axes) if axes else table
 
-    def log_likelihood(
-        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], observed: Sequence[str]
-    ) -> dict[str, Tensor]:
+    def log_likelihood(self, tensors: Tensors, values: Values, observed: Sequence[str]) -> Values:
         """Log likelihood of each row given the continuous latents, its labels summed out.
 
         log p(y_i | theta) = log sum_z f(z, y_i) - log sum_z f(z), f the product of the factors
@@ -258,9 +232,7 @@ class Parallel:
         seen = [nodes[name] for name in observed]
         return {"+".join(observed): self._ratio(nodes, observed, seen)}
 
-    def log_chances(
-        self, tensors: Mapping[str, Any], values: Mapping[str, Tensor], name: str, labels: Tensor
-    ) -> Tensor:
+    def log_chances(self, tensors: Tensors, values: Values, name: str, labels: Tensor) -> Tensor:
         """The same were the observed site each of the labels (C,), from one run: (C, rows).
 
         Args:
@@ -278,10 +250,7 @@ class Parallel:
         return torch.stack(ratios)
 
     def _ratio(
-        self,
-        nodes: Mapping[str, Mapping[str, Any]],
-        observed: Sequence[str],
-        seen: Sequence[Mapping[str, Any]],
+        self, nodes: Mapping[str, Message], observed: Sequence[str], seen: Sequence[Message]
     ) -> Tensor:
         """What the observed factors add to the sum over all others, by row, nats.
 
@@ -295,7 +264,7 @@ class Parallel:
         plates = sorted(seen[0]["cond_indep_stack"], key=lambda f: f.dim)
         return ratio.reshape([plate.size for plate in plates])
 
-    def sample(self, tensors: Mapping[str, Any], *handlers: Any) -> dict[str, Tensor]:
+    def sample(self, tensors: Tensors, *handlers: Any) -> dict[str, Tensor]:
         """One draw of the latents from their posterior, given what the handlers say of others.
 
         Args:
@@ -325,8 +294,3 @@ class Parallel:
 def drawn_cell(logits: Tensor) -> Tensor:
     """The number of a cell drawn by its log odds (..., cells)."""
     return torch.distributions.Categorical(logits=logits, validate_args=False).sample()
-
-
-def _weight(batch: Batch | None, node: Mapping[str, Any]) -> float:
-    """The factor of a site's log density; 1 without a batch."""
-    return 1.0 if batch is None else batch.weigh(node)

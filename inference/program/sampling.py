@@ -1,27 +1,29 @@
-"""Sampling that `torch.func.vmap` can batch.
+"""Sampling that `torch.func.vmap` can batch, and a density that it batches well.
 
 Some of torch's samplers fill a tensor in place or go through an autograd function, which vmap
 cannot batch; those of the common distributions are written here out of place. The distributions
 are the same, and so are the gradients (implicit ones for the gamma family).
 """
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
 # What vmap raises for a model that it cannot batch; such a model runs draw by draw.
 NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
+# Log odds above which exp overflows in single precision; softplus(x) is x there.
+_LARGE = 80.0
 
 
 class Sampling(Messenger):
@@ -229,3 +231,30 @@ def _batched(function: Callable[[Any], Any], draws: Any, chunk: int | None = Non
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         return torch.func.vmap(function, randomness="different", chunk_size=chunk)(draws)
+
+
+class Bits(TorchFunctionMode):
+    """While it is on, the log probability of bits b at log odds l costs softplus(l) - l b.
+
+    Where `torch.func.vmap` batches it: of torch's single operation it makes 25, four times as slow
+    (10 x 100 x 784 of them). Elsewhere torch's own is as fast, and stays.
+    """
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is F.binary_cross_entropy_with_logits and _plain(kwargs) and _is_batched(args):
+            logits, bits = args
+            return F.softplus(logits, threshold=_LARGE) - logits * bits
+        return function(*args, **kwargs)
+
+
+def _plain(kwargs: Mapping[str, Any]) -> bool:
+    """Whether each element is wanted, and no weights are given."""
+    given = {name for name, value in kwargs.items() if value is not None}
+    return given == {"reduction"} and kwargs["reduction"] == "none"
+
+
+def _is_batched(tensors: Sequence[Tensor]) -> bool:
+    return any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)

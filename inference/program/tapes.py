@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..core import user_code
-from . import bits
+from . import sampling
 
 # Libraries whose own absolute values guard against overflow or cancel; and those whose do not.
 _LIBRARIES = ("torch.", "pyro.", "inference.")
@@ -28,7 +28,7 @@ _KINKED = ("torch.distributions.laplace", "pyro.distributions.asymmetriclaplace"
 _EDGED = "torch.distributions.uniform"
 # What stands between the caller and the operation.
 _BETWEEN = ("torch.overrides", "torch.nn.", "torch.functional", "torch._tensor")
-_BETWEEN = (*_BETWEEN, bits.__name__, __name__)
+_BETWEEN = (*_BETWEEN, sampling.__name__, __name__)
 # Share of the width over which an edge is smoothed.
 _STEEP = 0.01
 # Numbers of which the largest is taken by comparing pairs.
