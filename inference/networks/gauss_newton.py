@@ -1,4 +1,4 @@
-"""Laplace's approximation of a network: a Gaussian of its weights by Gauss and Newton's matrix.
+"""A network's weights at one of many modes: points, and a Gaussian by Gauss and Newton's matrix.
 
 The Hessian of a network's log density is not negative definite where an ascent of batches ends.
 The generalised Gauss-Newton matrix leaves out the second derivatives of the network itself
@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from pyro.distributions import constraints
@@ -25,6 +26,8 @@ from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
 from ..methods.draws import one_chain
 from ..methods.laplace import Structure
+from ..methods.parameters import store
+from ..methods.training import BEGIN, train
 from ..program import memory
 from ..program.handlers import run
 from ..program.outputs import check_outputs
@@ -32,7 +35,7 @@ from ..program.program import Program
 from ..program.supports import elementwise
 from .curvature import gauss_newton, prior_precision
 from .layers import layers
-from .points import climb
+from .weights import Points
 
 # Weights up to which `auto` takes the full matrix.
 _MOST_FULL = 5_000
@@ -83,6 +86,46 @@ class Gaussian:
         root = self.root
         half = (root.diagonal() if root.ndim == 2 else root).log().sum()
         return log_joint + 0.5 * self.size * _LOG_2_PI - float(half)
+
+
+def estimate(
+    program: Program, settings: AscentSettings, seed: int, context: Context, *, prior: bool
+) -> Fit:
+    """A point estimate of a network's weights, one of the many that are alike.
+
+    Args:
+        program: a network and its data.
+        settings: how the mode is climbed.
+        seed: seed of start and batches.
+        context: whether to show progress.
+        prior: whether it is the mode of the posterior (MAP), or of the likelihood (MLE).
+    """
+    values, ended = climb(program, settings, prior=prior, seed=seed, context=context)
+    draws = one_chain(program, {name: value[None] for name, value in values.items()}, seed)
+    return Fit(draws=draws, kind="point", params=values, **ended)
+
+
+def climb(
+    program: Program, settings: AscentSettings, *, prior: bool, seed: int, context: Context
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a network at the top of a stochastic ascent: of log posterior or likelihood.
+
+    Args:
+        program: a network and its data.
+        settings: how it is climbed.
+        prior: whether the log prior is part of what is climbed.
+        seed: seed of start and batches.
+        context: whether to show progress.
+
+    Returns:
+        Latent to value, and what a `Fit` holds of the ascent.
+    """
+    with seeded(seed, FIT, BEGIN):
+        points = Points(program, program.start_of, prior=prior)
+    with store():
+        ended = train(program, points.guide(), settings, seed, context)
+        values = {name: value.detach().clone() for name, value in points.locs().items()}
+    return values, ended
 
 
 def network(
@@ -169,7 +212,7 @@ def _check(program: Program) -> None:
                 "fix it, or use svi or nuts"
             )
     check_outputs({site.name: site.fn for site in program.of("observed")})
-    for name, node in run(program.model, program.problem.tensors).nodes.items():
+    for name, node in run(program.model, program.tensors).nodes.items():
         if name in program.sites and not (node["scale"] == 1 and node["mask"] is None):
             raise Refused(
                 f"{name} is scaled or masked, which the Gauss-Newton matrix does not know; leave "

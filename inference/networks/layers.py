@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pyro import poutine
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from models.contract import Refused
 
-from ..program.handlers import run
+from ..program.handlers import condition, run
 from ..program.program import Program
 
 _WITH_BIAS = (F.linear, F.conv1d, F.conv2d)
@@ -103,7 +102,7 @@ def layers(program: Program) -> list[Layer]:
         return call(call.x, call.weight, call.bias)
 
     with Layers(values, note), torch.no_grad():
-        run(program.model, program.problem.tensors, poutine.condition(data=values))
+        run(program.model, program.tensors, condition(values))
     if not used:
         raise Refused(
             "this guide is for the weights of a network, and the model passes no latent to a "

@@ -11,21 +11,22 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor
 
 from models.contract import Refused
 
 from ..core.problem import Guide
-from ..program.handlers import factors, run
+from ..methods.guides import Init
+from ..program.handlers import condition, factors, run, start_value
 from ..program.program import Program
 from ..program.sampling import base_of
+from ..program.sites import Values, parted
 from ..program.supports import elementwise
 from .layers import Call, Layers, layers
 
@@ -33,12 +34,9 @@ from .layers import Call, Layers, layers
 _SPREAD = 0.1
 # What keeps a variance of zero from having a root without a slope.
 TINY = 1e-10
+# Networks are trained by small steps that end.
+SMALL_STEPS = {"lr": 1e-3, "schedule": "linear"}
 _HALF_LOG_2_PI_E = 0.5 * (1 + math.log(2 * math.pi))
-
-# Site to its weights, or to a number for each of them.
-Values = Mapping[str, Tensor]
-# Where the location of a latent starts, by the site's Pyro message.
-Init = Callable[[Any], Tensor]
 
 
 # -- without noise -----------------------------------------------------------------------------
@@ -206,7 +204,7 @@ class LocalNoise(Points):
         values = self.values()
         weights = {name: values[name] for name in self.layers}
         with Layers(weights, self.use):
-            trace = run(model, tensors, poutine.condition(data=values))
+            trace = run(model, tensors, condition(values))
         scored = factors(trace)
         fitted = (n["log_prob"].sum() for name, n in scored.items() if name not in values)
         return sum(fitted, torch.zeros(())), {name: trace.nodes[name]["fn"] for name in values}
@@ -281,9 +279,7 @@ class LastLayer(MeanField):
 
     def cut(self, flat: Tensor) -> dict[str, Tensor]:
         """The last layer's latents out of one vector (k,)."""
-        sizes = [self.start[name].numel() for name in self.last]
-        parts = zip(self.last, flat.split(sizes))
-        return {name: part.view(self.start[name].shape) for name, part in parts}
+        return parted(flat, {name: self.start[name] for name in self.last})
 
     def __call__(self, *_: Any, **__: Any) -> None:
         for name in self.start:
@@ -325,7 +321,7 @@ def log_score(
         values: all latents.
         prior: whether the log prior is part of it.
     """
-    scored = factors(run(model, tensors, poutine.condition(data=dict(values))))
+    scored = factors(run(model, tensors, condition(values)))
     counted = (node for name, node in scored.items() if prior or name not in values)
     return sum((node["log_prob"].sum() for node in counted), torch.zeros(()))
 
@@ -366,3 +362,32 @@ def expected_log_prior(prior: Any, loc: Tensor, scale: Tensor) -> Tensor:
 def entropy(scale: Tensor) -> Tensor:
     """Entropy of independent normals, nats."""
     return scale.log().sum() + _HALF_LOG_2_PI_E * scale.numel()
+
+
+# -- as they are asked for ---------------------------------------------------------------------
+
+
+def local(program: Program, init: Init = start_value) -> Guide:
+    """Mean field over a network's weights, by noise at the layers' outputs: less variance.
+
+    See `MeanField`; the family is that of `normal`, the gradient's variance is not.
+    """
+    return MeanField(program, init).guide(**SMALL_STEPS)
+
+
+def lastlayer(program: Program, init: Init = start_value) -> Guide:
+    """A full covariance over a network's last layer, mean field over the rest."""
+    return LastLayer(program, init).guide(**SMALL_STEPS)
+
+
+def ensemble(
+    program: Program, init: Init = start_value, *, members: Annotated[int, ">= 2"] = 5
+) -> Guide:
+    """Several modes, from several starts: no posterior, for comparison.
+
+    Args:
+        program: the model and its data.
+        init: where the members start.
+        members: their number.
+    """
+    return Ensemble(program, init, members).guide(**SMALL_STEPS)

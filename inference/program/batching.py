@@ -25,9 +25,9 @@ from ..core import user_code
 from ..core.machine import tolerance
 from ..core.problem import Guide
 from . import labels
-from .handlers import Batch, Weighted, condition, graphless, run
+from .handlers import Batch, Factors, Weighted, condition, graphless, run
 from .program import Program
-from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored
+from .row_keys import aside, cut, differs, dim_of, fixed, rows_of, scored
 from .sampling import base_of
 from .sites import Message, Site, Trace, Values
 
@@ -154,18 +154,13 @@ def _epoch(program: Program, size: int) -> _Epoch:
     most = min(program.n, _MOST_ROWS)
     size = min(size, most // 2)  # of several batches, whatever was asked for
     some = torch.randperm(program.n)[: min(most // size, _MOST_BATCHES) * size]
-    tensors = {key: _rows_of(value, 0, some) for key, value in program.row_data.items()}
+    tensors = {key: rows_of(value, 0, some) for key, value in program.row_data.items()}
     of_some = program.changed(tensors={**program.tensors, **tensors})
-    labels.share(program, of_some)
+    labels.share(program.summed, of_some)
     rows = list(torch.randperm(len(some)).split(size))
-    parts = [{key: _rows_of(value, 0, at) for key, value in tensors.items()} for at in rows]
+    parts = [{key: rows_of(value, 0, at) for key, value in tensors.items()} for at in rows]
     whole, *batches = (of_some.batch({**of_some.tensors, **part}) for part in ({}, *parts))
     return _Epoch(of_some, whole, rows, batches)
-
-
-def _rows_of(value: Tensor, dim: int | None, rows: Tensor) -> Tensor:
-    """Some rows of a tensor, which lie in one of its dimensions; itself where it has none."""
-    return value if dim is None else value.index_select(dim, rows.to(value.device))
 
 
 # -- the model ---------------------------------------------------------------------------------
@@ -225,7 +220,7 @@ def _prove_apart(epoch: _Epoch, site: Site, sites: Factors, values: Values) -> N
                 )
 
 
-def _near(mean: Tensor, whole: Tensor, size: Tensor) -> bool:
+def _near(mean: Tensor, whole: Tensor, size: Tensor | float) -> bool:
     """Whether two sums of terms are equal but for rounding; `size` sums their absolute values."""
     return bool(mean == whole) or bool((mean - whole).abs() <= tolerance(whole.dtype) * size)
 
@@ -303,11 +298,11 @@ def _prove_guide(epoch: _Epoch, chosen: Guide) -> None:
     whole = epoch.at(guide, epoch.whole, values)
     if _random(drawn, whole) and _random(whole, epoch.at(guide, epoch.whole, values)):
         return _prove_random_guide(epoch, chosen)
-    parts = [{k: _rows_of(v, dims[k], rows) for k, v in values.items()} for rows in epoch.rows]
+    parts = [{k: rows_of(v, dims[k], rows) for k, v in values.items()} for rows in epoch.rows]
     of_batches = _prove_sites(epoch, "log q", guide, whole, parts)
     for name in points:
         for rows, part in zip(epoch.rows, of_batches):
-            value, other = _rows_of(whole[name]["value"], dims[name], rows), part[name]["value"]
+            value, other = rows_of(whole[name]["value"], dims[name], rows), part[name]["value"]
             if value.shape != other.shape or differs(value, other).any():
                 raise Refused(
                     f"the guide gives '{name}' other values on batches of {len(rows)} rows than "
@@ -339,10 +334,10 @@ def _prove_random_guide(epoch: _Epoch, chosen: Guide) -> None:
 def _dim_of_value(epoch: _Epoch, name: str, node: Message) -> int | None:
     """The dimension of the rows in a site's value, as the model or the guide's own plate says."""
     site, own = epoch.program.sites.get(name), epoch.dim_of_rows(node)
-    plates = [plate for plate in site.plates if plate.name == epoch.whole.plate] if site else []
-    if plates:
-        return plates[0].dim - site.event_dim
-    return own and own - node["fn"].event_dim
+    dim = None if site is None else site.dim_of(epoch.whole.plate)
+    if dim is None and own is not None:
+        return own - node["fn"].event_dim
+    return dim
 
 
 def _random(first: Factors, second: Factors) -> bool:

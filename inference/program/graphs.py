@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
+from torch._C._aoti import AOTIModelPackageLoader
 
 from models.contract import Refused
 
@@ -81,7 +82,7 @@ def faster(
     """
     graph = record(function, points[0], live)
     run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
-    run.outputs = graph.wanted
+    run.outputs = graph.meta["wanted"]
     if not _same(run, function, points):
         raise Unrecordable("the recorded graph gave other values")
     return run
@@ -139,14 +140,19 @@ class Recorded:
     """A graph that can be called like its function; its outputs carry no gradient.
 
     Attributes:
-        package: the file of compiled code that it runs; None where there is none.
+        run: the graph in a form that runs.
         live: tensors that it reads beside its arguments.
         outputs: so many of the graph's are the function's; None takes all.
+        package: the file of compiled code that it runs; None where there is none.
     """
 
-    package: Path | None = None
-    live: Sequence[Tensor] = ()
+    run: Any
+    live: list[Tensor]
     outputs: int | None = None
+    package: Path | None = None
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return self.run(*arguments, *self.live)[: self.outputs]
 
 
 def _script_convolutions(graph: fx.GraphModule) -> None:
@@ -206,14 +212,11 @@ class _Scripted(Recorded):
         def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
             return graph(*arguments)
 
-        self.live = [*_detached(live), *_with_matrices(graph)]
+        self.live = [*(tensor.detach() for tensor in live), *_with_matrices(graph)]
         _script_convolutions(graph)
         with warnings.catch_warnings(action="ignore"):  # deprecated, and told so four times
             # Of a function: calling a traced module costs another 10 microseconds.
             self.run = torch.jit.trace(flat, (*inputs, *self.live), check_trace=False)
-
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return self.run(*arguments, *self.live)[: self.outputs]
 
     def __getstate__(self) -> tuple[bytes, list[Tensor], int | None]:
         buffer = io.BytesIO()
@@ -247,11 +250,6 @@ def _with_matrices(graph: fx.GraphModule) -> list[Tensor]:
     return matrices
 
 
-def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The same memory, without a gradient."""
-    return [tensor.detach() for tensor in tensors]
-
-
 class _AheadOfTime(Recorded):
     """A graph compiled by AOTInductor, its code kept in the user's cache.
 
@@ -262,27 +260,23 @@ class _AheadOfTime(Recorded):
     """
 
     def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
-        self.live = _detached(live)
+        self.live = [tensor.detach() for tensor in live]
         inputs = [*inputs, *self.live]
-        self.package = from_cache(f"{_key(graph, inputs)}.pt2", partial(_compile, graph, inputs))
-        self._load()
+        self._load(from_cache(f"{_key(graph, inputs)}.pt2", partial(_compile, graph, inputs)))
 
-    def _load(self) -> None:
+    def _load(self, package: Path) -> None:
         # What `torch._inductor.aoti_load_package` wraps: importing that one takes 1.5 s, and its
         # wrapper 25 microseconds a call.
-        load = torch._C._aoti.AOTIModelPackageLoader
-        self.run = load(str(self.package), "model", True, 1, -1).boxed_run
+        loaded = AOTIModelPackageLoader(str(package), "model", True, 1, -1)
+        self.package = package
+        self.run = lambda *arguments: tuple(loaded.boxed_run(list(arguments)))
 
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.run([*arguments, *self.live])[: self.outputs])
-
-    def __getstate__(self) -> tuple[Path, list[Tensor], int | None]:
+    def __getstate__(self) -> tuple[Path | None, list[Tensor], int | None]:
         return self.package, self.live, self.outputs
 
     def __setstate__(self, state: tuple[Path, list[Tensor], int | None]) -> None:
-        self.package, self.live, self.outputs = state
-        checked(self.package)
-        self._load()
+        package, self.live, self.outputs = state
+        self._load(checked(package))
 
 
 def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:

@@ -40,6 +40,10 @@ def run(model: Callable, tensors: Tensors, *handlers: Any, validate: bool = Fals
         return cast(Trace, poutine.trace(model).get_trace(**tensors))
 
 
+# Site to its message, scored.
+Factors = dict[str, dict[str, Any]]
+
+
 def graphless(function: Callable[[], Any]) -> Any:
     """What a function gives, without gradients: a graph of all rows may not fit the memory."""
     try:
@@ -51,7 +55,7 @@ def graphless(function: Callable[[], Any]) -> Any:
         return function()  # the model differentiates something itself
 
 
-def factors(trace: Trace) -> dict[str, dict[str, Any]]:
+def factors(trace: Trace) -> Factors:
     """The sample sites of a trace by name, terms that are no quantity too, each scored.
 
     Under its key `log_prob` a site has its log density (nats) in its batch shape, scaled and

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -92,7 +92,7 @@ class Kinks:
 
         Such a point is looked for by Newton's steps from `u` (d,).
         """
-        u, one = u.clone(), torch.zeros(self.count, dtype=torch.bool)
+        signs, one = u.new_ones(self.count), torch.zeros(self.count, dtype=torch.bool)
         one[i] = True
         for _ in range(_MOST_TO_ZERO):
             residuals = self.residuals(u)
@@ -113,7 +113,7 @@ class Kinks:
                 self.density(v)
             return tape.flat()
 
-        return torch.autograd.functional.jacobian(residuals, u, vectorize=False)
+        return cast(Tensor, torch.autograd.functional.jacobian(residuals, u, vectorize=False))
 
     def slopes(self, u: Tensor) -> Tensor:
         """A typical slope of the residuals in each coordinate, (d,); one where there is none.

@@ -77,12 +77,11 @@ def summed(program: TracedModel) -> Summed | None:
     return program.prototype.summed
 
 
-def share(program: TracedModel, some: TracedModel) -> None:
+def share(way: Summed | None, some: TracedModel) -> None:
     """Sum the labels out in a program of some of the rows as in that of all, without a proof.
 
     Not where labels are looked up: rows have other homes among some.
     """
-    way = program.summed
     if way is not None and not way.parallel.homes:
         some.prototype.summed = _way(some, list(way.joint))
 

@@ -95,7 +95,7 @@ class _Address:
 
 def _pointer(function: Any) -> int:
     """The address of a function of ctypes."""
-    return ctypes.cast(function, ctypes.c_void_p).value
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 # Torch's numbers of the types that data have.
@@ -162,7 +162,7 @@ def _loaded(package: Path) -> tuple[int, ...]:
         raise RuntimeError("the compiled density cannot be loaded")
     functions = [getattr(library, _RUN), *(getattr(libtorch, f"aoti_torch_{n}") for n in _TORCH)]
     functions.append(libtorch.omp_set_num_threads)
-    return (*map(_pointer, functions), model.value)
+    return (*map(_pointer, functions), model.value or 0)
 
 
 def _described(tensor: Tensor) -> tuple[int, ...]:

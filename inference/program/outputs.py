@@ -124,10 +124,10 @@ def linearised(model: Callable, at: Values) -> Callable:
             return {name: outputs(nodes[name]["fn"]) for name in observed}
 
         moved = {name: drawn[name] - value for name, value in at.items()}
-        values, slopes = torch.func.jvp(of, (dict(at),), (moved,))
+        values, slopes, *_ = torch.func.jvp(of, (dict(at),), (moved,))
         linear = {name: values[name] + slopes[name] for name in observed}
         changed = OnSites(linear, lambda m: {"fn": with_outputs(m["fn"], linear[m["name"]])})
-        poutine.block(poutine.condition(changed(model), data=at), hide=list(at))(**tensors)
+        poutine.block(condition(at)(changed(model)), hide=list(at))(**tensors)
 
     return linearised_model
 

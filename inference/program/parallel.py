@@ -6,7 +6,7 @@ contraction and recovered by its `infer_discrete`.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from .handlers import Batch, OnSites, condition, factors, run
+from .handlers import Batch, Factors, OnSites, condition, factors, run
 from .sites import Message, Site, Tensors, Trace, Values
 
 # Joint values of the discrete latents of one row above which Pyro's contraction takes over.
@@ -96,11 +96,11 @@ class Parallel:
         enumerated = partial(poutine.enum, first_available_dim=-1 - self.nesting)
         return run(self.marked, tensors, *handlers, enumerated)
 
-    def _factors(self, tensors: Tensors, *handlers: Any) -> dict[str, dict[str, Any]]:
+    def _factors(self, tensors: Tensors, *handlers: Any) -> Factors:
         """The factors at all values of the latents, which fit a table."""
         if not self.homes:
             return factors(self._trace(tensors, *handlers))
-        nodes: dict[str, dict[str, Any]] = {}
+        nodes: Factors = {}
 
         def at(labels: Values) -> dict[str, Tensor]:
             nodes.update(factors(run(self.model, tensors, condition(labels), *handlers)))
@@ -154,7 +154,7 @@ class Parallel:
         table = self._table(enumerated, None if of_rows else batch)
         return plain + self._sum_out(table).sum() * (batch.weight if of_rows else 1.0)
 
-    def _restrict(self, nodes: Mapping[str, Message], only: Values) -> None:
+    def _restrict(self, nodes: Factors, only: Values) -> None:
         """Give all values of the latents but those of `only` the probability zero."""
         for name, site in self.latents.items():
             node = nodes[name]
@@ -249,9 +249,7 @@ class Parallel:
             ratios.append(self._ratio(nodes, [name], [{**node, "log_prob": log_prob}]))
         return torch.stack(ratios)
 
-    def _ratio(
-        self, nodes: Mapping[str, Message], observed: Sequence[str], seen: Sequence[Message]
-    ) -> Tensor:
+    def _ratio(self, nodes: Factors, observed: Sequence[str], seen: Sequence[Message]) -> Tensor:
         """What the observed factors add to the sum over all others, by row, nats.
 
         Args:
@@ -274,12 +272,9 @@ class Parallel:
         if not self.latents:
             return {}
         if not self.tabular:
-            model = self.marked
-            for handler in handlers:
-                model = handler(model)
-            model = infer_discrete(model, first_available_dim=-1 - self.nesting, temperature=1)
-            trace = poutine.trace(model).get_trace(**tensors)
-            return {name: trace.nodes[name]["value"] for name in self.latents}
+            drawn = partial(infer_discrete, first_available_dim=-1 - self.nesting, temperature=1)
+            nodes = run(self.marked, tensors, *handlers, drawn).nodes
+            return {name: nodes[name]["value"] for name in self.latents}
         nodes = self._factors(tensors, *handlers).values()
         table = self._table([node for node in nodes if self._is_enumerated(node)])
         sizes = table.shape[: table.ndim - self.nesting]

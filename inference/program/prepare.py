@@ -166,7 +166,7 @@ def truth(
     return entry.exact(data, **options)
 
 
-def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
+def instance(model: Any, data: Any, options: Mapping[str, Any]) -> Any:
     """The model with its options; an object of it, made for the data, where it is a class.
 
     A model that is an object is copied: a run may change what it holds.

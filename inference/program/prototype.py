@@ -19,7 +19,7 @@ wherever the edge is a bound on one latent.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyro
 import pyro.distributions as dist
@@ -324,7 +324,7 @@ def _unit(values: Tensor) -> Tensor:
 
 def _slopes(rows: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """The slopes of all rows in all elements, (rows, d)."""
-    return torch.autograd.functional.jacobian(rows, x, vectorize=True)
+    return cast(Tensor, torch.autograd.functional.jacobian(rows, x, vectorize=True))
 
 
 def _agreed(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -121,8 +122,8 @@ def record(
             are further arguments of the graph.
 
     Returns:
-        The graph as a module that gives the function's tensors and then, beyond `wanted` of them,
-        random draws that nobody uses.
+        The graph as a module that gives the function's tensors and then, beyond `meta["wanted"]`
+        of them, random draws that nobody uses.
 
     Raises:
         Unrecordable: it changes in place what it was given, or what it closes over; a branch or a
@@ -175,7 +176,6 @@ class _Builder:
     Attributes:
         nodes: id of a varying tensor to its node.
         constants: id of a constant that is used to its node.
-        first: operation and arguments, in words, to the first call of these.
         checks: ids of what tells whether a distribution's value is valid.
         written: the memory that some operation changes in place.
 
@@ -190,7 +190,6 @@ class _Builder:
         self.module, self.graph = torch.nn.Module(), fx.Graph()
         self.nodes: dict[int, fx.Node] = {}
         self.constants: dict[int, fx.Node] = {}
-        self.first: dict[Any, _Call] = {}
         self.checks: set[int] = set()
         self.written = {_storage(t) for call in calls for t in call.written}
         for i, tensor in enumerate(inputs):
@@ -213,7 +212,7 @@ class _Builder:
         return any(_storage(tensor) in self.written for tensor in tensors)
 
     def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
-        """The graph of the recorded calls that the outputs need, each thing computed once."""
+        """The graph of the recorded calls that the outputs need."""
         for call in self.calls:
             self._refuse_values(call)
             if self._folds(call):
@@ -230,7 +229,7 @@ class _Builder:
         # that follow would be others than the function's.
         last.args = ((*wanted, *(n for n in self.graph.nodes if _is_random(n) and not n.users)),)
         graph = fx.GraphModule(self.module, self.graph)
-        graph.wanted = len(wanted)
+        graph.meta["wanted"] = len(wanted)
         return graph
 
     def _refuse_values(self, call: _Call) -> None:
@@ -267,8 +266,7 @@ class _Builder:
                 return tensor
         if self._is_written(out):
             return None
-        same = self._neutral(call)
-        return self._repeated(call) if same is None else same
+        return self._neutral(call)
 
     def _neutral(self, call: _Call) -> Tensor | None:
         """The argument that an operation with a neutral second one returns."""
@@ -297,20 +295,6 @@ class _Builder:
         if self._varies(value) or self._is_written(value):
             return False
         return bool((self.values.get(id(value), value) == number).all())
-
-    def _repeated(self, call: _Call) -> Tensor | None:
-        """The result of an earlier call with the same arguments."""
-        if not any(map(self._varies, call.inputs)) or self._is_written(*call.inputs):
-            return None
-        arguments = tree_map(self._key, (call.args, call.kwargs))
-        first = self.first.setdefault((call.function, repr(arguments)), call)
-        return None if first is call or not isinstance(first.out, Tensor) else first.out
-
-    def _key(self, value: Any) -> Any:
-        """What two equal arguments have in common: the node's name, the constant's id."""
-        if not isinstance(value, Tensor):
-            return value
-        return self.nodes[id(value)].name if self._varies(value) else id(value)
 
     def _emit(self, call: _Call) -> None:
         """Put a call into the graph, and give its outputs nodes."""
@@ -343,13 +327,13 @@ def _stays(node: fx.Node) -> bool:
     """Whether a node has an effect though nobody uses it: it writes to memory, or is random."""
     if node.op in ("placeholder", "output") or _is_random(node):
         return True
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
 def _is_random(node: fx.Node) -> bool:
     """Whether a node takes from the stream of random numbers."""
-    called = isinstance(node.target, torch._ops.OpOverload)
-    return called and torch.Tag.nondeterministic_seeded in node.target.tags
+    seeded = torch.Tag.nondeterministic_seeded
+    return isinstance(node.target, OpOverload) and seeded in node.target.tags
 
 
 def _storage(tensor: Tensor) -> int:

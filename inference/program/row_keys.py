@@ -21,11 +21,9 @@ from models.contract import Rows
 
 from ..core.machine import tolerance
 from ..core.seeds import FIT, seeded
-from .handlers import condition, factors, graphless, run
+from .handlers import Factors, condition, factors, graphless, run
 from .program import Program
 from .sites import Message, Plate, Trace, Values
-
-Factors = dict[str, Message]
 
 # Rows on which a model is run to be compared with the run on all of them.
 _FEW = 64
@@ -74,12 +72,13 @@ def cut(program: Program, values: Values, plate: str, rows: Tensor) -> dict[str,
         plate: name of the row plate.
         rows: their numbers (B,).
     """
-    values = dict(values)
-    for name in values.keys() & program.sites.keys():
-        site = program.sites[name]
-        for dim in [p.dim - site.event_dim for p in site.plates if p.name == plate]:
-            values[name] = values[name].index_select(dim, rows.to(values[name].device))
-    return values
+    dims = {name: program.sites[name].dim_of(plate) for name in values}
+    return {name: rows_of(value, dims[name], rows) for name, value in values.items()}
+
+
+def rows_of(value: Tensor, dim: int | None, rows: Tensor) -> Tensor:
+    """Some rows of a tensor, which lie in one of its dimensions; itself where it has none."""
+    return value if dim is None else value.index_select(dim, rows.to(value.device))
 
 
 def scored(trace: Trace) -> Factors:

@@ -6,7 +6,7 @@ are the same, and so are the gradients (implicit ones for the gamma family).
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+from torch.distributions.gamma import _standard_gamma
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -121,7 +123,7 @@ def _multivariate_normal(fn: dist.MultivariateNormal, shape: torch.Size) -> Tens
 
 def _gamma(concentration: Tensor, shape: torch.Size) -> Tensor:
     """Of scale one, with implicit gradients in the concentration; never zero."""
-    drawn = torch._standard_gamma(concentration.expand(shape))
+    drawn = _standard_gamma(concentration.expand(shape))
     return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)
 
 
@@ -244,17 +246,9 @@ class Bits(TorchFunctionMode):
         self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function is F.binary_cross_entropy_with_logits and _plain(kwargs) and _is_batched(args):
-            logits, bits = args
-            return F.softplus(logits, threshold=_LARGE) - logits * bits
+        if function is F.binary_cross_entropy_with_logits and any(map(is_batchedtensor, args)):
+            given = {name: value for name, value in kwargs.items() if value is not None}
+            if given == {"reduction": "none"}:  # each element is wanted, no weights are given
+                logits, bits = args
+                return F.softplus(logits, threshold=_LARGE) - logits * bits
         return function(*args, **kwargs)
-
-
-def _plain(kwargs: Mapping[str, Any]) -> bool:
-    """Whether each element is wanted, and no weights are given."""
-    given = {name for name, value in kwargs.items() if value is not None}
-    return given == {"reduction"} and kwargs["reduction"] == "none"
-
-
-def _is_batched(tensors: Sequence[Tensor]) -> bool:
-    return any(torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors)

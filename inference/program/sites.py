@@ -111,6 +111,11 @@ class Site:
         """The distribution without `to_event`, `expand` and `mask` around it."""
         return base_of(self.fn)
 
+    def dim_of(self, plate: str) -> int | None:
+        """The dimension that a plate has in the site's value; None outside of the plate."""
+        dims = (own.dim - self.event_dim for own in self.plates if own.name == plate)
+        return next(dims, None)
+
     def is_in(self, plate: str) -> bool:
         """Whether the site stands in the plate of that name."""
         return any(own.name == plate for own in self.plates)

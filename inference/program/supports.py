@@ -38,7 +38,7 @@ class Image(constraints.Constraint):
     def __init__(self, base: Any, parts: Sequence[transforms.Transform]):
         self.base, self.parts = base, list(parts)
 
-    def back(self, value: Tensor) -> Tensor:
+    def back(self, value: Any) -> Any:
         """Values as they were before the functions."""
         for part in reversed(self.parts):
             value = part.inv(value)
@@ -215,7 +215,6 @@ class _OntoBetween(transforms.Transform):
 
     domain = constraints.real
     bijective = True
-    sign = +1
 
     def __init__(self, codomain: Between):
         super().__init__()
@@ -256,7 +255,7 @@ def narrowed(support: Any, low: Tensor, high: Tensor) -> Any:
         low: the least value of each element, in the latent's shape; minus infinity leaves it.
         high: the greatest.
     """
-    own_low, own_high = bounds_of(elementwise(support))
+    own_low, own_high = bounds_of(elementwise(support)) or _LINE
     between = Between(
         torch.maximum(torch.as_tensor(own_low).to(low), low),
         torch.minimum(torch.as_tensor(own_high).to(high), high),
@@ -366,8 +365,8 @@ def outside(fn: Any, value: Tensor, key: str, missing: Tensor | bool = False) ->
     inside = torch.tensor(True) if support is None else support.check(value) | missing
     if inside.all():
         return None
-    row = torch.nonzero(~inside)[0][0].item() if inside.ndim else 0
-    cell = value.reshape(inside.numel(), -1)[torch.nonzero(~inside.reshape(-1))[0].item()]
+    row = int(torch.nonzero(~inside)[0][0]) if inside.ndim else 0
+    cell = value.reshape(inside.numel(), -1)[int(torch.nonzero(~inside.reshape(-1))[0])]
     if cell.numel() > 1:
         return f"{key} is {cell.tolist()} in row {row + 1}, outside the support"
     name = type(base_of(fn)).__name__

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import problem_from, problem_of
+from conftest import problem_from
 
 from inference.networks import curvature
 from inference.networks.curvature import gauss_newton, prior_precision
@@ -122,7 +120,7 @@ def test_a_weight_in_two_places_by_brute_force():
 
 @pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize("names", [["w", "b", "v"], ["v", "b", "w"], ["v"], ["b", "w"]])
-def test_dense_layers_give_the_blocks_of_the_whole(program, names, diagonal, monkeypatch):
+def test_some_weights_have_their_blocks_of_the_whole(program, names, diagonal):
     at = weights(program)
     whole = gauss_newton(program, at, list(at))
     places, start = {}, 0
@@ -131,15 +129,8 @@ def test_dense_layers_give_the_blocks_of_the_whole(program, names, diagonal, mon
         start += value.numel()
     index = torch.cat([places[name] for name in names])
     block = whole[index][:, index]
-    monkeypatch.setattr(curvature, "_jacobian", partial(_few_alone, curvature._jacobian))
     found = gauss_newton(program, at, names, diagonal=diagonal)
     np.testing.assert_allclose(found, block.diagonal() if diagonal else block, atol=1e-12)
-
-
-def _few_alone(function, program, at, names, rows):
-    """The Jacobian weight by weight, of no more rows than the two ways are compared on."""
-    assert len(rows["x"]) == 2
-    return function(program, at, names, rows)
 
 
 def test_rows_are_taken_some_at_a_time(program, monkeypatch):
@@ -148,16 +139,6 @@ def test_rows_are_taken_some_at_a_time(program, monkeypatch):
     monkeypatch.setattr(curvature, "_MOST_ELEMENTS", 150)
     for names, expected in whole.items():
         np.testing.assert_allclose(gauss_newton(program, at, names), expected, atol=1e-12)
-
-
-def test_the_modules_of_torch_are_dense_layers(monkeypatch):
-    program = Program(problem_of("bnn", "moons", hidden="4,3"))
-    at = weights(program)
-    with monkeypatch.context() as patched:
-        patched.setattr(curvature, "_dense", lambda *_: [])
-        expected = gauss_newton(program, at, list(at))
-    monkeypatch.setattr(curvature, "_jacobian", partial(_few_alone, curvature._jacobian))
-    np.testing.assert_allclose(gauss_newton(program, at, list(at)), expected, atol=1e-11)
 
 
 def test_the_priors_precision():

@@ -14,7 +14,6 @@ from pyro.infer import config_enumerate
 from scipy import special, stats
 
 from inference.program.program import Program
-from inference.program.sampling import over_draws
 
 Y = torch.tensor([-1.2, 0.3, 4.0, 3.1], dtype=torch.float64)
 
@@ -50,7 +49,7 @@ def test_two_labels_a_row_and_two_observed_sites_are_scored_together():
     found = program.log_likelihood(values)
     assert list(found) == ["y+count"]
     np.testing.assert_allclose(found["y+count"], np.log(expected), rtol=1e-12)
-    labels = over_draws(program._recover, {"weight": torch.full((3,), 0.4)})
+    labels = program.complete({"weight": torch.full((3,), 0.4)})
     assert labels["a"].shape == labels["b"].shape == (3, 4)
 
 
