@@ -5,8 +5,6 @@ in the weights and F = R R^T the Fisher information in the outputs (Martens 2020
 eq. 6). It is the Hessian of minus the log likelihood less the second derivatives of the network.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial, reduce
 
@@ -19,7 +17,7 @@ from ..program.handlers import condition, run
 from ..program.outputs import fisher_root, outputs
 from ..program.program import Program
 from ..program.sampling import over_draws
-from ..program.sites import Values, parted
+from ..program.sites import Values, split
 
 # Numbers that are held at once.
 _MOST_ELEMENTS = 20_000_000
@@ -120,7 +118,7 @@ def prior_precision(program: Program, at: Values, names: Sequence[str]) -> Tenso
 
 def _prior_energy(program: Program, at: Values, names: Sequence[str], flat: Tensor) -> Tensor:
     """Minus the log prior, the named sites' weights out of one vector (d,), nats."""
-    values = {**at, **parted(flat, {name: at[name] for name in names})}
+    values = {**at, **split(flat, {name: at[name] for name in names})}
     nodes = run(program.model, program.tensors, condition(values)).nodes
     # Of all sites: the prior of one may depend on another.
     return -sum(nodes[k]["fn"].log_prob(nodes[k]["value"]).sum() for k in program.layout)

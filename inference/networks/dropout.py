@@ -4,8 +4,6 @@ The noise is put in at the layers, as by the guides of `weights.py`; of each cla
 says what stands for expected log prior and entropy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal

@@ -7,8 +7,6 @@ Gaussian is of that model, and that model is what predicts with it: with the net
 weights, predictions are poor (Immer, Korzepa and Bauer 2021, arXiv:2008.08646).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

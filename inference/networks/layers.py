@@ -4,8 +4,6 @@ A latent is the weight of a layer where the model passes it to `torch.nn.functio
 convolution or a product `x @ w`. Nothing of the model is read: it is watched while it runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -6,8 +6,6 @@ once for all rows: Kingma, Salimans and Welling 2015, arXiv:1506.02557), plus an
 and an entropy, of which each class says how they are had. Dropout is in `dropout.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -26,7 +24,7 @@ from ..methods.guides import Init
 from ..program.handlers import condition, factors, run, start_value
 from ..program.program import Program
 from ..program.sampling import base_of
-from ..program.sites import Values, parted
+from ..program.sites import Values, split
 from ..program.supports import elementwise
 from .layers import Call, Layers, layers
 
@@ -279,7 +277,7 @@ class LastLayer(MeanField):
 
     def cut(self, flat: Tensor) -> dict[str, Tensor]:
         """The last layer's latents out of one vector (k,)."""
-        return parted(flat, {name: self.start[name] for name in self.last})
+        return split(flat, {name: self.start[name] for name in self.last})
 
     def __call__(self, *_: Any, **__: Any) -> None:
         for name in self.start:

@@ -7,8 +7,6 @@ one pass, each weighed as all rows, must average to that of all of them; and so 
 guide at one draw from it.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

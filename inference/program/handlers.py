@@ -4,10 +4,8 @@ A run gives a trace; `factors` scores it. Handlers change what the sites of a ru
 latent, what values they take, what their density counts for.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import pyro
 import pyro.distributions as dist
@@ -81,7 +79,7 @@ class Batch(NamedTuple):
     weight: float = 1.0
 
     @classmethod
-    def of(cls, problem: Problem, tensors: Tensors) -> Batch:
+    def of(cls, problem: Problem, tensors: Tensors) -> Self:
         """A problem's data of which the row keys may be those of some rows."""
         if problem.rows is None or problem.n is None:
             return cls(tensors)

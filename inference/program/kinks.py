@@ -61,8 +61,7 @@ class Kinks:
     def of(cls, density: Density, u: Tensor) -> Kinks | None:
         """The kinks that a run at `u` meets; None where there are none, or they change nothing."""
         u = u.detach().requires_grad_()
-        with Tape() as tape:
-            density(u)
+        tape = _tape(density, u)
         kinks = cls(density, tape)
         if not kinks.count:
             return None
@@ -74,9 +73,7 @@ class Kinks:
 
     def residuals(self, u: Tensor) -> Tensor:
         """r(u), (m,), detached."""
-        with Tape() as tape:
-            self.density(u.detach().requires_grad_())
-        return tape.flat().detach()
+        return _tape(self.density, u.detach().requires_grad_()).flat().detach()
 
     def steps(self, u: Tensor) -> list[str]:
         """The user's lines where the density jumps from one finite value to another, near `u`."""
@@ -109,9 +106,7 @@ class Kinks:
         """The gradients of all residuals, (m, d)."""
 
         def residuals(v: Tensor) -> Tensor:
-            with Tape() as tape:
-                self.density(v)
-            return tape.flat()
+            return _tape(self.density, v).flat()
 
         return cast(Tensor, torch.autograd.functional.jacobian(residuals, u, vectorize=False))
 
@@ -121,9 +116,8 @@ class Kinks:
         The root mean square over random signs of their sum.
         """
         u = u.detach().clone().requires_grad_()
-        with Tape() as tape:
-            self.density(u)
-        residuals, noise = tape.flat(), torch.Generator().manual_seed(0)
+        residuals = _tape(self.density, u).flat()
+        noise = torch.Generator().manual_seed(0)
         total = torch.zeros_like(u)
         for _ in range(_MOST_SIGNS):
             signs = torch.randint(0, 2, residuals.shape, generator=noise).to(u) * 2 - 1
@@ -166,6 +160,13 @@ class Kinks:
             jumps.append(_jump(jump, drop, value.detach())[None])
         residual = (signs * residuals)[which].detach()
         return Across(gradient, torch.cat(rows), torch.cat(jumps), residual)
+
+
+def _tape(density: Density, u: Tensor) -> Tape:
+    """The residuals of a run at `u` (d,)."""
+    with Tape() as tape:
+        density(u)
+    return tape
 
 
 class Across(NamedTuple):

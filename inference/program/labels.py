@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, combinations, cycle, islice
 from typing import Any
 
@@ -30,7 +30,7 @@ from models.contract import Refused
 from ..core.machine import tolerance
 from .discrete import Summed, all_labels, cells_of
 from .parallel import Parallel
-from .sampling import NOT_VECTORISED, over_draws
+from .sampling import over_draws, vectorises
 from .sites import Site, Values
 from .traced import TracedModel
 
@@ -157,6 +157,7 @@ class Drawn:
     Attributes:
         u: the continuous latents of each point, unconstrained (K, d).
         labels: discrete latent to its labels (K, *shape).
+        plain: the log joint of the model at the points, (K,).
     """
 
     def __init__(self, program: TracedModel):
@@ -167,17 +168,16 @@ class Drawn:
             prior = [self._from_prior(u) for _ in range(_PRIOR)]
             self.labels = {s.name: torch.stack([one[s.name] for one in prior]) for s in self.sites}
             self.u = u.expand(_PRIOR, -1)
-            if self.plain.isfinite().any():
+            if self.at_all(program.log_joint_at).isfinite().any():
                 break
-            del self.plain
         more = self._further()
         self.labels = {k: torch.cat([v, more[k].to(v)]) for k, v in self.labels.items()}
         count = len(self.labels[self.sites[0].name])
         widths = islice(cycle(_WIDTHS), count)
         self.u = torch.stack([program.random_start() * width for width in widths])
-        del self.plain
-        self.u = self.u.where(self.plain.isfinite()[:, None], u)
-        del self.plain
+        finite = self.at_all(program.log_joint_at).isfinite()
+        self.u = self.u.where(finite[:, None], u)
+        self.plain = self.at_all(program.log_joint_at)
 
     def _from_prior(self, u: Tensor) -> dict[str, Tensor]:
         """Labels drawn from their priors at `u` (d,).
@@ -195,21 +195,15 @@ class Drawn:
                 )
         return {site.name: nodes[site.name]["value"] for site in self.sites}
 
-    def _at_once(self) -> bool:
-        """Whether one run can take several points."""
-        two = {name: value[:2] for name, value in self.labels.items()}
-        try:
-            torch.func.vmap(partial(self.program.log_joint_at, self.u[0]))(two)
-        except NOT_VECTORISED:
-            return False
-        return self.program.elements_of_run * _ALL_AT_ONCE <= _MOST_NUMBERS
-
     def _further(self) -> dict[str, Tensor]:
         """Further labels of each latent, (K, *shape).
 
         Uniformly drawn ones, and all equal; all there are, where these are few.
         """
-        most = _ALL_AT_ONCE if self._at_once() else _ALL
+        two = {name: value[:2] for name, value in self.labels.items()}
+        at_once = vectorises(partial(self.program.log_joint_at, self.u[0]), two)
+        small = self.program.elements_of_run * _ALL_AT_ONCE <= _MOST_NUMBERS
+        most = _ALL_AT_ONCE if at_once and small else _ALL
         if (cells := cells_of(self.sites)) <= most:
             every, times = all_labels(self.sites), -(-_UNIFORM // cells)
             return {name: torch.cat([labels] * times) for name, labels in every.items()}
@@ -220,11 +214,6 @@ class Drawn:
             equal = site.everywhere(torch.arange(_EQUAL) % len(values))
             further[site.name] = torch.cat([values[index], equal])
         return further
-
-    @cached_property
-    def plain(self) -> Tensor:
-        """The log joint of the model at the points, (K,)."""
-        return self.at_all(self.program.log_joint_at)
 
     def at_all(
         self,

@@ -1,11 +1,10 @@
 """A problem made of a model and its data: in the run's dtype, its rows known, and checked."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,13 +21,8 @@ from ..core.settings import bound, declared
 from . import discrete, row_keys
 from .program import Program
 from .sampling import shape_of
-from .sites import Site
+from .sites import Site, Tensors
 from .supports import outside
-
-
-def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
-    """As `ready`, the problem alone."""
-    return ready(problem, dtype=dtype, checked=checked).problem
 
 
 def ready(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Program:
@@ -110,13 +104,6 @@ def _check(program: Program) -> None:
             )
 
 
-def problem_of(
-    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
-) -> Problem:
-    """As `program_of`, the problem alone."""
-    return program_of(entry, options, data, checked=checked).problem
-
-
 def program_of(
     entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
 ) -> Program:
@@ -158,7 +145,7 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
 
 
 def truth(
-    entry: Any, data: Any, options: Mapping[str, Any], tensors: Mapping[str, Any] | None = None
+    entry: Any, data: Any, options: Mapping[str, Any], tensors: Tensors | None = None
 ) -> Any:
     """What the model states of the truth of its data; of `tensors` in their place, where given."""
     if tensors:
@@ -193,25 +180,21 @@ def instance(model: Any, data: Any, options: Mapping[str, Any]) -> Any:
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class _Made(Mapping):
-    """Name to a part that is made when it is first asked for: it may want a library of its own."""
+class _Made(UserDict):
+    """Name to a part that is made when it is first asked for: it may want a library of its own.
+
+    Args:
+        makers: name to what makes the part.
+    """
 
     def __init__(self, makers: Mapping[str, Callable[[], Callable]]):
-        self._makers, self._made = makers, {}
+        self.made: dict[str, Callable] = {}
+        super().__init__(makers)
 
     def __getitem__(self, name: str) -> Callable:
-        if name not in self._made:
-            self._made[name] = self._makers[name]()
-        return self._made[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._makers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
+        if name not in self.made:
+            self.made[name] = self.data[name]()
+        return self.made[name]
 
 
 def _own(part: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
@@ -226,7 +209,7 @@ def place(problem: Problem, device: str) -> Problem:
     if device == "cpu":
         return problem
 
-    def moved(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def moved(tensors: Tensors) -> dict[str, Any]:
         return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
 
     redrawn = problem.redrawn and problem.redrawn._replace(tensors=moved(problem.redrawn.tensors))
@@ -311,7 +294,7 @@ def clash(error: BaseException) -> str:
 _KINDS = ("double", "float")
 
 
-def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:
+def observed_keys(sites: Mapping[str, Site], tensors: Tensors) -> dict[str, str]:
     """Observed site to the data key it observes: that of its name, or of the same tensor."""
     keys = {}
     for site in sites.values():

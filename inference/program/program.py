@@ -1,7 +1,5 @@
 """The log density of a model, discrete latents summed out, and what is computed at its draws."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any

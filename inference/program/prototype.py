@@ -30,18 +30,7 @@ from torch import Tensor
 from . import supports
 from .discrete import Summed
 from .handlers import OnSites, Start, StartRule, condition, factors, graphless, run, start_value
-from .sites import (
-    Bounds,
-    Message,
-    Site,
-    Tensors,
-    Trace,
-    Values,
-    is_quantity,
-    parted,
-    role_of,
-    sites_of,
-)
+from .sites import Bounds, Message, Site, Tensors, Trace, Values, is_site, role_of, sites_of, split
 
 # Further runs that show which latents anything depends on: the labels and the width of each.
 _RUNS = ((0, 1.0), (-1, 1.0), (1, 3.0), (2, 3.0), *[(None, 1.0), (None, 3.0)] * 2)
@@ -174,7 +163,7 @@ class Prototype:
         """
         nodes = self.trace.nodes.items()
         edges = [n for n, v in nodes if self.moving.get(n) == "latents" and v["is_observed"]]
-        latents = [n for n, v in nodes if is_quantity(v) and _is_line(v)]
+        latents = [n for n, v in nodes if is_site(v) and _is_line(v)]
         if not edges or not latents:
             return {}
 
@@ -248,7 +237,7 @@ def _may_move(node: Message, data: Collection[Any]) -> bool:
 
     Not where the support has no numbers, and the value is one of the data.
     """
-    role = role_of(node) if is_quantity(node) else None
+    role = role_of(node) if is_site(node) else None
     if role not in ("latent", "observed"):
         return False
     given = role == "latent" or any(node["value"] is value for value in data)
@@ -305,14 +294,14 @@ def limits(slack: Callable[[Values], Tensor], starts: Sequence[Values]) -> Bound
     """
 
     def rows(x: Tensor) -> Tensor:
-        return slack(parted(x, starts[0]))
+        return slack(split(x, starts[0]))
 
     points = [torch.cat([v.detach().flatten() for v in start.values()]) for start in starts]
     if points[0].numel() * rows(points[0]).numel() > _MOST:
         return {}
     depends = torch.stack([_slopes(rows, x) != 0 for x in points]).any(0)  # (rows, d)
     owned = depends & (depends.sum(1, keepdim=True) == 1)
-    low, high = (parted(_agreed(rows, points, owned, sign), starts[0]) for sign in (1.0, -1.0))
+    low, high = (split(_agreed(rows, points, owned, sign), starts[0]) for sign in (1.0, -1.0))
     ends = {name: (low[name], high[name]) for name in low}
     return {n: pair for n, pair in ends.items() if any(end.isfinite().any() for end in pair)}
 

@@ -7,8 +7,6 @@ and then (folded), what does nothing is left out; random draws stay random. How 
 decided in `graphs.py`.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -126,7 +126,7 @@ def batch_shape(site: Site) -> tuple[int, ...]:
     return site.batch_shape
 
 
-def parted(flat: Tensor, like: Values) -> dict[str, Tensor]:
+def split(flat: Tensor, like: Values) -> dict[str, Tensor]:
     """A vector (d,) as the values whose elements it has one after the other, in their shapes."""
     parts = zip(like.items(), flat.split([value.numel() for value in like.values()]))
     return {name: part.view(value.shape) for (name, value), part in parts}
@@ -142,7 +142,7 @@ def sites_of(trace: Trace, moving: Mapping[str, str], bounds: Bounds) -> dict[st
     """
     sites = {}
     for name, node in trace.nodes.items():
-        if not is_quantity(node):
+        if not is_site(node):
             continue
         frames = (f for f in node["cond_indep_stack"] if f.vectorized)
         plates = (Plate(f.name, f.dim, int(f.size)) for f in frames)
@@ -180,7 +180,7 @@ def support_within(site: Message, bounds: Bounds) -> Any:
     return narrowed(support, *bounds[site["name"]]) if site["name"] in bounds else support
 
 
-def is_quantity(node: Message) -> bool:
+def is_site(node: Message) -> bool:
     """Whether a node of a trace is a sample site: no plate, and no `pyro.factor`, a mere term."""
     return node["type"] == "sample" and not isinstance(node["fn"], _Subsample | dist.Unit)
 

@@ -270,29 +270,27 @@ def _number(tape: Tape, answer: Tensor, *how: Any, cast: Callable, **kwargs: Any
     return NotImplemented if asked is None else cast(tape.number(asked), *how, **kwargs)
 
 
+def _everywhere(rule: Callable, *names: str) -> dict[Any, Callable]:
+    """A rule for torch's functions and the tensors' methods of these names."""
+    places = [(place, name) for place in (torch, Tensor, F) for name in names]
+    return {getattr(place, name): rule for place, name in places if hasattr(place, name)}
+
+
+_CASTS = (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)
 _RULES: dict[Any, Callable] = {
-    **dict.fromkeys([torch.abs, torch.absolute, Tensor.abs, Tensor.absolute], _absolute),
-    Tensor.__abs__: _absolute,
-    **dict.fromkeys([torch.relu, Tensor.relu, F.relu], _relu),
-    **dict.fromkeys([torch.clamp, Tensor.clamp, torch.clip, Tensor.clip], _clamp),
-    **dict.fromkeys([torch.clamp_min, Tensor.clamp_min], _larger),
-    **dict.fromkeys([torch.clamp_max, Tensor.clamp_max], _smaller),
-    **dict.fromkeys([torch.maximum, Tensor.maximum, torch.fmax, Tensor.fmax], _larger),
-    **dict.fromkeys([torch.minimum, Tensor.minimum, torch.fmin, Tensor.fmin], _smaller),
-    **dict.fromkeys([torch.max, Tensor.max, torch.amax, Tensor.amax], _largest),
-    **dict.fromkeys(
-        [torch.min, Tensor.min, torch.amin, Tensor.amin], partial(_largest, pick=_smaller)
-    ),
-    **dict.fromkeys(
-        [torch.gt, Tensor.gt, torch.ge, Tensor.ge, torch.greater], partial(_compared, above=True)
-    ),
-    **dict.fromkeys(
-        [torch.lt, Tensor.lt, torch.le, Tensor.le, torch.less], partial(_compared, above=False)
-    ),
+    **_everywhere(_absolute, "abs", "absolute", "__abs__"),
+    **_everywhere(_relu, "relu"),
+    **_everywhere(_clamp, "clamp", "clip"),
+    **_everywhere(_larger, "clamp_min", "maximum", "fmax"),
+    **_everywhere(_smaller, "clamp_max", "minimum", "fmin"),
+    **_everywhere(_largest, "max", "amax"),
+    **_everywhere(partial(_largest, pick=_smaller), "min", "amin"),
+    **_everywhere(partial(_compared, above=True), "gt", "ge", "greater"),
+    **_everywhere(partial(_compared, above=False), "lt", "le", "less"),
     torch.where: _where,
     Tensor.where: _where_of,
     **{
-        cast: partial(_number, cast=cast)
-        for cast in (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)
+        f: partial(_number, cast=f)
+        for f in (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)
     },
 }

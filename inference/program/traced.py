@@ -6,8 +6,6 @@ each evaluation, so that it may depend on other latents (`Uniform(0, sigma)`), w
 `initialize_model` freezes at its first value.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,20 +21,9 @@ from torch.distributions import biject_to
 
 from ..core import user_code
 from ..core.problem import Problem
+from . import handlers
 from .discrete import Summed
-from .handlers import (
-    Assign,
-    Batch,
-    Fitted,
-    Start,
-    condition,
-    excluding,
-    factors,
-    freed,
-    run,
-    start_value,
-    sum_of_factors,
-)
+from .handlers import Assign, Batch, condition, factors, run, start_value, sum_of_factors
 from .outputs import linearised
 from .prototype import Prototype
 from .sampling import masked
@@ -79,7 +66,9 @@ class TracedModel:
     ):
         self.problem = problem
         self.tensors: Tensors = problem.tensors
-        self.plain = freed(problem.latent_keys)(Fitted(problem.params)(problem.model))
+        self.plain = handlers.freed(problem.latent_keys)(
+            handlers.Fitted(problem.params)(problem.model)
+        )
         self.prototype = prototype or Prototype(self.plain, problem.tensors, problem.start)
         self.bounds = self.prototype.bounds() if narrowed else {}
         self.sites = self.prototype.sites(self.bounds)
@@ -100,7 +89,7 @@ class TracedModel:
         if self.problem.linear_at is not None:
             model = linearised(model, self.problem.linear_at)
         model = self.prototype.unseen.without(model)
-        return excluding(self.edges)(model) if self.edges else model
+        return handlers.excluding(self.edges)(model) if self.edges else model
 
     def changed(self, **fields: Any) -> Self:
         """The same of a problem with some fields changed (`params`, `tensors`, `linear_at`).
@@ -129,7 +118,7 @@ class TracedModel:
     def kept(self, guide: Callable) -> Callable:
         """A guide in which parameters of the model's, already fitted, are what they are there."""
         shared = {k: v for k, v in self.problem.params.items() if k in self.own}
-        return Fitted(shared)(guide) if shared else guide
+        return handlers.Fitted(shared)(guide) if shared else guide
 
     def of(self, *roles: str) -> list[Site]:
         """The sites of the given roles."""
@@ -295,7 +284,7 @@ class TracedModel:
         """Where in the user's file a site is written."""
         lines = user_code.Lines()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            run(self.plain, self.tensors, Start(self.start_of), lines)
+            run(self.plain, self.tensors, handlers.Start(self.start_of), lines)
         return lines.lines.get(name)
 
     def improper(self) -> list[str]:
