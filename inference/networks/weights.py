@@ -21,7 +21,7 @@ from models.contract import Refused
 
 from ..core.problem import Guide
 from ..methods.guides import Init
-from ..program.handlers import condition, factors, run, start_value
+from ..program.handlers import Batch, condition, factors, run, start_value
 from ..program.program import Program
 from ..program.sampling import base_of
 from ..program.sites import Values, split
@@ -96,7 +96,7 @@ class Points:
     def score(self, model: Callable, tensors: Mapping[str, Any], values: Values) -> Tensor:
         """The same at given weights; discrete latents summed out."""
         if self.program.of("discrete"):
-            batch = self.program.batch(tensors)
+            batch = Batch.of(self.program.problem, tensors)
             return self.program.log_joint(values, batch, prior=self.prior)
         return log_score(model, tensors, values, prior=self.prior)
 

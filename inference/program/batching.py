@@ -157,8 +157,8 @@ def _epoch(program: Program, size: int) -> _Epoch:
     labels.share(program.summed, of_some)
     rows = list(torch.randperm(len(some)).split(size))
     parts = [{key: rows_of(value, 0, at) for key, value in tensors.items()} for at in rows]
-    whole, *batches = (of_some.batch({**of_some.tensors, **part}) for part in ({}, *parts))
-    return _Epoch(of_some, whole, rows, batches)
+    batches = [Batch.of(of_some.problem, {**of_some.tensors, **part}) for part in parts]
+    return _Epoch(of_some, Batch.of(of_some.problem, of_some.tensors), rows, batches)
 
 
 # -- the model ---------------------------------------------------------------------------------

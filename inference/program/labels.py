@@ -28,8 +28,7 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.machine import tolerance
-from .discrete import Summed, all_labels, cells_of
-from .parallel import Parallel
+from .discrete import Parallel, Summed, all_labels, cells_of
 from .sampling import over_draws, vectorises
 from .sites import Site, Values
 from .traced import TracedModel

@@ -147,10 +147,6 @@ class Program(TracedModel):
         handlers += [] if prior else [without_density(self.layout)]
         return self._log_prob(*handlers, batch=batch)
 
-    def batch(self, tensors: Tensors) -> Batch:
-        """Data of which the row keys may be those of some rows, which stand for all."""
-        return Batch.of(self.problem, tensors)
-
     def _log_prob(self, *handlers: Any, batch: Batch | None = None) -> Tensor:
         """Log density of all sites under handlers, discrete latents summed out, nats."""
         batch = batch or Batch(self.tensors)
