@@ -201,13 +201,13 @@ class Sparse(LocalNoise):
         sizes = {name: (int(left.sum()), left.numel()) for name, left in self.left.items()}
         count, whole = (sum(column) for column in zip(*sizes.values()))
         shares = ", ".join(f"{some / of:.2%} of {name}" for name, (some, of) in sizes.items())
-        what = (
+        text = (
             f"{count} of {whole} weights are left ({shares}); mean log likelihood of the rows at "
             f"the mean weights {before:.4f} with the others, {after:.4f} without; the KL "
             "divergence, and so the objective, is known up to a constant"
         )
         metrics = {"weights": float(whole), "weights_kept": float(count)}
-        return metrics | {"compression": whole / max(count, 1)}, [Finding("note", what)]
+        return metrics | {"compression": whole / max(count, 1)}, [Finding("note", text)]
 
     def _score(self, values: Values) -> float:
         """Mean log likelihood of the rows at weights, nats."""

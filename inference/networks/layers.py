@@ -70,9 +70,7 @@ class Layers(TorchFunctionMode):
         self._names = {id(tensor): name for name, tensor in weights.items()}
         self._use = use
 
-    def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         named = dict(kwargs or {})
         if (function in _WITH_BIAS or function in _PRODUCTS) and len(args) > 1:
             name = self._names.get(id(args[1]))

@@ -24,7 +24,7 @@ from ..methods.guides import Init
 from ..program.handlers import Batch, condition, factors, run, start_value
 from ..program.program import Program
 from ..program.sampling import base_of
-from ..program.sites import Values, split
+from ..program.sites import Tensors, Values, split
 from ..program.supports import elementwise
 from .layers import Call, Layers, layers
 
@@ -84,7 +84,7 @@ class Points:
         for name, value in self.draw().items():
             pyro.sample(name, dist.Delta(value, event_dim=value.ndim))
 
-    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+    def objective(self, model: Callable, _: Callable, tensors: Tensors) -> Tensor:
         """What is maximised, a scalar in nats: log p(data | w), and log p(w).
 
         Args:
@@ -93,7 +93,7 @@ class Points:
         """
         return self.score(model, tensors, self.locs())
 
-    def score(self, model: Callable, tensors: Mapping[str, Any], values: Values) -> Tensor:
+    def score(self, model: Callable, tensors: Tensors, values: Values) -> Tensor:
         """The same at given weights; discrete latents summed out."""
         if self.program.of("discrete"):
             batch = Batch.of(self.program.problem, tensors)
@@ -123,8 +123,8 @@ class Points:
                 f"the log-uniform prior of {', '.join(bare)} is infinite at zero, where a latent "
                 "without noise would end; give it a normal prior, or use the guide sparse"
             )
-        kept = {"density": self.density, "all": self.all}
-        return Guide(self, objective=self.objective, settings=settings, **kept)
+        draws = {"density": self.density, "all": self.all}
+        return Guide(self, objective=self.objective, settings=settings, **draws)
 
 
 class Ensemble(Points):
@@ -150,7 +150,7 @@ class Ensemble(Points):
         chosen = torch.randint(self.members, (1,))
         return {name: value.index_select(0, chosen)[0] for name, value in self.locs().items()}
 
-    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+    def objective(self, model: Callable, _: Callable, tensors: Tensors) -> Tensor:
         return torch.func.vmap(partial(self.score, model, tensors))(self.locs()).mean()
 
     def all(self) -> dict[str, Tensor] | None:
@@ -197,7 +197,7 @@ class LocalNoise(Points):
         terms = (term for name, prior in priors.items() for term in self.terms(name, prior))
         return sum(terms, torch.zeros(()))
 
-    def fit(self, model: Callable, tensors: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    def fit(self, model: Callable, tensors: Tensors) -> tuple[Tensor, dict[str, Any]]:
         """The log likelihood under one draw of the noise, and the latents' priors."""
         values = self.values()
         weights = {name: values[name] for name in self.layers}
@@ -207,7 +207,7 @@ class LocalNoise(Points):
         fitted = (n["log_prob"].sum() for name, n in scored.items() if name not in values)
         return sum(fitted, torch.zeros(())), {name: trace.nodes[name]["fn"] for name in values}
 
-    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+    def objective(self, model: Callable, _: Callable, tensors: Tensors) -> Tensor:
         fitted, priors = self.fit(model, tensors)
         return fitted + self.prior_and_entropy(priors)
 
@@ -308,9 +308,7 @@ class LastLayer(MeanField):
 # -- densities and noise -----------------------------------------------------------------------
 
 
-def log_score(
-    model: Callable, tensors: Mapping[str, Any], values: Values, *, prior: bool = True
-) -> Tensor:
+def log_score(model: Callable, tensors: Tensors, values: Values, *, prior: bool = True) -> Tensor:
     """log p(data | w) at weights, as the batch is weighed, with log p(w) unless not `prior`, nats.
 
     Args:

@@ -27,7 +27,7 @@ from .handlers import Batch, Factors, Weighted, condition, graphless, run
 from .program import Program
 from .row_keys import aside, cut, differs, dim_of, fixed, rows_of, scored
 from .sampling import base_of
-from .sites import Message, Site, Trace, Values
+from .sites import Message, Site, Values
 
 # Rows and batches on which it is seen, at most.
 _MOST_ROWS, _MOST_BATCHES = 256, 16
@@ -109,9 +109,9 @@ class _Epoch:
         Raises:
             Refused: the row plate is not as long as the batch is, or a value does not fit a site.
         """
-        return graphless(lambda: scored(self._run(function, batch, values)))
+        return graphless(self._at, function, batch, values)
 
-    def _run(self, function: Callable, batch: Batch, values: Values) -> Trace:
+    def _at(self, function: Callable, batch: Batch, values: Values) -> Factors:
         trace = run(function, batch.tensors, condition(values), Weighted(batch), self.lines)
         rows = round(self.program.n / batch.weight)
         frames = (f for node in trace.nodes.values() for f in node.get("cond_indep_stack", ()))
@@ -129,7 +129,7 @@ class _Epoch:
                     f"'{name}' has shape {tuple(value)} among all rows, and {tuple(shape)} among "
                     f"some{self.lines.of(name)}; leave batch_size out"
                 )
-        return trace
+        return scored(trace)
 
     def dim_of_rows(self, node: Message) -> int | None:
         """The dimension of the rows in a site's log density; None outside of their plate."""
@@ -167,13 +167,13 @@ def _epoch(program: Program, size: int) -> _Epoch:
 def _prove_model(epoch: _Epoch) -> None:
     """The density at several values of the latents: rows may look at others at some alone."""
     program, values = epoch.program, fixed(epoch.program)
-    if not graphless(lambda: program.log_joint(values)).isfinite():
+    if not graphless(program.log_joint, values).isfinite():
         values |= program.constrain(program.start())
     _prove_model_at(epoch, values)
     for width in () if program.is_large else _WIDTHS:
         nodes = program.trace_at(program.random_start() * width).nodes
         values = {name: nodes[name]["value"].detach() for name in values}
-        if graphless(lambda values=values: program.log_joint(values)).isfinite():
+        if graphless(program.log_joint, values).isfinite():
             _prove_model_at(epoch, values)
 
 
@@ -184,17 +184,14 @@ def _prove_model_at(epoch: _Epoch, values: Values) -> None:
         Refused: they are not those of all rows.
     """
     program = epoch.program
-    whole = graphless(lambda: program.log_joint(values))
+    whole = graphless(program.log_joint, values)
     sites = epoch.at(program.model, epoch.whole, values)
     parts = [cut(program, values, epoch.whole.plate, rows) for rows in epoch.rows]
     _prove_sites(epoch, "the density", program.model, sites, parts)
     for site in program.of("discrete"):
         if epoch.dim_of_rows(sites[site.name]) is None:
             _prove_apart(epoch, site, sites, values)
-    each = [
-        graphless(lambda batch=batch, part=part: program.log_joint(part, batch))
-        for batch, part in zip(epoch.batches, parts)
-    ]
+    each = [graphless(program.log_joint, *both) for both in zip(parts, epoch.batches)]
     mean = torch.stack(each).mean()
     if not _near(mean, whole, sum(node["log_prob"].abs().sum() for node in sites.values())):
         epoch.refuse("the density", mean, whole, "what is summed out is not that of the rows")

@@ -28,17 +28,17 @@ from models.contract import Refused
 
 from ..core.compiled import checked, compiler, from_cache, torch_works_in
 from ..core.zoo_warnings import ZooWarning
-from .record import Function, Unrecordable, record
+from .record import Function, Inputs, Unrecordable, record
 
 How = Literal["traced", "aot", "plain"]
 # Examples of a function's arguments, all of them at each point.
-Points = Sequence[Sequence[Tensor]]
+Points = Sequence[Inputs]
 
 aten = torch.ops.aten
 
 
 def compiled(
-    function: Function, points: Points, *, how: How = "traced", live: Sequence[Tensor] = ()
+    function: Function, points: Points, *, how: How = "traced", live: Inputs = ()
 ) -> Function:
     """The function in a faster form, or itself, with a warning, where it cannot be recorded.
 
@@ -66,7 +66,7 @@ def compiled(
 
 
 def faster(
-    function: Function, points: Points, *, how: How = "traced", live: Sequence[Tensor] = ()
+    function: Function, points: Points, *, how: How = "traced", live: Inputs = ()
 ) -> Recorded:
     """As `compiled`, without a way back.
 
@@ -98,7 +98,7 @@ class Recordings:
         live: the data that change, in place, from fit to fit.
     """
 
-    def __init__(self, live: Sequence[Tensor]):
+    def __init__(self, live: Inputs):
         self.live = list(live)
         self._runs: dict[Any, Function] = {}
         self._memory: dict[str, Tensor] = {}
@@ -109,23 +109,18 @@ class Recordings:
         return not self._runs
 
     def compiled(
-        self,
-        function: Function,
-        points: Points,
-        *,
-        how: How = "traced",
-        live: Sequence[Tensor] = (),
+        self, function: Function, points: Points, *, how: How = "traced", live: Inputs = ()
     ) -> Function:
         """As the function `compiled`, from the graph of an earlier fit if there is one."""
         shapes = [tensor.shape for point in points for tensor in point]
         key = (function.__qualname__, how, str(shapes), len(live))
         with torch.random.fork_rng(devices=[]):
             run = self._runs.get(key)
-            if key in self._runs and not isinstance(run, Recorded):
+            if run is not None and not isinstance(run, Recorded):
                 return function  # it cannot be recorded, as was told once
             if run is None or not _same(run, function, points):
-                run = compiled(function, points, how=how, live=[*live, *self.live])
-            self._runs[key] = run
+                live = [*live, *self.live]
+                run = self._runs[key] = compiled(function, points, how=how, live=live)
         return run
 
     def memory(self, name: str, tensor: Tensor) -> Tensor:
@@ -208,7 +203,7 @@ class _Scripted(Recorded):
         live: further arguments, read where they lie in each call.
     """
 
-    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
+    def __init__(self, graph: fx.GraphModule, inputs: Inputs, live: Inputs):
         def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
             return graph(*arguments)
 
@@ -259,7 +254,7 @@ class _AheadOfTime(Recorded):
         Refused: there is no C++ compiler, or no cache of the user's alone.
     """
 
-    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
+    def __init__(self, graph: fx.GraphModule, inputs: Inputs, live: Inputs):
         self.live = [tensor.detach() for tensor in live]
         inputs = [*inputs, *self.live]
         self._load(from_cache(f"{_key(graph, inputs)}.pt2", partial(_compile, graph, inputs)))
@@ -279,7 +274,7 @@ class _AheadOfTime(Recorded):
         self._load(checked(package))
 
 
-def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
+def _compile(graph: fx.GraphModule, inputs: Inputs, path: Path) -> None:
     """Compile a graph for these inputs into a package of AOTInductor.
 
     Raises:
@@ -311,7 +306,7 @@ def _without_asides() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _key(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
+def _key(graph: fx.GraphModule, inputs: Inputs) -> str:
     """All that determines the code: operations, constants, shapes, torch, processor."""
     digest = hashlib.sha256(graph.code.encode())
     digest.update(f"{torch.__version__} {platform.machine()}".encode())
@@ -328,7 +323,7 @@ def _same(run: Function, function: Function, points: Points) -> bool:
     return all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
 
 
-def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _same_random(function: Function, arguments: Inputs) -> tuple[Tensor, ...]:
     """A function's values from the same random numbers each time, which are put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -42,15 +42,15 @@ def run(model: Callable, tensors: Tensors, *handlers: Any, validate: bool = Fals
 Factors = dict[str, dict[str, Any]]
 
 
-def graphless(function: Callable[[], Any]) -> Any:
+def graphless(function: Callable, *args: Any) -> Any:
     """What a function gives, without gradients: a graph of all rows may not fit the memory."""
     try:
         with torch.no_grad():
-            return function()
+            return function(*args)
     except RuntimeError as error:
         if "does not require grad" not in str(error):
             raise
-        return function()  # the model differentiates something itself
+        return function(*args)  # the model differentiates something itself
 
 
 def factors(trace: Trace) -> Factors:

@@ -123,16 +123,13 @@ def _way(program: TracedModel, joint: Sequence[str], homes: Values | None = None
 
 def _ways(program: TracedModel, drawn: Drawn) -> Iterator[Summed]:
     """All ways in the order of their cost, each with lookups where it has any."""
-    for way in sorted((_way(program, joint) for joint in _subsets(program)), key=_cost):
+    ways = [_way(program, joint) for joint in _subsets(program)]
+    # Runs of the model at once; a contraction is slow, and its labels are drawn one by one.
+    for way in sorted(ways, key=lambda w: w.cells * (1 if w.parallel.tabular else _CONTRACTED)):
         yield way
         homes = _homes(drawn, way)
         if homes:
             yield _way(program, list(way.joint), homes)
-
-
-def _cost(way: Summed) -> int:
-    """Runs of the model at once; a contraction is slow, and its labels are drawn one by one."""
-    return way.cells * (1 if way.parallel.tabular else _CONTRACTED)
 
 
 def _subsets(program: TracedModel) -> list[list[str]]:
@@ -331,15 +328,15 @@ def _reason(program: TracedModel, drawn: Drawn) -> str:
                 "be summed out then; give it one that holds for all their values"
             )
     cells = cells_of(drawn.sites)
-    what = _coupled(drawn) or f"the labels of {names} are looked at together"
+    problem = _coupled(drawn) or f"the labels of {names} are looked at together"
     if cells > MOST_CELLS:
         many = f"{cells:.2g}" if cells > 10**6 else str(cells)
         return (
-            f"{what}, and their joint table would have {many} cells, more than {MOST_CELLS}; "
+            f"{problem}, and their joint table would have {many} cells, more than {MOST_CELLS}; "
             "use fewer labels, or sum them out by hand (a factor)"
         )
     return (
-        f"{what}, and the model cannot be run at all their {cells} joint values at once; "
+        f"{problem}, and the model cannot be run at all their {cells} joint values at once; "
         "write it without branches on values"
     )
 

@@ -18,7 +18,7 @@ from models.contract import Refused
 
 from .handlers import OnSites, condition, run
 from .sampling import base_of, with_base
-from .sites import Tensors, Trace, Values
+from .sites import Tensors, Trace, Values, is_site
 
 
 class _Family(NamedTuple):
@@ -41,10 +41,6 @@ def _root_of_logits(logits: Tensor) -> Tensor:
     return p.sqrt().diag_embed() - p[..., :, None] * p.sqrt()[..., None, :]
 
 
-def _root_of_log_odds(logits: Tensor) -> Tensor:
-    return (logits.sigmoid() * (-logits).sigmoid()).sqrt()[..., None]
-
-
 def _root_of_normal(outputs: Tensor) -> Tensor:
     """The Fisher information in (loc, log scale) is diag(1 / scale^2, 2)."""
     of_loc = (-outputs[..., 1]).exp()
@@ -58,7 +54,7 @@ _FAMILIES: dict[type, _Family] = {
     dist.Bernoulli: _Family(
         lambda fn: fn.logits[..., None],
         lambda f: dist.Bernoulli(logits=f[..., 0]),
-        _root_of_log_odds,
+        lambda f: (f.sigmoid() * (-f).sigmoid()).sqrt()[..., None],
     ),
     dist.Normal: _Family(
         lambda fn: torch.stack([fn.loc, fn.scale.log()], -1),
@@ -113,11 +109,8 @@ def linearised(model: Callable, at: Values) -> Callable:
     def linearised_model(**tensors: Any) -> None:
         prototype = at_point(at, tensors)
         drawn = {k: pyro.sample(k, prototype.nodes[k]["fn"]) for k in at}
-        observed = [
-            name
-            for name, node in prototype.nodes.items()
-            if node["type"] == "sample" and name not in at and has_outputs(node["fn"])
-        ]
+        others = [(k, n) for k, n in prototype.nodes.items() if is_site(n) and k not in at]
+        observed = [name for name, node in others if has_outputs(node["fn"])]
 
         def of(values: Values) -> dict[str, Tensor]:
             nodes = at_point(values, tensors).nodes

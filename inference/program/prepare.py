@@ -24,6 +24,9 @@ from .sampling import shape_of
 from .sites import Site, Tensors
 from .supports import outside
 
+# Option of a model to its value.
+Options = Mapping[str, Any]
+
 
 def ready(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Program:
     """The program of a problem, its data in the run's dtype and its rows known.
@@ -104,9 +107,7 @@ def _check(program: Program) -> None:
             )
 
 
-def program_of(
-    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
-) -> Program:
+def program_of(entry: Any, options: Options, data: Any, *, checked: bool = True) -> Program:
     """The program that a run infers from.
 
     Args:
@@ -122,7 +123,7 @@ def program_of(
     return ready(problem, dtype=torch.get_default_dtype(), checked=checked)
 
 
-def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
+def unprepared(entry: Any, options: Options, data: Any) -> Problem:
     """The problem as it came in: what was not given, or has no rows, is latent."""
     tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
     tensors |= {key: torch.zeros(()) for key in free}
@@ -144,16 +145,14 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
     )
 
 
-def truth(
-    entry: Any, data: Any, options: Mapping[str, Any], tensors: Tensors | None = None
-) -> Any:
+def truth(entry: Any, data: Any, options: Options, tensors: Tensors | None = None) -> Any:
     """What the model states of the truth of its data; of `tensors` in their place, where given."""
     if tensors:
         data = replace(data, tensors={**data.tensors, **tensors}, test=None)
     return entry.exact(data, **options)
 
 
-def instance(model: Any, data: Any, options: Mapping[str, Any]) -> Any:
+def instance(model: Any, data: Any, options: Options) -> Any:
     """The model with its options; an object of it, made for the data, where it is a class.
 
     A model that is an object is copied: a run may change what it holds.
@@ -197,7 +196,7 @@ class _Made(UserDict):
         return self.made[name]
 
 
-def _own(part: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
+def _own(part: Callable, data: Any, options: Options) -> Callable:
     """A guide or objective of the model's own with its options; an object, if it is a class."""
     if not inspect.isclass(part):
         return bound(part, options)
@@ -309,12 +308,12 @@ def _check_shape(site: Site, key: str) -> None:
     expected = shape_of(site.fn, site.value)
     if site.shape == expected:
         return
-    mend = f"give {key} that shape (broadcasting would be silently wrong)"
+    fix = f"give {key} that shape (broadcasting would be silently wrong)"
     if site.shape[1:] == expected:  # one value for each row, and no rows
-        mend = f'write it inside `with pyro.plate("row", {site.shape[0]}):`'
+        fix = f'write it inside `with pyro.plate("row", {site.shape[0]}):`'
     raise Refused(
         f"{key} has shape {site.shape}, its distribution {type(site.base).__name__} has "
-        f"{expected}; {mend}"
+        f"{expected}; {fix}"
     )
 
 

@@ -245,11 +245,10 @@ class Program(TracedModel):
 
     def _fresh(self, name: str, new_rows: bool) -> bool:
         """Whether a site is drawn anew (or recomputed) for new observations."""
-        site, rows = self.sites[name], self.problem.rows
+        site = self.sites[name]
         if site.role in ("deterministic", "observed", "unseen"):
             return True
-        in_rows = rows is not None and site.is_in(rows.plate)
-        return in_rows and (new_rows or site.role == "discrete")
+        return site.is_in(self.plate) and (new_rows or site.role == "discrete")
 
     def prior(self, _: Any = None) -> dict[str, Tensor]:
         """One joint draw of all latents, deterministics and observations from the prior."""

@@ -148,8 +148,8 @@ class _Experiment:
             return among
         reaches = {key: self._reaches(plate, key) for key in among}
         possible = [key for key in among if reaches[key] is not False]
-        doubtful_first = sorted(possible, key=lambda key: reaches[key] is not None)
-        drops = (d for n in range(len(possible)) for d in combinations(doubtful_first, n))
+        unused_first = sorted(possible, key=lambda key: reaches[key] is not None)
+        drops = (d for n in range(len(possible)) for d in combinations(unused_first, n))
         for dropped in islice(drops, _TRIES):
             keys = tuple(key for key in possible if key not in dropped)
             if keys != among and self._is_cut(plate, keys):

@@ -98,10 +98,10 @@ def _is_known(fn: dist.TorchDistribution) -> bool:
     return type(base) in _SAMPLERS
 
 
-def masked(fn: dist.TorchDistribution) -> bool:
-    """Whether a mask takes (part of) the density away, as Pyro's flat priors do."""
-    outermost = next(iter(masks_of(fn)), None)
-    return outermost is not None and not torch.as_tensor(outermost._mask).all()
+def is_improper(fn: dist.TorchDistribution) -> bool:
+    """Whether a prior cannot be sampled: a flat one, or one whose density a mask takes away."""
+    outermost = (torch.as_tensor(layer._mask) for layer in masks_of(fn)[:1])
+    return isinstance(base_of(fn), dist.ImproperUniform) or any(not m.all() for m in outermost)
 
 
 def _sample(fn: dist.TorchDistribution) -> Tensor:
@@ -242,9 +242,7 @@ class Bits(TorchFunctionMode):
     (10 x 100 x 784 of them). Elsewhere torch's own is as fast, and stays.
     """
 
-    def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         kwargs = kwargs or {}
         if function is F.binary_cross_entropy_with_logits and any(map(is_batchedtensor, args)):
             given = {name: value for name, value in kwargs.items() if value is not None}

@@ -9,7 +9,6 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
-from torch.distributions import biject_to
 
 from .sampling import base_of, masks_of
 from .supports import narrowed, over_events, support_of
@@ -93,11 +92,6 @@ class Site:
         """The k-th of the choices in all elements of the plates, for each k (n,); (n, *shape)."""
         values, ones = self.choices[which], (1,) * len(self.batch_shape)
         return values.reshape(len(which), *ones, *self.fn.event_shape).expand(-1, *self.shape)
-
-    @property
-    def unconstrained_shape(self) -> tuple[int, ...]:
-        """Shape of the site's part of the unconstrained vector."""
-        return tuple(biject_to(self.support).inverse_shape(self.shape))
 
     @property
     def data(self) -> Tensor:

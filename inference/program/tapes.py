@@ -54,9 +54,7 @@ class Tape(TorchFunctionMode):
         self._parts: dict[int, slice] = {}
         self._answers: dict[int, Answer] = {}
 
-    def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         rule = _RULES.get(function)
         if rule is not None and (self._knows(args) or (_varies(args) and _counts(args))):
             value = rule(self, *args, **(kwargs or {}))
@@ -259,11 +257,6 @@ def _where(tape: Tape, answer: Tensor, *branches: Any) -> Any:
     return _blend(answer, tape.branch(asked), *branches)
 
 
-def _where_of(tape: Tape, first: Tensor, answer: Tensor, second: Any) -> Any:
-    """`first.where(answer, second)`."""
-    return _where(tape, answer, first, second)
-
-
 def _number(tape: Tape, answer: Tensor, *how: Any, cast: Callable, **kwargs: Any) -> Any:
     """An answer as a number, such as `answer.double()`."""
     asked = tape.asked(answer)
@@ -288,7 +281,7 @@ _RULES: dict[Any, Callable] = {
     **_everywhere(partial(_compared, above=True), "gt", "ge", "greater"),
     **_everywhere(partial(_compared, above=False), "lt", "le", "less"),
     torch.where: _where,
-    Tensor.where: _where_of,
+    Tensor.where: lambda tape, first, answer, second: _where(tape, answer, first, second),
     **{
         f: partial(_number, cast=f)
         for f in (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)

@@ -12,8 +12,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
-import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
@@ -26,7 +24,7 @@ from .discrete import Summed
 from .handlers import Assign, Batch, condition, factors, run, start_value, sum_of_factors
 from .outputs import linearised
 from .prototype import Prototype
-from .sampling import masked
+from .sampling import is_improper
 from .sites import Message, Site, Tensors, Trace, Values, support_within
 from .supports import elementwise, is_inside, outside
 
@@ -78,7 +76,7 @@ class TracedModel:
         self.unfitted = [name for name in self.own if name not in problem.params]
         self.layout, self.size = {}, 0
         for site in self.of("latent"):
-            shape = site.unconstrained_shape
+            shape = tuple(biject_to(site.support).inverse_shape(site.shape))
             part = slice(self.size, self.size + math.prod(shape))
             self.layout[site.name] = (part, shape)
             self.size = part.stop
@@ -257,7 +255,7 @@ class TracedModel:
             for frame in node["cond_indep_stack"]:
                 if frame.vectorized:
                     shape[frame.dim] = int(frame.size)
-            shape = np.broadcast_shapes(shape, node["log_prob"].shape)
+            shape = torch.broadcast_shapes(shape, node["log_prob"].shape)
             log_probs[name] = node["log_prob"].expand(shape)
         return log_probs
 
@@ -290,10 +288,4 @@ class TracedModel:
     def improper(self) -> list[str]:
         """The latents whose prior cannot be sampled: flat ones, and those that are masked."""
         under_mask = self.prototype.masked
-        return [
-            site.name
-            for site in self.of("latent")
-            if isinstance(site.base, dist.ImproperUniform)
-            or masked(site.fn)
-            or site.name in under_mask
-        ]
+        return [s.name for s in self.of("latent") if is_improper(s.fn) or s.name in under_mask]
