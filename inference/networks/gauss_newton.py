@@ -30,7 +30,7 @@ from ..methods.parameters import store
 from ..methods.training import BEGIN, train
 from ..program import memory
 from ..program.handlers import condition, run
-from ..program.outputs import check_outputs, fisher_root, outputs
+from ..program.predictors import check_predictors, fisher_root, predictor
 from ..program.program import Program
 from ..program.sampling import over_draws
 from ..program.sites import Values, split
@@ -54,7 +54,7 @@ def gauss_newton(
     """The generalised Gauss-Newton matrix of all rows, (d, d), or its diagonal (d,), in float64.
 
     Args:
-        program: the network and its data; its observations have outputs.
+        program: the network and its data; its observations have predictors.
         at: site to weights, of all sites.
         names: the sites in whose weights to differentiate, in order.
         diagonal: the diagonal alone.
@@ -69,7 +69,7 @@ def gauss_newton(
     observed = program.of("observed")
     if not program.row_data or not all(site.is_in(program.plate) for site in observed):
         return of({})
-    outs = sum(outputs(site.fn).numel() for site in observed) // program.n
+    outs = sum(predictor(site.fn).numel() for site in observed) // program.n
     slopes_of_row = outs * sum(at[name].numel() for name in names)
     parts = _some_at_a_time(program.row_data, _MOST_ELEMENTS // slopes_of_row)
     return reduce(Tensor.add_, map(of, parts))  # in place: the matrix is held once
@@ -82,13 +82,13 @@ def _some_at_a_time(rows: Values, size: int) -> Iterator[dict[str, Tensor]]:
 
 
 def _whitened(program: Program, values: Values, rows: Values) -> Tensor:
-    """R^T times the outputs, R held fixed, of all that is observed of rows, (rows, outputs)."""
+    """R^T times the predictors, R held fixed, of all that is observed of rows, (rows, outputs)."""
     tensors = {**program.tensors, **rows}
     trace = run(program.model, tensors, condition(values))
     n = len(next(iter(rows.values()))) if rows else 1
     whitened = []
     for site in program.of("observed"):
-        given = outputs(trace.nodes[site.name]["fn"])
+        given = predictor(trace.nodes[site.name]["fn"])
         root = fisher_root(site.fn, given.detach())
         whitened.append((root.mT @ given[..., None]).reshape(n, -1))
     return torch.cat(whitened, 1)
@@ -321,7 +321,7 @@ def _check(program: Program) -> None:
                 f"laplace of a network is for weights, and {site.name} is bounded or in a plate; "
                 "fix it, or use svi or nuts"
             )
-    check_outputs({site.name: site.fn for site in program.of("observed")})
+    check_predictors({site.name: site.fn for site in program.of("observed")})
     for name, node in run(program.model, program.tensors).nodes.items():
         if name in program.sites and not (node["scale"] == 1 and node["mask"] is None):
             raise Refused(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from ..core.problem import Problem
-from .sampling import Bits, Sampling
+from .sampling import QuickBernoulli, Sampling
 from .sites import Bounds, Message, Tensors, Trace, Values, is_deterministic, support_within
 from .supports import support_of, within
 
@@ -59,7 +59,7 @@ def factors(trace: Trace) -> Factors:
     Under its key `log_prob` a site has its log density (nats) in its batch shape, scaled and
     masked as the run's handlers say.
     """
-    with pyro.validation_enabled(False), Bits():
+    with pyro.validation_enabled(False), QuickBernoulli():
         trace.compute_log_prob()
     nodes = trace.nodes.items()
     return {k: n for k, n in nodes if "log_prob" in n and not isinstance(n["fn"], _Subsample)}

@@ -89,17 +89,17 @@ class Kinks:
 
         Such a point is looked for by Newton's steps from `u` (d,).
         """
-        signs, one = u.new_ones(self.count), torch.zeros(self.count, dtype=torch.bool)
-        one[i] = True
+        signs, crossed = u.new_ones(self.count), torch.zeros(self.count, dtype=torch.bool)
+        crossed[i] = True
         for _ in range(_MOST_TO_ZERO):
             residuals = self.residuals(u)
             signs = torch.where(residuals < 0, -1.0, 1.0).to(u)
-            beside = self.across(u, signs, one)
+            beside = self.across(u, signs, crossed)
             length = beside.rows.square().sum()
             if not length > 0 or not beside.residual > 1e-12:
                 break
             u = u - beside.rows[0] * beside.residual / length
-        beyond = self.piece(u.requires_grad_(), torch.where(one, -signs, signs))[0]
+        beyond = self.piece(u.requires_grad_(), torch.where(crossed, -signs, signs))[0]
         return bool(beside.jumps.isinf().all() and beyond.isfinite())
 
     def gradients(self, u: Tensor) -> Tensor:

@@ -162,7 +162,9 @@ class Drawn:
         for scale in (1, 1, 1, 1, 1, 2, 4, 8, 8, 8):
             u = program.random_start() * scale
             prior = [self._from_prior(u) for _ in range(_PRIOR)]
-            self.labels = {s.name: torch.stack([one[s.name] for one in prior]) for s in self.sites}
+            self.labels = {
+                s.name: torch.stack([draw[s.name] for draw in prior]) for s in self.sites
+            }
             self.u = u.expand(_PRIOR, -1)
             if self.at_all(program.log_joint_at).isfinite().any():
                 break

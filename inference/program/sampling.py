@@ -235,7 +235,7 @@ def _batched(function: Callable[[Any], Any], draws: Any, chunk: int | None = Non
         return torch.func.vmap(function, randomness="different", chunk_size=chunk)(draws)
 
 
-class Bits(TorchFunctionMode):
+class QuickBernoulli(TorchFunctionMode):
     """While it is on, the log probability of bits b at log odds l costs softplus(l) - l b.
 
     Where `torch.func.vmap` batches it: of torch's single operation it makes 25, four times as slow

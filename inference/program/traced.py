@@ -22,7 +22,7 @@ from ..core.problem import Problem
 from . import handlers
 from .discrete import Summed
 from .handlers import Assign, Batch, condition, factors, run, start_value, sum_of_factors
-from .outputs import linearised
+from .predictors import linearised
 from .prototype import Prototype
 from .sampling import is_improper
 from .sites import Message, Site, Tensors, Trace, Values, support_within
@@ -64,9 +64,8 @@ class TracedModel:
     ):
         self.problem = problem
         self.tensors: Tensors = problem.tensors
-        self.plain = handlers.freed(problem.latent_keys)(
-            handlers.Fitted(problem.params)(problem.model)
-        )
+        fitted = handlers.Fitted(problem.params)(problem.model)
+        self.plain = handlers.freed(problem.latent_keys)(fitted)
         self.prototype = prototype or Prototype(self.plain, problem.tensors, problem.start)
         self.bounds = self.prototype.bounds() if narrowed else {}
         self.sites = self.prototype.sites(self.bounds)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from scipy import stats
 
 from inference.program.record import record
-from inference.program.sampling import _SAMPLERS, Bits, Sampling, _sample
+from inference.program.sampling import _SAMPLERS, QuickBernoulli, Sampling, _sample
 
 CASES = {
     "normal": (dist.Normal(1.0, 2.0), stats.norm(1, 2)),
@@ -114,7 +114,7 @@ def test_values_and_slopes_are_those_of_torch(dtype):
     tolerance = 1e-4 if dtype == torch.float32 else 1e-12
     weights = torch.linspace(-1, 1, len(bits), dtype=dtype)
     own = value_and_slope(logits, bits, weights)
-    with Bits():
+    with QuickBernoulli():
         ours = value_and_slope(logits, bits, weights)
     assert torch.allclose(ours[0], own[0], rtol=tolerance)
     assert torch.allclose(ours[1], own[1], atol=tolerance)
@@ -124,14 +124,14 @@ def test_log_odds_of_any_size():
     logits = torch.tensor([-1000.0, -90.0, 0.0, 90.0, 1000.0]).repeat(500)
     for bit in (0.0, 1.0):
         bits = torch.full_like(logits, bit)
-        with Bits():
+        with QuickBernoulli():
             ours = log_prob(logits, bits)
         assert torch.allclose(ours, dist.Bernoulli(logits=logits).log_prob(bits), atol=1e-5)
 
 
 def operations(logits, bits):
     def density(bits):
-        with Bits():
+        with QuickBernoulli():
             batched = torch.func.vmap(lambda b: dist.Bernoulli(logits=logits).log_prob(b).sum())
             return (batched(bits),)
 
@@ -148,7 +148,7 @@ def test_what_is_not_asked_for_is_left_alone():
     logits, bits = example(torch.float64)
     mean = F.binary_cross_entropy_with_logits(logits, bits)
     weighted = F.binary_cross_entropy_with_logits(logits, bits, weight=bits, reduction="none")
-    with Bits():
+    with QuickBernoulli():
         assert mean == F.binary_cross_entropy_with_logits(logits, bits)
         again = F.binary_cross_entropy_with_logits(logits, bits, weight=bits, reduction="none")
     assert torch.equal(again, weighted)
