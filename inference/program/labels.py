@@ -162,16 +162,13 @@ class Drawn:
         for scale in (1, 1, 1, 1, 1, 2, 4, 8, 8, 8):
             u = program.random_start() * scale
             prior = [self._from_prior(u) for _ in range(_PRIOR)]
-            self.labels = {
-                s.name: torch.stack([draw[s.name] for draw in prior]) for s in self.sites
-            }
+            self.labels = {k: torch.stack([draw[k] for draw in prior]) for k in prior[0]}
             self.u = u.expand(_PRIOR, -1)
             if self.at_all(program.log_joint_at).isfinite().any():
                 break
         more = self._further()
         self.labels = {k: torch.cat([v, more[k].to(v)]) for k, v in self.labels.items()}
-        count = len(self.labels[self.sites[0].name])
-        widths = islice(cycle(_WIDTHS), count)
+        widths = islice(cycle(_WIDTHS), len(self.labels[self.sites[0].name]))
         self.u = torch.stack([program.random_start() * width for width in widths])
         finite = self.at_all(program.log_joint_at).isfinite()
         self.u = self.u.where(finite[:, None], u)

@@ -1,8 +1,8 @@
-"""Predictors of the observed distributions, and models whose predictors are linear in their latents.
+"""Predictors of the observed distributions, and models made linear in their latents.
 
 The predictor of a distribution, as in generalised linear models, is the vector of its parameters
-that a network gives, unbounded: logits; a location and the log of a scale. Where it is linear in the weights, a Gaussian of the
-weights is one of the predictor.
+that a network gives, unbounded: logits; a location and the log of a scale. Where it is linear in
+the weights, a Gaussian of the weights is one of the predictor.
 """
 
 from collections.abc import Callable, Mapping

@@ -83,9 +83,8 @@ def log_prior_and_likelihood(program: Program, values: Values) -> tuple[Tensor, 
 
 def draws_by_row(program: Program, guide: Callable) -> bool:
     """Whether a guide draws the latents of each row apart from those of others."""
-    trace = run(guide, program.tensors)
-    nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
-    drawn = [node for node in nodes if not isinstance(node["fn"], _Subsample)]
+    nodes = run(guide, program.tensors).nodes.values()
+    drawn = [n for n in nodes if n["type"] == "sample" and not isinstance(n["fn"], _Subsample)]
     return all(program.plate in {f.name for f in node["cond_indep_stack"]} for node in drawn)
 
 
