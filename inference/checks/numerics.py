@@ -23,8 +23,8 @@ from ..core.problem import Guide
 from ..core.seeds import PRIOR, seeded
 from ..methods.guide_checks import check_sites
 from ..methods.resolve import resolve
-from ..program.derivatives import difference
 from ..program.handlers import Batch, factors, run
+from ..program.kinks import difference
 from ..program.program import Program
 from ..program.record import Unrecordable
 from ..program.sampling import base_of, over_draws

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.problem import Problem
-from ..program.derivatives import difference
+from ..program.kinks import difference
 from ..program.program import Program
 from .check import check
 

@@ -37,7 +37,7 @@ class Problem(Data):
         identified: whether the latents are identified; those of a network are not, and results
             are judged on what they predict.
         linear_at: latent to value, at which the outputs of the model are made linear in the
-            latents (`outputs.linearised`); None leaves the model as it is.
+            latents (`predictors.linearised`); None leaves the model as it is.
         start: `start(name, shape)` gives a starting value of a latent; None draws one uniformly
             in (-2, 2) of the unconstrained space.
     """
@@ -104,7 +104,7 @@ class State:
 
 
 class Graphs(Protocol):
-    """Functions recorded once for many fits (`inference.program.record.Recordings`)."""
+    """Functions recorded once for many fits (`inference.program.graphs.Recordings`)."""
 
     @property
     def blank(self) -> bool:

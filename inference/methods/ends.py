@@ -27,9 +27,8 @@ from torch.distributions import biject_to
 from models.contract import Refused
 
 from ..core.problem import Finding
-from ..program.derivatives import value_and_grad
 from ..program.handlers import run
-from ..program.kinks import Kinks
+from ..program.kinks import Kinks, value_and_grad
 from ..program.program import Program
 from ..program.supports import elementwise
 from .mode import Mode, limits, nearest

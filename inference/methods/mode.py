@@ -20,9 +20,8 @@ from scipy import optimize
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..program.derivatives import value_and_grad
 from ..program.graphs import compiled
-from ..program.kinks import Kinks
+from ..program.kinks import Kinks, value_and_grad
 from ..program.program import Program
 from ..program.record import Function
 from ..program.supports import elementwise

@@ -63,7 +63,7 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     from inference.methods.ascent import AscentSettings
     from inference.methods.batches import batches
     from inference.methods.objective import gradient_of
-    from inference.program.prepare import prepare
+    from inference.program.prepare import ready
     from inference.program.program import Program
     from inference.storage.state import State
 
@@ -86,7 +86,7 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
     problem = Problem(model=model, tensors={"x": torch.as_tensor(images(pixels))})
-    problem = prepare(problem, dtype=torch.float32)
+    problem = ready(problem, dtype=torch.float32).problem
     parts = batches(problem, BATCH)
     settings = AscentSettings(STEPS, BATCH, lr=1e-3)
     gradient, flat = gradient_of(Program(problem), Guide(guide), settings, [next(parts)])
@@ -204,7 +204,7 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     from inference.methods.batches import batches
     from inference.methods.objective import gradient_of
     from inference.methods.resolve import resolve
-    from inference.program.prepare import problem_of
+    from inference.program.prepare import program_of
     from inference.program.program import Program
     from inference.storage.state import State
 
@@ -214,7 +214,7 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     data = entry.data({"x": grey_images().reshape(-1, 28, 28)}, split=0.01)
     options = {"latent": LATENT, "hidden": f"{HIDDEN},{HIDDEN}", "likelihood": "bernoulli"}
     with machine.numbers("float32"):
-        problem = problem_of(entry, options, data)
+        problem = program_of(entry, options, data).problem
         program = Program(problem)
         parts = batches(problem, BATCH)
         aim = "elbo" if particles == 1 else "iwae"

@@ -11,7 +11,12 @@ import pytest
 import torch
 from conftest import problem_from, problem_of
 
-from inference.program.outputs import check_outputs, fisher_root, outputs, with_outputs
+from inference.program.predictors import (
+    check_predictors,
+    fisher_root,
+    predictor,
+    with_predictor,
+)
 from inference.program.program import Program
 from inference.program.sampling import over_draws
 from inference.results import predictive
@@ -69,30 +74,30 @@ def linear_program(model, tensors, at, **options):
 
 
 @pytest.mark.parametrize(("fn", "value"), FAMILIES)
-def test_a_distribution_is_that_of_its_outputs(fn, value):
-    again = with_outputs(fn, outputs(fn))
+def test_a_distribution_is_that_of_its_predictor(fn, value):
+    again = with_predictor(fn, predictor(fn))
     np.testing.assert_allclose(again.log_prob(value), fn.log_prob(value), rtol=1e-12)
 
 
 def test_wrappers_are_kept():
     mask = torch.tensor([[True], [False], [True]])
     fn = dist.Normal(torch.tensor([1.0, 2.0]), 3.0).expand([3, 2]).mask(mask).to_event(1)
-    given = outputs(fn)
+    given = predictor(fn)
     assert given.shape == (3, 2, 2)
-    again, value = with_outputs(fn, given), torch.ones(3, 2)
+    again, value = with_predictor(fn, given), torch.ones(3, 2)
     assert again.event_shape == fn.event_shape
     np.testing.assert_allclose(again.log_prob(value), fn.log_prob(value), rtol=1e-12)
-    moved = with_outputs(fn, given + 1)
+    moved = with_predictor(fn, given + 1)
     assert moved.log_prob(value)[1] == 0
     assert (moved.log_prob(value) != fn.log_prob(value)).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(("fn", "_"), FAMILIES)
 def test_the_fisher_information_is_the_curvature_of_the_divergence(fn, _):
-    given = outputs(fn)
+    given = predictor(fn)
 
     def divergence(other):
-        return torch.distributions.kl_divergence(fn, with_outputs(fn, other)).sum()
+        return torch.distributions.kl_divergence(fn, with_predictor(fn, other)).sum()
 
     n, k = given.shape
     curvature = torch.autograd.functional.hessian(divergence, given)
@@ -175,4 +180,4 @@ def test_a_module_is_made_linear_too():
 
 def test_other_observations_are_refused():
     with pytest.raises(Refused, match="count is Poisson"):
-        check_outputs({"count": dist.Poisson(torch.ones(2)).to_event(1)})
+        check_predictors({"count": dist.Poisson(torch.ones(2)).to_event(1)})

@@ -1,11 +1,9 @@
-"""What the observed distributions are functions of, and models made linear in their latents.
+"""Predictors of the observed distributions, and models made linear in their latents.
 
-The outputs of a distribution are the parameters that a network gives and that know no bounds:
-logits, a location, the log of a scale. Where they are linear in the weights, a Gaussian of the
-weights is one of the outputs.
+The predictor of a distribution, as in generalised linear models, is the vector of its parameters
+that a network gives, unbounded: logits; a location and the log of a scale. Where it is linear in
+the weights, a Gaussian of the weights is one of the predictor.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,20 +16,21 @@ from torch import Tensor
 
 from models.contract import Refused
 
-from .handlers import OnSites
+from .handlers import OnSites, condition, run
 from .sampling import base_of, with_base
+from .sites import Tensors, Trace, Values, is_site
 
 
 class _Family(NamedTuple):
-    """A distribution as a function of its outputs.
+    """A distribution as a function of its predictor.
 
     Attributes:
-        outputs: of a distribution, (*shape, k).
-        made: the distribution of outputs.
-        root: R of outputs, (*shape, k, k); R R^T is the Fisher information in them.
+        predictor: of a distribution, (*shape, k).
+        made: the distribution of a predictor.
+        root: R of a predictor, (*shape, k, k); R R^T is the Fisher information in it.
     """
 
-    outputs: Callable[[Any], Tensor]
+    predictor: Callable[[Any], Tensor]
     made: Callable[[Tensor], Any]
     root: Callable[[Tensor], Tensor]
 
@@ -42,13 +41,9 @@ def _root_of_logits(logits: Tensor) -> Tensor:
     return p.sqrt().diag_embed() - p[..., :, None] * p.sqrt()[..., None, :]
 
 
-def _root_of_log_odds(logits: Tensor) -> Tensor:
-    return (logits.sigmoid() * (-logits).sigmoid()).sqrt()[..., None]
-
-
-def _root_of_normal(outputs: Tensor) -> Tensor:
+def _root_of_normal(predictor: Tensor) -> Tensor:
     """The Fisher information in (loc, log scale) is diag(1 / scale^2, 2)."""
-    of_loc = (-outputs[..., 1]).exp()
+    of_loc = (-predictor[..., 1]).exp()
     return torch.stack([of_loc, torch.full_like(of_loc, 2**0.5)], -1).diag_embed()
 
 
@@ -59,7 +54,7 @@ _FAMILIES: dict[type, _Family] = {
     dist.Bernoulli: _Family(
         lambda fn: fn.logits[..., None],
         lambda f: dist.Bernoulli(logits=f[..., 0]),
-        _root_of_log_odds,
+        lambda f: (f.sigmoid() * (-f).sigmoid()).sqrt()[..., None],
     ),
     dist.Normal: _Family(
         lambda fn: torch.stack([fn.loc, fn.scale.log()], -1),
@@ -69,34 +64,34 @@ _FAMILIES: dict[type, _Family] = {
 }
 
 
-def has_outputs(fn: Any) -> bool:
-    """Whether the outputs of a distribution are known."""
+def has_predictor(fn: Any) -> bool:
+    """Whether the predictor of a distribution is known."""
     return type(base_of(fn)) in _FAMILIES
 
 
-def outputs(fn: Any) -> Tensor:
-    """The outputs of a distribution: logits; loc and log scale of a normal one. (*shape, k)."""
+def predictor(fn: Any) -> Tensor:
+    """The predictor of a distribution: logits; loc and log scale of a normal one. (*shape, k)."""
     base = base_of(fn)
-    found = _FAMILIES[type(base)].outputs(base)
+    values = _FAMILIES[type(base)].predictor(base)
     shape = fn.shape()[: len(fn.shape()) - len(base.event_shape)]
-    return found.expand(*shape, found.shape[-1])
+    return values.expand(*shape, values.shape[-1])
 
 
-def with_outputs(fn: Any, values: Tensor) -> Any:
-    """A distribution like `fn`, with other outputs (*shape, k)."""
+def with_predictor(fn: Any, values: Tensor) -> Any:
+    """A distribution like `fn`, with another predictor (*shape, k)."""
     return with_base(fn, lambda base: _FAMILIES[type(base)].made(values))
 
 
 def fisher_root(fn: Any, values: Tensor) -> Tensor:
-    """R (*shape, k, k) with R R^T the Fisher information of `fn` in its outputs (*shape, k)."""
+    """R (*shape, k, k) with R R^T the Fisher information of `fn` in its predictor (*shape, k)."""
     return _FAMILIES[type(base_of(fn))].root(values)
 
 
 # -- linear in the latents ---------------------------------------------------------------------
 
 
-def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
-    """The model with its outputs linear in the latents: f(x, w*) + J(x) (w - w*).
+def linearised(model: Callable, at: Values) -> Callable:
+    """The model with its predictors linear in the latents: f(x, w*) + J(x) (w - w*).
 
     Immer, Korzepa and Bauer (2021), arXiv:2008.08646, eq. 7. To handlers it is a model like any
     other: its latents w are drawn, or given, as ever.
@@ -106,35 +101,32 @@ def linearised(model: Callable, at: Mapping[str, Tensor]) -> Callable:
         at: latent to value, w*.
     """
 
-    def at_point(values: Mapping[str, Tensor], tensors: Mapping[str, Any]) -> poutine.Trace:
+    def at_point(values: Values, tensors: Tensors) -> Trace:
         """A run that no handler outside hears of."""
         with poutine.block():
-            return poutine.trace(poutine.condition(model, data=values)).get_trace(**tensors)
+            return run(model, tensors, condition(values))
 
     def linearised_model(**tensors: Any) -> None:
         prototype = at_point(at, tensors)
         drawn = {k: pyro.sample(k, prototype.nodes[k]["fn"]) for k in at}
-        observed = [
-            name
-            for name, node in prototype.nodes.items()
-            if node["type"] == "sample" and name not in at and has_outputs(node["fn"])
-        ]
+        others = [(k, n) for k, n in prototype.nodes.items() if is_site(n) and k not in at]
+        observed = [name for name, node in others if has_predictor(node["fn"])]
 
-        def of(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        def of(values: Values) -> dict[str, Tensor]:
             nodes = at_point(values, tensors).nodes
-            return {name: outputs(nodes[name]["fn"]) for name in observed}
+            return {name: predictor(nodes[name]["fn"]) for name in observed}
 
         moved = {name: drawn[name] - value for name, value in at.items()}
-        values, slopes = torch.func.jvp(of, (dict(at),), (moved,))
+        values, slopes, *_ = torch.func.jvp(of, (dict(at),), (moved,))
         linear = {name: values[name] + slopes[name] for name in observed}
-        changed = OnSites(linear, lambda m: {"fn": with_outputs(m["fn"], linear[m["name"]])})
-        poutine.block(poutine.condition(changed(model), data=at), hide=list(at))(**tensors)
+        changed = OnSites(linear, lambda m: {"fn": with_predictor(m["fn"], linear[m["name"]])})
+        poutine.block(condition(at)(changed(model)), hide=list(at))(**tensors)
 
     return linearised_model
 
 
-def check_outputs(sites: Mapping[str, Any]) -> None:
-    """Refuse observations whose outputs are not known.
+def check_predictors(sites: Mapping[str, Any]) -> None:
+    """Refuse observations whose predictors are not known.
 
     Args:
         sites: observed site to its distribution.
@@ -143,7 +135,7 @@ def check_outputs(sites: Mapping[str, Any]) -> None:
         Refused: naming the site and its distribution.
     """
     for name, fn in sites.items():
-        if not has_outputs(fn):
+        if not has_predictor(fn):
             known = ", ".join(family.__name__ for family in _FAMILIES)
             raise Refused(
                 f"laplace of a network is for observations that are {known}, and {name} is "
