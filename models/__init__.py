@@ -91,10 +91,10 @@ def own_guides(name: str) -> list[str]:
 _LATE = {
     "fingerprint": "users.fingerprint",
     "identity": "users.fingerprint",
-    "trees": "users.trees",
+    "trees": "users.fingerprint",
     "wrap": "users.file",
     "load_guide": "users.file",
-    "given": "data.given",
+    "given": "data.columns",
     "join_names": "data.csv",
 }
 

@@ -44,9 +44,8 @@ from torch import Tensor
 from .contract import BadInput, Caveat, Data, Entry, Guide, Inference, Results, View
 from .data.images import as_images
 from .data.pictures import Pictures, compressed, pictures
-from .parts.decoders import Decoder, learned
 from .parts.figures import shown
-from .parts.networks import FALLING, dense, integers, tanh_layers
+from .parts.networks import FALLING, Decoder, dense, integers, learned, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

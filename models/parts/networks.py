@@ -1,26 +1,26 @@
-"""What the networks share: plain layers of torch, and priors of their weights."""
+"""What the networks share: layers with and without priors, the priors, decoders of images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from math import prod, sqrt
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
-from pyro.nn import PyroSample
+from pyro import poutine
+from pyro.distributions import constraints
+from pyro.nn import PyroModule, PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
-from ..contract import BadSetting
-from .priors import LogUniform, ScaleMixture
-
-if TYPE_CHECKING:
-    from ..contract import Data
+from ..contract import BadSetting, Data, View
 
 Activation = Literal["tanh", "relu", "softplus"]
 Prior = Literal["normal", "laplace", "scale_mixture", "log_uniform"]
@@ -123,6 +123,109 @@ def _prior(name: Prior, scale: float) -> Any:
 def start(name: str, shape: tuple[int, ...]) -> Tensor:
     """Weights that keep the size of a layer's inputs, normal of sd 1 / sqrt(inputs); no biases."""
     return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(prod(shape[1:]))
+
+
+# -- priors that Pyro lacks ---------------------------------------------------------------------
+
+
+class ScaleMixture(dist.TorchDistribution):
+    """A mixture of two normals around zero, one much narrower: most weights small, some large.
+
+    Blundell, Cornebise, Kavukcuoglu and Wierstra (2015), arXiv:1505.05424, eq. 7.
+
+    Args:
+        wide, narrow: their standard deviations.
+        share: probability of the wide one.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own name and type)
+    support = constraints.real
+
+    def __init__(self, wide: float, narrow: float, share: float = 0.5, batch_shape: Any = ()):
+        self.wide, self.narrow, self.share = wide, narrow, share
+        super().__init__(torch.Size(batch_shape), validate_args=False)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ScaleMixture:
+        return ScaleMixture(self.wide, self.narrow, self.share, batch_shape)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(torch.Size(sample_shape))
+        wide = torch.rand(shape) < self.share
+        return torch.randn(shape) * torch.where(wide, self.wide, self.narrow)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        wide = _log_normal(value, self.wide) + math.log(self.share)
+        narrow = _log_normal(value, self.narrow) + math.log(1 - self.share)
+        return torch.logaddexp(wide, narrow)
+
+
+def _log_normal(value: Tensor, scale: float) -> Tensor:
+    return -0.5 * (value / scale) ** 2 - math.log(scale * math.sqrt(2 * math.pi))
+
+
+class LogUniform(dist.ImproperUniform):
+    """The density 1 / |w|: no scale is preferred. It has no integral and cannot be sampled.
+
+    Args:
+        batch_shape: shape of independent weights.
+    """
+
+    def __init__(self, batch_shape: Any = ()):
+        super().__init__(constraints.real, torch.Size(batch_shape), torch.Size())
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> LogUniform:
+        return LogUniform(batch_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return -value.abs().log()
+
+
+# -- decoders: networks from a code to an image ------------------------------------------------
+
+# Chances of pixels with which a decoder begins are the mean image's, not 0 or 1.
+_LEAST = 0.01
+
+
+class Decoder(PyroModule):
+    """A model whose code is standard normal, and whose pixels are read off hidden units.
+
+    Args:
+        data: images `x` (n, pixels) from 0 to 1.
+        latent: numbers of a code.
+        hidden: units of the hidden layers from the image to the code, such as `100,100`; the
+            decoder has them the other way round.
+
+    Attributes:
+        latent: as above.
+        hidden: as above, as numbers.
+        begin: log odds of the mean image's pixels (pixels,), the biases that pixels begin with.
+    """
+
+    def __init__(self, data: Data, latent: int, hidden: str):
+        super().__init__()
+        self.latent, self.hidden = latent, integers("hidden", hidden)
+        self.begin = torch.as_tensor(data.tensors["x"]).mean(0).clamp(_LEAST, 1 - _LEAST).logit()
+
+    def code(self, x: Tensor) -> Tensor:
+        """The codes `z` (n, latent) of images (n, pixels), drawn from their prior."""
+        zeros = torch.zeros(self.latent, device=x.device)
+        return pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))
+
+    def pixels(self, units: Tensor) -> Tensor:
+        """Log odds of the pixels (..., pixels) from the last hidden units (..., width)."""
+        return dense("decoder.x", units, len(self.begin), bias=self.begin.to(units))
+
+
+@contextmanager
+def learned(view: View) -> Iterator[None]:
+    """Within it the networks of a run have what it learned, and nothing has a gradient."""
+    dtype = getattr(torch, view.data.dtype)
+    params = {name: torch.as_tensor(value).to(dtype) for name, value in view.params.items()}
+    with torch.no_grad(), poutine.substitute(data=params):
+        yield
+
+
+# -- what has no answer ------------------------------------------------------------------------
 
 
 def one_class(method: str, data: Data) -> str | None:

@@ -33,8 +33,7 @@ from ..contract import (
 from ..data.columns import check_finite, name_of, read_columns
 from ..data.csv import SUFFIXES, cells_of, check_stray, fix_of, join_names, number, split_names
 from .callables import as_function, signature
-from .fingerprint import is_users
-from .trees import root_of, trees
+from .fingerprint import is_users, root_of, trees
 
 
 def load_file(name: str, dtype: str = "float64") -> Entry:

@@ -11,7 +11,7 @@ import models
 import zoo
 from inference.storage import seals, signature
 from inference.storage.record import write_record
-from models.users.trees import trees
+from models.users.fingerprint import trees
 
 MODEL = """
 import helper  # beside it

@@ -15,7 +15,7 @@ import torch
 from conftest import HOUSE
 
 from models.contract import BadInput, MissingInput
-from models.data import download, images
+from models.data import images
 from models.data.classified import classified
 
 OWN = Path(os.environ.get("ZOO_DATA", "nowhere"))
@@ -65,7 +65,7 @@ def same(one, other) -> bool:
 
 
 def test_digits_need_no_network(monkeypatch):
-    monkeypatch.setattr(download, "contents", None)
+    monkeypatch.setattr(images, "contents", None)
     data = classified()
     x, y = data.tensors["x"], data.tensors["y"]
     assert (x.shape, x.dtype) == ((1437, 64), torch.float64)
