@@ -3,8 +3,6 @@
 `names`, `title` and `card` read the sources and import nothing heavy; `load` imports one model.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import itertools

@@ -5,8 +5,6 @@ whose group `sample_stats` has `diverging` and `energy` (chain, draw). Of many p
 drawn that mix worst; of a network it is its predictions.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

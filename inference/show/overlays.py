@@ -3,8 +3,6 @@
 Results come as label to InferenceData, at most about ten; studies of many runs come as tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Each takes the InferenceData of one run and its exact truth (`Exact`), None wher
 known. Densities are histograms; of many parameters some are drawn, and the caption says which.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ that gives a Figure; `PLOTS` names them all, and `available` those that a result
 those of predictions, of approximations and of the optimiser.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any

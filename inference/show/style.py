@@ -3,8 +3,6 @@
 Panels are arrays of draws by scalar name, (chain, draw). Lengths are in inches, letters in points.
 """
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized

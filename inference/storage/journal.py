@@ -1,7 +1,5 @@
 """The journal of a run, `progress.jsonl`: how far it is, and how long it has taken."""
 
-from __future__ import annotations
-
 import json
 import os
 import time

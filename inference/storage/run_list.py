@@ -1,7 +1,5 @@
 """The runs of a folder: listed, removed, and cleared of what killed processes left there."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Seals: hashes by which a file, a record or a line that was damaged or altered is recognised."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ the model's file that it names would run, were it imported. The key lies in the 
 configuration folder, is made when the first run is recorded, and never leaves the machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import os

@@ -1,7 +1,5 @@
 """Rows with a class each: sets of images, two moons, tables; and what lies outside them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal

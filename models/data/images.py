@@ -1,7 +1,5 @@
 """Sets of small images with a class each (digits, MNIST, Fashion-MNIST), and their files."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import math

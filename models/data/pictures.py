@@ -1,7 +1,5 @@
 """Images to be generated: binary or grey rows of pixels, from a set, a folder or a file."""
 
-from __future__ import annotations
-
 import io
 import warnings
 import zlib

@@ -1,7 +1,5 @@
 """A file that a user names is opened in one place: its size is known before it is loaded."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections import Counter

@@ -1,7 +1,5 @@
 """Tables of features and one target: read, checked, one-hot encoded, standardised, split."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """From a table to the data of a regression: standardised, split, with its way back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ rule says after which block to stop, and whose scores to take, from what was com
 blocks past the exit are not executed, the rows that go on are gathered for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A user's own model: any Python file with a Pyro function named `model` (or a whole `ENTRY`)."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -1,7 +1,5 @@
 """By what a model is known again: its source, all that it names or holds, and its files."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import inspect

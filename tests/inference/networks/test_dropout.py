@@ -32,7 +32,7 @@ from inference.methods.parameters import store
 from inference.networks import dropout, weights
 from inference.program.program import Program
 from models.contract import Refused
-from models.parts.networks import LogUniform
+from models.parts.distributions import LogUniform
 
 # -- dropout -----------------------------------------------------------------------------------
 
