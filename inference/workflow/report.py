@@ -37,7 +37,7 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
     """
     from ..results import comparison
     from ..show import report
-    from ..storage import files, reading
+    from ..storage import files, saved
 
     if not run:
         raise UsageError("a report needs runs; see `zoo.py list runs`")
@@ -54,7 +54,7 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
         if has_posterior(one):
             alike.setdefault(one.record["data"]["sha256"], {})[label] = one
     tables = [table_of(part) for part in alike.values() if len(part) > 1]
-    pictures = {label: reading.pictures(one.path) for label, one in named.items()}
+    pictures = {label: saved.pictures(one.path) for label, one in named.items()}
     page = report.report(named, tables, pictures)
     if out is not None:
         files.write_text(Path(out), page)
