@@ -18,7 +18,7 @@ from scipy import stats
 from ..results.inference_data import InferenceData, judged
 from ..results.psis import KHAT_MAX
 from ..results.scores import calibration_bins
-from . import mixing, parameters, style, uncertainty
+from . import posterior, style, uncertainty
 from .style import BLUE, GREY, RED, SKY, captioned, density, grid, scalars
 
 _PANELS = 9
@@ -264,13 +264,13 @@ def _of_network(kind: str, idata: InferenceData, exact: Any = None) -> Figure:
 
 # Name to (figure function, groups of the InferenceData that it needs).
 PLOTS: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
-    "trace": (mixing.trace, ("posterior", "sample_stats")),
-    "rank": (mixing.rank, ("posterior", "sample_stats")),
-    "ess": (mixing.ess, ("posterior", "sample_stats")),
-    "energy": (mixing.energy, ("sample_stats",)),
-    "marginals": (parameters.marginals, ("posterior",)),
-    "pair": (parameters.pair, ("posterior",)),
-    "prior_posterior": (parameters.prior_posterior, ("posterior", "prior")),
+    "trace": (posterior.trace, ("posterior", "sample_stats")),
+    "rank": (posterior.rank, ("posterior", "sample_stats")),
+    "ess": (posterior.ess, ("posterior", "sample_stats")),
+    "energy": (posterior.energy, ("sample_stats",)),
+    "marginals": (posterior.marginals, ("posterior",)),
+    "pair": (posterior.pair, ("posterior",)),
+    "prior_posterior": (posterior.prior_posterior, ("posterior", "prior")),
     "predictive": (predictive, ("posterior_predictive", "observed_data")),
     "reliability": (reliability, ("held_out",)),
     "khat": (khat, ()),
@@ -302,7 +302,7 @@ def _fits(idata: InferenceData) -> Mapping[str, bool]:
         "ess": chains,
         "energy": "energy" in sampled,
         "marginals": filled and not network,
-        "pair": filled and bool(values) and len(parameters.moving(idata)) > 1,
+        "pair": filled and bool(values) and len(posterior.moving(idata)) > 1,
         "prior_posterior": filled and bool(before.keys() & values.keys()),
         "khat": _has_loo_khat(idata)
         or "rows" in groups
