@@ -17,17 +17,8 @@ import numpy as np
 import torch
 from pyro.util import get_rng_state, set_rng_seed, set_rng_state
 
-from ..contract import (
-    BadInput,
-    Data,
-    Entry,
-    Guide,
-    Inference,
-    MissingInput,
-    data_keys,
-    nearest,
-    takes_any,
-)
+from .. import contract
+from ..contract import BadInput, Data, Entry, MissingInput, data_keys, nearest, takes_any
 from ..data.columns import check_finite, name_of, read_columns
 from ..data.csv import SUFFIXES, cells_of, check_stray, fix_of, join_names, number, split_names
 from .callables import as_function, signature
@@ -50,9 +41,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
     module = _import(path, dtype)
     if isinstance(getattr(module, "ENTRY", None), Entry):
         return module.ENTRY
-    model = getattr(module, "model", None)
-    if not callable(model):
-        raise BadInput(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
+    model = _defined(module, "model", path)
     guide = getattr(module, "guide", None)
     return wrap(model, guide if callable(guide) else None)
 
@@ -70,9 +59,7 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
         BadInput: an error on import, with file and line; no `guide`, or one of other parameters.
     """
     path = _existing(name, "guide file")
-    guide = getattr(_import(path, dtype), "guide", None)
-    if not callable(guide):
-        raise BadInput(f"{path.name} defines no function `guide`, {path}; name your Pyro guide so")
+    guide = _defined(_import(path, dtype), "guide", path)
     try:
         signature(guide).bind(**dict.fromkeys(keys))
     except TypeError as error:
@@ -90,6 +77,15 @@ def _existing(name: str, kind: str) -> Path:
     return path
 
 
+def _defined(module: ModuleType, name: str, path: Path) -> Callable:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BadInput(
+            f"{path.name} defines no function `{name}`, {path}; name your Pyro {name} so"
+        )
+    return function
+
+
 def wrap(model: Callable, guide: Callable | None = None) -> Entry:
     """The entry of a Pyro function (or what acts as one): its data are read by parameter name.
 
@@ -101,8 +97,8 @@ def wrap(model: Callable, guide: Callable | None = None) -> Entry:
         BadInput: no data keys can be read from its parameters.
     """
     data_keys(model)
-    guides = {} if guide is None else {"own": Guide(guide)}
-    return Entry(model=model, data=_reader(model), inference=Inference(guides=guides))
+    guides = {} if guide is None else {"own": contract.Guide(guide)}
+    return Entry(model=model, data=_reader(model), inference=contract.Inference(guides=guides))
 
 
 @contextmanager
