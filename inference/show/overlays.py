@@ -115,7 +115,7 @@ def overlay(results: style.Results, exact: Any = None) -> Figure:
         _outlines(ax, runs, colours)
         if name in known:
             across = style.value_range(np.array(_span(runs)), known[name])
-            ax.plot(across, known[name].pdf(across), "k--", lw=1.2, label="exact")
+            ax.plot(across, known[name].pdf(across), "k--", lw=1.2, label="exact density")
         ax.set(xlabel=short(name, 34), yticks=[], ylim=(0, None), xlim=_widened(*_span(runs)))
     caption = (
         "Posterior densities of each parameter: what is too narrow, too wide or off to one side? "

@@ -31,7 +31,7 @@ _GATHERED = 5
 
 def marginals(idata: InferenceData, exact: Any = None) -> Figure:
     """Posterior density of each scalar, with the exact one, dashed, where it is known."""
-    panels, rest = style.first(scalars(idata["posterior"]), _PANELS)
+    panels, rest = chosen(scalars(idata["posterior"]), None, _PANELS, "the first")
     figure, axes = grid(len(panels), left=0.2, gap=0.25, height=1.35)
     known = exact.marginals if exact is not None else {}
     for ax, (name, values) in zip(axes, panels.items()):
@@ -54,7 +54,7 @@ def prior_posterior(idata: InferenceData, exact: Any = None) -> Figure:
     """Prior beside posterior: how much the data taught. Wide priors are cut near the posterior."""
     before = scalars(idata["prior"])
     panels = {k: v for k, v in scalars(idata["posterior"]).items() if k in before}
-    panels, rest = style.first(panels, _PANELS)
+    panels, rest = chosen(panels, None, _PANELS, "the first")
     figure, axes = grid(len(panels), left=0.2, gap=0.25, height=1.35)
     for ax, (name, values) in zip(axes, panels.items()):
         # A heavy-tailed prior would squeeze the posterior into a line: show what lies near.

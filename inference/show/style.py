@@ -153,16 +153,11 @@ def scalars(dataset: xr.Dataset) -> dict[str, np.ndarray]:
     return panels
 
 
-def first(panels: Mapping[str, Any], most: int) -> tuple[dict[str, Any], str]:
-    """The first few, and a sentence on those left out."""
-    shown = dict(list(panels.items())[:most])
-    return shown, left_out(shown, panels, "the first")
-
-
 def chosen(
-    panels: Mapping[str, Any], score: Mapping[str, float], most: int, which: str
+    panels: Mapping[str, Any], score: Mapping[str, float] | None, most: int, which: str
 ) -> tuple[dict[str, Any], str]:
-    """Those of highest score, in their own order, and a sentence on those left out."""
+    """Those of highest score (None: the first), in their order, and a sentence on the others."""
+    score = score or dict.fromkeys(panels, 0.0)
     best = set(sorted(score, key=lambda name: -score[name])[:most])
     shown = {name: panels[name] for name in panels if name in best}
     return shown, left_out(shown, panels, which)

@@ -74,15 +74,10 @@ def _signed(key: bytes, seal: str) -> str:
     return hmac.new(key, seal.encode(), hashlib.sha256).hexdigest()
 
 
-def _path() -> Path:
-    """Where the user's key lies."""
-    root = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(root) / "bayeszoo" / "key"
-
-
 def _key(*, make: bool) -> bytes | None:
     """The user's key; None where there is none, others can read or write it, or none is made."""
-    path = _path()
+    root = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    path = Path(root) / "bayeszoo" / "key"
     try:
         if make and not path.exists():
             _made(path)

@@ -161,15 +161,10 @@ def regression(
         Raises:
             Fault: whatever is wrong with the table. BadInput: more than two classes.
         """
+        builtin = {**named, "simulate": lambda: simulated(n, k, data_seed)}
+        chosen = {"target": target, "features": features, "standardise": standardise}
         table = tabular(
-            source,
-            builtin={**named, "simulate": lambda: simulated(n, k, data_seed)},
-            classes=classes,
-            target=target,
-            features=features,
-            standardise=standardise,
-            split=split,
-            data_seed=data_seed,
+            source, builtin=builtin, classes=classes, split=split, data_seed=data_seed, **chosen
         )
         count = len(table.coords.get("class", ()))
         if count > 2:

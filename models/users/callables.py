@@ -23,6 +23,8 @@ from pyro.poutine.reparam_messenger import ReparamHandler
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import nn
 
+# Values that an option keeps as its default.
+_PLAIN = bool | int | float | str | None
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -108,13 +110,11 @@ def _bound(
             waiting -= 1
         elif parameter.name not in keywords:
             left.append(parameter)
-        elif parameter.kind is parameter.KEYWORD_ONLY and _is_plain(keywords[parameter.name]):
+        elif parameter.kind is parameter.KEYWORD_ONLY and isinstance(
+            keywords[parameter.name], _PLAIN
+        ):
             left.append(parameter.replace(default=keywords[parameter.name]))
     return inspect.Signature(left)
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 class Model:

@@ -93,7 +93,8 @@ def _value(found: Any, parts: _Parts, above: tuple[int, ...]) -> str:
     layer = None if isinstance(found, type) or not callable(found) else inner(found)
     if layer is not None:
         whole = (layer.handler, layer.args, layer.keywords, layer.under)
-        return f"{_own_source(found, parts, above)} {_value(whole, parts, above)}"
+        around = _source(found, parts, above) if inspect.isfunction(found) else ""  # of `wraps`
+        return f"{around} {_value(whole, parts, above)}"
     if isinstance(found, type | types.FunctionType):
         return _source(found, parts, above)
     state = _state(found)
@@ -107,11 +108,6 @@ def _of_tensor(found: Any) -> str:
     if hasattr(found, "detach"):
         found = found.detach().cpu().numpy()
     return f"{found.dtype} {found.shape} {hashlib.sha256(found.tobytes()).hexdigest()}"
-
-
-def _own_source(found: Any, parts: _Parts, above: tuple[int, ...]) -> str:
-    """The source of a function around another one (`functools.wraps`); else nothing."""
-    return _source(found, parts, above) if inspect.isfunction(found) else ""
 
 
 def _source(what: Any, parts: _Parts, above: tuple[int, ...]) -> str:

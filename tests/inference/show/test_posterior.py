@@ -110,7 +110,7 @@ def test_pairs_are_the_most_correlated():
     idata = az.from_dict(posterior={"w": values})
     kept, words = posterior._most_correlated(idata)
     assert {"w[2]", "w[5]"} <= set(kept) and len(kept) == 4
-    assert words == " Shown: the most correlated 4 of 8 draws."
+    assert words == " Shown: the most correlated 4 of 8 parameters."
     assert len(posterior.pair(idata).axes) == 6
 
 
