@@ -190,13 +190,9 @@ def calibration(results: style.Results) -> Figure:
         group = run["held_out"]
         bins = calibration_bins(group["probability"].values, group["label"].values).filled
         claimed, share = bins.claimed / bins.rows, bins.right / bins.rows
-        top.plot(
-            claimed,
-            share,
-            label=f"{label} (ece {bins.error:.3f})",
-            **style.look(i, ms=4.5, lw=1.1),
-        )
-        bottom.plot(claimed, bins.rows, **style.look(i, ms=4.5, lw=1.1))
+        look = style.look(i, ms=4.5, lw=1.1)
+        top.plot(claimed, share, label=f"{label} (ece {bins.error:.3f})", **look)
+        bottom.plot(claimed, bins.rows, **look)
     bottom.set(yscale="log")
     caption = (
         "Held-out rows by the probability of the predicted class: under the diagonal is "

@@ -268,10 +268,10 @@ def _parts(value: Any, kind: Any) -> dict[Any, tuple[Any, Any]]:
         return {k: (value.get(k, MISSING), of) for k, of in kinds.items()}
     base, arguments = typing.get_origin(kind), typing.get_args(kind)
     if base is list:
-        return {i: (one, arguments[0]) for i, one in enumerate(value)}
+        return {i: (item, arguments[0]) for i, item in enumerate(value)}
     if base is tuple:
         return dict(enumerate(zip(value, arguments)))
-    return {k: (one, arguments[1]) for k, one in value.items()} if base is dict else {}
+    return {k: (item, arguments[1]) for k, item in value.items()} if base is dict else {}
 
 
 # -- the file ---------------------------------------------------------------------------------

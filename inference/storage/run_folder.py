@@ -145,8 +145,7 @@ class RunFolder:
     ) -> None:
         """Write a result of tables (.csv) and figures, as `write` does one of draws."""
         with self._write_faults():
-            _write_tables(self.path, tables)
-            _write_figures(self.path, figures)
+            _write_tables(self.path, tables, figures)
             self._finish(record)
 
     def _finish(self, record: Mapping[str, Any]) -> None:
@@ -290,15 +289,10 @@ def save_tables(
     Raises:
         CannotWrite: not allowed, or no room; nothing is left behind.
     """
-
-    def write(folder: Path) -> None:
-        _write_tables(folder, tables)
-        _write_figures(folder, figures)
-
     _check_name(name)
     with write_faults(f"{name} in {out}", "use --out"):
         out.mkdir(parents=True, exist_ok=True)
-        path, lock = _make_whole(out, name, write)
+        path, lock = _make_whole(out, name, lambda path: _write_tables(path, tables, figures))
         lock.release()
         (path / LOCK).unlink(missing_ok=True)  # nothing is added to it
         return path
@@ -394,10 +388,11 @@ def _write_result(
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
 
 
-def _write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
-    """Each DataFrame as a .csv file of its name."""
+def _write_tables(folder: Path, tables: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
+    """Each DataFrame as a .csv file of its name, and the figures."""
     for stem, table in tables.items():
         write_atomically(folder / f"{stem}.csv", table.to_csv().encode())
+    _write_figures(folder, figures)
 
 
 def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:

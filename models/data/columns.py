@@ -339,7 +339,7 @@ def _unclear(keys: Sequence[str], source: Any) -> str:
         return f"the model needs no data, {type(source).__name__} given; leave it out"
     such = ", ".join(f"{key!r}: ..." for key in keys)
     listed = "a list, " if len(keys) == 1 else ""
-    found = (
+    problem = (
         f"data given as {type(source).__name__} do not say what is {' and what is '.join(keys)}"
     )
-    return f"{found}; give {listed}a mapping such as {{{such}}}, a DataFrame or a file"
+    return f"{problem}; give {listed}a mapping such as {{{such}}}, a DataFrame or a file"

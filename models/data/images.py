@@ -276,15 +276,15 @@ def _cache() -> Path:
 
 def _checked(path: Path, sha256: str, url: str) -> bytes:
     try:
-        found = path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise MissingInput(f"cannot read {path} ({error.strerror}); allow it") from None
-    other = hashlib.sha256(found).hexdigest()
+    other = hashlib.sha256(content).hexdigest()
     if other != sha256:
         raise BadInput(
             f"{path} has the sha256 {other}, not {sha256}; delete it, or put {url} in its place"
         )
-    return found
+    return content
 
 
 def _downloaded(url: str, path: Path, sha256: str) -> bytes:

@@ -196,8 +196,8 @@ def _package(path: Path) -> str:
     parts = path.parent.relative_to(root_of(path)).parts
     if not parts or not all(part.isidentifier() for part in parts):
         return ""
-    found = importlib.import_module(".".join(parts))
-    return f"{found.__name__}." if str(path.parent) in getattr(found, "__path__", ()) else ""
+    package = importlib.import_module(".".join(parts))
+    return f"{package.__name__}." if str(path.parent) in getattr(package, "__path__", ()) else ""
 
 
 def _is_within(module: ModuleType, folders: Sequence[str]) -> bool:

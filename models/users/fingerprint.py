@@ -73,60 +73,62 @@ _PLAIN = bool | int | float | complex | str | bytes | range | slice | PurePath |
 _PLAIN |= torch.dtype | torch.device | types.EllipsisType
 
 
-def _value(found: Any, parts: _Parts, above: tuple[int, ...]) -> str:
+def _value(value: Any, parts: _Parts, above: tuple[int, ...]) -> str:
     """A value in words without addresses; the sources of what it is made of go to `parts`."""
-    if found is None or isinstance(found, _PLAIN):
-        return repr(found)
-    if id(found) in above:
+    if value is None or isinstance(value, _PLAIN):
+        return repr(value)
+    if id(value) in above:
         return "itself"
-    above = (*above, id(found))
-    if isinstance(found, Mapping):
-        return str({str(k): _value(v, parts, above) for k, v in found.items()})
-    if isinstance(found, list | tuple):
-        return str([_value(one, parts, above) for one in found])
-    if isinstance(found, set | frozenset):
-        return str(sorted(_value(one, parts, above) for one in found))
-    if hasattr(found, "detach") or hasattr(found, "tobytes"):
-        return _of_tensor(found)
-    if isinstance(found, Model):
-        return _value(found.of, parts, above)
-    layer = None if isinstance(found, type) or not callable(found) else inner(found)
+    above = (*above, id(value))
+    if isinstance(value, Mapping):
+        return str({str(k): _value(v, parts, above) for k, v in value.items()})
+    if isinstance(value, list | tuple):
+        return str([_value(one, parts, above) for one in value])
+    if isinstance(value, set | frozenset):
+        return str(sorted(_value(one, parts, above) for one in value))
+    if hasattr(value, "detach") or hasattr(value, "tobytes"):
+        return _of_tensor(value)
+    if isinstance(value, Model):
+        return _value(value.of, parts, above)
+    layer = None if isinstance(value, type) or not callable(value) else inner(value)
     if layer is not None:
         whole = (layer.handler, layer.args, layer.keywords, layer.under)
-        around = _source(found, parts, above) if inspect.isfunction(found) else ""  # of `wraps`
+        around = _source(value, parts, above) if inspect.isfunction(value) else ""  # of `wraps`
         return f"{around} {_value(whole, parts, above)}"
-    if isinstance(found, type | types.FunctionType):
-        return _source(found, parts, above)
-    state = _state(found)
-    if state is None and not isinstance(found, types.BuiltinFunctionType | np.ufunc):
-        kind = type(found)
+    if isinstance(value, type | types.FunctionType):
+        return _source(value, parts, above)
+    state = _state(value)
+    if state is None and not isinstance(value, types.BuiltinFunctionType | np.ufunc):
+        kind = type(value)
         parts.unknown.add(f"{parts.word} ({kind.__module__}.{kind.__qualname__})")
-    return f"{_source(type(found), parts, above)} {_value(state or {}, parts, above)}"
+    return f"{_source(type(value), parts, above)} {_value(state or {}, parts, above)}"
 
 
-def _of_tensor(found: Any) -> str:
-    if hasattr(found, "detach"):
-        found = found.detach().cpu().numpy()
-    return f"{found.dtype} {found.shape} {hashlib.sha256(found.tobytes()).hexdigest()}"
+def _of_tensor(value: Any) -> str:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
 
 
-def _source(what: Any, parts: _Parts, above: tuple[int, ...]) -> str:
+def _source(defined: Any, parts: _Parts, above: tuple[int, ...]) -> str:
     """The name of a function or class; its source and what it names go to `parts`."""
-    if not _is_users(what):
-        return f"{what.__module__}.{what.__qualname__}"
-    text = _text(what)
-    name = f"{what.__qualname__} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if not _is_users(defined):
+        return f"{defined.__module__}.{defined.__qualname__}"
+    text = _text(defined)
+    name = f"{defined.__qualname__} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if name in parts:
         return name
     parts[name] = text
-    within = [*what.__bases__, *vars(what).values()] if isinstance(what, type) else [what]
+    within = (
+        [*defined.__bases__, *vars(defined).values()] if isinstance(defined, type) else [defined]
+    )
     for function in within:
         code = getattr(function, "__code__", None)
         if code is not None:
-            for word, found in _named(function, code).items():
-                if not inspect.ismodule(found):
+            for word, value in _named(function, code).items():
+                if not inspect.ismodule(value):
                     before, parts.word = parts.word, word
-                    parts[f"{name} {word}"] = _value(found, parts, above)
+                    parts[f"{name} {word}"] = _value(value, parts, above)
                     parts.word = before
         elif callable(function):
             parts[f"{name} {_value(function, parts, above)}"] = ""
@@ -137,11 +139,11 @@ def _named(function: types.FunctionType, code: types.CodeType) -> dict[str, Any]
     """What a function names of its module, of other modules of the user's, and encloses."""
     words = _names(code)
     named = {word: function.__globals__.get(word) for word in words}
-    modules = [found for found in named.values() if inspect.ismodule(found)]
+    modules = [value for value in named.values() if inspect.ismodule(value)]
     for module in modules:  # which grows by the modules of packages
         of = {w: getattr(module, w) for w in words if is_users(module) and hasattr(module, w)}
         modules += [m for m in of.values() if inspect.ismodule(m) and m not in modules]
-        named |= {f"{module.__name__}.{word}": found for word, found in of.items()}
+        named |= {f"{module.__name__}.{word}": value for word, value in of.items()}
     cells = function.__closure__ or ()
     return named | {w: c.cell_contents for w, c in zip(code.co_freevars, cells) if _filled(c)}
 
@@ -181,19 +183,19 @@ _STATED = ("torch.distributions", "torch.nn", "pyro")
 _PASSING = ("_pyro_context", "_pyro_name", "_cached_x_y", "_inv", "_args_kwargs", "_ref_count")
 
 
-def _state(found: Any) -> dict[str, Any] | None:
+def _state(value: Any) -> dict[str, Any] | None:
     """What an object holds, if it is one of the user's or part of a model; None of others."""
-    kind = type(found)
-    if not hasattr(found, "__dict__") or not (
+    kind = type(value)
+    if not hasattr(value, "__dict__") or not (
         _is_users(kind) or kind.__module__.startswith(_STATED)
     ):
         return None
-    kept = {k: v for k, v in vars(found).items() if k not in _PASSING}
-    if isinstance(found, nn.Module):
-        kept |= {"_buffers": list(found._buffers)}
-        kept["_parameters"] = {k: _untrained(p) for k, p in found._parameters.items()}
+    held = {k: v for k, v in vars(value).items() if k not in _PASSING}
+    if isinstance(value, nn.Module):
+        held |= {"_buffers": list(value._buffers)}
+        held["_parameters"] = {k: _untrained(p) for k, p in value._parameters.items()}
     # Computed when first asked for, from what is kept beside it.
-    return {k: v for k, v in kept.items() if not isinstance(_declared(kind, k), lazy_property)}
+    return {k: v for k, v in held.items() if not isinstance(_declared(kind, k), lazy_property)}
 
 
 def _untrained(parameter: Tensor | None) -> Any:
@@ -203,15 +205,15 @@ def _untrained(parameter: Tensor | None) -> Any:
 
 
 def _declared(kind: type, name: str) -> Any:
-    return next((vars(one)[name] for one in kind.__mro__ if name in vars(one)), None)
+    return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
 
 
-def _text(what: Any) -> str:
+def _text(defined: Any) -> str:
     try:
-        return without_comments(inspect.getsource(what))
+        return without_comments(inspect.getsource(defined))
     except (OSError, TypeError):
-        code = getattr(what, "__code__", None)
-        return _code_text(code) if code is not None else what.__qualname__
+        code = getattr(defined, "__code__", None)
+        return _code_text(code) if code is not None else defined.__qualname__
 
 
 def _code_text(code: types.CodeType) -> str:
