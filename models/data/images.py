@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -208,28 +208,47 @@ def _new_images(new: Any, name: str) -> torch.Tensor:
     Raises:
         BadInput: no `x`, images of another size, pixels that are none.
     """
-    kind, where = SETS[name], name_of(new)
-    columns = read_columns(new)
-    if "x" not in columns:
-        raise BadInput(
-            f"there is no 'x', {where}; give images, shape (m, {kind.side}, {kind.side})"
-        )
-    x = np.asarray(columns["x"])
-    shapes = (kind.side**2,), (kind.side, kind.side)
-    if x.dtype.kind not in "iuf" or x.shape[1:] not in shapes or len(x) == 0:
-        problem = f"'x' has shape {x.shape} and type {x.dtype}"
-        raise BadInput(
-            f"{problem}, {where}; give numbers (m, {kind.side}, {kind.side}) as {name} has"
-        )
+    kind = SETS[name]
+    size = kind.side, kind.side
+    x = checked_images(read_columns(new), name_of(new), white=kind.white, size=size)
     x = x.reshape(len(x), -1)
-    wrong = ~((x >= 0) & (x <= kind.white))  # NaN is wrong too
-    if wrong.any():
-        row, pixel = np.argwhere(wrong)[0]
-        problem = f"pixel {pixel + 1} of row {row + 1} is {x[row, pixel]:g}"
-        raise BadInput(f"{problem}, {where}; {name} has 0 to {kind.white}, or 0 to 1 as fractions")
-    if x.dtype.kind == "f" and x.max() <= 1:
+    if x.dtype.kind in "bf" and x.max() <= 1:
         return torch.as_tensor(x.astype(kind.dtype))
     return unit_pixels(x, kind)
+
+
+def checked_images(
+    columns: Mapping[str, Any], where: str, *, white: int, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """The images `x`, (m, height, width); square ones may come as rows of pixels.
+
+    Args:
+        columns: name to values.
+        where: they came from, for messages.
+        white: the largest value of a pixel; the least is 0.
+        size: height and width that they must have; None takes any.
+
+    Raises:
+        BadInput: no `x`, no images, another size, or a pixel out of this range.
+    """
+    if "x" not in columns:
+        raise BadInput(f"there is no 'x', {where}; give images, shape (m, height, width)")
+    x = given = np.asarray(columns["x"])
+    side = math.isqrt(x.shape[1]) if x.ndim == 2 else 0
+    if side and side**2 == x.shape[1]:
+        x = x.reshape(len(x), side, side)
+    if x.dtype.kind not in "biuf" or x.ndim != 3 or x.size == 0:
+        problem = f"'x' has shape {given.shape} and type {x.dtype}"
+        raise BadInput(f"{problem}, {where}; give numbers of shape (m, height, width)")
+    if size not in (None, x.shape[1:]):
+        theirs, ours = (f"{height} x {width}" for height, width in (x.shape[1:], size))
+        raise BadInput(f"images of {theirs} pixels, {where}; the run's have {ours}")
+    wrong = ~((x >= 0) & (x <= white))  # NaN is wrong too
+    if wrong.any():
+        image, row, column = np.argwhere(wrong)[0] + 1
+        problem = f"image {image} has a pixel of {x[wrong][0]:g} (row {row}, column {column})"
+        raise BadInput(f"{problem}, {where}; give 0 to {white}, or 0 to 1 as fractions")
+    return x
 
 
 # -- files: in `$ZOO_DATA`, in the user's cache, or downloaded into it --------------------------

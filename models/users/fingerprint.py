@@ -110,18 +110,16 @@ def _of_tensor(value: Any) -> str:
     return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
 
 
-def _source(defined: Any, parts: _Parts, above: tuple[int, ...]) -> str:
+def _source(kind: Any, parts: _Parts, above: tuple[int, ...]) -> str:
     """The name of a function or class; its source and what it names go to `parts`."""
-    if not _is_users(defined):
-        return f"{defined.__module__}.{defined.__qualname__}"
-    text = _text(defined)
-    name = f"{defined.__qualname__} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if not _is_users(kind):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    text = _text(kind)
+    name = f"{kind.__qualname__} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if name in parts:
         return name
     parts[name] = text
-    within = (
-        [*defined.__bases__, *vars(defined).values()] if isinstance(defined, type) else [defined]
-    )
+    within = [*kind.__bases__, *vars(kind).values()] if isinstance(kind, type) else [kind]
     for function in within:
         code = getattr(function, "__code__", None)
         if code is not None:
@@ -208,12 +206,12 @@ def _declared(kind: type, name: str) -> Any:
     return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
 
 
-def _text(defined: Any) -> str:
+def _text(kind: Any) -> str:
     try:
-        return without_comments(inspect.getsource(defined))
+        return without_comments(inspect.getsource(kind))
     except (OSError, TypeError):
-        code = getattr(defined, "__code__", None)
-        return _code_text(code) if code is not None else defined.__qualname__
+        code = getattr(kind, "__code__", None)
+        return _code_text(code) if code is not None else kind.__qualname__
 
 
 def _code_text(code: types.CodeType) -> str:

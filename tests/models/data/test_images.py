@@ -218,11 +218,11 @@ def test_new_images_are_coded_as_the_old_ones(tmp_path):
     ("new", "message"),
     [
         ({"y": [1]}, "there is no 'x'"),
-        ({"x": np.zeros((2, 784))}, r"'x' has shape \(2, 784\)"),
+        ({"x": np.zeros((2, 784))}, r"images of 28 x 28 pixels"),
         ({"x": np.zeros((0, 64))}, r"'x' has shape \(0, 64\)"),
         ({"x": [["a"] * 64]}, "type <U1"),
-        ({"x": np.full((2, 64), 17)}, "pixel 1 of row 1 is 17"),
-        ({"x": np.full((1, 8, 8), np.nan)}, "pixel 1 of row 1 is nan"),
+        ({"x": np.full((2, 64), 17)}, "image 1 has a pixel of 17"),
+        ({"x": np.full((1, 8, 8), np.nan)}, "image 1 has a pixel of nan"),
     ],
 )
 def test_new_rows_that_are_no_such_images_are_told(new, message):
