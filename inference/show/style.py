@@ -31,9 +31,14 @@ class Picture(Figure):
     """A figure that a notebook shows by itself, also where no pyplot has set matplotlib up."""
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return png(self)
+
+
+def png(figure: Figure, **options: Any) -> bytes:
+    """The content of a PNG file of the figure, with options of `savefig`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **options)
+    return buffer.getvalue()
 
 
 def shown(figure: Figure) -> Figure:

@@ -10,6 +10,7 @@ On disk the record is sealed by the SHA-256 of its content, and signed by the us
 """
 
 import json
+import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -236,42 +237,39 @@ def shape_error(content: Mapping[str, Any]) -> str | None:
 
 def _misfits(value: Any, kind: Any, where: str) -> Iterator[str]:
     """Where a JSON value does not fit a type: `where` itself, or parts of it."""
-    if not _fits(value, kind):
+    parts = _parts(value, kind)
+    if parts is None:
         yield where
         return
-    for name, (part, of) in _parts(value, kind).items():
+    for name, (part, of) in parts.items():
         at = f"{where}.{name}" if where else str(name)
         yield from (at,) if part is MISSING else _misfits(part, of, at)
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a type, its parts aside."""
+def _parts(value: Any, kind: Any) -> dict[Any, tuple[Any, Any]] | None:
+    """The parts of a JSON value, by name, each with its type; None of one of another type.
+
+    MISSING stands where there must be a part, and is none.
+    """
+    base, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Finding:  # it is made of these keys, and of no others
         needed = {f.name for f in fields(Finding) if f.default is MISSING}
         known = {f.name for f in fields(Finding)}
-        return isinstance(value, Mapping) and needed <= value.keys() <= known
-    if typing.is_typeddict(kind):
-        return isinstance(value, Mapping)
-    base = typing.get_origin(kind)
-    if base is Literal:
-        return isinstance(value, str) and value in typing.get_args(kind)
-    if base is tuple:  # which JSON writes as a list
-        return isinstance(value, list) and len(value) == len(typing.get_args(kind))
-    return isinstance(value, base if base in (list, dict) else kind)
-
-
-def _parts(value: Any, kind: Any) -> dict[Any, tuple[Any, Any]]:
-    """The parts of a value, by name, each with its type; MISSING where one must be and is not."""
-    if typing.is_typeddict(kind):
+        return {} if isinstance(value, dict) and needed <= value.keys() <= known else None
+    if typing.is_typeddict(kind) and isinstance(value, dict):
         known = kind.__required_keys__ | value.keys()
         kinds = {k: of for k, of in typing.get_type_hints(kind).items() if k in known}
         return {k: (value.get(k, MISSING), of) for k, of in kinds.items()}
-    base, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if base is list:
+    if base is list and isinstance(value, list):
         return {i: (item, arguments[0]) for i, item in enumerate(value)}
-    if base is tuple:
+    if base is tuple and isinstance(value, list) and len(value) == len(arguments):
         return dict(enumerate(zip(value, arguments)))
-    return {k: (item, arguments[1]) for k, item in value.items()} if base is dict else {}
+    if base is dict and isinstance(value, dict):
+        return {k: (item, arguments[1]) for k, item in value.items()}
+    if base is Literal and isinstance(value, str) and value in arguments:
+        return {}
+    plain = base in (None, types.UnionType) and not typing.is_typeddict(kind)
+    return {} if plain and isinstance(value, kind) else None
 
 
 # -- the file ---------------------------------------------------------------------------------
