@@ -35,10 +35,10 @@ Status = Literal["running", "interrupted", "drawing", "done", "failed"]
 _OF_FILE = ("sha256", "signature", "format")
 _OF_MEMORY = ("run", "signed")
 _OPTIONAL = (*_OF_MEMORY, "files_of", "calibration", "reason")
-# What holds where a record does not say: of runs that were made before it did, mostly.
-_DEFAULTS: dict[str, Any] = {"id": "", "command": [], "unhashed": {}, "files": {}, "given": {}}
+# What holds where the file does not say: of runs that were made before it did, mostly.
+_DEFAULTS: dict[str, Any] = {"id": "", "command": [], "unhashed": {}, "given": {}}
 _DEFAULTS |= dict.fromkeys(("model_sha256", "guide_sha256", "init", "signal"))
-_DEFAULTS |= {"identified": True, "linearised": False}
+_DEFAULTS |= {"identified": True, "linearised": False, "dtype": "float64"}
 
 
 # -- what a record holds, by type -------------------------------------------------------------
@@ -73,7 +73,7 @@ class DataRecord(TypedDict):
     source: str
     n: Number
     sha256: str
-    dtype: NotRequired[str]
+    dtype: str
     notes: list[str]
     asked: Asked
 
@@ -128,29 +128,29 @@ class RunRecord(TypedDict):
         signed: whether this user made the run; in memory alone.
     """
 
-    id: NotRequired[str]
+    id: str
     name: str
     model: str
-    model_sha256: NotRequired[str | None]
+    model_sha256: str | None
     model_in_python: bool
     method: str
     guide: str | None
-    guide_sha256: NotRequired[str | None]
+    guide_sha256: str | None
     guide_in_python: bool
-    unhashed: NotRequired[dict]
+    unhashed: dict
     files_of: NotRequired[dict | None]
     seed: int
     device: str
     options: dict
     settings: dict
     data: DataRecord
-    init: NotRequired[dict | None]
+    init: dict | None
     versions: dict[str, str | None]
-    command: NotRequired[list]
+    command: list
     calibration: NotRequired[int | None]
     status: Status
     reason: NotRequired[str | None]
-    files: NotRequired[dict[str, str]]
+    files: dict[str, str]
     run: NotRequired[str | None]
     signed: NotRequired[bool | None]
 
@@ -160,7 +160,6 @@ class CalibrationRecord(RunRecord):
 
     verdict: VerdictRecord
     timing: dict[str, Number]
-    files: dict[str, str]
 
 
 class ResultRecord(CalibrationRecord):
@@ -179,16 +178,16 @@ class ResultRecord(CalibrationRecord):
         given: purpose to an answer (yes, no, not known) and its reason; older runs have none.
     """
 
-    signal: NotRequired[int | None]
+    signal: int | None
     data: ModelledData
     latent_keys: list[str]
-    identified: NotRequired[bool]
+    identified: bool
     point: dict[str, int | float | list]
-    linearised: NotRequired[bool]
+    linearised: bool
     metrics: dict[str, Number]
     exact: dict
     findings: list[Finding]
-    given: NotRequired[dict[str, tuple[str, str]]]
+    given: dict[str, tuple[str, str]]
 
 
 # What a record has once there is a result.
@@ -198,24 +197,26 @@ RESULT_KEYS = frozenset(ResultRecord.__annotations__) - set(RunRecord.__annotati
 def record_of(content: Mapping[str, Any]) -> RunRecord:
     """The record that a mapping holds, as it would be read from its file."""
     content = json.loads(json.dumps(content))
-    keys, data = _type_of(content).__annotations__, content["data"]
-    filled = {k: v for k, v in _DEFAULTS.items() if k in keys} | content
-    filled["data"] = _in_order({"dtype": "float64", **data}, ModelledData.__annotations__)
-    left_out = {*_OF_FILE, *(k for k in _OPTIONAL if filled.get(k) is None)}
-    whole = {k: v for k, v in filled.items() if k not in left_out}
-    return _in_order(whole, keys)
+    record = _filled(content, _type_of(content))
+    record["data"] = _filled(record["data"], ModelledData)
+    for key in (*_OF_FILE, *(k for k in _OPTIONAL if record.get(k) is None)):
+        record.pop(key, None)
+    return record
 
 
-def _in_order(content: Mapping[str, Any], keys: Mapping[str, Any]) -> Any:
-    """The content with these keys first, in their order."""
-    return {key: content[key] for key in (*keys, *content) if key in content}
+def _filled(content: Mapping[str, Any], kind: Any) -> Any:
+    """The content and what it does not say, the keys of its type first, in their order."""
+    keys = kind.__annotations__
+    whole = {k: v for k, v in _DEFAULTS.items() if k in keys} | dict(content)
+    return {k: whole[k] for k in (*keys, *whole) if k in whole}
 
 
 def findings_of(record: Mapping[str, Any]) -> tuple[Finding, ...]:
     """The findings of a result, as objects."""
     findings = []
     for finding in record["findings"]:
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in finding.items()}
+        values: dict[str, Any] = dict(finding)
+        values |= {k: tuple(v) for k, v in finding.items() if isinstance(v, list)}
         findings.append(Finding(**values))
     return tuple(findings)
 
@@ -257,7 +258,7 @@ def _parts(value: Any, kind: Any) -> dict[Any, tuple[Any, Any]] | None:
         known = {f.name for f in fields(Finding)}
         return {} if isinstance(value, dict) and needed <= value.keys() <= known else None
     if typing.is_typeddict(kind) and isinstance(value, dict):
-        known = kind.__required_keys__ | value.keys()
+        known = (kind.__required_keys__ - _DEFAULTS.keys()) | value.keys()
         kinds = {k: of for k, of in typing.get_type_hints(kind).items() if k in known}
         return {k: (value.get(k, MISSING), of) for k, of in kinds.items()}
     if base is list and isinstance(value, list):

@@ -26,7 +26,7 @@ def read_result(folder: Path) -> RunRecord:
         MissingRun: no run there. Refused: a file is missing or altered, or of another format, or
             there is no result yet. Locked: it is running for the first time.
     """
-    record = read_record(folder)
+    record: Any = read_record(folder)
     if "verdict" not in record:
         raise _no_result(folder, record)
     for name, expected in record["files"].items():
@@ -47,7 +47,7 @@ def _no_result(folder: Path, record: RunRecord) -> Fault:
         return Locked(f"the run is not done yet ({progress(folder)}), {folder}; wait for it")
     if record["status"] == "failed":
         return Refused(
-            f"the run failed and has no result, {folder}: {record['reason']}; run it again"
+            f"the run failed and has no result, {folder}: {record.get('reason')}; run it again"
         )
     fix = f"continue it with `zoo.py resume {folder}`"
     return Refused(f"the run was stopped before it was done, {folder}; {fix}")

@@ -84,7 +84,8 @@ def captioned(figure: Figure, caption: str | None, shared: Axes | Sequence[Axes]
     """
     _widen(figure)
     lines = textwrap.wrap(" ".join((caption or "").split()), _LETTERS)
-    keys = [zip(*ax.get_legend_handles_labels()) for ax in np.ravel(shared)]
+    whose = shared if isinstance(shared, Sequence) else [shared]
+    keys = [zip(*ax.get_legend_handles_labels()) for ax in whose]
     legend = {label: handle for pairs in keys for handle, label in pairs}
     columns = max(1, min(len(legend), _LETTERS // (max(map(len, legend), default=0) + 8)))
     body, words = figure.get_figheight(), _LINE * len(lines) + 0.1
