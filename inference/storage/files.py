@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 LOCK = ".lock"
 # How long to wait for a lock whose holder may be just ending, seconds.
 PATIENCE = 1.0
-
 # The disk is at fault, or full: not the name, and not the rights.
 _IO_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT)
 

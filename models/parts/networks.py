@@ -1,7 +1,5 @@
 """What the networks share: layers with and without priors, decoders of images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
