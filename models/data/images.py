@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +20,6 @@ from .tables import split_rows
 
 _DIGITS = tuple("0123456789")
 _TIMEOUT = 20  # seconds without a word from the server
-_FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +42,7 @@ class ImageSet:
         classes: names of the classes 0, 1, ...
         urls: folders that have the files of its official training and test set; none for a set
             that comes with a library.
-        sha256: of these files, in the order of `_FILES`.
+        sha256: of these files, by part (`train`, `t10k`) and content (`images`, `labels`).
     """
 
     side: int
@@ -56,7 +50,7 @@ class ImageSet:
     dtype: Literal["float64", "float32"]
     classes: tuple[str, ...]
     urls: tuple[str, ...] = ()
-    sha256: tuple[str, ...] = ()
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 _official_set = partial(ImageSet, side=28, white=255, dtype="float32")
@@ -68,12 +62,12 @@ SETS = {
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
         ),
-        sha256=(
-            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        ),
+        sha256={
+            "train-images": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "train-labels": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "t10k-images": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "t10k-labels": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        },
     ),
     "fashion-mnist": _official_set(
         classes=(
@@ -84,12 +78,12 @@ SETS = {
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ),
-        sha256=(
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-        ),
+        sha256={
+            "train-images": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            "train-labels": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            "t10k-images": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            "t10k-labels": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        },
     ),
 }  # fmt: skip
 
@@ -177,18 +171,17 @@ def official(name: str, part: Literal["train", "t10k"]) -> tuple[np.ndarray, np.
         MissingInput: a file is not there and cannot be downloaded. BadInput: it is another file.
     """
     kind = SETS[name]
-    x = _idx(name, f"{part}-images-idx3-ubyte.gz")
-    y = _idx(name, f"{part}-labels-idx1-ubyte.gz")
+    x, y = _idx(name, f"{part}-images", 3), _idx(name, f"{part}-labels", 1)
     if x.shape != (len(y), kind.side, kind.side) or y.ndim != 1:
         problem = f"images {x.shape} and labels {y.shape} do not fit, {name} {part}"
         raise BadInput(f"{problem}; put the original files in their place")
     return x.reshape(len(x), -1), y
 
 
-def _idx(name: str, file: str) -> np.ndarray:
+def _idx(name: str, content: str, dimensions: int) -> np.ndarray:
     """An array of bytes in LeCun's idx format: 0, 0, 8, number of dimensions, sizes, values."""
-    kind = SETS[name]
-    urls, sha256 = [folder + file for folder in kind.urls], kind.sha256[_FILES.index(file)]
+    kind, file = SETS[name], f"{content}-idx{dimensions}-ubyte.gz"
+    urls, sha256 = [folder + file for folder in kind.urls], kind.sha256[content]
     raw = gzip.decompress(contents(f"{name}/{file}", sha256, urls))
     start = 4 + 4 * raw[3]
     sizes = [int.from_bytes(raw[at : at + 4], "big") for at in range(4, start, 4)]
