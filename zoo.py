@@ -112,7 +112,7 @@ def show(model_or_run: str) -> None:
         model_or_run: a model's name (see list), a file of yours (.py), or a run's folder.
     """
     from inference.show import terminal
-    from inference.storage import run_list
+    from inference.storage import saved
     from inference.storage.record import read_record
     from inference.workflow import calibrate as calibrations
 
@@ -123,7 +123,7 @@ def show(model_or_run: str) -> None:
         return
     record = read_record(folder)
     if "verdict" not in record:
-        _say(state_of({**record, "status": run_list.status(folder, record)}))
+        _say(state_of({**record, "status": saved.status(folder, record)}))
         _say(f"continue it with `zoo.py resume {folder}`")
     elif "calibration" in record:
         terminal.show_calibration(calibrations.saved(folder))

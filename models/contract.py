@@ -179,7 +179,8 @@ class Data:
     @property
     def n(self) -> int | None:
         """Number of rows; None when the data have no rows."""
-        return None if self.rows is None else len(self.tensors[self.rows.keys[0]])
+        first: Any = self.rows and self.tensors[self.rows.keys[0]]  # of rows a tensor
+        return None if first is None else len(first)
 
     @cached_property
     def sha256(self) -> str:

@@ -120,15 +120,11 @@ def data(
     """
     if split is not None and source in (None, "simulate"):
         raise BadSetting(f"simulate has a test set of its own, yet split={split:g}; leave it out")
+    builtin = {"simulate": lambda: _simulated(n, data_seed), "diabetes": diabetes}
+    chosen = {"target": target, "features": features, "standardise": standardise}
+    split = split or 0.2
     table = tabular(
-        source,
-        builtin={"simulate": lambda: _simulated(n, data_seed), "diabetes": diabetes},
-        classes=False,
-        target=target,
-        features=features,
-        standardise=standardise,
-        split=split or 0.2,
-        data_seed=data_seed,
+        source, builtin=builtin, classes=False, split=split, data_seed=data_seed, **chosen
     )
     # Weights have no original scale, so the table's note on the way back to it does not hold.
     notes = [note.partition(" (posterior_original")[0] for note in table.notes]

@@ -33,8 +33,8 @@ from scipy import special, stats
 
 from .contract import Data, Entry, Exact, Inference, Results, View
 from .data.tabular import Builtin, coefficients, diabetes, regression, simulated_features
+from .parts.distributions import Gridded, NormalMixture
 from .parts.figures import BLUE, RED, SKY, captioned, panels
-from .parts.marginals import Gridded, NormalMixture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

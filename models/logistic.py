@@ -36,8 +36,8 @@ from scipy import optimize, special, stats
 
 from .contract import Data, Entry, Exact, Inference, Results, View
 from .data.tabular import Builtin, coefficients, regression, simulated_features
+from .parts.distributions import Gridded
 from .parts.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
-from .parts.marginals import Gridded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -211,9 +211,9 @@ def saved(folder: Path) -> Calibration:
     Raises:
         Fault: it is damaged, or not done.
     """
-    from ..storage import reading, run_folder, seals
+    from ..storage import run_folder, saved, seals
 
-    record = reading.read_result(folder)
+    record = saved.read_result(folder)
     names = {key: record[key] for key in ("model", "method", "guide")}
     fits = seals.read_lines(folder / run_folder.FITS)
     return _judged(names, record["data"]["source"], fits, record["calibration"], 0)

@@ -293,7 +293,7 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
     """
     from ..results import comparison
     from ..show import report as pages
-    from ..storage import files, reading
+    from ..storage import files, saved
 
     if not run:
         raise UsageError("a report needs runs; see `zoo.py list runs`")
@@ -310,7 +310,7 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
         if has_posterior(run):
             alike.setdefault(run.record["data"]["sha256"], {})[label] = run
     tables = [table_of(part) for part in alike.values() if len(part) > 1]
-    pictures = {label: reading.pictures(run.path) for label, run in named.items()}
+    pictures = {label: saved.pictures(run.path) for label, run in named.items()}
     page = pages.report(named, tables, pictures)
     if out is not None:
         files.write_text(Path(out), page)

@@ -81,10 +81,10 @@ def _guide_titles() -> dict[str, str]:
 
 
 def _runs(out: Path) -> dict[str, dict[str, Any]]:
-    from ..storage import run_list
+    from ..storage import saved
 
     rows = {}
-    for record in run_list.runs(out):
+    for record in saved.runs(out):
         row = {"status": record["status"], "verdict": record.get("verdict", {}).get("status")}
         rows[record["run"]] = {**row, "title": state_of(record)}
     return rows
@@ -92,14 +92,14 @@ def _runs(out: Path) -> dict[str, dict[str, Any]]:
 
 def state_of(record: Mapping[str, Any]) -> str:
     """The state of a run in words: the verdict of one that is done."""
-    from ..storage import reading
+    from ..storage import saved
     from ..storage.record import DRAWING
 
     verdict, status = record.get("verdict", {}).get("status"), record["status"]
     if status in ("done", DRAWING):
         return verdict if status == "done" else f"{verdict}, its pictures are missing"
     if status in ("running", "interrupted"):
-        return f"{status}, {reading.progress(Path(record['run']))}"
+        return f"{status}, {saved.progress(Path(record['run']))}"
     reasons = record.get("verdict", {}).get("reasons") or [record.get("reason", "")]
     return f"{status}: {reasons[0]}"
 
@@ -121,7 +121,7 @@ def clean(
     Raises:
         MissingRun: one of the folders holds no run. Locked: it is being written.
     """
-    from ..storage import run_list
+    from ..storage import saved
     from ..storage.record import read_record
 
     if run:
@@ -131,14 +131,14 @@ def clean(
     else:
         statuses = ("failed", *(("interrupted", "running") if interrupted else ()))
         shown = [status for status in statuses if status != "running"]
-        folders = [Path(r["run"]) for r in run_list.runs(Path(out)) if r["status"] in shown]
-        left = run_list.partial_folders(Path(out))
+        folders = [Path(r["run"]) for r in saved.runs(Path(out)) if r["status"] in shown]
+        left = saved.partial_folders(Path(out))
     for folder in folders:
-        if dry_run or run_list.remove(folder, statuses):
+        if dry_run or saved.remove(folder, statuses):
             yield folder
     for path in left:
         if not dry_run:
-            run_list.remove_partial(path)
+            saved.remove_partial(path)
         yield path
 
 

@@ -1,7 +1,7 @@
 """How a run was made, as its record has it, and what of that can be had again.
 
 Whoever wrote a record chose the files that it names, and importing a file runs it: files are read
-again only for the user who ran them, as they were (see `storage/signature.py`).
+again only for the user who ran them, as they were (see `storage/seals.py`).
 """
 
 import os

@@ -139,7 +139,7 @@ class Run:
             if figure is None:
                 raise UsageError(f"the plot '{kind}' is not for these data")
             return style.shown(figure)
-        return plots.PLOTS[kind][0](self.idata, self.exact)
+        return plots.PLOTS[kind](self.idata, self.exact)
 
     def _own_figure(self, kind: str) -> Figure | None:
         """A figure of the model's own; None where it is not for these data."""

@@ -1,4 +1,7 @@
-"""What the models' own figures share: width, colours, panels, and a caption above them."""
+"""How every figure looks: one width, one palette, panels, and a caption above them.
+
+Lengths are in inches, letters in points.
+"""
 
 from __future__ import annotations
 
@@ -12,75 +15,102 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of Okabe and Ito's palette, which colour-blind readers tell apart.
+# Okabe and Ito's palette: told apart by colour-blind readers, and in grey.
 BLUE, ORANGE, RED, SKY = "#0072B2", "#E69F00", "#D55E00", "#56B4E9"
 GREEN, PURPLE = "#009E73", "#CC79A7"
 GREY = "0.55"
-# How many times larger the pixels of an image are drawn; width of figures and margins, inches.
-_LARGER, _WIDTH, _MARGINS, _NARROW = 4, 7.0, (0.65, 0.2, 0.5), (0.084, 0.084, 0.1)
+SMALL, SMALLEST = 8.5, 7.5  # points
+_WIDTH = 7.0  # 910 pixels
+_EDGE = 0.03  # stays free on the left
+_LINE, _LETTERS = 0.165, 106  # of a caption: a line's height, its letters
+# Left, right and below, for the axes' numbers; of pictures without axes.
+_MARGINS, _NARROW = (0.65, 0.2, 0.5), (0.084, 0.084, 0.1)
+_LARGER = 4  # times that the pixels of an image are drawn
 
 
 def panels(
     count: int = 1,
     *,
+    columns: int | None = None,
     height: float = 3.2,
     gap: float = 0.2,
+    below: float = 0.62,
     above: float = 0.12,
     margins: tuple[float, float, float] = _MARGINS,
     **options: Any,
-) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of `count` panels side by side, and the panels; lengths in inches.
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, and the panels, row by row.
+
+    Layout by measuring the texts (matplotlib's constrained layout) takes longer than to draw.
 
     Args:
         count: number of panels.
-        height: of the panels.
-        gap: between them.
-        above: them, for titles of their own.
+        columns: panels side by side; None puts all of them into one row.
+        height: of a panel.
+        gap: between columns.
+        below: a panel that is not in the last row, for its numbers and label.
+        above: the first row, for titles of their own.
         margins: left, right and below, for the axes' numbers.
         options: of matplotlib's `Figure.subplots`.
     """
     from matplotlib.figure import Figure
 
-    left, right, below = margins
-    total = height + below + above
+    left, right, bottom = margins
+    columns = min(columns or count, count)
+    rows = -(-count // columns)
+    total = rows * height + (rows - 1) * below + bottom + above
+    width = (_WIDTH - left - right - gap * (columns - 1)) / columns
     figure = Figure(figsize=(_WIDTH, total))
-    spaces = (_WIDTH - left - right - gap * (count - 1)) / count
-    figure.subplots_adjust(left=left / _WIDTH, right=1 - right / _WIDTH, wspace=gap / spaces)
-    figure.subplots_adjust(bottom=below / total, top=1 - above / total)
-    axes = figure.subplots(1, count, squeeze=False, **options)[0]
-    for ax in axes:
+    figure.subplots_adjust(left=left / _WIDTH, right=1 - right / _WIDTH, wspace=gap / width)
+    figure.subplots_adjust(bottom=bottom / total, top=1 - above / total, hspace=below / height)
+    axes = list(figure.subplots(rows, columns, squeeze=False, **options).ravel())
+    for ax in axes[count:]:
+        ax.remove()
+    for ax in axes[:count]:
         ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=7.5)
-        ax.xaxis.label.set_size(8.5)
-        ax.yaxis.label.set_size(8.5)
-    return figure, axes
+        ax.tick_params(labelsize=SMALLEST)
+        ax.xaxis.label.set_size(SMALL)
+        ax.yaxis.label.set_size(SMALL)
+    return figure, axes[:count]
 
 
-def captioned(figure: Figure, caption: str | None, shared: Axes | None = None) -> Figure:
-    """Set the caption above the panels, and the legend of one of them below it.
+def captioned(figure: Figure, caption: str | None, shared: Axes | Sequence[Axes] = ()) -> Figure:
+    """Set the caption above the panels, and one legend of some of them below it.
 
     Args:
         figure: from `panels`; it grows by the lines.
         caption: what is seen, and what to look for; often the docstring of the figure's function.
-        shared: a panel whose legend holds for all.
+        shared: the panel, or panels, whose legend holds for all.
     """
-    lines = textwrap.wrap(" ".join((caption or "").split()), 106)
-    handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
-    words, body = 0.165 * len(lines) + 0.1, figure.get_figheight()
-    total = body + words + 0.25 * bool(labels)
+    _widen(figure)
+    lines = textwrap.wrap(" ".join((caption or "").split()), _LETTERS)
+    whose = shared if isinstance(shared, Sequence) else [shared]
+    keys = [zip(*ax.get_legend_handles_labels()) for ax in whose]
+    legend = {label: handle for pairs in keys for handle, label in pairs}
+    columns = max(1, min(len(legend), _LETTERS // (max(map(len, legend), default=0) + 8)))
+    body, words = figure.get_figheight(), _LINE * len(lines) + 0.1
+    total = body + words + 0.2 * -(-len(legend) // columns) + 0.05
     at = figure.subplotpars
     figure.set_figheight(total)
     figure.subplots_adjust(bottom=at.bottom * body / total, top=at.top * body / total)
     place = {"x": 0.012, "y": 1 - 0.06 / total, "ha": "left", "va": "top"}
-    figure.suptitle("\n".join(lines), fontsize=8.5, linespacing=1.25, **place)
-    if labels:
-        style = {"frameon": False, "fontsize": 7.5, "borderaxespad": 0, "borderpad": 0}
-        style |= {"handlelength": 1.4, "handletextpad": 0.5, "columnspacing": 1.2}
-        corner = (0.016, 1 - words / total)
+    figure.suptitle("\n".join(lines), fontsize=SMALL, linespacing=1.25, **place)
+    if legend:
         figure.legend(
-            handles, labels, ncols=len(labels), loc="upper left", bbox_to_anchor=corner, **style
-        )
+            legend.values(), legend, ncols=columns, frameon=False, fontsize=SMALLEST,
+            loc="upper left", bbox_to_anchor=(0.016, 1 - words / total), borderaxespad=0,
+            borderpad=0,
+        )  # fmt: skip
     return figure
+
+
+def _widen(figure: Figure) -> None:
+    """Widen the left margin where the numbers and the label of a vertical axis do not fit."""
+    labelled = [ax.yaxis for ax in figure.axes if ax.get_ylabel()]
+    starts = [axis.get_tightbbox().x0 / figure.dpi for axis in labelled]
+    over = _EDGE - min(starts, default=_EDGE)
+    if over > 0:
+        figure.subplots_adjust(left=figure.subplotpars.left + over / _WIDTH)
 
 
 def grid(images: np.ndarray, columns: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from conftest import HOUSE
 
 from inference.core.jobs import each
 from inference.core.signals import Heard
-from inference.storage.journal import last_step
+from inference.storage.state import last_step
 from models.contract import Died
 
 

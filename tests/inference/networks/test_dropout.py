@@ -33,7 +33,7 @@ from inference.methods.resolve import resolve
 from inference.networks import dropout, weights
 from inference.program.program import Program
 from models.contract import Refused
-from models.parts.priors import LogUniform
+from models.parts.distributions import LogUniform
 
 # -- dropout -----------------------------------------------------------------------------------
 

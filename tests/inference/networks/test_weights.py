@@ -25,7 +25,7 @@ from inference.networks import dropout, weights
 from inference.program.handlers import Batch, Weighted, run
 from inference.program.program import Program
 from models.contract import Refused
-from models.parts.priors import LogUniform, ScaleMixture
+from models.parts.distributions import LogUniform, ScaleMixture
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(8, 2)))
