@@ -23,14 +23,14 @@ class Check:
         name: of the check.
         ok: True if it passed, False if it failed, None where it does not apply or is a mere note.
         what: the problem, or what is so, with the line of the user's file where that is known.
-        mend: the fix of a failed check.
+        fix: what to do about a failed check.
         error: the exception behind a failed check, for those who want its traceback.
     """
 
     name: str
     ok: bool | None
     what: str
-    mend: str = ""
+    fix: str = ""
     error: BaseException | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -39,7 +39,7 @@ class Check:
         return {True: "✓", False: "✗", None: "-"}[self.ok]
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.mend}" if self.mend else self.what
+        return f"{self.what}; {self.fix}" if self.fix else self.what
 
 
 def failure(problem: str, line: str | None, fix: str, error: Exception | None = None) -> Check:
@@ -108,8 +108,10 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        keys = ("name", "ok", "what", "mend")
-        checks = [{key: getattr(check, key) for key in keys} for check in self.checks]
+        checks = [
+            {"name": check.name, "ok": check.ok, "what": check.what, "mend": check.fix}
+            for check in self.checks
+        ]
         return {"model": self.model, "data": self.data, "checks": checks}
 
     def __repr__(self) -> str:

@@ -178,7 +178,7 @@ def _by_chains(program: Program, fit: Fit, seed: int) -> list[Finding] | None:
     points = modes.points(program, sample.start)
     other = modes.missed(density, sample.start, sample.value, points, fold)
     if other is not None:
-        found.append(Finding("warn", str(other), _MEND, ("parameters", "evidence"), ("loo",)))
+        found.append(Finding("warn", str(other), _FIX, ("parameters", "evidence"), ("loo",)))
         theirs = _with_other(program, density, theirs, other, len(sample.start))
     if program.of("observed") and (fit.kind != "chains" or other is not None):
         apart = agreement.total_variation(program, ours, theirs, few=few)
@@ -188,7 +188,7 @@ def _by_chains(program: Program, fit: Fit, seed: int) -> list[Finding] | None:
     return found
 
 
-_MEND = "use nuts with more chains"
+_FIX = "use nuts with more chains"
 
 
 def _with_other(

@@ -272,7 +272,8 @@ def _from_json(value: Any, kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Part):
         return kind.from_json(value)
     if kind == list[Finding]:
-        return [Finding(**{k: _changed(v, list, tuple) for k, v in f.items()}) for f in value]
+        contents = ({k: _changed(v, list, tuple) for k, v in each.items()} for each in value)
+        return [Finding.from_json_object(content) for content in contents]
     return value
 
 
@@ -280,7 +281,7 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, Part):
         return value.to_json()
     if isinstance(value, Finding):
-        return {k: _changed(v, tuple, list) for k, v in vars(value).items()}
+        return {k: _changed(v, tuple, list) for k, v in value.to_json_object().items()}
     return [_to_json(item) for item in value] if isinstance(value, list) else value
 
 
@@ -307,9 +308,8 @@ def _misfits(value: Any, kind: Any, where: str) -> Iterator[str]:
 def _fits(value: Any, kind: Any) -> bool:
     """Whether a JSON value is of a type, its parts aside."""
     if kind is Finding:  # it is made of these keys, and of no others
-        keys = {f.name: f for f in fields(Finding)}
-        needed = {name for name, f in keys.items() if _is_required(f)}
-        return isinstance(value, Mapping) and needed <= value.keys() <= keys.keys()
+        known = Finding("note", "").to_json_object().keys()
+        return isinstance(value, Mapping) and {"level", "what"} <= value.keys() <= known
     if is_dataclass(kind):
         return isinstance(value, Mapping)
     base = get_origin(kind)

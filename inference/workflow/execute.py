@@ -169,7 +169,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
     timing |= {"judge_s": done - fitted, "total_s": done - started}
     found |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
     found |= {"verdict": verdict.to_json_object(), "given": verdict.given}
-    found["findings"] = [vars(finding) for finding in verdict.findings]
+    found["findings"] = [finding.to_json_object() for finding in verdict.findings]
     return Result({**record, **found}, idata, verdict, fit.params)
 
 
