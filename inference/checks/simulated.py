@@ -32,7 +32,7 @@ from ..program.program import Program
 from ..program.sampling import over_draws
 from ..results import groups
 from ..results.diagnostics import verdict
-from ..results.metrics import metrics
+from ..results.psis import metrics
 
 # Draws among which the truth is ranked: of chains few enough to be nearly independent, where at
 # least 400 are effective (the bound of their verdict).

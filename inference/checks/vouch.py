@@ -24,8 +24,7 @@ from ..program.program import Program
 from ..program.row_latents import is_of_rows
 from ..program.sampling import over_draws
 from ..results.groups import cell_names
-from ..results.metrics import log_evidence
-from ..results.psis import KHAT_MAX, psis
+from ..results.psis import KHAT_MAX, log_evidence, psis
 from . import agreement, circular, modes, short_chains
 from .agreement import Apart
 from .short_chains import Density

@@ -1,7 +1,7 @@
 """Leave-one-out: elpd_loo = sum_i log p(y_i | y_-i), how well the other rows predict each row.
 
 In closed form where the model states its evidence, without a Monte Carlo error. Else from draws,
-by importance weights (`psis_loo.py`).
+by importance weights (`psis.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from ..core.problem import Finding, Fit, Problem
 from .groups import LIKELIHOOD_ELEMENTS
 from .inference_data import InferenceData, add_group, as_elpd_data
 from .predictive import every
-from .psis import KHAT_MAX, khat_bound
-from .psis_loo import NEGLIGIBLE, weighted
+from .psis import KHAT_MAX, NEGLIGIBLE, khat_bound, weighted
 
 # Rows below which their spread tells no standard error: the sd of ten normal numbers is known to
 # within a quarter.
