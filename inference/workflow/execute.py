@@ -28,7 +28,7 @@ from ..program.prepare import observed_keys, program_of
 from ..program.program import Program
 from ..results import diagnostics, groups, inference_data, loo, scores
 from ..results.psis import metrics as metrics_of
-from ..results.truth import truth_of
+from ..results.reference import truth_of
 from ..rows import importance
 from .plan import Learned, Plan
 

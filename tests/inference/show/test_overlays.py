@@ -9,7 +9,6 @@ import pytest
 
 import zoo
 from inference.checks import calibration
-from inference.results import truth
 from inference.show import overlays
 from inference.show.style import BLUE, RED
 
