@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -52,7 +52,7 @@ class Calibration(Table):
         ranks: quantity to ranks (fits,).
     """
 
-    _metadata = (*Table._metadata, "verdict", "fits", "n", "levels", "ranks")
+    _metadata: ClassVar = [*Table._metadata, "verdict", "fits", "n", "levels", "ranks"]
 
     def to_json_object(self) -> dict[str, Any]:
         """Verdict, rows and notes as plain values."""

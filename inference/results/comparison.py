@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,7 @@ class Table(pd.DataFrame):
         html: gives a notebook's page from the table, where that is more than its rows and notes.
     """
 
-    _metadata = ("title", "runs", "notes", "pictures", "signal", "html")
+    _metadata: ClassVar = ["title", "runs", "notes", "pictures", "signal", "html"]
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -93,7 +93,7 @@ class Comparison(Table):
         trust: label to purpose to `yes`, `no` or `not known`, the reference having the last word.
     """
 
-    _metadata = (*Table._metadata, "references", "parameters", "trust")
+    _metadata: ClassVar = [*Table._metadata, "references", "parameters", "trust"]
 
     def to_json_object(self) -> dict[str, Any]:
         """Rows, parameters by run, references and notes as plain values."""
@@ -179,9 +179,7 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
     return table
 
 
-def _table(
-    lines: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, pd.DataFrame]
-) -> Comparison:
+def _table(lines: dict[str, dict[str, Any]], parameters: Mapping[str, pd.DataFrame]) -> Comparison:
     """The lines as a table; scalars of all runs, indexed by run and parameter, beside it."""
     numbers = [name for name in _COLUMNS if name not in _WORDS]
     plain = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
@@ -218,7 +216,7 @@ def _add_differences(lines: Mapping[str, dict[str, Any]], done: Mapping[str, Row
         for label, row in done.items()
         if np.isfinite(lines[label].get("elpd_loo", np.nan))
     }
-    best = max(known, key=lambda label: lines[label]["elpd_loo"], default=None)
+    best = max(known, key=lambda label: lines[label]["elpd_loo"], default="")
     for label, each in known.items():
         if label != best and len(each) == len(known[best]):
             difference = loo.difference(each, known[best])

@@ -88,7 +88,7 @@ def line(row: Row, each: pd.DataFrame, reference: Row | None) -> dict[str, Any]:
     columns |= {"verdict": status, "reason": "" if status == "pass" else reasons[0]}
     columns["time_s"] = record["timing"]["fit_s"]
     if row.chains:
-        columns["ess"] = float(row.summary["ess_bulk"].min())
+        columns["ess"] = float(row.summary["ess_bulk"].to_numpy().min())
         columns["ess_per_s"] = columns["ess"] / columns["time_s"]
     if reference is None:
         return columns | {"reading": _NOTHING}
@@ -157,18 +157,15 @@ def _named(each: pd.DataFrame) -> list[str]:
     """Sds that are too narrow or too wide, and means that are shifted, in words."""
     parts = []
     ratio, bound = each["sd_ratio"], np.maximum(_SD_MATTERS, SURE * each["sd_ratio_se"])
-    narrow, wide = each[1 - ratio > bound], each[ratio - 1 > bound]
+    narrow, wide = each.loc[1 - ratio > bound], each.loc[ratio - 1 > bound]
     if len(narrow):
         least = narrow["sd_ratio"].min()
         parts.append(f"narrower ({_which(narrow, each)}, sd down to {least:.2g} of it)")
     if len(wide):
         most = wide["sd_ratio"].max()
         parts.append(f"wider ({_which(wide, each)}, sd up to {most:.3g} of it)")
-    shift, bound = (
-        each["mean_error"].abs(),
-        np.maximum(_MEAN_MATTERS, SURE * each["mean_error_se"]),
-    )
-    shifted = shift[shift > bound]
+    shift = each["mean_error"].abs()
+    shifted = shift.loc[shift > np.maximum(_MEAN_MATTERS, SURE * each["mean_error_se"])]
     if len(shifted):
         parts.append(f"shifted ({shifted.idxmax()} by {shifted.max():.3g} sd)")
     return parts
@@ -215,7 +212,7 @@ def _corrected(own: str, seen: str) -> str:
 
 def _parameters(each: pd.DataFrame) -> str:
     """Whether means and sds are those of the reference, beyond half the Monte Carlo error."""
-    if "sd_ratio" not in each or each["sd_ratio"].isna().all():
+    if "sd_ratio" not in each or np.isnan(each["sd_ratio"]).all():
         return "not known"
     shift, ratio = each["mean_error"].abs().to_numpy(), (each["sd_ratio"] - 1).abs().to_numpy()
     errors = SURE / 2 * each[["mean_error_se", "sd_ratio_se"]].to_numpy().T

@@ -26,6 +26,8 @@ from .inference_data import HDI_PROB, InferenceData, draws_of, flattened, from_g
 
 # Draws from a closed form that no run has sampled.
 _EXACT_DRAWS = 4000
+# Dimensions of every group of draws.
+_OF_DRAWS = ("chain", "draw")
 # What a closed form knows of a scalar, by column of a summary.
 _KNOWN = ["mean", "sd", "hdi_low", "hdi_high"]
 # Lower ends among which the shortest interval is looked for.
@@ -140,7 +142,9 @@ def _drawn(truth: Any, like: InferenceData, seed: int) -> Row:
     posterior = like["posterior"]
     sample = from_groups(
         {"posterior": draws},
-        coords={d: posterior[d].values for d in posterior.dims if d not in ("chain", "draw")},
+        coords={
+            str(dim): list(posterior[dim].values) for dim in posterior.dims if dim not in _OF_DRAWS
+        },
         dims={name: list(posterior[name].dims[2:]) for name in draws},
     )
     record = {"exact": truth_of(truth), "metrics": {"log_evidence": truth.log_evidence}}
