@@ -73,7 +73,7 @@ class Verdict:
         for finding in ordered:
             if purpose in finding.spoils or (finding.level == "fail" and not finding.spoils):
                 return Answer("no", str(finding))
-        if purpose in (self.given or {}):
+        if self.given is not None and purpose in self.given:
             return self.given[purpose]
         opened = [str(f) for f in ordered if purpose in f.opens]
         return Answer("not known", opened[0]) if opened else Answer("yes")
@@ -88,7 +88,7 @@ class Verdict:
             return f"Do not use it{but}: {failed.what}."
         given = list((self.given or {}).values())
         if len(given) == len(PURPOSES) and len(set(given)) == 1:
-            return f"{self.given['parameters'].because.capitalize()}."
+            return f"{given[0].because.capitalize()}."
         words = self._answered()
         spoiling = [f for f in self.findings if "parameters" in f.spoils]
         if spoiling and all(f.of_intervals for f in spoiling):
@@ -148,7 +148,7 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer]) -> Verdict:
+def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer] | None) -> Verdict:
     worst = max((_RANK[f.level] for f in findings), default=0)
     return Verdict(("pass", "warn", "fail")[worst], tuple(findings), given)
 
@@ -181,7 +181,7 @@ def verdict(
         findings += mixing + others
     if "khat_high" in metrics:
         findings += _khat_of_rows(metrics["khat_high"])
-    elif "khat" in metrics:
+    elif "khat" in metrics and fit.log_ratios is not None:
         measured = checked is not None and not any("parameters" in f.opens for f in checked)
         findings += _khat(metrics["khat"], len(fit.log_ratios), idata, measured)
     return _of(findings, _given(fit, idata, metrics))
@@ -233,7 +233,7 @@ def _disagreement(r_hats: Mapping[str, float]) -> list[Finding]:
     """Chains disagree where the largest R-hat is too large, or too many of many are."""
     if not r_hats:
         return []
-    worst = max(r_hats, key=r_hats.get)
+    worst = max(r_hats, key=lambda name: r_hats[name])
     over = np.mean([value > R_HAT_MAX for value in r_hats.values()])
     many = len(r_hats) > _MANY
     bound = R_HAT_OF_MANY if many else R_HAT_MAX
@@ -251,7 +251,7 @@ def _disagreement(r_hats: Mapping[str, float]) -> list[Finding]:
 def _too_few(moving: xr.Dataset, method: str) -> list[Finding]:
     """The smallest bulk or tail ESS is too small."""
     sizes = _by_name(ess(moving, method))
-    worst = min(sizes, key=sizes.get, default=None)
+    worst = min(sizes, key=lambda name: sizes[name], default=None)
     if worst is None or sizes[worst] >= ESS_MIN:
         return []
     figures = f"{method} ESS {sizes[worst]:.0f} in {worst}, need {ESS_MIN}"
@@ -263,7 +263,7 @@ def _by_name(dataset: xr.Dataset) -> dict[str, float]:
     """Scalar name to value, without those that do not move (NaN)."""
     values = {}
     for name, array in dataset.data_vars.items():
-        names = cells(name, [array[dim].values for dim in array.dims])
+        names = cells(str(name), [array[dim].values for dim in array.dims])
         values |= zip(names, array.values.ravel().tolist())
     return {name: value for name, value in values.items() if np.isfinite(value)}
 

@@ -118,7 +118,10 @@ def read(path: Path) -> InferenceData:
     """
     try:
         check_closed(path)
-        return InferenceData.load(az.from_netcdf(str(path), engine="h5netcdf"))
+        idata = az.from_netcdf(str(path), engine="h5netcdf")
+        for dataset in idata.values():
+            dataset.load()
+        return idata
     except Refused:
         raise
     except Exception as error:  # a dozen kinds, by where the file is damaged
