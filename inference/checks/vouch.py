@@ -25,7 +25,7 @@ from ..program.row_latents import is_of_rows
 from ..program.sampling import over_draws
 from ..results.groups import cell_names
 from ..results.psis import KHAT_MAX, log_evidence, psis
-from . import agreement, circular, modes, short_chains
+from . import agreement, modes, posteriors, short_chains
 from .agreement import Apart
 from .short_chains import Density
 
@@ -166,7 +166,7 @@ def _by_chains(program: Program, fit: Fit, seed: int) -> list[Finding] | None:
     if fit.kind != "chains":
         sample = short_chains.moved(density, sample)
     u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
-    fold = circular.fold(program, sample.start, seed)
+    fold = posteriors.fold(program, sample.start, seed)
     theirs = _constrained(program, fold(u.flatten(0, 1)))
     found, known, bound = [], True, _PREDICTS
     if fit.kind != "chains":
