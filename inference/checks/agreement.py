@@ -1,7 +1,5 @@
 """How far two samples of the posterior are apart in what they predict of the rows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -12,8 +10,7 @@ from torch import Tensor
 from ..program.prepare import observed_keys
 from ..program.program import Program
 from ..program.sampling import over_draws
-from ..program.sites import batch_shape
-from ..results.predictive import class_probabilities, is_classes, of_rows
+from ..results.predictive import class_probabilities, is_classes, of_rows, row_tensors
 
 # Rows that are looked at; the fewest and most draws of each sample, whose densities are so many
 # numbers in all; draws where each is computed apart.
@@ -86,7 +83,7 @@ def _of_some_rows(program: Program) -> Program:
     if problem.rows is None or problem.n <= _ROWS or any(s.plates for s in program.of("latent")):
         return program
     pick = torch.randperm(problem.n, generator=torch.Generator().manual_seed(0))[:_ROWS]
-    return of_rows(program, {key: problem.tensors[key][pick] for key in problem.rows.keys})
+    return of_rows(program, {key: value[pick] for key, value in row_tensors(problem).items()})
 
 
 def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
@@ -158,7 +155,7 @@ def _predicted(
     if len(next(iter(some.values()))) < replicates:  # a point
         some = {k: v[:1].expand(replicates, *v.shape[1:]) for k, v in some.items()}
     values = over_draws(program.predictive, some, program.elements)
-    rows = {site.name: len(batch_shape(site)) for site in program.of("observed")}
+    rows = {site.name: len(site.batch_shape) for site in program.of("observed")}
     return [{k: _mixed(v, i, rows[k] > 0) for k, v in values.items()} for i in range(count)]
 
 

@@ -7,8 +7,6 @@ normal. The mean of z tells a posterior that is shifted, the mean of z^2 one tha
 (an sd 20 % too small, in 100 fits at the level 0.001: chi-square of bins 6 %, mean square 42 %).
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,7 +84,9 @@ def judge(fits: Sequence[Mapping[str, Any]], n: int) -> Calibration:
     table = Calibration(_tested(ranks, levels, there))
     table.fits, table.n, table.levels, table.ranks = list(fits), n, levels, ranks
     findings = _findings(table) + _missing(fits) + _own_verdicts(there)
-    findings += _unfinished(len(fits), n)
+    if len(fits) < n:
+        what = f"the study was interrupted after {len(fits)} of {n} fits"
+        findings.append(Finding("note", what, "go on with it"))
     failed = any(finding.level == "fail" for finding in findings)
     table.verdict = Verdict("fail" if failed else "pass", tuple(findings))
     return table
@@ -292,12 +292,6 @@ def _by_frequency(reasons: Iterable[str]) -> str:
     """The most frequent reasons, with how often each occurs."""
     common = Counter(reasons).most_common(_SHOWN_REASONS)
     return "; ".join(f"{count} x {reason}" for reason, count in common)
-
-
-def _unfinished(done: int, n: int) -> list[Finding]:
-    """A note on a study that was interrupted."""
-    what = f"the study was interrupted after {done} of {n} fits"
-    return [Finding("note", what, "go on with it")] if done < n else []
 
 
 # -- a band for the picture -------------------------------------------------------------------

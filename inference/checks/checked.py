@@ -1,7 +1,5 @@
 """What `check` reports: its lines, each passed, failed with a fix, or a note."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -3,8 +3,6 @@
 `structure.py` and `numerics.py` look at it, for `check.py`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cached_property

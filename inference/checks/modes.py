@@ -6,8 +6,6 @@ sample does not know it if a straight line to the nearest of its draws crosses a
 of its draws is nearly as high: a spike within a slab.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -4,8 +4,6 @@ Each function gives a line for each problem that it finds, or that is worth a no
 all is well.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace

@@ -20,6 +20,7 @@ from ..core.problem import Finding, Fit
 from ..core.seeds import FIT, seeded
 from ..program.program import Program
 from ..program.sampling import over_draws
+from ..program.sites import Site
 from ..results.predictive import is_classes, row_tensors
 
 # Share of the draws that must classify every row rightly.
@@ -38,11 +39,7 @@ def turned(program: Program, fit: Fit, seed: int) -> Fit:
         fit: what a method found.
         seed: of the points at which the density is seen to repeat.
     """
-    angles = [
-        site
-        for site in program.of("latent")
-        if isinstance(site.base, dist.VonMises) and site.name in fit.draws
-    ]
+    angles = [site for site in _angles(program) if site.name in fit.draws]
     if not angles or fit.kind not in ("chains", "independent"):
         return fit
     draws, findings = dict(fit.draws), list(fit.findings)
@@ -73,8 +70,8 @@ def fold(program: Program, sample: Tensor, seed: int) -> Callable[[Tensor], Tens
         A function of points (m, d); it leaves them where no latent is an angle.
     """
     angles = torch.zeros(program.size, dtype=torch.bool)
-    for site in program.of("latent"):
-        if isinstance(site.base, dist.VonMises) and _repeats(program, site.name, seed):
+    for site in _angles(program):
+        if _repeats(program, site.name, seed):
             angles[program.layout[site.name][0]] = True
     mean = circular_mean(sample)
 
@@ -93,6 +90,11 @@ def within_pi(angles: Tensor, mean: Tensor) -> Tensor:
     """The same directions, within pi of the mean."""
     away = torch.remainder(angles - mean + math.pi, 2 * math.pi) - math.pi
     return torch.where((angles - mean).abs() <= math.pi, angles, mean + away)
+
+
+def _angles(program: Program) -> list[Site]:
+    """The latents whose prior is von Mises."""
+    return [site for site in program.of("latent") if isinstance(site.base, dist.VonMises)]
 
 
 def _repeats(program: Program, name: str, seed: int) -> bool:

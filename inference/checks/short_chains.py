@@ -8,11 +8,11 @@ short chains: Margossian et al. (2024), arXiv:2110.13017; of a common step: Hoff
 Sountsov (2021), ChEES-HMC.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -90,44 +90,27 @@ def density_of(program: Program, like: Tensor) -> Density | None:
         (slopes,) = torch.autograd.grad(values.sum(), leaf)
         return values.detach(), slopes
 
+    def alone(u: Tensor) -> tuple[Tensor, Tensor]:
+        """A single point (1, d)."""
+        value, slope = program.density_and_gradient(u[0])
+        return value[None], slope[None]
+
     at_once = max(_LEAST, min(_LARGEST, _ELEMENTS // program.elements))
-    part = like[torch.arange(at_once) % len(like)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            run = graphs.faster(together, [(part,), (0.5 * part,)])
-        except NOT_VECTORISED:
-            return _one_by_one(program, like[0])
-
-    def in_parts(u: Tensor) -> tuple[Tensor, Tensor]:
-        """As many points (m, d) at a time as the graph was recorded for."""
-        values, slopes = zip(*(_padded(run, points, at_once) for points in u.split(at_once)))
-        return torch.cat(values), torch.cat(slopes)
-
-    return in_parts
+    for function, size in ((together, at_once), (alone, 1)):
+        points = like[torch.arange(size) % len(like)]
+        with warnings.catch_warnings(), suppress(*NOT_VECTORISED):
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            run = graphs.faster(function, [(points,), (0.5 * points,)])
+            return partial(_in_parts, run, size)
+    return None
 
 
-def _padded(run: Density, points: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
-    """A recorded graph takes just as many points as it was recorded for."""
-    count = len(points)
-    if count < at_once:
-        points = torch.cat([points, points[:1].expand(at_once - count, -1)])
-    values, slopes = run(points)
-    return values[:count].clone(), slopes[:count].clone()
-
-
-def _one_by_one(program: Program, point: Tensor) -> Density | None:
-    """The density of one point (d,) after another; None where it cannot be recorded."""
-    try:
-        single = graphs.faster(program.density_and_gradient, [(point,), (0.5 * point,)])
-    except NOT_VECTORISED:
-        return None
-
-    def each(u: Tensor) -> tuple[Tensor, Tensor]:
-        values, slopes = zip(*(map(torch.clone, single(point)) for point in u))
-        return torch.stack(values), torch.stack(slopes)
-
-    return each
+def _in_parts(run: Density, size: int, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Density and gradient at points (m, d), as many at a time as a graph was recorded for."""
+    missing = -len(u) % size
+    padded = torch.cat([u, u[:1].expand(missing, -1)])
+    values, slopes = zip(*(map(torch.clone, run(points)) for points in padded.split(size)))
+    return torch.cat(values)[: len(u)], torch.cat(slopes)[: len(u)]
 
 
 def around(density: Density, point: Tensor, count: int) -> Tensor:

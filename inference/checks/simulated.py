@@ -6,8 +6,6 @@ quantity among L independent posterior draws is uniform on 0..L (Cook, Gelman an
 Journal of Computational and Graphical Statistics 15; Talts et al. 2018, arXiv:1804.06788).
 """
 
-from __future__ import annotations
-
 import math
 import signal
 import time

@@ -3,8 +3,6 @@
 Each function gives a line for each problem that it finds in the model, and none where all is well.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections import Counter

@@ -7,8 +7,6 @@ have forgotten their start and are still where the fit is, it is right. Where no
 had, importance-weighted moments of its own draws stand in for them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -112,7 +110,8 @@ def findings(
         return _of_evidence(fit, metrics) + by_chains
     if fit.kind == "chains":
         return None
-    return [_UNMEASURED] if fit.kind == "point" else _by_weights(program, fit)
+    moments = None if fit.kind == "point" else _weighted(program, fit)
+    return [_UNMEASURED] if moments is None else _of_weights(program, moments)
 
 
 def chains_predict_alike(program: Program, fit: Fit, seed: int) -> bool:
@@ -324,11 +323,8 @@ def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) ->
         return []
     what = "what it predicts could not be compared with short chains of HMC"
     if apart is not None:
-        noisy, lost = (
-            ": the noise is as large as the difference",
-            ", which do not know the posterior",
-        )
-        what += noisy if known else lost
+        noisy = ": the noise is as large as the difference"
+        what += noisy if known else ", which do not know the posterior"
     return [Finding("note", what, "compare with nuts", opens=("predictions",))]
 
 
@@ -352,12 +348,6 @@ _UNMEASURED = Finding(
 
 
 # -- by importance weights ----------------------------------------------------------------------
-
-
-def _by_weights(program: Program, fit: Fit) -> list[Finding]:
-    """What the fit's own weights say, where there are no chains."""
-    moments = _weighted(program, fit)
-    return [_UNMEASURED] if moments is None else _of_weights(program, moments)
 
 
 def _of_weights(program: Program, moments: Moments) -> list[Finding]:

@@ -1,7 +1,5 @@
 """Runs side by side: one table with errors, each compared with the best reference there is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar

@@ -8,8 +8,6 @@ parameters right and is off loses that answer (and `pass` with it), one that did
 where it agrees. Numbers that a run says not to use are not shown.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Fit -> InferenceData: every method's result with the same groups, labels and meaning."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any

@@ -7,8 +7,6 @@ Layout: a draw's array is (chain, draw, *shape) in every group of draws. Groups 
 name for (`predictions`, `loo`, `held_out`, ...) are ours.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ In closed form where the model states its evidence, without a Monte Carlo error.
 by importance weights (`psis.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from itertools import chain, product
 from typing import Any

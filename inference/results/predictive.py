@@ -7,8 +7,6 @@ y the variance is the mean of the draws' variances plus the variance of their me
 variance). Depeweg et al. (2018), arXiv:1710.07283.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial

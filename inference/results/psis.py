@@ -11,8 +11,6 @@ Leave-one-out: Vehtari, Gelman and Gabry (2017), Statistics and Computing 27, ar
 by draws of an approximation Magnusson et al. (2019), arXiv:1904.10679.
 """
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -71,7 +71,7 @@ def test_draws_beyond_pi_of_a_model_that_is_not_periodic_fail():
     inside, beyond = torch.full((2, 5), 3.0), torch.full((2, 5), 3.5)
     assert turn(straight, chains(inside)).findings == []
     (finding,) = turn(straight, chains(beyond)).findings
-    assert finding.level == "fail" and "test_circular.py, line" in finding.what
+    assert finding.level == "fail" and "test_posteriors.py, line" in finding.what
 
 
 def test_points_and_other_models_are_left_alone():
