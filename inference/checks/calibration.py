@@ -21,8 +21,7 @@ from models.contract import Fault
 
 from ..core.html import filled
 from ..core.problem import Finding
-from ..results.comparison import Table
-from ..results.diagnostics import Verdict
+from ..results import comparison, diagnostics
 from .simulated import LOG_LIKELIHOOD
 
 # Probability that a right posterior fails, over all quantities and both statistics.
@@ -34,7 +33,7 @@ FEWEST = 10
 _SHOWN_REASONS = 5
 
 
-class Calibration(Table):
+class Calibration(comparison.Table):
     """A row per quantity: where the truth lay among the posterior's draws, over all data sets.
 
     Columns: mean_z with its standard error se_z; mean_z2, and the interval `z2_low` to `z2_high`
@@ -50,7 +49,7 @@ class Calibration(Table):
         ranks: quantity to ranks (fits,).
     """
 
-    _metadata: ClassVar = [*Table._metadata, "verdict", "fits", "n", "levels", "ranks"]
+    _metadata: ClassVar = [*comparison.Table._metadata, "verdict", "fits", "n", "levels", "ranks"]
 
     def to_json_object(self) -> dict[str, Any]:
         """Verdict, rows and notes as plain values."""
@@ -88,7 +87,7 @@ def judge(fits: Sequence[Mapping[str, Any]], n: int) -> Calibration:
         what = f"the study was interrupted after {len(fits)} of {n} fits"
         findings.append(Finding("note", what, "go on with it"))
     failed = any(finding.level == "fail" for finding in findings)
-    table.verdict = Verdict("fail" if failed else "pass", tuple(findings))
+    table.verdict = diagnostics.Verdict("fail" if failed else "pass", tuple(findings))
     return table
 
 

@@ -142,7 +142,8 @@ def biases(
     table = _table(by_guide)
     for group, name in table.index:
         away = by_guide[name][group].mean(0) - exact[group]
-        table.loc[(group, name), ["norm", "bias"]] = map(np.linalg.norm, (exact[group], away))
+        norms = [float(np.linalg.norm(part)) for part in (exact[group], away)]
+        table.loc[(group, name), ["norm", "bias"]] = norms
     table["bias_of_noise"] = np.sqrt(table["variance"] / draws)
     return table
 

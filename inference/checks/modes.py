@@ -8,6 +8,7 @@ of its draws is nearly as high: a spike within a slab.
 
 import math
 from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -52,8 +53,8 @@ def points(program: Program, u: Tensor) -> Tensor:
     third = _POINTS // 3
     points = [-u[torch.linspace(0, len(u) - 1, third).long()], 4 * torch.randn(third, u.shape[1])]
     if not program.improper():
-        nothing = {"draw": torch.arange(third)}
-        points.append(over_draws(lambda _: program.drawn_start(), nothing, program.elements))
+        each = torch.arange(third)
+        points.append(over_draws(lambda _: program.drawn_start(), each, program.elements))
     return torch.cat([part.to(u) for part in points])
 
 
@@ -95,7 +96,7 @@ def missed(
     home = home if math.isfinite(home) else _mass_of(u, value)
     highest = tops[unknown][heights[unknown].argsort(descending=True)[:_MODES]]
     weighed = [_weighed(density, top, scale) for top in highest]
-    top, mass = max(weighed, key=lambda one: one[1])
+    top, mass = max(weighed, key=itemgetter(1))
     return Missed(top, mass - home) if mass - home > _SHARE else None
 
 

@@ -62,7 +62,7 @@ class Sample(NamedTuple):
 
 def together(program: Program, points: Tensor) -> bool:
     """Whether the density of several points (m, d) can be computed together."""
-    return vectorises(lambda one: program.log_density(one["u"]), {"u": points})
+    return vectorises(lambda draw: program.log_density(draw["u"]), {"u": points})
 
 
 def count(program: Program) -> int:
@@ -152,7 +152,7 @@ def moved(density: Density, begun: Sample) -> Sample:
     """Hamiltonian Monte Carlo from where a sample is `still`, by torch's current random state."""
     u, value, slope = begun.start, begun.value, begun.slope
     root, step = _from_slopes(u, slope), 1.0 / u.shape[1] ** 0.25
-    kept, iterations = [], _OF_MANY if len(u) >= _MANY else _ITERATIONS
+    positions, iterations = [], _OF_MANY if len(u) >= _MANY else _ITERATIONS
     learning = round(_LEARNING * iterations)
     for iteration in range(iterations):
         u, value, slope, rate = _iteration(density, u, value, slope, root, step)
@@ -161,8 +161,8 @@ def moved(density: Density, begun: Sample) -> Sample:
             if iteration in (learning // 2, learning - 1):
                 root = _from_points(u, root)
         else:
-            kept.append(u)
-    return begun._replace(u=torch.stack(kept))
+            positions.append(u)
+    return begun._replace(u=torch.stack(positions))
 
 
 def _iteration(

@@ -28,9 +28,7 @@ from ..program.graphs import Recordings
 from ..program.prepare import observed_keys
 from ..program.program import Program
 from ..program.sampling import over_draws
-from ..results import groups
-from ..results.diagnostics import verdict
-from ..results.psis import metrics
+from ..results import diagnostics, groups, psis
 
 # Draws among which the truth is ranked: of chains few enough to be nearly independent, where at
 # least 400 are effective (the bound of their verdict).
@@ -164,7 +162,7 @@ class Simulated:
         some = spread_out(draws, _RANKED[fit.kind])
         both = {name: torch.cat([truth[name][None], some[name]]) for name in latents}
         idata = groups.draws_alone(self.program, fit)
-        judged = verdict(fit, idata, metrics(fit, idata))
+        verdict = diagnostics.verdict(fit, idata, psis.metrics(fit, idata))
         table = self._cells(both) | self._of_data(both, i)
         true = self._cells({name: truth[name][None] for name in latents})
         ties = np.random.default_rng(spawn(self.seed, SIMULATED, i, _TIES))
@@ -172,8 +170,8 @@ class Simulated:
             "draws": len(some[latents[0]]),
             "rank": {name: rank(column, ties) for name, column in table.items()},
             "error": _errors(true, self._cells(draws)),
-            "status": judged.status,
-            "findings": [[finding.level, finding.what] for finding in judged.findings],
+            "status": verdict.status,
+            "findings": [[finding.level, finding.what] for finding in verdict.findings],
         }
 
     def _cells(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:

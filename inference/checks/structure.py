@@ -6,7 +6,7 @@ Each function gives a line for each problem that it finds in the model, and none
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
@@ -39,8 +39,9 @@ def runs(view: ModelView) -> Iterator[Check]:
         attempts = view.attempts
     except Exception as error:
         cause = error.__cause__ or error
-        data = ", ".join(_described(view.raw.tensors))
-        fix = clash(cause) or f"correct that line, or the data: {data}"
+        tensors = view.raw.tensors.items()
+        data = (f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}" for k, v in tensors)
+        fix = clash(cause) or f"correct that line, or the data: {', '.join(data)}"
         yield _invalid_parameter(view) or raised("the model cannot run", cause, fix)
         return
     failed = [d for d in attempts if d.error is not None and d.watch.invalid is None]
@@ -63,11 +64,6 @@ def _invalid_parameter(view: ModelView) -> Check | None:
 
 
 _VALID = "give what it is made of a prior inside that range, or transform it"
-
-
-def _described(tensors: Mapping[str, Any]) -> list[str]:
-    """Each key of the data with its shape, or with its value if it is a plain number."""
-    return [f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}" for k, v in tensors.items()]
 
 
 def structure(view: ModelView) -> Iterator[Check]:
@@ -129,7 +125,8 @@ def shapes(view: ModelView) -> Iterator[Check]:
         wanted = expected
         if _is_column(site) and not site.event_dim:
             wanted = tuple(p.size for p in reversed(site.plates))
-        problem = f"{key} has shape {site.shape}, its distribution {_name(site)} has {expected}"
+        kind = type(site.base).__name__
+        problem = f"{key} has shape {site.shape}, its distribution {kind} has {expected}"
         problem += f": together they broadcast to {together}" if together else ""
         made = ", and what its distribution is made of," if wanted != expected else ""
         fix = f"give {key}{made} the shape {wanted}"
@@ -243,11 +240,6 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _name(site: Site) -> str:
-    """The name of a site's distribution, `Normal`."""
-    return type(site.base).__name__
-
-
 # -- parameters, supports ----------------------------------------------------------------------
 
 
@@ -348,12 +340,10 @@ def _leaves(value: Tensor) -> list[Tensor]:
 def _names_of_tensors(model: Callable) -> dict[int, str]:
     """Names of the tensors in the modules that a model can see."""
     function = inspect.unwrap(getattr(model, "func", model))
-    scope = dict(getattr(function, "__globals__", {}))
-    cells = getattr(function, "__closure__", None) or ()
-    scope |= dict(zip(getattr(function, "__code__", function).co_freevars, cells)) if cells else {}
+    scope = {"model": function, **getattr(function, "__globals__", {})}
+    scope |= inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     names = {}
-    for name, value in [("model", function), *scope.items()]:
-        value = getattr(value, "cell_contents", value)
+    for name, value in scope.items():
         if isinstance(value, torch.nn.Module):
             names |= {id(p): f"{name}.{part}" for part, p in value.named_parameters()}
         elif isinstance(value, Tensor):

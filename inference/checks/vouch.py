@@ -24,8 +24,6 @@ from ..program.sampling import over_draws
 from ..results.groups import cell_names
 from ..results.psis import KHAT_MAX, log_evidence, psis
 from . import agreement, modes, posteriors, short_chains
-from .agreement import Apart
-from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
 # the posterior's; a little less than what users are promised (0.25 sd, a quarter), as chains err.
@@ -167,30 +165,34 @@ def _by_chains(program: Program, fit: Fit, seed: int) -> list[Finding] | None:
     u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
     fold = posteriors.fold(program, sample.start, seed)
     theirs = _constrained(program, fold(u.flatten(0, 1)))
-    found, known, bound = [], True, _PREDICTS
+    reported, known, bound = [], True, _PREDICTS
     if fit.kind != "chains":
         begun = _constrained(program, sample.start)
         moments = _moments(_flat(program, ours), _flat(program, theirs), _flat(program, begun))
         known, bound = moments.known, _PREDICTS_FROM_AFAR if moments.wrong else _PREDICTS
-        found += _of_parameters(program, moments, fit) if fit.kind == "independent" else []
+        reported += _of_parameters(program, moments, fit) if fit.kind == "independent" else []
     points = modes.points(program, sample.start)
     other = modes.missed(density, sample.start, sample.value, points, fold)
     if other is not None:
-        found.append(Finding("warn", str(other), _FIX, ("parameters", "evidence"), ("loo",)))
+        reported.append(Finding("warn", str(other), _FIX, ("parameters", "evidence"), ("loo",)))
         theirs = _with_other(program, density, theirs, other, len(sample.start))
     if program.of("observed") and (fit.kind != "chains" or other is not None):
         apart = agreement.total_variation(program, ours, theirs, few=few)
         # How the mass is shared with another mode is known about, no more.
         known &= other is None or (apart is not None and apart.surely < _PREDICTS / 2)
-        found += _of_predictions(apart, known, bound, fit)
-    return found
+        reported += _of_predictions(apart, known, bound, fit)
+    return reported
 
 
 _FIX = "use nuts with more chains"
 
 
 def _with_other(
-    program: Program, density: Density, theirs: Tensors, other: modes.Missed, count: int
+    program: Program,
+    density: short_chains.Density,
+    theirs: Tensors,
+    other: modes.Missed,
+    count: int,
 ) -> dict[str, Tensor]:
     """Draws of which those of a mode that was missed have their share."""
     begin = short_chains.still(density, short_chains.around(density, other.top[None], count))
@@ -212,7 +214,7 @@ def _start(program: Program, ours: Mapping[str, Tensor], count: int) -> Tensor:
 
 def _constrained(program: Program, u: Tensor) -> dict[str, Tensor]:
     """Latents (S, *shape) at points (S, d) of the unconstrained space."""
-    return over_draws(lambda one: program.constrain(one["u"]), {"u": u}, program.elements)
+    return over_draws(program.constrain, u, program.elements)
 
 
 def _flat(program: Program, values: Mapping[str, Tensor]) -> Tensor:
@@ -303,7 +305,9 @@ def _worst(program: Program, moments: Moments) -> str:
     return " and ".join(problems)
 
 
-def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) -> list[Finding]:
+def _of_predictions(
+    apart: agreement.Apart | None, known: bool, bound: float, fit: Fit
+) -> list[Finding]:
     """What the total variation of the predictions says.
 
     Nobody expects of a point that it predicts as the posterior does: there a no is no warning.

@@ -213,14 +213,6 @@ def cells(name: str, labels: Iterable[Iterable[Any]]) -> Iterator[str]:
         yield f"{name}[{', '.join(map(str, cell))}]" if cell else name
 
 
-def groups_of(idata: InferenceData) -> dict[str, dict[str, np.ndarray]]:
-    """Group to variable to values."""
-    return {
-        group: {str(name): value.values for name, value in idata[group].data_vars.items()}
-        for group in idata.groups()
-    }
-
-
 def view(
     data: Data,
     idata: InferenceData,
@@ -230,10 +222,14 @@ def view(
     exact: Exact | None = None,
 ) -> View:
     """A result as the functions of the model's own see it; parameters as for `View`."""
+    groups = {
+        group: {str(name): value.values for name, value in idata[group].data_vars.items()}
+        for group in idata.groups()
+    }
     return View(
         data=data,
         draws=draws_of(idata),
-        groups=groups_of(idata),
+        groups=groups,
         params=params,
         guide=idata.attrs.get("guide", ""),
         exact=exact,

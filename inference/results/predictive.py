@@ -278,9 +278,7 @@ def classes(program: Program, draws: Mapping[str, Tensor]) -> Classes:
     some = thinned(draws, site.value.numel() * len(labels(program)))
     units = {} if program.problem.identified else in_use(program, some)
 
-    def at_draw(values: Mapping[str, Tensor]) -> Tensor:
-        return class_probabilities(program, values, units)
-
+    at_draw = partial(class_probabilities, program, units=units)
     each = over_draws(at_draw, some, program.elements + activations(program)).numpy()
     return Classes(each.mean(0), entropy(each).mean(0), each)
 

@@ -22,7 +22,6 @@ from ..program.sampling import over_draws
 from ..program.supports import support_of
 from . import predictive
 from .inference_data import InferenceData, add_group
-from .predictive import Classes
 
 # Draws whose predictions along a line are kept, and that are scored one by one.
 _OF_A_LINE, _SCORED_DRAWS = 400, 100
@@ -70,11 +69,6 @@ def scored(program: Program, fit: Fit) -> Scored:
         return _of_numbers(program, draws)
 
 
-def _by_row(each: np.ndarray) -> dict[str, Any]:
-    """The group of each row's log predictive density, nats (rows,)."""
-    return {"elpd": ("row_test", each)}
-
-
 # -- classes -----------------------------------------------------------------------------------
 
 
@@ -87,12 +81,15 @@ def _of_classes(program: Program, draws: Mapping[str, Tensor]) -> Scored:
         "probability": (("row_test", "class"), test.probability),
         "label": ("row_test", truth),
     }
-    groups = {"held_out": held_out, "elpd_test": _by_row(log_scores(test.probability, truth))}
+    each = log_scores(test.probability, truth)
+    groups = {"held_out": held_out, "elpd_test": {"elpd": ("row_test", each)}}
     if not problem.identified:
         metrics |= _of_draws(program, test, truth, draws)
         held_out["mutual_information"] = ("row_test", test.mutual_information)
         for name, rows in problem.beside.items():
-            other = _beside(predictive.of_rows(program, rows), draws, rows)
+            there = predictive.of_rows(program, rows)
+            known = _labels(there) if program.of("observed")[0].name in rows else None
+            other = Beside(predictive.classes(there, draws), known)
             metrics |= other.metrics(name, test)
             groups[f"beside_{name}"] = other.group
     if problem.plane is not None:
@@ -103,7 +100,7 @@ def _of_classes(program: Program, draws: Mapping[str, Tensor]) -> Scored:
 class Beside(NamedTuple):
     """Predictions of the classes of further rows, and their labels (rows,) if they have any."""
 
-    classes: Classes
+    classes: predictive.Classes
     truth: np.ndarray | None
 
     @property
@@ -114,7 +111,7 @@ class Beside(NamedTuple):
             rows["right"] = (self.classes.probability.argmax(1) == self.truth).astype(int)
         return {name: ("row", values) for name, values in rows.items()}
 
-    def metrics(self, name: str, test: Classes) -> dict[str, float]:
+    def metrics(self, name: str, test: predictive.Classes) -> dict[str, float]:
         """Their scores; without labels how well they are told from test rows by what is unsure."""
         if self.truth is not None:
             scores = class_scores(self.classes.probability, self.truth)
@@ -131,13 +128,6 @@ class Beside(NamedTuple):
 
 # By what the predictions of a row may be unsure.
 _UNSURE = ("entropy", "mutual_information")
-
-
-def _beside(program: Program, draws: Mapping[str, Tensor], rows: Mapping[str, Any]) -> Beside:
-    """Predictions of the program's rows; their labels are known if they are among `rows`."""
-    (site,) = program.of("observed")
-    truth = _labels(program) if site.name in rows else None
-    return Beside(predictive.classes(program, draws), truth)
 
 
 def _labels(program: Program) -> np.ndarray:
@@ -206,7 +196,7 @@ def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> Bins:
 
 
 def _of_draws(
-    program: Program, predicted: Classes, truth: np.ndarray, draws: Mapping[str, Tensor]
+    program: Program, predicted: predictive.Classes, truth: np.ndarray, draws: Mapping[str, Tensor]
 ) -> dict[str, float]:
     """One draw, and the mean of the weights, in place of all draws; how sure all are."""
     metrics = {"entropy": float(predicted.entropy.mean())}
@@ -254,7 +244,7 @@ def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     metrics, groups = _intervals(program, draws)
     if program.problem.plane is not None and groups:
         groups["line"] = _along_line(program, draws, program.problem.plane)
-    groups["elpd_test"] = _by_row(each)
+    groups["elpd_test"] = {"elpd": ("row_test", each)}
     return Scored({"elpd_test": float(each.sum())} | metrics, groups)
 
 
