@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -97,10 +98,8 @@ def _of_classes(
     program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
 ) -> Apart:
     """Of classes: half the sum of the differences of their probabilities (S, rows, classes)."""
-    p, q = (
-        over_draws(lambda v: class_probabilities(program, v), part, program.elements)
-        for part in (ours, theirs)
-    )
+    at_draw = partial(class_probabilities, program)
+    p, q = (over_draws(at_draw, part, program.elements) for part in (ours, theirs))
     noise = 0.5 * (q[::2].mean(0) - q[1::2].mean(0)).abs().sum(-1).mean()
     gap = 0.5 * (p.mean(0) - q.mean(0)).abs().sum(-1).mean()
     return Apart(float(gap), float(noise) * _share_of_noise(p))

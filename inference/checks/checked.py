@@ -106,11 +106,8 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        checks = [
-            {"name": check.name, "ok": check.ok, "what": check.what, "mend": check.fix}
-            for check in self.checks
-        ]
-        return {"model": self.model, "data": self.data, "checks": checks}
+        lines = [{"name": c.name, "ok": c.ok, "what": c.what, "mend": c.fix} for c in self.checks]
+        return {"model": self.model, "data": self.data, "checks": lines}
 
     def __repr__(self) -> str:
         width = max(len(check.name) for check in self.checks)

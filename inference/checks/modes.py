@@ -43,9 +43,8 @@ class Missed(NamedTuple):
 
     def __str__(self) -> str:
         times = math.exp(min(self.log_share, 5.0))
-        return (
-            f"the density has a mode that the draws have missed, of {times:.2g} times their mass"
-        )
+        mode = "the density has a mode that the draws have missed"
+        return f"{mode}, of {times:.2g} times their mass"
 
 
 def points(program: Program, u: Tensor) -> Tensor:
@@ -166,13 +165,15 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
     Minus infinity where it is no mode: a saddle, a ridge, a slope without an end.
     """
     for step in range(_NEWTON):
-        value, slope, hessian = _expanded(density, top, scale)
+        value, slope = (part[0] for part in density(top[None]))
+        # Its negated Hessian, in units of the scale.
+        hessian = curvature(density, top[None], 1e-3 * scale) * scale[:, None] * scale
         if not hessian.isfinite().all():
             return top, -math.inf
         values, vectors = torch.linalg.eigh(hessian)
         if values[0] <= 0:
             return top, -math.inf
-        along = vectors.T @ slope
+        along = vectors.T @ (slope * scale)
         promise = float(0.5 * (along.square() / values).sum())
         further = top + scale * (vectors @ (along / values))
         last = promise < 1e-3 or step == _NEWTON - 1
@@ -183,10 +184,3 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
         return top, -math.inf
     log_volume = len(top) * _HALF_LOG_2_PI - 0.5 * values.log().sum() + scale.log().sum()
     return top, float(value + log_volume)
-
-
-def _expanded(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log density at a point (d,), its slope and its negated Hessian, in units of the scale."""
-    value, slope = density(top[None])
-    hessian = curvature(density, top[None], 1e-3 * scale) * scale[:, None] * scale
-    return value[0], slope[0] * scale, hessian

@@ -116,7 +116,9 @@ def _in_parts(run: Density, size: int, u: Tensor) -> tuple[Tensor, Tensor]:
 def around(density: Density, point: Tensor, count: int) -> Tensor:
     """Draws (count, d) of the Gaussian that the curvature at a point (1, d) gives."""
     precision = curvature(density, point, 1e-4 * (1 + point[0].abs())).nan_to_num(0.0)
-    root = _root_of(precision)
+    values, vectors = torch.linalg.eigh(precision)
+    # A root of its inverse; of the identity where the curvature is not positive, or tiny.
+    root = vectors * torch.where(values > _WIDEST**-2, values, 1.0).rsqrt()
     return point + torch.randn(count, point.shape[1], dtype=point.dtype) @ root.T
 
 
@@ -133,12 +135,6 @@ def curvature(density: Density, point: Tensor, step: Tensor) -> Tensor:
     _, behind = density(point - moves)
     hessian = (ahead - behind) / (2 * step[:, None])
     return -0.5 * (hessian + hessian.T)
-
-
-def _root_of(precision: Tensor) -> Tensor:
-    """A root of the inverse of a precision; where it is not positive, or tiny, of the identity."""
-    values, vectors = torch.linalg.eigh(precision)
-    return vectors * torch.where(values > _WIDEST**-2, values, 1.0).rsqrt()
 
 
 def still(density: Density, points: Tensor) -> Sample:

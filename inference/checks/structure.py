@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import pyro
@@ -137,10 +136,9 @@ def shapes(view: ModelView) -> Iterator[Check]:
 def plates(view: ModelView) -> Iterator[Check]:
     """Batch dimensions that lie in no plate of their size."""
     for site in view.program.of("latent", "discrete", "observed"):
-        outside = outside_plates(site) if _shape_check(site) in (None, "plates") else None
-        if outside is not None:
-            problem, fix = outside
-            yield failure(problem, view.line(site.name), fix)
+        if _shape_check(site) in (None, "plates"):
+            for problem, fix in outside_plates(site):
+                yield failure(problem, view.line(site.name), fix)
     for name, fn in _subsampled(view).items():
         problem = f"the plate {name} takes {fn.subsample_size} of {fn.size} rows at random, "
         fix = "leave subsample_size out, svi has --set batch_size"
@@ -154,22 +152,20 @@ def _subsampled(view: ModelView) -> dict[str, _Subsample]:
     return {k: fn for k, fn in plates.items() if fn.subsample_size not in (None, fn.size)}
 
 
-def outside_plates(site: Site) -> tuple[str, str] | None:
-    """The values of a site that lie in no plate, and a fix; None where all lie in one."""
+def outside_plates(site: Site) -> Iterator[tuple[str, str]]:
+    """The values of a site that lie in no plate, and a fix; nothing where all lie in one."""
     whole = _broadcast(site.shape, expected_shape(site))
     batch = whole[: len(whole) - site.event_dim]
     dims = {plate.dim for plate in site.plates}
     sizes = [n for i, n in enumerate(reversed(batch), 1) if n > 1 and -i not in dims]
-    if not sizes:
-        return None
-    n = sizes[0]
-    problem = f"the {n} values of {site.name} lie in no plate"
-    if site.plates:
-        problem = f"{site.name} has {n} values side by side that lie in no plate"
-    fix = f'write it inside `with pyro.plate("row", {n}):`'
-    event = n in site.fn.batch_shape
-    fix += ", or add .to_event(1) if these are one value of several numbers" if event else ""
-    return problem, fix
+    for n in sizes[:1]:
+        problem = f"the {n} values of {site.name} lie in no plate"
+        if site.plates:
+            problem = f"{site.name} has {n} values side by side that lie in no plate"
+        fix = f'write it inside `with pyro.plate("row", {n}):`'
+        event = n in site.fn.batch_shape
+        fix += ", or add .to_event(1) if these are one value of several numbers" if event else ""
+        yield problem, fix
 
 
 def once(view: ModelView) -> Iterator[Check]:
@@ -222,10 +218,8 @@ def _expanded(view: ModelView) -> Iterator[Check]:
 
 def _observed_twice(view: ModelView) -> Iterator[Check]:
     """Two sites that observe the same values, none of them under a mask."""
-    (draw, *_) = view.draws
-    plain = [s for s in view.observed if draw.nodes[s.name].get("mask") is None]
-    seen: dict[Any, str] = {}
-    for site in plain:
+    nodes, seen = view.draws[0].nodes, {}
+    for site in (s for s in view.observed if nodes[s.name].get("mask") is None):
         memory = (site.value.data_ptr(), site.shape, site.value.stride())
         first = seen.setdefault(memory, site.name)
         if first != site.name and site.value.numel():

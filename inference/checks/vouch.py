@@ -293,14 +293,14 @@ def _worst(program: Program, moments: Moments) -> str:
     names = [cell for name in program.layout for cell in cell_names(program, name)]
     problems, ratio, shift = [], moments.ratio, moments.shift.abs()
     if ratio.min() < _NARROW:
-        name = names[int(ratio.argmin())]
-        problems.append(f"its intervals are too narrow ({name}: {ratio.min():.2f} of the sd)")
+        worst = f"{names[ratio.argmin()]}: {ratio.min():.2f} of the sd"
+        problems.append(f"its intervals are too narrow ({worst})")
     if ratio.max() > _WIDE:
-        name = names[int(ratio.argmax())]
-        problems.append(f"its intervals are too wide ({name}: {ratio.max():.2f} times the sd)")
+        worst = f"{names[ratio.argmax()]}: {ratio.max():.2f} times the sd"
+        problems.append(f"its intervals are too wide ({worst})")
     if shift.max() > _SHIFT:
         least = "" if moments.known else "at least "
-        name = names[int(shift.argmax())]
+        name = names[shift.argmax()]
         problems.append(f"its mean of {name} is off by {least}{shift.max():.2f} sd")
     return " and ".join(problems)
 

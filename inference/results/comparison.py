@@ -169,9 +169,7 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
     _add_bayes_factors(lines, done)
     _add_differences(lines, done)
     table = _table(lines, parameters)
-    table.references = {
-        key: row.label if row else _NO_REFERENCE for key, row in references.items()
-    }
+    table.references = {k: row.label if row else _NO_REFERENCE for k, row in references.items()}
     table.trust = trust
     table.notes = [*differences.hidden(records, trust), differences.last_line(trust)]
     return table

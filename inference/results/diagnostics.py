@@ -298,26 +298,26 @@ def _khat(khat: float, draws: int, idata: InferenceData, measured: bool) -> list
         return []
     figures = f"k-hat {khat:.2f}, bound {bound:.2f}"
     if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
-        text = f"the approximation misses the posterior of the weights ({figures})"
-        advice = "its weights tell nothing one by one, it is judged on what it predicts"
-        return [Finding("note", text, advice)]
+        what = f"the approximation misses the posterior of the weights ({figures})"
+        fix = "its weights tell nothing one by one, it is judged on what it predicts"
+        return [Finding("note", what, fix)]
     if measured and khat >= _NO_MEAN:
-        text = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
-        return [Finding("note", text, "compare with nuts", opens=PURPOSES)]
+        what = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
+        return [Finding("note", what, "compare with nuts", opens=PURPOSES)]
     if measured:
-        text = f"its importance weights are too uneven ({figures})"
-        return [Finding("note", text, opens=("evidence", "loo"))]
+        what = f"its importance weights are too uneven ({figures})"
+        return [Finding("note", what, opens=("evidence", "loo"))]
     guide = idata.attrs.get("guide", "")
     richer = "--guide mvn, or " if guide and not about_guide(guide).rich else ""
-    text = f"the approximation misses the posterior ({figures})"
-    advice = f"do not trust the parameter intervals; try {richer}nuts"
-    return [Finding("warn", text, advice, ("parameters", "evidence", "loo"), ("predictions",))]
+    what = f"the approximation misses the posterior ({figures})"
+    fix = f"do not trust the parameter intervals; try {richer}nuts"
+    return [Finding("warn", what, fix, ("parameters", "evidence", "loo"), ("predictions",))]
 
 
 def _khat_of_rows(share: float) -> list[Finding]:
     """Of the rows that have latents of their own, many that the guide misses, or a few."""
     if share <= _FEW_ROWS:
         return []
-    text = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
-    advice = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
-    return [Finding("warn" if share > _MANY_ROWS else "note", text, advice)]
+    what = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
+    fix = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
+    return [Finding("warn" if share > _MANY_ROWS else "note", what, fix)]

@@ -59,16 +59,14 @@ def scalars(summary: pd.DataFrame, reference: Row | None) -> pd.DataFrame:
     sd = other["sd"].where(other["sd"] > 1e-10 * other["mean"].abs() + 1e-300)
     error = np.hypot(each["mcse_mean"].fillna(0), other["mcse_mean"].fillna(0))
     ratio = each["sd"] / sd
-    relative = np.hypot(
-        (each["mcse_sd"] / each["sd"]).fillna(0), (other["mcse_sd"] / sd).fillna(0)
-    )
+    ours, theirs = each["mcse_sd"] / each["sd"], other["mcse_sd"] / sd
     return each.assign(
         reference_mean=other["mean"],
         reference_sd=sd,
         mean_error=(each["mean"] - other["mean"]) / sd,
         mean_error_se=error / sd,
         sd_ratio=ratio,
-        sd_ratio_se=ratio * relative,
+        sd_ratio_se=ratio * np.hypot(ours.fillna(0), theirs.fillna(0)),
     )
 
 

@@ -196,10 +196,8 @@ def draws_of(idata: InferenceData) -> dict[str, np.ndarray]:
 
 def flattened(dataset: xr.Dataset) -> dict[str, np.ndarray]:
     """Variable to its draws of all chains, chain after chain, (draws, *shape)."""
-    return {
-        str(name): value.values.reshape(-1, *value.shape[2:])
-        for name, value in dataset.data_vars.items()
-    }
+    variables = dataset.data_vars.items()
+    return {str(name): v.values.reshape(-1, *v.shape[2:]) for name, v in variables}
 
 
 def cells(name: str, labels: Iterable[Iterable[Any]]) -> Iterator[str]:

@@ -71,8 +71,8 @@ def judged(
             return metrics | {"elpd_loo_mcse": 0.0}, findings
         findings.append(_CONTRADICTION)
     if not len(bad) and by_draws.apart > _APART * error:
-        text = f"no elpd_loo: two ways of weighting the draws are {by_draws.apart:.2g} nats apart"
-        return {}, [Finding("note", text, "use nuts", opens=("loo",))]
+        what = f"no elpd_loo: two ways of weighting the draws are {by_draws.apart:.2g} nats apart"
+        return {}, [Finding("note", what, "use nuts", opens=("loo",))]
     metrics = _with_group(idata, by_draws.of_all, by_draws.elpd, by_draws.khat)
     if len(bad):
         return metrics, [_on_khat(idata, bad, by_draws.khat), *findings]
@@ -200,13 +200,11 @@ def _on_khat(idata: InferenceData, bad: np.ndarray, khat: np.ndarray) -> Finding
     bad = bad[np.argsort(-khat[bad])]
     names = ", ".join(str(label) for label in np.asarray(labels(idata))[bad[:_NAMED]])
     more = ", ..." if len(bad) > _NAMED else ""
-    text = (
-        f"PSIS-LOO fails for {len(bad)} of {len(khat)} rows (k-hat up to {khat[bad[0]]:.2f}; "
-        f"rows {names}{more})"
-    )
-    advice = "do not use elpd_loo; score rows that are held out (--set split=0.2)"
+    what = f"PSIS-LOO fails for {len(bad)} of {len(khat)} rows "
+    what += f"(k-hat up to {khat[bad[0]]:.2f}; rows {names}{more})"
+    fix = "do not use elpd_loo; score rows that are held out (--set split=0.2)"
     level = "warn" if len(bad) > _MANY_BAD * len(khat) else "note"
-    return Finding(level, text, advice, spoils=("loo",))
+    return Finding(level, what, fix, spoils=("loo",))
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:

@@ -236,10 +236,19 @@ class Weighted(NamedTuple):
 
         The draws show too little of a heavy tail for the spread of their weights to be its error:
         it is multiplied by 1 + (k / (1 - k))^2, with which errors are within four of it on
-        regressions whose truth is known.
+        regressions whose truth is known. Rows share their draws, so the errors of rows are added
+        draw by draw, not in squares; draws of chains are as many as are effective of their
+        influence (Vehtari et al. 2017, section 2.2).
+
+        Args:
+            chains: number of chains; None of independent draws.
         """
         k = self.khat.clip(0, 0.99)
-        return float(np.hypot(mcse((1 + (k / (1 - k)) ** 2) @ self.influence, chains), self.idle))
+        influence = (1 + (k / (1 - k)) ** 2) @ self.influence
+        error = float(np.sqrt(np.square(influence).sum()))
+        if chains is not None and np.ptp(influence) > 0:
+            error *= np.sqrt(influence.size / float(ess(influence.reshape(chains, -1), "mean")))
+        return float(np.hypot(error, self.idle))
 
 
 def weighted(
@@ -318,23 +327,6 @@ def _counted(estimate: Weighted, bound: float) -> Weighted:
     khat = estimate.khat.copy()
     khat[idle] = 0.0
     return estimate._replace(khat=khat, idle=float(moved[idle].sum()))
-
-
-def mcse(influence: np.ndarray, chains: int | None) -> float:
-    """Monte Carlo error of an average to which each draw adds its influence (draws,).
-
-    Rows share their draws, so the errors of rows are added draw by draw, not in squares; draws of
-    chains are as many as are effective of their influence (Vehtari et al. 2017, section 2.2).
-
-    Args:
-        influence: of each draw, chain after chain; they add up to zero.
-        chains: number of chains; None of independent draws.
-    """
-    independent = float(np.sqrt(np.square(influence).sum()))
-    if chains is None or not np.ptp(influence) > 0:
-        return independent
-    effective = float(ess(influence.reshape(chains, -1), "mean"))
-    return independent * float(np.sqrt(influence.size / effective))
 
 
 def _log_mean(rows: np.ndarray, log_weights: np.ndarray | None = None) -> np.ndarray:

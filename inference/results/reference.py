@@ -26,8 +26,6 @@ from .inference_data import HDI_PROB, InferenceData, draws_of, flattened, from_g
 
 # Draws from a closed form that no run has sampled.
 _EXACT_DRAWS = 4000
-# Dimensions of every group of draws.
-_OF_DRAWS = ("chain", "draw")
 # What a closed form knows of a scalar, by column of a summary.
 _KNOWN = ["mean", "sd", "hdi_low", "hdi_high"]
 # Lower ends among which the shortest interval is looked for.
@@ -140,11 +138,10 @@ def _drawn(truth: Any, like: InferenceData, seed: int) -> Row:
     draws = truth.sample(_EXACT_DRAWS, np.random.default_rng(spawn(seed, DRAWS)))
     draws = {name: np.asarray(values, dtype=float)[None] for name, values in draws.items()}
     posterior = like["posterior"]
+    dims = [dim for dim in posterior.dims if dim not in ("chain", "draw")]
     sample = from_groups(
         {"posterior": draws},
-        coords={
-            str(dim): list(posterior[dim].values) for dim in posterior.dims if dim not in _OF_DRAWS
-        },
+        coords={str(dim): list(posterior[dim].values) for dim in dims},
         dims={name: list(posterior[name].dims[2:]) for name in draws},
     )
     record = {"exact": truth_of(truth), "metrics": {"log_evidence": truth.log_evidence}}

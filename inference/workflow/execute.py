@@ -107,8 +107,8 @@ def _must_bear_gaps(program: Program) -> None:
 
 def _unplated(program: Program) -> list[Finding]:
     """A note on observations that lie in no plate, as `check` has it."""
-    found = (structure.outside_plates(site) for site in program.of("observed"))
-    return [Finding("note", *one) for one in found if one is not None]
+    sites = program.of("observed")
+    return [Finding("note", *words) for s in sites for words in structure.outside_plates(s)]
 
 
 def _some(names: Sequence[str]) -> str:
