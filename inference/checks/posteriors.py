@@ -75,10 +75,7 @@ def fold(program: Program, sample: Tensor, seed: int) -> Callable[[Tensor], Tens
             angles[program.layout[site.name][0]] = True
     mean = circular_mean(sample)
 
-    def folded(u: Tensor) -> Tensor:
-        return torch.where(angles, within_pi(u, mean), u) if angles.any() else u
-
-    return folded
+    return lambda u: torch.where(angles, within_pi(u, mean), u) if angles.any() else u
 
 
 def circular_mean(angles: Tensor) -> Tensor:

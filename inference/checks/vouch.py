@@ -24,6 +24,7 @@ from ..program.sampling import over_draws
 from ..results.groups import cell_names
 from ..results.psis import KHAT_MAX, log_evidence, psis
 from . import agreement, modes, posteriors, short_chains
+from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
 # the posterior's; a little less than what users are promised (0.25 sd, a quarter), as chains err.
@@ -124,10 +125,10 @@ def chains_predict_alike(program: Program, fit: Fit, seed: int) -> bool:
     latents = {name: fit.draws[name] for name in program.layout}
     with seeded(seed, VOUCH):
         for chain in range(chains):
-            rest = [i for i in range(chains) if i != chain]
-            one = {name: value[chain] for name, value in latents.items()}
-            other = {name: value[rest].flatten(0, 1) for name, value in latents.items()}
-            apart = agreement.total_variation(program, one, other, few=few)
+            others = torch.arange(chains) != chain
+            alone = {name: value[chain] for name, value in latents.items()}
+            rest = {name: value[others].flatten(0, 1) for name, value in latents.items()}
+            apart = agreement.total_variation(program, alone, rest, few=few)
             if apart is None or apart.seen > _PREDICTS:
                 return False
     return True
@@ -188,11 +189,7 @@ _FIX = "use nuts with more chains"
 
 
 def _with_other(
-    program: Program,
-    density: short_chains.Density,
-    theirs: Tensors,
-    other: modes.Missed,
-    count: int,
+    program: Program, density: Density, theirs: Tensors, other: modes.Missed, count: int
 ) -> dict[str, Tensor]:
     """Draws of which those of a mode that was missed have their share."""
     begin = short_chains.still(density, short_chains.around(density, other.top[None], count))
