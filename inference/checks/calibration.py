@@ -28,7 +28,7 @@ from .simulated import LOG_LIKELIHOOD
 FAMILY = 0.01
 # Share of the fits that may be missing: those that are need not be like those that are there.
 _MISSING = 0.05
-# Fits of which too few are there to say anything.
+# Fits of which too few are ranked to say anything.
 FEWEST = 10
 _SHOWN_REASONS = 5
 
@@ -78,11 +78,11 @@ def judge(fits: Sequence[Mapping[str, Any]], n: int) -> Calibration:
     Raises:
         Fault: too few fits, or fits that do not belong together.
     """
-    there = [fit for fit in fits if "rank" in fit]
-    ranks, levels = _ranks(there, fits)
-    table = Calibration(_tested(ranks, levels, there))
+    ranked = [fit for fit in fits if "rank" in fit]
+    ranks, levels = _ranks(ranked, fits)
+    table = Calibration(_tested(ranks, levels, ranked))
     table.fits, table.n, table.levels, table.ranks = list(fits), n, levels, ranks
-    findings = _findings(table) + _missing(fits) + _own_verdicts(there)
+    findings = _findings(table) + _missing(fits) + _own_verdicts(ranked)
     if len(fits) < n:
         what = f"the study was interrupted after {len(fits)} of {n} fits"
         findings.append(Finding("note", what, "go on with it"))
@@ -92,19 +92,19 @@ def judge(fits: Sequence[Mapping[str, Any]], n: int) -> Calibration:
 
 
 def _ranks(
-    there: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
+    ranked: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, np.ndarray], int]:
     """Quantity to ranks (fits,), and how many values a rank can take."""
-    if len(there) < FEWEST:
+    if len(ranked) < FEWEST:
         reasons = [fit["reason"] for fit in fits if "missing" in fit]
         why = f" ({Counter(reasons).most_common(1)[0][0]})" if reasons else ""
-        raise Fault(f"{len(there)} fits say nothing about calibration{why}; ask for 100 or more")
-    shapes = {(fit["draws"], tuple(fit["rank"])) for fit in there}
+        raise Fault(f"{len(ranked)} fits say nothing about calibration{why}; ask for 100 or more")
+    shapes = {(fit["draws"], tuple(fit["rank"])) for fit in ranked}
     if len(shapes) > 1:
         raise Fault("the fits are of different models or numbers of draws; begin anew")
-    names = there[0]["rank"]
-    ranks = {name: np.array([fit["rank"][name] for fit in there]) for name in names}
-    return ranks, there[0]["draws"] + 1
+    names = ranked[0]["rank"]
+    ranks = {name: np.array([fit["rank"][name] for fit in ranked]) for name in names}
+    return ranks, ranked[0]["draws"] + 1
 
 
 # -- the statistics ---------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _tested(
-    ranks: Mapping[str, np.ndarray], levels: int, there: Sequence[Mapping[str, Any]]
+    ranks: Mapping[str, np.ndarray], levels: int, ranked: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
     """What `Calibration` has by quantity."""
     z = scores(np.stack(list(ranks.values()), axis=1), levels)  # (N, quantities)
@@ -173,6 +173,8 @@ def _tested(
     low, high = _squares(n, levels).ppf([0.005, 0.995]) / n
     p_z, p_z2 = shift_test(z, levels), spread_test(z, levels)
     corrected = holm(np.concatenate([p_z, p_z2])).reshape(2, -1)
+    # Mean squared errors of posterior means, in posterior variances; NaN of other quantities.
+    error2 = (pd.DataFrame([fit["error"] for fit in ranked], dtype=float) ** 2).mean()
     table = pd.DataFrame(
         {
             "mean_z": z.mean(0),
@@ -183,7 +185,7 @@ def _tested(
             "p_z": p_z,
             "p_z2": p_z2,
             "p_holm": corrected.min(0),
-            "error2": [_error2(there, name) for name in ranks],
+            "error2": error2.reindex(list(ranks)).to_numpy(),
         },
         index=pd.Index(list(ranks), name="quantity"),
     )
@@ -193,12 +195,6 @@ def _tested(
         for j, name in enumerate(ranks)
     ]
     return table
-
-
-def _error2(there: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Mean squared error of a posterior mean, in posterior variances; NaN of other quantities."""
-    errors = [fit["error"][name] for fit in there if name in fit["error"]]
-    return float(np.mean(np.square(errors))) if errors else np.nan
 
 
 # -- in words ---------------------------------------------------------------------------------
@@ -267,15 +263,15 @@ def _missing(fits: Sequence[Mapping[str, Any]]) -> list[Finding]:
     return [Finding(level, what, "make them run" if level == "fail" else "")]
 
 
-def _own_verdicts(there: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _own_verdicts(ranked: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """How many fits did not pass, and why; they count all the same."""
     findings = []
     for status, words in (("fail", "failed"), ("warn", "warned in")):
-        some = [fit for fit in there if fit["status"] == status]
+        some = [fit for fit in ranked if fit["status"] == status]
         if some:
             # A fit counts once for each reason, however often it has it.
             kinds = ({_kind(w): 1 for level, w in f["findings"] if level == status} for f in some)
-            what = f"{len(some)} of {len(there)} fits {words} their own verdict"
+            what = f"{len(some)} of {len(ranked)} fits {words} their own verdict"
             reasons = _by_frequency(kind for of_fit in kinds for kind in of_fit)
             findings.append(Finding("note", f"{what} ({reasons}); they are included"))
     return findings

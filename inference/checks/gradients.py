@@ -45,12 +45,7 @@ _OF_BASELINE = 200
 
 
 def variances(
-    program: Program,
-    *,
-    seed: int,
-    context: Context,
-    settings: AscentSettings,
-    draws: int = 1000,
+    program: Program, *, seed: int, context: Context, settings: AscentSettings, draws: int = 1000
 ) -> pd.DataFrame:
     """The variance of each estimator's gradient, by layer, after some training.
 

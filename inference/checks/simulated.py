@@ -265,7 +265,7 @@ def run(
     fit: Callable[[int], dict[str, Any] | int],
     n: int,
     *,
-    found: Mapping[int, dict[str, Any]] | None = None,
+    earlier: Mapping[int, dict[str, Any]] | None = None,
     keep: Callable[[dict[str, Any]], None] = lambda fit: None,
     workers: int = 1,
     progress: bool = False,
@@ -277,7 +277,7 @@ def run(
     Args:
         fit: gives the i-th fit; sent to other processes where there are several workers.
         n: how many fits.
-        found: number to fit of those that were made before.
+        earlier: number to fit of those that were made before.
         keep: called here with each new fit, as it is done.
         workers: fits at once.
         progress: whether to show a bar.
@@ -285,7 +285,7 @@ def run(
     Raises:
         Fault: a process died twice of one fit.
     """
-    done = {i: earlier for i, earlier in (found or {}).items() if i < n}
+    done = {i: fit for i, fit in (earlier or {}).items() if i < n}
     waiting = [i for i in range(n) if i not in done]
     bar = tqdm(total=n, initial=len(done), desc="fits", disable=not progress, mininterval=0.2)
     with bar, listening() as heard:

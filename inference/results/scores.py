@@ -4,10 +4,8 @@ Of each score a higher log score, and a lower Brier score and calibration error,
 said of entropy, aleatoric and epistemic uncertainty is defined in `predictive.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -177,9 +175,9 @@ class Bins(NamedTuple):
         return float(np.abs(self.right - self.claimed).sum() / self.rows.sum())
 
     @property
-    def filled(self) -> Bins:
+    def filled(self) -> Self:
         """The bins that hold rows."""
-        return Bins(*(column[self.rows > 0] for column in self))
+        return type(self)(*(column[self.rows > 0] for column in self))
 
 
 def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> Bins:
