@@ -13,6 +13,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
+from torch.distributions import biject_to, constraints
 
 from ..core import user_code
 from ..core.problem import Problem
@@ -78,7 +79,7 @@ class Draw(NamedTuple):
     def unconstrained(self, program: Program) -> Tensor:
         """The continuous latents as the unconstrained vector (d,)."""
         nodes = [self.nodes[name] for name in program.layout]
-        parts = [dist.biject_to(n["fn"].support).inv(n["value"]).flatten() for n in nodes]
+        parts = [biject_to(n["fn"].support).inv(n["value"]).flatten() for n in nodes]
         return torch.cat([torch.zeros(0), *parts])
 
 
@@ -169,7 +170,7 @@ def _invalid(name: str, fn: Any) -> tuple[str, str, str] | None:
         return None
     for parameter, constraint in ranges.items():
         lazy = parameter not in vars(fn) and f"_{parameter}" not in vars(fn)
-        if dist.constraints.is_dependent(constraint) or lazy:
+        if constraints.is_dependent(constraint) or lazy:
             continue
         while hasattr(constraint, "base_constraint"):  # of a vector: look at its elements
             constraint = constraint.base_constraint
