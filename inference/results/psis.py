@@ -21,7 +21,7 @@ from torch import Tensor
 from ..core.problem import Fit
 from .inference_data import InferenceData, add_group, ess
 
-# Above it importance weights cannot be trusted (section 3.2.4 there).
+# Above it importance weights cannot be trusted (Vehtari et al. 2024, section 3.2.4).
 KHAT_MAX = 0.7
 # Draws that a tail must have more of, for a distribution to be fitted to it.
 _FEWEST = 4
