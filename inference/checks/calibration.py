@@ -111,9 +111,8 @@ def _ranks(
 
 
 class _Null(NamedTuple):
-    """Moments under the null: variance of z; mean, variance and third central moment of z^2."""
+    """Moments of z^2 under the null: mean (the variance of z), variance, third central moment."""
 
-    variance: float
     mean: float
     spread: float
     third: float
@@ -129,12 +128,12 @@ def _null(levels: int) -> _Null:
     """Exactly, over the equally probable ranks."""
     squares = scores(np.arange(levels), levels) ** 2
     away = squares - squares.mean()
-    return _Null(*(float(m.mean()) for m in (squares, squares, away**2, away**3)))
+    return _Null(*(float(m.mean()) for m in (squares, away**2, away**3)))
 
 
 def shift_test(z: np.ndarray, levels: int) -> np.ndarray:
     """Two-sided p-values of the sums of scores (N, quantities), normal with the exact variance."""
-    return 2 * stats.norm.sf(np.abs(z.sum(0)) / np.sqrt(len(z) * _null(levels).variance))
+    return 2 * stats.norm.sf(np.abs(z.sum(0)) / np.sqrt(len(z) * _null(levels).mean))
 
 
 def spread_test(z: np.ndarray, levels: int) -> np.ndarray:
@@ -178,7 +177,7 @@ def _tested(
     table = pd.DataFrame(
         {
             "mean_z": z.mean(0),
-            "se_z": np.sqrt(_null(levels).variance / n),
+            "se_z": np.sqrt(_null(levels).mean / n),
             "mean_z2": (z**2).mean(0),
             "z2_low": low,
             "z2_high": high,

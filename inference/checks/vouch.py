@@ -269,8 +269,7 @@ def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding
     if moments.wrong:
         return [_wrong(program, moments, "short chains of HMC from its draws")]
     if moments.known:
-        beside = _weighted(program, fit, _FEW_BESIDE, KHAT_MAX)
-        return [] if beside is None else _of_weights(program, beside)
+        return _of_weights(program, _weighted(program, fit, _FEW_BESIDE, KHAT_MAX))
     by_weights = _weighted(program, fit)
     if by_weights is None:
         what = "short chains of HMC from its draws mix too slowly to tell whether it is right"
@@ -351,9 +350,9 @@ _UNMEASURED = Finding(
 # -- by importance weights ----------------------------------------------------------------------
 
 
-def _of_weights(program: Program, moments: Moments) -> list[Finding]:
-    """What moments by importance weights say of the parameters."""
-    if not moments.wrong:
+def _of_weights(program: Program, moments: Moments | None) -> list[Finding]:
+    """What moments by importance weights, if they tell anything, say of the parameters."""
+    if moments is None or not moments.wrong:
         return []
     return [replace(_wrong(program, moments, "its importance weights"), opens=("predictions",))]
 
