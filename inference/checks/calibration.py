@@ -168,7 +168,7 @@ def _tested(
 ) -> pd.DataFrame:
     """What `Calibration` has by quantity."""
     z = scores(np.stack(list(ranks.values()), axis=1), levels)  # (N, quantities)
-    n = len(z)
+    n, theory = len(z), _null(levels).mean
     low, high = _squares(n, levels).ppf([0.005, 0.995]) / n
     p_z, p_z2 = shift_test(z, levels), spread_test(z, levels)
     corrected = holm(np.concatenate([p_z, p_z2])).reshape(2, -1)
@@ -177,7 +177,7 @@ def _tested(
     table = pd.DataFrame(
         {
             "mean_z": z.mean(0),
-            "se_z": np.sqrt(_null(levels).mean / n),
+            "se_z": np.sqrt(theory / n),
             "mean_z2": (z**2).mean(0),
             "z2_low": low,
             "z2_high": high,
@@ -189,10 +189,8 @@ def _tested(
         index=pd.Index(list(ranks), name="quantity"),
     )
     wrong = corrected < FAMILY
-    table["says"] = [
-        _words(name, *wrong[:, j], table.iloc[j], _null(levels).mean)
-        for j, name in enumerate(ranks)
-    ]
+    rows = enumerate(ranks)
+    table["says"] = [_words(name, *wrong[:, j], table.iloc[j], theory) for j, name in rows]
     return table
 
 
