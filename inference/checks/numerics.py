@@ -4,8 +4,6 @@ Each function gives a line for each problem that it finds, or that is worth a no
 all is well.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -248,11 +246,8 @@ def predictive(view: ModelView) -> Iterator[Check]:
     elements = program.elements
     replicates = min(_REPLICATES, max(_FEWEST, _DRAWN // max(elements, 1)))
     with seeded(view.seed, PRIOR):
-        predicted = over_draws(
-            lambda _: _statistics(program.prior(), drawn),
-            {"draw": torch.arange(replicates)},
-            elements,
-        )
+        each = torch.arange(replicates)
+        predicted = over_draws(lambda _: _statistics(program.prior(), drawn), each, elements)
     data = _statistics({s.name: s.data[~s.data.isnan()] for s in drawn}, drawn)
     for site in drawn:
         yield _compared(site.name, data[site.name].tolist(), predicted[site.name])

@@ -193,7 +193,7 @@ class Finding:
     Attributes:
         level: how grave it is; `fail` says that the computation did not come to its end.
         what: what was found.
-        mend: what to do about it.
+        fix: what to do about it.
         spoils: the purposes that the result may not be used for because of it; of a `fail` that
             names none, all.
         opens: the purposes of which it leaves unknown whether the result may be used for them.
@@ -203,14 +203,23 @@ class Finding:
 
     level: Level
     what: str
-    mend: str = ""
+    fix: str = ""
     spoils: tuple[Purpose, ...] = ()
     opens: tuple[Purpose, ...] = ()
     of_intervals: bool = False
     unfinished: bool = False
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.mend}" if self.mend else self.what
+        return f"{self.what}; {self.fix}" if self.fix else self.what
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Its fields by the keys of a record, of which `mend` is the fix."""
+        return {"mend" if name == "fix" else name: value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json_object(cls, content: Mapping[str, Any]) -> Finding:
+        """What `to_json_object` made."""
+        return cls(**{"fix" if key == "mend" else key: value for key, value in content.items()})
 
 
 @dataclass(kw_only=True)

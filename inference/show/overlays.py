@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from .. import METHODS, POINTS
 from ..checks.calibration import FAMILY, Band, Calibration, band, ecdf
 from ..results.inference_data import HDI_PROB, hdi
+from ..results.reference import exact_hdi
 from ..results.scores import calibration_bins
-from ..results.truth import exact_hdi
 from . import style
 from .style import BLUE, CYCLE, GREEN, GREY, ORANGE, RED, captioned, grid, scalars, short
 

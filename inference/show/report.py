@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 from models.contract import Fault
 
 from ..core.html import macros, table
-from ..results import publish
 from ..results.comparison import data_in_words
-from ..results.differences import THE_REFERENCE
+from ..results.differences import THE_REFERENCE, last_line
 from . import style
 from .terminal import layout, number
 
@@ -65,7 +64,7 @@ def report(
             {"label": label, "status": statuses[label], "sentences": _sentences(run, row)}
             for label, run, row in ((label, runs[label], rows.get(label)) for label in ordered)
         ],
-        "publishable": publish.last_line(trust),
+        "publishable": last_line(trust),
         "comparisons": [_side_by_side(compared) for compared in tables],
         "sections": [_section(label, runs[label], pictures.get(label, ())) for label in ordered],
         "versions": _versions(runs),

@@ -13,7 +13,7 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -217,7 +217,7 @@ def findings_of(record: Mapping[str, Any]) -> tuple[Finding, ...]:
     for finding in record["findings"]:
         values: dict[str, Any] = dict(finding)
         values |= {k: tuple(v) for k, v in finding.items() if isinstance(v, list)}
-        findings.append(Finding(**values))
+        findings.append(Finding.from_json_object(values))
     return tuple(findings)
 
 
@@ -254,8 +254,7 @@ def _parts(value: Any, kind: Any) -> dict[Any, tuple[Any, Any]] | None:
     """
     base, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Finding:  # it is made of these keys, and of no others
-        needed = {f.name for f in fields(Finding) if f.default is MISSING}
-        known = {f.name for f in fields(Finding)}
+        known, needed = Finding("note", "").to_json_object().keys(), {"level", "what"}
         return {} if isinstance(value, dict) and needed <= value.keys() <= known else None
     if typing.is_typeddict(kind) and isinstance(value, dict):
         known = (kind.__required_keys__ - _DEFAULTS.keys()) | value.keys()

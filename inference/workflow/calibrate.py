@@ -125,7 +125,7 @@ def _calibrated_in(place: RunFolder, study: _Study) -> Calibration:
         place.journal.on_step({"step": done, "of": study.n})
 
     place.journal.on_start(place.record)
-    table = _calibrated(study, found=earlier, keep=keep)
+    table = _calibrated(study, earlier=earlier, keep=keep)
     verdict = {"status": table.verdict.status, "reasons": table.verdict.reasons}
     status = "interrupted" if table.signal else "done"
     timing = {"total_s": time.perf_counter() - began, "fits": done - len(earlier)}
@@ -140,7 +140,7 @@ def _calibrated(study: _Study, **keeping: Any) -> Calibration:
 
     Args:
         study: what to calibrate.
-        keeping: `found` and `keep` of `simulated.run`.
+        keeping: `earlier` and `keep` of `simulated.run`.
     """
     from ..checks import calibration, simulated
 

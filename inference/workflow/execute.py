@@ -17,7 +17,7 @@ import torch
 from models.contract import Refused
 
 from .. import method
-from ..checks import baselines, circular, proofs, separable, structure, vouch
+from ..checks import baselines, check, posteriors, structure, vouch
 from ..core import machine
 from ..core.problem import Context, Finding, Fit
 from ..core.seeds import FIT, PREDICTIVE, seeded
@@ -27,8 +27,8 @@ from ..program import prepare, row_latents
 from ..program.prepare import observed_keys, program_of
 from ..program.program import Program
 from ..results import diagnostics, groups, inference_data, loo, scores
-from ..results.metrics import metrics as metrics_of
-from ..results.truth import truth_of
+from ..results.psis import metrics as metrics_of
+from ..results.reference import truth_of
 from ..rows import importance
 from .plan import Learned, Plan
 
@@ -107,8 +107,8 @@ def _must_bear_gaps(program: Program) -> None:
 
 def _unplated(program: Program) -> list[Finding]:
     """A note on observations that lie in no plate, as `check` has it."""
-    notes = (structure.outside_plates(site) for site in program.of("observed"))
-    return [Finding("note", *note) for note in notes if note is not None]
+    sites = program.of("observed")
+    return [Finding("note", *words) for s in sites for words in structure.outside_plates(s)]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -169,7 +169,7 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
     timing |= {"judge_s": done - fitted, "total_s": done - started}
     content |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
     content |= {"verdict": verdict.to_json_object(), "given": verdict.given}
-    content["findings"] = [vars(finding) for finding in verdict.findings]
+    content["findings"] = [finding.to_json_object() for finding in verdict.findings]
     return Result({**record, **content}, idata, verdict, fit.params)
 
 
@@ -186,7 +186,7 @@ def _program(plan: Plan) -> Program:
         _must_have_densities(program)
         _must_bear_gaps(program)
     if plan.kind.uses_density:
-        proofs.prove(program)
+        check.prove(program)
     return program
 
 
@@ -196,7 +196,7 @@ def _fit(plan: Plan, program: Program, context: Context) -> Fit:
         placed = prepare.place(program.problem, plan.device)
         there = program if placed is program.problem else Program(placed)
         fit = method(plan.method)(there, seed=plan.seed, context=context, **plan.settings)
-        fit = circular.turned(there, fit, plan.seed).on_cpu()
+        fit = posteriors.turned(there, fit, plan.seed).on_cpu()
     fit.params = {**program.problem.params, **fit.params}
     return fit
 
@@ -223,7 +223,7 @@ def _judge(
     entry, data = plan.entry, plan.data
     metrics = metrics_of(fit, idata, bool(program.improper()))
     left_out, findings = loo.judged(program.problem, fit, idata, metrics.get("khat"))
-    fit.findings += findings + separable.findings(program, idata)
+    fit.findings += findings + posteriors.separated(program, idata)
     metrics |= left_out | scores.scored(program, fit).added_to(idata) | dict(codes)
     if entry.results.original is not None and data.scaling is not None and fit.kind != "prior":
         inference_data.add_original(idata, lambda draws: entry.results.original(draws, data))

@@ -90,11 +90,11 @@ class Run:
     @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
-        from ..results import inference_data, truth
+        from ..results import inference_data, reference
 
         table = inference_data.summary(self.idata)
         known = self.record["exact"]
-        return truth.with_truth(table, known) if known else table
+        return reference.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:

@@ -15,7 +15,7 @@ LEVELLED = "the objective was level at the end"
 
 def findings(values, rows=10, of_rows=False):
     watch = Watch(len(values), values, schedule="linear", rows=rows, of_rows=of_rows)
-    return [(f.level, f.what, f.mend) for f in watch.run()["findings"]]
+    return [(f.level, f.what, f.fix) for f in watch.run()["findings"]]
 
 
 def at_full_rate(steps):
@@ -89,10 +89,10 @@ def test_too_few_steps_fail_and_are_named(steps, few):
 def test_first_steps_that_wreck_the_objective_fail_and_name_a_lower_rate():
     wrecked = LEVEL.copy()
     wrecked[37:42] = wrecked[0] - 120
-    ((level, what, mend),) = findings(wrecked)
+    ((level, what, fix),) = findings(wrecked)
     assert level == "fail"
     assert "(step 38): the learning rate of 0.1 is too large" in what
-    assert mend == "lower it (--set lr=0.01)"
+    assert fix == "lower it (--set lr=0.01)"
     # Not by less than was there, nor later than in the first tenth.
     wrecked[37:42] = wrecked[0] - 90
     assert findings(wrecked) == []

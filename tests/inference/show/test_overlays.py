@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from inference.checks import calibration
-from inference.results import truth
+from inference.results import reference
 from inference.show import overlays
 from inference.show.style import BLUE, RED
 
@@ -57,7 +57,7 @@ def test_forest_intervals_are_the_hdis(runs, coin, tmp_path):
     assert [line.get_xdata()[0] for line in crosses] == pytest.approx([2 / 3])
     band = axes.collections[0].get_paths()[0].get_extents()
     assert (band.x0, band.x1) == pytest.approx(
-        truth.exact_hdi(runs["exact"].exact.marginals["pi"])
+        reference.exact_hdi(runs["exact"].exact.marginals["pi"])
     )
     assert [text.get_text() for text in axes.get_yticklabels()] == ["pi"]
 

@@ -1,9 +1,10 @@
-"""Angles: wrapped to within pi of their mean, bimodal ones told, and what is no angle left."""
+"""Posteriors of which a summary misleads: angles, and classes that the features separate."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,7 +12,7 @@ import torch
 from conftest import problem_from
 
 import zoo
-from inference.checks.circular import circular_mean, turned, within_pi
+from inference.checks.posteriors import circular_mean, turned, within_pi
 from inference.core.problem import Fit
 from inference.program.program import Program
 
@@ -70,7 +71,7 @@ def test_draws_beyond_pi_of_a_model_that_is_not_periodic_fail():
     inside, beyond = torch.full((2, 5), 3.0), torch.full((2, 5), 3.5)
     assert turn(straight, chains(inside)).findings == []
     (finding,) = turn(straight, chains(beyond)).findings
-    assert finding.level == "fail" and "test_circular.py, line" in finding.what
+    assert finding.level == "fail" and "test_posteriors.py, line" in finding.what
 
 
 def test_points_and_other_models_are_left_alone():
@@ -86,3 +87,26 @@ def test_other_turns_of_an_angle_are_no_modes_that_were_missed():
 
     run = zoo.run(one, method="laplace", data=torch.tensor([2.0, 2.6, 3.0, 2.4]))
     assert run.verdict.trust["parameters"].answer == "yes"
+
+
+X = np.array([-3.0, -2.0, -1.5, 1.0, 2.0, 2.5])
+
+
+def noted(y):
+    run = zoo.run("logistic", method="laplace", data={"x": X[:, None], "y": y}, prior_scale=10.0)
+    return any("separate the classes" in reason for reason in run.verdict.reasons)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_classes_on_two_sides_are_separated(flipped):
+    y = (X > 0) != flipped
+    assert noted(y.astype(float))
+
+
+def test_classes_that_overlap_are_not():
+    assert not noted(np.array([0.0, 1.0, 0.0, 1.0, 0.0, 1.0]))
+
+
+def test_the_coin_has_no_features():
+    run = zoo.run("coin", method="exact", data="HHHH")
+    assert not any("separate" in reason for reason in run.verdict.reasons)
