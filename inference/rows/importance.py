@@ -3,23 +3,21 @@
 See `program/row_latents.py`: the guide gives draws of a row's latents, weighed by p(x, z) / q(z).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from multiprocessing import RawArray
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract import Fault
+from models.contract import Fault, Stopped
 
+from ..core.jobs import each
 from ..core.machine import cores
 from ..core.seeds import PREDICTIVE, seeded
-from ..methods import chains
-from ..methods.chains import Monitor
+from ..core.signals import listening
 from ..program.graphs import compiled
 from ..program.handlers import Batch
 from ..program.program import Program
@@ -95,71 +93,45 @@ def evidence(
         report: called with the number of rows that are done.
 
     Raises:
-        KeyboardInterrupt: at SIGINT or SIGTERM.
+        Stopped: at SIGINT or SIGTERM.
         Fault: a process died.
     """
     keys = program.problem.rows[1]
-    each = [rows[key].split(_BATCH) for key in keys]
-    whole = [tuple(_filled(part) for part in parts) for parts in zip(*each)]
-    n, processes = len(rows[keys[0]]), min(cores(), len(whole))
-    share = _Share(_sampler(program, guide, whole[0]), whole, processes, draws, seed)
+    split = zip(*(rows[key].split(_BATCH) for key in keys))
+    batches = [tuple(_filled(part) for part in parts) for parts in split]
+    n, calls = len(rows[keys[0]]), -(-draws // _AT_ONCE)  # of the sampler, for a batch
+    sample = _sampler(program, guide, batches[0])
+    workers = min(cores(), len(batches))
+    apart = workers > 1 and not batches[0][0].is_cuda
+    counts, fields = RawArray("q", len(batches)), {}
 
-    def show(done: Sequence[int]) -> None:
-        report(min(sum(done) * _BATCH // share.calls, n))
+    def of_batch(i: int, counts: Any) -> list[np.ndarray]:
+        parts = []
+        with seeded(seed, PREDICTIVE, i), torch.no_grad():
+            while len(parts) < calls and not heard.stopped:
+                parts.append(sample(*batches[i]))
+                counts[i] += 1
+        return _summed_up(parts, draws)
 
-    apart = processes > 1 and not whole[0][0].is_cuda
-    steps = share.calls * len(whole) // processes
-    outcome = chains.run(share, processes, steps=steps, apart=apart, report=show)
-    if outcome.signal is not None:
-        raise KeyboardInterrupt
-    if outcome.died is not None:
-        raise Fault(f"log p(x) of the rows was not found: {outcome.died}; run it again")
-    parts = [outcome.results[i % processes][f"batch {i}"] for i in range(len(whole))]
-    log_p, error, elbo, khat, *means = (np.concatenate(part)[:n] for part in zip(*parts))
+    def show() -> None:
+        report(min(sum(counts) * _BATCH // calls, n))
+
+    with listening() as heard:
+        how = {"shared": [counts], "fork": True, "patience": 0, "meanwhile": show}
+        for i, result in each(of_batch, range(len(batches)), workers * apart, heard, **how):
+            if isinstance(result, Exception) and not heard.stopped:
+                raise Fault(f"log p(x) of the rows was not found: {result}") from result
+            fields[i] = result
+    if heard.stopped:
+        raise Stopped(heard.signal)
+    parts = zip(*(fields[i] for i in range(len(batches))))
+    log_p, error, elbo, khat, *means = (np.concatenate(part)[:n] for part in parts)
     return Evidence(log_p, error, elbo, khat, dict(zip(program.layout, means)))
 
 
 def _filled(part: Tensor) -> Tensor:
     """As many rows in each batch: a recorded graph has one shape."""
     return part[torch.arange(_BATCH).clamp(max=len(part) - 1)]
-
-
-@dataclass(frozen=True)
-class _Share:
-    """What a process does: every so many-th batch, each with random numbers of its own.
-
-    Attributes:
-        sample: of a batch's rows: log weights of a few draws, and the latents' means.
-        batches: the row keys of each.
-        processes: that share them.
-        draws: of each row.
-        seed: of the run.
-    """
-
-    sample: Callable
-    batches: Sequence[tuple[Tensor, ...]]
-    processes: int
-    draws: int
-    seed: int
-
-    @property
-    def calls(self) -> int:
-        """Of the sampler, for a batch."""
-        return -(-self.draws // _AT_ONCE)
-
-    def __call__(self, number: int, monitor: Monitor) -> dict[str, list[np.ndarray]]:
-        """Number of a batch to the fields of `Evidence`."""
-        batches = {}
-        for i in range(number, len(self.batches), self.processes):
-            parts = []
-            with seeded(self.seed, PREDICTIVE, i), torch.no_grad():
-                while len(parts) < self.calls and not monitor.stopping:
-                    parts.append(self.sample(*self.batches[i]))
-                    monitor.tick(number)
-            if monitor.stopping:
-                break
-            batches[f"batch {i}"] = _summed_up(parts, self.draws)
-        return batches
 
 
 def _sampler(program: Program, guide: Callable, example: Sequence[Tensor]) -> Callable:
