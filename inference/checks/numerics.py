@@ -21,7 +21,7 @@ from ..core import user_code
 from ..core.machine import tolerance
 from ..core.problem import Guide
 from ..core.seeds import PRIOR, seeded
-from ..methods.guide_checks import check_sites
+from ..methods.draws import check_sites
 from ..methods.resolve import resolve
 from ..program.derivatives import difference
 from ..program.handlers import Batch, factors, run

@@ -8,15 +8,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import RawArray, RawValue
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from models.contract import Died, Fault
+from models.contract import Died, Fault, Stopped
 
 from ..core.jobs import each
 from ..core.machine import cores
+from ..core.problem import Finding
 from ..core.signals import listening
+
+# Draws of a chain cut short of which a statistic can be computed.
+_FEWEST_DRAWS = 4
 
 
 class Monitor:
@@ -101,12 +106,9 @@ def run(
     waiting = [number for number in range(chains) if number not in outcome.results]
     workers = (workers or cores()) if apart else 0
 
-    def unless_stopped(number: int, monitor: Monitor) -> Results:
-        return {} if monitor.stopping else chain(number, monitor)
-
     with _shown(monitor, steps, progress, report) as show, listening(monitor.stop) as heard:
         how = {"shared": [monitor], "fork": True, "patience": None, "meanwhile": show}
-        for i, result in each(unless_stopped, waiting, workers, heard, **how):
+        for i, result in each(chain, waiting, workers, heard, **how):
             name = f"chain {waiting[i] + 1}"
             if isinstance(result, Died):
                 died, _, _ = str(result).partition(";")
@@ -114,7 +116,7 @@ def run(
                 monitor.stop()
             elif isinstance(result, Exception):
                 raise _fault(name, result)
-            elif result:
+            else:
                 outcome.results[waiting[i]] = result
                 save(waiting[i], result)
     outcome.results, outcome.signal = dict(sorted(outcome.results.items())), heard.signal
@@ -153,3 +155,32 @@ def _shown(
                 report(done)
 
         yield show
+
+
+def equally_long(
+    outcome: Outcome, chains: int, draws: int
+) -> tuple[list[Results], dict[str, Any]]:
+    """Equally long chains out of what there is, and what a `Fit` says of a run cut short.
+
+    Of chains of unequal length as many draws are kept as a table of chains by draws can hold.
+
+    Raises:
+        Stopped: a signal came before there were draws. Fault: a chain died before.
+    """
+    results, why = outcome.results, outcome.died
+    if why is None and outcome.signal is None:
+        return list(results.values()), {}
+    why = why or "interrupted"
+    lengths = sorted((len(result["u"]) for result in results.values()), reverse=True)
+    lengths = [n for n in lengths if n >= _FEWEST_DRAWS]
+    length = max(lengths, key=lambda n: n * sum(m >= n for m in lengths), default=None)
+    if length is None:
+        if outcome.signal is not None:
+            raise Stopped(outcome.signal)
+        raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
+    whole = [result for result in results.values() if len(result["u"]) >= length]
+    what = f"{why}; kept are {length} of {draws} draws of {len(whole)} of {chains} chains"
+    finding = Finding("fail", what, "resume it, or run it again")
+    status = "failed" if outcome.died else "interrupted"
+    cut = [{name: values[:length] for name, values in result.items()} for result in whole]
+    return cut, {"findings": [finding], "status": status, "signal": outcome.signal}

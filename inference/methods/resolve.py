@@ -1,7 +1,6 @@
 """The guide that was asked for: a shared one by its name, the model's own, or a function."""
 
-from __future__ import annotations
-
+import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation, AutoNormalizingFlow
+from torch import nn
 
 from models.contract import BadSetting
 
@@ -19,7 +19,6 @@ from ..core.seeds import FIT, seeded
 from ..program.program import Program
 from .guides import Init, parse
 from .mode import mode
-from .parameters import module_of
 
 # Random points from which `begin=map` searches the mode.
 _STARTS = 4
@@ -51,6 +50,14 @@ def resolve(guide: str | Guide | Callable, program: Program, init: Init | None =
 def is_laplace(guide: str | Guide | Callable, program: Program) -> bool:
     """Whether a guide is Pyro's `AutoLaplaceApproximation`, which is a point while it trains."""
     return isinstance(module_of(_function(guide, program)), AutoLaplaceApproximation)
+
+
+def module_of(guide: Any) -> nn.Module | None:
+    """The module that a guide is, under its options and handlers; None where it is a function."""
+    guide = inspect.unwrap(guide)
+    if isinstance(guide, partial):
+        return module_of(guide.func)
+    return guide if isinstance(guide, nn.Module) else None
 
 
 def _function(guide: str | Guide | Callable, program: Program) -> Any:

@@ -18,13 +18,10 @@ from ..program.program import Program, further_draws
 from ..program.sampling import over_draws
 from .ascent import AscentSettings, Bound, Schedule
 from .convergence import fallen
-from .draws import all_draws, draw, draws_labels, one_chain
-from .guide_checks import check_values
+from .draws import all_draws, check_values, draw, draws_labels, one_chain
 from .laplace import laplace
-from .objective import first_run
-from .parameters import in_mode, store
 from .resolve import at_mode, is_laplace, resolve
-from .training import BEGIN, train
+from .training import BEGIN, first_run, in_mode, store, train
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}

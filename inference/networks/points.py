@@ -10,8 +10,7 @@ from ..core.problem import Context, Fit
 from ..core.seeds import FIT, seeded
 from ..methods.ascent import AscentSettings
 from ..methods.draws import one_chain
-from ..methods.parameters import store
-from ..methods.training import BEGIN, train
+from ..methods.training import BEGIN, store, train
 from ..program.program import Program
 from . import weights
 

@@ -61,8 +61,7 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     from inference.core.problem import Context, Guide, Problem
     from inference.methods import ascent
     from inference.methods.ascent import AscentSettings
-    from inference.methods.batches import batches
-    from inference.methods.objective import gradient_of
+    from inference.methods.training import batches, gradient_of
     from inference.program.prepare import prepare
     from inference.program.program import Program
     from inference.storage.state import State
@@ -201,9 +200,8 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     from inference.core.problem import Context
     from inference.methods import ascent
     from inference.methods.ascent import AscentSettings
-    from inference.methods.batches import batches
-    from inference.methods.objective import gradient_of
     from inference.methods.resolve import resolve
+    from inference.methods.training import batches, gradient_of
     from inference.program.prepare import problem_of
     from inference.program.program import Program
     from inference.storage.state import State

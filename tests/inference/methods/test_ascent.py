@@ -12,7 +12,7 @@ from conftest import QUIET, problem_from, regression
 from inference.core.callbacks import Callback
 from inference.core.problem import Context, State
 from inference.methods.ascent import Adam, Ascent, AscentSettings
-from inference.methods.batches import batches
+from inference.methods.training import batches
 from inference.storage.state import SavedState
 from models.contract import Fault
 

@@ -91,6 +91,16 @@ def test_draws_are_equal_for_any_number_of_workers_and_after_other_runs():
             assert torch.equal(value, again.draws[name]), (name, workers)
 
 
+def test_unequal_chains_are_cut_to_the_largest_table():
+    lengths = [1000, 900, 5, 0]
+    results = {i: {"u": np.zeros((n, 1)), "lp": np.zeros(n)} for i, n in enumerate(lengths)}
+    outcome = chains.Outcome(results=results, signal=2)
+    whole, stopped = chains.equally_long(outcome, 4, 1000)
+    assert [result["u"].shape for result in whole] == [(900, 1), (900, 1)]
+    assert stopped["findings"][0].what.endswith("kept are 900 of 1000 draws of 2 of 4 chains")
+    assert stopped["status"] == "interrupted"
+
+
 @pytest.mark.slow
 def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
     script = tmp_path / "spawned.py"
