@@ -307,8 +307,8 @@ def show_evidence(summary: pd.DataFrame, doubts: Sequence[str]) -> None:
     """Print means over rows, nats, with their errors, and what speaks against them.
 
     Args:
-        summary: of `evidence.summary`: mean, mcse, se and rows of each column.
-        doubts: of `evidence.doubts`.
+        summary: of `encoder.summary`: mean, mcse, se and rows of each column.
+        doubts: of `encoder.concerns`.
     """
     out = console()
     rows = (
