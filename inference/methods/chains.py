@@ -4,9 +4,8 @@ Draws depend on (seed, chain) alone: each chain has its stream of random numbers
 how many run at once, and in which order they end, changes nothing.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from multiprocessing import RawArray, RawValue
 from typing import Any
 
@@ -17,7 +16,7 @@ from models.contract import Died, Fault, Stopped
 
 from ..core.jobs import each
 from ..core.machine import cores
-from ..core.problem import Finding
+from ..core.problem import Context, Finding, State
 from ..core.signals import listening
 
 # Draws of a chain cut short of which a statistic can be computed.
@@ -54,73 +53,61 @@ Results = dict[str, np.ndarray]
 Chain = Callable[[int, Monitor], Results]
 
 
-@dataclass
-class Outcome:
-    """How the chains ended.
-
-    Attributes:
-        results: number of the chain to its results, which may be short if all were stopped.
-        died: what happened to a chain that left no results; None if none did.
-        signal: the signal that stopped the run (SIGINT or SIGTERM), or None.
-    """
-
-    results: dict[int, Results] = field(default_factory=dict)
-    died: str | None = None
-    signal: int | None = None
-
-
 def run(
-    chain: Chain,
-    chains: int,
-    *,
-    steps: int,
-    workers: int = 0,
-    progress: bool = False,
-    apart: bool = True,
-    finished: Mapping[int, Results] | None = None,
-    save: Callable[[int, Results], None] = lambda *_: None,
-    report: Callable[[Sequence[int]], None] = lambda _: None,
-) -> Outcome:
+    chain: Chain, chains: int, *, draws: int, warmup: int, workers: int, context: Context
+) -> tuple[list[Results], dict[str, Any]]:
     """Run chains in processes, as many at once as there are workers.
 
     A chain that dies, or a first signal to stop, ends the others with what they have; a second
-    signal ends them without.
+    signal ends them without. A chain that came to its end is kept for a resume.
 
     Args:
-        chain: what a process does.
+        chain: what a process does; of its results `u` tells how many draws there are.
         chains: how many.
-        steps: steps of a chain, for its progress bar.
+        draws: of each.
+        warmup: steps before them.
         workers: processes at once; 0 takes the cores there are.
-        progress: whether to show a bar for each chain.
-        apart: False runs them here, one after another (a GPU's memory is of one process).
-        finished: number of a chain to its results, of chains that need not run.
-        save: called with the number and the results of each chain that ends.
-        report: called now and then with how many steps each chain has done.
+        context: whether to show a bar for each chain, and run them apart (a GPU's memory is of one
+            process); callbacks, and the state of an earlier attempt.
+
+    Returns:
+        The results of equally long chains, in their order, and what a `Fit` says of a run that was
+        cut short: `findings`, `status`, `signal`.
 
     Raises:
-        Fault: whatever a chain raised.
+        Fault: whatever a chain raised, or a chain died before there were draws.
+        Stopped: a signal came before there were draws.
     """
-    monitor, outcome = Monitor(chains), Outcome(dict(finished or {}))
-    for number in outcome.results:
-        monitor.steps[number] = steps
-    waiting = [number for number in range(chains) if number not in outcome.results]
-    workers = (workers or cores()) if apart else 0
-
-    with _shown(monitor, steps, progress, report) as show, listening(monitor.stop) as heard:
+    monitor, results, died = Monitor(chains), _finished(context.state, chains, draws), None
+    for number in results:
+        monitor.steps[number] = warmup + draws
+    waiting = [number for number in range(chains) if number not in results]
+    workers = (workers or cores()) if context.apart and context.device == "cpu" else 0
+    with _shown(monitor, warmup + draws, context) as show, listening(monitor.stop) as heard:
         how = {"shared": [monitor], "fork": True, "patience": None, "meanwhile": show}
         for i, result in each(chain, waiting, workers, heard, **how):
             name = f"chain {waiting[i] + 1}"
             if isinstance(result, Died):
-                died, _, _ = str(result).partition(";")
-                outcome.died = outcome.died or died.replace("its process", name)
+                end, _, _ = str(result).partition(";")
+                died = died or end.replace("its process", name)
                 monitor.stop()
             elif isinstance(result, Exception):
                 raise _fault(name, result)
             else:
-                outcome.results[waiting[i]] = result
-                save(waiting[i], result)
-    outcome.results, outcome.signal = dict(sorted(outcome.results.items())), heard.signal
-    return outcome
+                results[waiting[i]] = result
+                if len(result["u"]) == draws:  # the sampler can only begin a chain anew
+                    context.state.save(f"chain-{waiting[i]}", result)
+    in_order = [results[number] for number in sorted(results)]
+    if died is None and heard.signal is None:
+        return in_order, {}
+    return _equally_long(in_order, chains, draws, died, heard.signal)
+
+
+def _finished(state: State, chains: int, draws: int) -> dict[int, Results]:
+    """The chains of an earlier attempt that had come to their end, by number."""
+    saved = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
+    results = {chain: arrays[0] for chain, arrays in saved.items() if arrays is not None}
+    return {chain: result for chain, result in results.items() if len(result["u"]) == draws}
 
 
 def _fault(name: str, error: Exception) -> Fault:
@@ -128,22 +115,19 @@ def _fault(name: str, error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     first = str(error).partition("\n")[0]
-    what = f"{name} failed ({type(error).__name__}: {first})"
-    return Fault(f"{what}; check the model")
+    return Fault(f"{name} failed ({type(error).__name__}: {first}); check the model")
 
 
 @contextmanager
-def _shown(
-    monitor: Monitor, steps: int, progress: bool, report: Callable[[Sequence[int]], None]
-) -> Iterator[Callable[[], None]]:
-    """A function that shows how far each chain is: on its bar, and to whoever wants a report."""
-    reported: list[int] = []
+def _shown(monitor: Monitor, steps: int, context: Context) -> Iterator[Callable[[], None]]:
+    """A function that shows how far each chain is: on its bar, and to the callbacks."""
+    chains, reported = len(monitor.steps), []
     with ExitStack() as stack:
         bars = [
             stack.enter_context(
                 tqdm(total=steps, desc=f"chain {i + 1}", position=i, mininterval=0.2, miniters=1)
             )
-            for i in range(len(monitor.steps) if progress else 0)
+            for i in range(chains if context.progress else 0)
         ]
 
         def show() -> None:
@@ -152,35 +136,30 @@ def _shown(
                 bar.update(count - bar.n)
             if reported != done:
                 reported[:] = done
-                report(done)
+                step = {"step": sum(done), "of": chains * steps, "chains": done}
+                context.callbacks.on_step(step)
 
         yield show
 
 
-def equally_long(
-    outcome: Outcome, chains: int, draws: int
+def _equally_long(
+    results: list[Results], chains: int, draws: int, died: str | None, signal: int | None
 ) -> tuple[list[Results], dict[str, Any]]:
-    """Equally long chains out of what there is, and what a `Fit` says of a run cut short.
+    """Equally long chains out of what there is, and what a `Fit` says of them: see `run`.
 
     Of chains of unequal length as many draws are kept as a table of chains by draws can hold.
-
-    Raises:
-        Stopped: a signal came before there were draws. Fault: a chain died before.
     """
-    results, why = outcome.results, outcome.died
-    if why is None and outcome.signal is None:
-        return list(results.values()), {}
-    why = why or "interrupted"
-    lengths = sorted((len(result["u"]) for result in results.values()), reverse=True)
+    why = died or "interrupted"
+    lengths = sorted((len(result["u"]) for result in results), reverse=True)
     lengths = [n for n in lengths if n >= _FEWEST_DRAWS]
     length = max(lengths, key=lambda n: n * sum(m >= n for m in lengths), default=None)
     if length is None:
-        if outcome.signal is not None:
-            raise Stopped(outcome.signal)
+        if signal is not None:
+            raise Stopped(signal)
         raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
-    whole = [result for result in results.values() if len(result["u"]) >= length]
-    what = f"{why}; kept are {length} of {draws} draws of {len(whole)} of {chains} chains"
-    finding = Finding("fail", what, "resume it, or run it again")
-    status = "failed" if outcome.died else "interrupted"
-    cut = [{name: values[:length] for name, values in result.items()} for result in whole]
-    return cut, {"findings": [finding], "status": status, "signal": outcome.signal}
+    long = [result for result in results if len(result["u"]) >= length]
+    message = f"{why}; kept are {length} of {draws} draws of {len(long)} of {chains} chains"
+    finding = Finding("fail", message, "resume it, or run it again")
+    status = "failed" if died else "interrupted"
+    cut = [{name: values[:length] for name, values in result.items()} for result in long]
+    return cut, {"findings": [finding], "status": status, "signal": signal}

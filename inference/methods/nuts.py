@@ -3,9 +3,8 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from models.contract import Fault, Refused
 
-from ..core.callbacks import Callback
-from ..core.problem import Context, Finding, Fit, State
+from ..core.problem import Context, Finding, Fit
 from ..core.seeds import CHAIN, DISCRETE, FIT, seeded, spawn
 from ..program import memory
 from ..program.graphs import How, Recorded, compiled
@@ -23,8 +21,7 @@ from ..program.native import nutpie_model
 from ..program.program import Program
 from ..program.record import Function
 from ..program.sampling import over_draws
-from .chains import Monitor, Results, equally_long
-from .chains import run as run_chains
+from .chains import Monitor, Results, run
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
@@ -95,18 +92,10 @@ def nuts(
     lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
     settings = {"draws": draws, "tune": warmup, "target_accept": target_accept}
     settings |= {"maxdepth": max_tree_depth, "low_rank_modified_mass_matrix": lowrank}
-    outcome = run_chains(
-        NutpieChain(density, starts, seed, settings),
-        chains,
-        steps=warmup + draws,
-        workers=workers,
-        progress=context.progress,
-        apart=context.apart and context.device == "cpu",
-        finished=_finished(context.state, chains, draws),
-        save=partial(_save, context.state, draws),
-        report=partial(_report, context.callbacks, chains * (warmup + draws)),
+    chain = NutpieChain(density, starts, seed, settings)
+    results, stopped = run(
+        chain, chains, draws=draws, warmup=warmup, workers=workers, context=context
     )
-    results, stopped = equally_long(outcome, chains, draws)
     fit = _fit(program, results, stopped, seed, context.device)
     fit.findings += _unsettled(fit, warmup)
     return fit
@@ -136,23 +125,6 @@ def _off_flats(program: Program, u: Tensor) -> Tensor:
     """
     _, slope = program.density_and_gradient(u)
     return torch.where(slope == 0, u + _OFF * torch.randn_like(u), u)
-
-
-def _finished(state: State, chains: int, draws: int) -> dict[int, Results]:
-    """The chains of an earlier attempt that had come to their end."""
-    saved = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
-    results = {chain: arrays[0] for chain, arrays in saved.items() if arrays is not None}
-    return {chain: result for chain, result in results.items() if len(result["u"]) == draws}
-
-
-def _save(state: State, draws: int, chain: int, result: Results) -> None:
-    """Keep a chain that came to its end: the sampler can only begin a chain anew."""
-    if len(result["u"]) == draws:
-        state.save(f"chain-{chain}", result)
-
-
-def _report(callbacks: Callback, of: int, done: Sequence[int]) -> None:
-    callbacks.on_step({"step": sum(done), "of": of, "chains": list(done)})
 
 
 def _fit(
