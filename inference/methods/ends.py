@@ -20,18 +20,17 @@ from typing import Any
 
 import torch
 from pyro.distributions import constraints
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to
 
 from models.contract import Refused
 
 from ..core.problem import Finding
 from ..program.derivatives import value_and_grad
-from ..program.handlers import run
+from ..program.handlers import Assign, run
 from ..program.kinks import Kinks
 from ..program.program import Program
-from ..program.supports import elementwise
+from ..program.sites import support_within
+from ..program.supports import bounds_of, elementwise
 from .mode import Mode, limits, nearest
 
 # Smallest eigenvalue of the scaled information below which it counts as singular.
@@ -297,7 +296,7 @@ class _End:
         """The density with one site far out and what is unlikely there at its centre."""
         moved = self.end.u.clone()
         moved[self.program.layout[name][0]] = far
-        handler = _Centred(self.program, moved)
+        handler = _Centred(self.program.parts(moved), self.program.bounds)
         with torch.no_grad():
             trace = run(self.program.model, self.program.problem.tensors, handler)
             values = {k: trace.nodes[k]["value"] for k in self.program.layout}
@@ -327,21 +326,16 @@ def _or_nothing(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-class _Centred(Messenger):
+class _Centred(Assign):
     """Gives latents their part of `u`, and those that are unlikely there the peak of their own."""
 
-    def __init__(self, program: Program, u: Tensor):
-        super().__init__()
-        self.program, self.parts = program, program.parts(u)
-
     def _pyro_sample(self, msg: dict) -> None:
+        super()._pyro_sample(msg)
         if msg["name"] not in self.parts:
             return
-        fn = msg["fn"]
-        support = self.program.support(msg)
-        value = biject_to(support)(self.parts[msg["name"]])
-        msg["value"], msg["done"] = value, True
-        centre = _centre(fn) if elementwise(support) is constraints.real else None
+        fn, value = msg["fn"], msg["value"]
+        real = elementwise(support_within(msg, self.bounds)) is constraints.real
+        centre = _centre(fn) if real else None
         if centre is not None:
             unlikely = fn.log_prob(centre) - fn.log_prob(value) > _UNLIKELY
             msg["value"] = torch.where(unlikely[(..., *[None] * fn.event_dim)], centre, value)
@@ -376,8 +370,7 @@ def _flattest(information: Tensor, bounded: Tensor) -> Tensor | None:
 def _snap(value: Tensor, support: Any) -> Tensor | None:
     """The value with what is within rounding of a bound put on it; None if nothing is."""
     support = elementwise(support)
-    bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
-    bounds = [0.0] if support is constraints.simplex else [b for b in bounds if b is not None]
+    bounds = (0.0,) if support is constraints.simplex else bounds_of(support) or ()
     snapped, near = value, torch.zeros_like(value, dtype=torch.bool)
     for bound in bounds:
         limit = torch.as_tensor(bound, dtype=value.dtype)

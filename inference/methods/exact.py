@@ -1,7 +1,5 @@
 """The truth, where the model states it: independent draws from the closed form."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np

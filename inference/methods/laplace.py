@@ -3,8 +3,6 @@
 That of a network, whose Hessian is of no use, is in `gauss_newton.py`.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal
 

@@ -3,9 +3,6 @@
 How an end of the maximisation is judged is in `ends.py`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any
 
@@ -54,7 +51,7 @@ def mle(
     if not program.of("observed"):
         raise Refused("mle needs observations, nothing is observed; give data, or use map")
     given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    return _estimate(program, seed, context, starts, given, prior=False)
+    return _estimate(program, seed, context, starts, False, **given)
 
 
 def map_(
@@ -85,17 +82,11 @@ def map_(
         BadSetting: settings of networks for another model.
     """
     given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    return _estimate(program, seed, context, starts, given, prior=True)
+    return _estimate(program, seed, context, starts, True, **given)
 
 
 def _estimate(
-    program: Program,
-    seed: int,
-    context: Context,
-    starts: int,
-    given: Mapping[str, Any],
-    *,
-    prior: bool,
+    program: Program, seed: int, context: Context, starts: int, prior: bool, **given: Any
 ) -> Fit:
     """The mode of the posterior density, or without the `prior` of the likelihood."""
     settings = AscentSettings.of_network(program.problem, **given)

@@ -1,7 +1,5 @@
 """Prior and prior-predictive draws."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Any
 

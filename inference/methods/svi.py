@@ -1,7 +1,5 @@
 """Stochastic variational inference: a guide's parameters by stochastic gradient ascent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
