@@ -59,11 +59,11 @@ def fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
     end, best = trace[-window:], int(trace[:-window].argmax())
     if trace[best] < end.mean() + _FALLEN + 4 * end.std():
         return []
-    what = (
+    text = (
         f"the fit ended at an ELBO of {end.mean():.6g}, below the {trace[best]:.6g} of step "
         f"{best + 1}: the learning rate of {lr:g} is too large"
     )
-    return [Finding("fail", what, _lower(lr))]
+    return [Finding("fail", text, _lower(lr))]
 
 
 def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
@@ -80,11 +80,11 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     low, level = int(levels.argmin()), levels.min()
     if level > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
         return []
-    what = (
+    text = (
         f"the steps threw the objective from {trace[0]:.6g} to {level:.6g} "
         f"(step {low + 1 + _SEVERAL // 2}): the learning rate of {lr:g} is too large"
     )
-    return [Finding("fail", what, _lower(lr))]
+    return [Finding("fail", text, _lower(lr))]
 
 
 def _lower(lr: float) -> str:
@@ -188,8 +188,8 @@ def of_linear_schedule(
     # Where it changed, its first values are those of another.
     wrecked = [] if live else _wrecked(trace, rows, lr)
     if len(trace) < _FEWEST:
-        what = f"{len(trace)} steps are too few to train by"
-        few = Finding("fail", what, f"give more (--set steps={10 * len(trace)})")
+        text = f"{len(trace)} steps are too few to train by"
+        few = Finding("fail", text, f"give more (--set steps={10 * len(trace)})")
         return {"findings": [*wrecked, few][:1], "outlook": ""}
     prospect = outlook(trace, live)
     unfinished = _unfinished(trace, prospect, rows, lr, of_rows)
@@ -211,16 +211,16 @@ def _unfinished(
     level = ("note", "warn", "fail")[sum(prospect.ahead > bound for bound in bounds)]
     more = f"give more (--set steps={2 * len(trace)})"
     if not prospect.by_rate or level == "note":
-        what = f"{prospect} ({_short(prospect.ahead / rows)} a row)"
-        return [Finding(level, what, more, spoils=_SPOILT[level], unfinished=True)]
-    what = (
+        text = f"{prospect} ({_short(prospect.ahead / rows)} a row)"
+        return [Finding(level, text, more, spoils=_SPOILT[level], unfinished=True)]
+    text = (
         f"the objective rose by {_short(prospect.rise / rows)} nats a row in the last tenth of "
         f"{len(trace)} steps, only as the learning rate fell"
     )
     if level == "fail":
-        return [Finding(level, f"{what}: {lr:g} is too large", _lower(lr))]
-    what = f"{what}: a slower fall would end somewhat higher"
-    return [Finding(level, what, more, spoils=_SPOILT[level], unfinished=True)]
+        return [Finding(level, f"{text}: {lr:g} is too large", _lower(lr))]
+    text = f"{text}: a slower fall would end somewhat higher"
+    return [Finding(level, text, more, spoils=_SPOILT[level], unfinished=True)]
 
 
 # -- a plateau ---------------------------------------------------------------------------------

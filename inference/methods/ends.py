@@ -135,16 +135,16 @@ class _End:
         if flat is not None:
             self._refuse_flat(flat)
         if not self.end.converged or (self.end.on and self._beaten()):
-            what = "the optimiser has not converged (the last Newton step was not below tolerance)"
-            return [Finding("fail", what, "rescale data")]
+            text = "the optimiser has not converged (the last Newton step was not below tolerance)"
+            return [Finding("fail", text, "rescale data")]
         if flat is not None:
             where = self._sites(flat.abs() > 0.1 * flat.abs().max())
-            what = f"the maximum has no curvature in {where}, so there is no standard error"
-            return [Finding("warn", what, "compare with nuts")]
+            text = f"the maximum has no curvature in {where}, so there is no standard error"
+            return [Finding("warn", text, "compare with nuts")]
         if self.end.on == "edge":
             where = self._values(self.end.u, ", ".join(self.program.layout))
-            what = f"the maximum lies at an edge, beyond which the density drops ({where})"
-            return [Finding("warn", what, _SURE)]
+            text = f"the maximum lies at an edge, beyond which the density drops ({where})"
+            return [Finding("warn", text, _SURE)]
         return []
 
     def _beaten(self) -> bool:
@@ -251,8 +251,8 @@ class _End:
                 "posterior); use a proper prior"
             )
         spots = ", ".join(f"{name} = {_text(value)}" for name, value in snapped.items())
-        what = f"the maximum lies at the border of the support ({spots})"
-        return values | snapped, [Finding("warn", what, _SURE)]
+        text = f"the maximum lies at the border of the support ({spots})"
+        return values | snapped, [Finding("warn", text, _SURE)]
 
     def _outwards(self) -> Tensor:
         """The direction of an escape (d,), the largest entry one."""

@@ -140,9 +140,9 @@ def _root(end: Mode) -> Tensor:
         Refused: the end of the maximisation is no mode in the interior of a smooth density.
     """
     if end.on is not None:
-        what = {"kink": "a kink", "edge": "an edge"}[end.on]
+        place = {"kink": "a kink", "edge": "an edge"}[end.on]
         raise Refused(
-            f"the mode lies on {what} of the density, where it has no second derivative; use map "
+            f"the mode lies on {place} of the density, where it has no second derivative; use map "
             "for the mode, svi or nuts for the posterior"
         )
     if end.escaped.any() or not end.converged:
@@ -167,12 +167,12 @@ def _refuse_laplace_sites(program: Program) -> None:
     """Refuse Laplace densities, whose kinks the Hessian does not see."""
     for site in program.of("latent", "observed"):
         if isinstance(site.base, dist.Laplace | dist.AsymmetricLaplace):
-            what = "prior" if site.role == "latent" else "likelihood"
+            part = "prior" if site.role == "latent" else "likelihood"
             where = "at zero, where the mode may lie"
             if site.role == "observed":
                 where = "where a residual is zero, which the Hessian does not see"
             raise Refused(
-                f"the Laplace {what} of {site.name} has no second derivative {where}; use map "
+                f"the Laplace {part} of {site.name} has no second derivative {where}; use map "
                 "for the mode, svi or nuts for the posterior, or a normal or Student-t one"
             )
 

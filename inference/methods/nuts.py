@@ -165,10 +165,10 @@ def _edge(
     site = program.barred(at)
     line = program.line(site) if site else None
     where = (f", by the site {site}" if site else "") + (f", {line}" if line else "")
-    what = (
+    text = (
         f"{int(left.sum())} of {left.numel()} draws met an edge beyond which the density is zero"
     )
-    return [Finding("note", f"{what}{where}: the chains step back from it, and mix more slowly")]
+    return [Finding("note", f"{text}{where}: the chains step back from it, and mix more slowly")]
 
 
 def _beyond(program: Program, u: Tensor, seed: int) -> Tensor | None:
@@ -203,10 +203,10 @@ def _unsettled(fit: Fit, warmup: int) -> list[Finding]:
     ratio = float(last.max() / last.min())
     if warmup >= _SHORT_WARMUP and ratio < _STEP_RATIO:
         return []
-    what = f"a warm-up of {warmup} steps is too short to learn the step size and the mass matrix"
+    text = f"a warm-up of {warmup} steps is too short to learn the step size and the mass matrix"
     if warmup >= _SHORT_WARMUP:
-        what = f"the warm-up did not settle: step sizes differ by a factor of {ratio:.1f}"
-    return [Finding("warn", what, "give it more (--set warmup=400, or 1000)")]
+        text = f"the warm-up did not settle: step sizes differ by a factor of {ratio:.1f}"
+    return [Finding("warn", text, "give it more (--set warmup=400, or 1000)")]
 
 
 # -- one chain -----------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def at_mode(
     with seeded(seed, FIT):
         end = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
     if end.escaped.any() or not end.u.isfinite().all():
-        what = "the unconstrained density has no mode to begin at, so the guide began at random"
-        return resolve(guide, program), [Finding("note", what)]
+        text = "the unconstrained density has no mode to begin at, so the guide began at random"
+        return resolve(guide, program), [Finding("note", text)]
     values = program.constrain(end.u)
     return resolve(guide, program, lambda site: values[site["name"]].clone()), []

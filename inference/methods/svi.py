@@ -112,8 +112,8 @@ def svi(
 def _laplace(program: Program, draws: int, seed: int, context: Context) -> Fit:
     """What Pyro's `AutoLaplaceApproximation` stands for; while it is trained it is a point."""
     fit = laplace(program, seed=seed, context=context, draws=draws)
-    what = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
-    fit.findings.append(Finding("note", what))
+    text = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
+    fit.findings.append(Finding("note", text))
     return fit
 
 

@@ -29,7 +29,7 @@ from ..program.handlers import Batch, Weighted, run, sum_of_factors
 from ..program.prepare import clash, where
 from ..program.program import Program
 from ..program.sampling import NOT_VECTORISED, Sampling
-from .ascent import Adam, Ascent, AscentSettings, Gradient
+from .ascent import Ascent, AscentSettings, Gradient
 from .draws import check_draws, check_edges, check_sites, draw_one
 from .resolve import module_of, resolve
 
@@ -68,9 +68,9 @@ def train(
         ahead = [next(parts), next(parts)]
         gradient, params = gradient_of(program, chosen, settings, ahead, context.graphs)
         ascent = Ascent(
-            Adam(params, settings.lr),
+            params,
             settings,
-            context.state,
+            context,
             of_pass=1 if size is None else problem.n // size,
             rows=problem.n or 1,
             live=chosen.live,
@@ -80,7 +80,7 @@ def train(
         # At the end of a window the batches of a pass are all drawn: a new pass begins.
         parts = batches(problem, size) if ascent.load() else chain(ahead, parts)
         try:
-            ended = ascent.run(gradient, parts, context)
+            ended = ascent.run(gradient, parts)
         except Fault:
             check_edges(program, chosen, seed)
             raise

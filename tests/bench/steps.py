@@ -64,7 +64,6 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     from inference.methods.training import batches, gradient_of
     from inference.program.prepare import prepare
     from inference.program.program import Program
-    from inference.storage.state import State
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -91,10 +90,8 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     gradient, flat = gradient_of(Program(problem), Guide(guide), settings, [next(parts)])
 
     def steps(count: int) -> None:
-        adam = ascent.Adam(flat, 1e-3)
-        ascent.Ascent(adam, AscentSettings(count, window=10 * count), State()).run(
-            gradient, parts, Context()
-        )
+        how = AscentSettings(count, lr=1e-3, window=10 * count)
+        ascent.Ascent(flat, how, Context()).run(gradient, parts)
 
     return steps
 
@@ -204,7 +201,6 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     from inference.methods.training import batches, gradient_of
     from inference.program.prepare import problem_of
     from inference.program.program import Program
-    from inference.storage.state import State
 
     pyro.clear_param_store()
     torch.set_num_threads(1)
@@ -221,10 +217,8 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
         gradient, flat = gradient_of(program, chosen, settings, [next(parts)])
 
     def steps(count: int) -> None:
-        adam = ascent.Adam(flat, 1e-3)
-        ascent.Ascent(adam, AscentSettings(count, window=10 * count), State()).run(
-            gradient, parts, Context()
-        )
+        how = AscentSettings(count, lr=1e-3, window=10 * count)
+        ascent.Ascent(flat, how, Context()).run(gradient, parts)
 
     return steps
 
