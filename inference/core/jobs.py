@@ -49,10 +49,9 @@ class _Worker:
             warnings.filterwarnings("ignore", ".*fork")
             self.process.start()
         theirs.close()
-        self.number = -1  # of its task
 
     def give(self, number: int, task: Any) -> None:
-        """Begin a task."""
+        """Begin a task of that number."""
         self.number = number
         with suppress(BrokenPipeError):  # the process has just died: `result` will say so
             self.pipe.send_bytes(cloudpickle.dumps(task))
@@ -85,7 +84,7 @@ class _Pool:
 
     def __init__(self, function: Callable[..., Any], shared: Sequence[Any], fork: bool):
         forked = fork and _CAN_FORK
-        self.context = multiprocessing.get_context("fork" if forked else "spawn")
+        self.context: Any = multiprocessing.get_context("fork" if forked else "spawn")
         self.function = function if forked else cloudpickle.dumps(function)
         self.shared, self.fork = shared, fork
         self.busy: list[_Worker] = []
@@ -108,11 +107,6 @@ class _Pool:
             else:
                 self.idle.append(worker)
             yield worker.number, result
-
-    def tell(self, heard: Heard) -> None:
-        """Ask those at work to end with what they have."""
-        for worker in self.busy:
-            heard.tell(worker.process.pid)
 
     def end(self) -> None:
         """End all processes."""
@@ -152,8 +146,11 @@ def each(
         meanwhile: called some ten times a second, for those who watch.
     """
     tasks = list(tasks)
-    waiting, deaths, deadline = [*range(len(tasks))][::-1], Counter(), None
-    pool = _pool(function, workers, shared, fork)
+    waiting, deaths = [*range(len(tasks))][::-1], Counter()
+    pool, deadline = None, None
+    if workers and not multiprocessing.current_process().daemon:
+        with suppress(pickle.PicklingError, AttributeError, TypeError):
+            pool = _Pool(function, shared, fork)
     while pool is None and waiting and not heard.stopped:
         number = waiting.pop()
         yield number, _result(function, tasks[number], shared)
@@ -163,10 +160,12 @@ def each(
     try:
         while pool.busy or (waiting and not heard.stopped):
             while waiting and len(pool.busy) < workers and not heard.stopped:
-                pool.begin(waiting[-1], tasks[waiting.pop()])
+                number = waiting.pop()
+                pool.begin(number, tasks[number])
             if heard.stopped and deadline is None and patience is not None:
                 deadline = time.monotonic() + patience
-                pool.tell(heard)
+                for worker in pool.busy:
+                    heard.tell(worker.process.pid)
             if deadline is not None and time.monotonic() > deadline:
                 return
             for number, result in pool.results():
@@ -178,18 +177,6 @@ def each(
             meanwhile()
     finally:
         pool.end()
-
-
-def _pool(
-    function: Callable[..., Any], workers: int, shared: Sequence[Any], fork: bool
-) -> _Pool | None:
-    """The processes; None where the tasks are to be done here."""
-    if not workers or multiprocessing.current_process().daemon:
-        return None
-    try:
-        return _Pool(function, shared, fork)
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return None
 
 
 def _result(function: Callable[..., Any], task: Any, shared: Sequence[Any]) -> Any:
