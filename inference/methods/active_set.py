@@ -161,7 +161,10 @@ class ActiveSet:
     def _local(self) -> _Local:
         """The neighbourhood, without the residuals that are no peaks of the density."""
         while True:
-            here = self._differentiated()
+            beside = self.kinks.across(self.u, self.side, self.active)
+            rows, gradient = beside.rows / self.scale, beside.gradient / self.scale
+            multipliers = _multipliers(rows, gradient, beside.jumps)
+            here = _Local(gradient, rows, beside.jumps, beside.residual, multipliers)
             finite = here.jumps[here.jumps.isfinite()].abs()
             peaks = here.jumps < -_ZERO * max(finite.tolist(), default=1.0)
             if peaks.all():
@@ -171,13 +174,6 @@ class ActiveSet:
             self.side[index[~peaks & passed]] *= -1
             self.active[index[~peaks]] = False
             self.met[index] = False
-
-    def _differentiated(self) -> _Local:
-        """The neighbourhood, with all residuals that are held."""
-        beside = self.kinks.across(self.u, self.side, self.active)
-        rows, gradient = beside.rows / self.scale, beside.gradient / self.scale
-        multipliers = _multipliers(rows, gradient, beside.jumps)
-        return _Local(gradient, rows, beside.jumps, beside.residual, multipliers)
 
     # -- steps -----------------------------------------------------------------------------------
 

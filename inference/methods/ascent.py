@@ -7,7 +7,7 @@ trace of the objective tells is in `convergence.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -227,12 +227,15 @@ class Ascent:
         reporter = _Reporter(self.context, at.done, steps, shown_rows)
         with reporter.bar, listening() as heard:
             while at.done < steps and not at.converged and heard.signal is None:
-                values, mean = self._window(gradient, batches, heard, reporter)
+                values, mean = self._window(lambda: gradient(*next(batches)), heard, reporter)
                 broken = _first_not_finite(values, self.flat)
                 if not len(values) or broken is not None:
                     break
                 last.copy_(self.flat)
-                self._advance(values, mean)
+                self.trace[at.done : at.done + len(values)] = values
+                at.done += len(values)
+                if mean is not None:
+                    self._look_for_a_plateau(mean)
                 reporter.report(at.done, values, self.adam.lr)
                 if self.context.state.due and len(values) == self.window:
                     self.save()
@@ -246,11 +249,7 @@ class Ascent:
         return {"trace": trace, "signal": heard.signal, **self._ending(trace, heard.signal)}
 
     def _window(
-        self,
-        gradient: Gradient,
-        batches: Iterator[list[Tensor]],
-        heard: Heard,
-        reporter: _Reporter,
+        self, step: Callable[[], tuple[Tensor, Tensor]], heard: Heard, reporter: _Reporter
     ) -> tuple[Tensor, Tensor | None]:
         """Some steps: the objective at each (steps,), and the parameters' mean for a plateau."""
         values, done = [], self.at.done
@@ -262,7 +261,7 @@ class Ascent:
             if self.settings.schedule == "linear":
                 left = 1 - (done + len(values)) / self.settings.steps
                 self.adam.lr = self.settings.lr * min(1.0, left / (1 - _FALL))
-            value, slope = gradient(*next(batches))
+            value, slope = step()
             self.adam(slope)
             values.append(value)
             if total is not None:
@@ -273,13 +272,6 @@ class Ascent:
                 reporter.report(done + len(values), recent, self.adam.lr)
         mean = None if total is None else total / max(len(values), 1)
         return torch.stack(values) if values else self.trace[:0], mean
-
-    def _advance(self, values: Tensor, mean: Tensor | None) -> None:
-        """Take a window into account."""
-        self.trace[self.at.done : self.at.done + len(values)] = values
-        self.at.done += len(values)
-        if mean is not None:
-            self._look_for_a_plateau(mean)
 
     def _look_for_a_plateau(self, mean: Tensor) -> None:
         """A plateau ends a phase, the last one the ascent."""
@@ -341,7 +333,9 @@ class Ascent:
         self.trace[: numbers["done"]] = arrays["trace"]
         means = arrays.get("means", torch.zeros(0)).to(self.flat)
         self.at = _Progress(**numbers, means=list(means), level=arrays.get("level"))
-        _restore_random(arrays)
+        torch.set_rng_state(arrays["random"])
+        if "random_cuda" in arrays and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(arrays["random_cuda"])
         return True
 
 
@@ -351,12 +345,6 @@ def _random_states() -> dict[str, Tensor]:
     if torch.cuda.is_initialized():
         states["random_cuda"] = torch.cuda.get_rng_state()
     return states
-
-
-def _restore_random(states: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(states["random"])
-    if "random_cuda" in states and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(states["random_cuda"])
 
 
 def _first_not_finite(values: Tensor, flat: Tensor) -> int | None:

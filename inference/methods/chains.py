@@ -5,7 +5,7 @@ how many run at once, and in which order they end, changes nothing.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from multiprocessing import RawArray, RawValue
 from typing import Any
 
@@ -122,24 +122,23 @@ def _fault(name: str, error: Exception) -> Fault:
 def _shown(monitor: Monitor, steps: int, context: Context) -> Iterator[Callable[[], None]]:
     """A function that shows how far each chain is: on its bar, and to the callbacks."""
     chains, reported = len(monitor.steps), []
-    with ExitStack() as stack:
-        bars = [
-            stack.enter_context(
-                tqdm(total=steps, desc=f"chain {i + 1}", position=i, mininterval=0.2, miniters=1)
-            )
-            for i in range(chains if context.progress else 0)
-        ]
+    how = {"total": steps, "mininterval": 0.2, "miniters": 1, "disable": not context.progress}
+    bars = [tqdm(desc=f"chain {i + 1}", position=i, **how) for i in range(chains)]
 
-        def show() -> None:
-            done = list(monitor.steps)
-            for bar, count in zip(bars, done):
-                bar.update(count - bar.n)
-            if reported != done:
-                reported[:] = done
-                step = {"step": sum(done), "of": chains * steps, "chains": done}
-                context.callbacks.on_step(step)
+    def show() -> None:
+        done = list(monitor.steps)
+        for bar, count in zip(bars, done):
+            bar.update(count - bar.n)
+        if reported != done:
+            reported[:] = done
+            step = {"step": sum(done), "of": chains * steps, "chains": done}
+            context.callbacks.on_step(step)
 
+    try:
         yield show
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def _equally_long(

@@ -59,11 +59,8 @@ def fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
     end, best = trace[-window:], int(trace[:-window].argmax())
     if trace[best] < end.mean() + _FALLEN + 4 * end.std():
         return []
-    text = (
-        f"the fit ended at an ELBO of {end.mean():.6g}, below the {trace[best]:.6g} of step "
-        f"{best + 1}: the learning rate of {lr:g} is too large"
-    )
-    return [Finding("fail", text, _lower(lr))]
+    fell = f"below the {trace[best]:.6g} of step {best + 1}"
+    return [_too_large(f"the fit ended at an ELBO of {end.mean():.6g}, {fell}", lr)]
 
 
 def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
@@ -80,15 +77,14 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     low, level = int(levels.argmin()), levels.min()
     if level > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
         return []
-    text = (
-        f"the steps threw the objective from {trace[0]:.6g} to {level:.6g} "
-        f"(step {low + 1 + _SEVERAL // 2}): the learning rate of {lr:g} is too large"
-    )
-    return [Finding("fail", text, _lower(lr))]
+    fell = f"from {trace[0]:.6g} to {level:.6g} (step {low + 1 + _SEVERAL // 2})"
+    return [_too_large(f"the steps threw the objective {fell}", lr)]
 
 
-def _lower(lr: float) -> str:
-    return f"lower it (--set lr={lr / 10:g})"
+def _too_large(text: str, lr: float) -> Finding:
+    """What the learning rate did, and what to do about it."""
+    text = f"{text}: the learning rate of {lr:g} is too large"
+    return Finding("fail", text, f"lower it (--set lr={lr / 10:g})")
 
 
 # -- what further steps would bring ----------------------------------------------------------
@@ -218,7 +214,7 @@ def _unfinished(
         f"{len(trace)} steps, only as the learning rate fell"
     )
     if level == "fail":
-        return [Finding(level, f"{text}: {lr:g} is too large", _lower(lr))]
+        return [_too_large(text, lr)]
     text = f"{text}: a slower fall would end somewhat higher"
     return [Finding(level, text, more, spoils=_SPOILT[level], unfinished=True)]
 

@@ -76,13 +76,12 @@ def all_draws(program: Program, chosen: Guide, seed: int) -> dict[str, Tensor] |
 def _point(program: Program, chosen: Guide, seed: int) -> dict[str, Tensor] | None:
     """The one value of each latent that the guide gives, if it gives the same each time."""
     with seeded(seed, FIT):
-        first = run(chosen.guide, program.problem.tensors).nodes
-        if not all(isinstance(base_of(first[k]["fn"]), dist.Delta) for k in program.layout):
+        first, second = (run(chosen.guide, program.problem.tensors).nodes for _ in range(2))
+    for name in program.layout:
+        fixed = isinstance(base_of(first[name]["fn"]), dist.Delta)
+        if not (fixed and torch.equal(first[name]["value"], second[name]["value"])):
             return None
-        second = run(chosen.guide, program.problem.tensors).nodes
-    if not all(torch.equal(first[k]["value"], second[k]["value"]) for k in program.layout):
-        return None
-    return {k: first[k]["value"][None] for k in program.layout}
+    return {name: first[name]["value"][None] for name in program.layout}
 
 
 def draws_labels(program: Program, chosen: Guide, seed: int) -> bool:

@@ -132,13 +132,13 @@ class _End:
             Refused: it is no maximum, or not the only one.
         """
         flat = _flattest(-self.end.hessian, limits(self.program).isfinite())
+        where = "" if flat is None else self._sites(flat.abs() > 0.1 * flat.abs().max())
         if flat is not None:
-            self._refuse_flat(flat)
+            self._refuse_flat(flat, where)
         if not self.end.converged or (self.end.on and self._beaten()):
             text = "the optimiser has not converged (the last Newton step was not below tolerance)"
             return [Finding("fail", text, "rescale data")]
         if flat is not None:
-            where = self._sites(flat.abs() > 0.1 * flat.abs().max())
             text = f"the maximum has no curvature in {where}, so there is no standard error"
             return [Finding("warn", text, "compare with nuts")]
         if self.end.on == "edge":
@@ -157,10 +157,9 @@ class _End:
                     return True
         return False
 
-    def _refuse_flat(self, flat: Tensor) -> None:
+    def _refuse_flat(self, flat: Tensor, where: str) -> None:
         """Refuse an end that is as high on a side of `flat` (d,), or lower: climbed from there."""
         u, value = self.end.u, self.end.value
-        where = self._sites(flat.abs() > 0.1 * flat.abs().max())
         aside = flat * ((1 + u.abs()) / flat.abs().clamp_min(1e-12)).min() * 0.1
         bounds = limits(self.program)
         for start in (u + aside, u - aside):

@@ -114,17 +114,12 @@ def _density_and_starts(
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):
-            starts.append(_off_flats(program, program.start()))
+            u = program.start()
+            # nutpie takes its first scales from the slopes. Units of a network that are off, with
+            # biases at the mode of their prior, have slopes of zero.
+            _, slope = program.density_and_gradient(u)
+            starts.append(torch.where(slope == 0, u + _OFF * torch.randn_like(u), u))
     return density, tuple(starts)
-
-
-def _off_flats(program: Program, u: Tensor) -> Tensor:
-    """A start where no slope is exactly zero: nutpie takes its first scales from the slopes.
-
-    Units of a network that are off, with biases at the mode of their prior, have such slopes.
-    """
-    _, slope = program.density_and_gradient(u)
-    return torch.where(slope == 0, u + _OFF * torch.randn_like(u), u)
 
 
 def _fit(

@@ -163,7 +163,9 @@ def _sample(
             values, log_q = draw(program, chosen.guide, count)
             if has_density:
                 check_values(program, chosen.guide, values)
-        if has_density and _affordable(program, count):
+        # Of a network the joint density of all rows, at all draws, is to be had in seconds.
+        products = (program.problem.n or 1) * program.size * count
+        if has_density and (program.problem.identified or products < _MOST_PRODUCTS):
             densities = _densities(program, chosen, values, log_q, context)
     draws = one_chain(program, values, seed)
     kind = "point" if next(iter(draws.values())).shape[1] == 1 else "independent"
@@ -185,9 +187,3 @@ def _densities(
         further, log_q_further = draw(program, chosen.guide, more)
         ratios = over_draws(program.log_joint, further, program.elements) - log_q_further
     return {"log_p": log_p[None], "log_q": log_q[None], "log_ratios": ratios}
-
-
-def _affordable(program: Program, draws: int) -> bool:
-    """Whether the joint density of all rows can be had at all draws, in seconds."""
-    rows = program.problem.n or 1
-    return program.problem.identified or rows * program.size * draws < _MOST_PRODUCTS

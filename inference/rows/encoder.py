@@ -147,7 +147,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     line `apart` is importance sampling less annealing, on the rows that have both.
     """
     errors = {"log_p": "error", "annealed": "annealed_error", "apart": "apart_error"}
-    table = _with_difference(table) if "annealed" in table else table
+    if "annealed" in table:
+        error = np.hypot(table["error"], table["annealed_error"])
+        table = table.assign(apart=table["log_p"] - table["annealed"], apart_error=error)
     lines = {}
     for name in table.columns.difference([*errors.values(), "khat"], sort=False):
         values = table[name].dropna()
@@ -158,12 +160,6 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         se = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
         lines[name] = {"mean": float(values.mean()), "mcse": mcse, "se": se, "rows": n}
     return pd.DataFrame.from_dict(lines, orient="index")
-
-
-def _with_difference(table: pd.DataFrame) -> pd.DataFrame:
-    """With importance sampling less annealing, row by row, and its standard error, nats."""
-    error = np.hypot(table["error"], table["annealed_error"])
-    return table.assign(apart=table["log_p"] - table["annealed"], apart_error=error)
 
 
 def concerns(table: pd.DataFrame) -> list[str]:
