@@ -17,12 +17,9 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions import TorchDistribution, constraints
 from pyro.distributions.util import sum_rightmost
-from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal, AutoNormal
-from pyro.infer.autoguide.guides import AutoContinuous
+from pyro.infer.autoguide import AutoContinuous, AutoGuide, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroParam
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
@@ -162,7 +159,7 @@ def _auto(kind: Callable[..., AutoGuide], program: Program, init: Init) -> AutoG
     return kind(model, init_loc_fn=init, init_scale=scale)
 
 
-class _Supported(Messenger):
+class _Supported(poutine.messenger.Messenger):
     """Tells Pyro's guides the supports of the latents, where these are not what torch declares."""
 
     def __init__(self, program: Program):
@@ -257,7 +254,7 @@ class _Located(AutoContinuous):
         super()._setup_prototype(*args, **kwargs)
         self.loc = nn.Parameter(self._init_loc())
         scale = torch.full_like(self.loc, self._init_scale)
-        self.scale = PyroParam(scale, constraints.softplus_positive)
+        self.scale = PyroParam(scale, dist.constraints.softplus_positive)
         self._add_parameters(**self._given)
 
     def _add_parameters(self) -> None:
@@ -283,7 +280,7 @@ class _Blocks(_Located):
         self._trils = [f"tril_{i}" for i in range(len(layout))]
         for name, (part, _) in zip(self._trils, layout.values()):
             start = torch.eye(part.stop - part.start)
-            setattr(self, name, PyroParam(start, constraints.unit_lower_cholesky))
+            setattr(self, name, PyroParam(start, dist.constraints.unit_lower_cholesky))
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> torch.distributions.Distribution:
         tril = torch.block_diag(*(getattr(self, name) for name in self._trils))
@@ -300,7 +297,7 @@ class _Flow(_Located):
     """
 
     def _add_parameters(self, flow: Callable, transforms: int) -> None:
-        self.tril = PyroParam(torch.eye(self.latent_dim), constraints.unit_lower_cholesky)
+        self.tril = PyroParam(torch.eye(self.latent_dim), dist.constraints.unit_lower_cholesky)
         made = flow(self.latent_dim, transforms=transforms, hidden_features=(32, 32))
         self.flow = made.transform.to(self.loc)
         with torch.no_grad():
@@ -316,10 +313,10 @@ class _Flow(_Located):
 # -- densities that torch lacks ----------------------------------------------------------------
 
 
-class _Vector(TorchDistribution):
+class _Vector(dist.TorchDistribution):
     """A density of vectors (d,) that knows how to draw one."""
 
-    support = constraints.real_vector
+    support = dist.constraints.real_vector
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own name and type)
     has_rsample = True
 

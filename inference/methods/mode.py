@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from pyro.distributions import constraints
 from scipy import optimize
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from ..program.derivatives import value_and_grad
 from ..program.graphs import compiled

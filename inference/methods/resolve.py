@@ -11,17 +11,10 @@ import torch
 from pyro.infer.autoguide import AutoGuide, AutoLaplaceApproximation, AutoNormalizingFlow
 from torch import nn
 
-from models.contract import BadSetting
-
 from .. import guide as shared_guide
-from ..core.problem import Context, Finding, Guide
-from ..core.seeds import FIT, seeded
+from ..core.problem import Guide
 from ..program.program import Program
 from .guides import Init, parse
-from .mode import mode
-
-# Random points from which `begin=map` searches the mode.
-_STARTS = 4
 
 
 def resolve(guide: str | Guide | Callable, program: Program, init: Init | None = None) -> Guide:
@@ -91,38 +84,3 @@ def _anew(guide: Any) -> Any:
         part._model, part.master = model, master
         twin._model = model
     return copied
-
-
-def at_mode(
-    guide: str | Guide | Callable, program: Program, seed: int, context: Context
-) -> tuple[Guide, list[Finding]]:
-    """A shared guide whose location begins at the mode of the unconstrained density.
-
-    Args:
-        guide: the name of a shared guide.
-        program: the model that it is for.
-        seed: of the points from which the mode is searched.
-        context: the device.
-
-    Returns:
-        The guide, and a note where there is no mode, so that it begins at random.
-
-    Raises:
-        BadSetting: a guide that is not shared, or a run on a GPU.
-    """
-    if not isinstance(guide, str) or guide in program.problem.guides:
-        raise BadSetting(
-            "begin=map is for the shared guides, others begin as written; leave it out"
-        )
-    if context.device != "cpu":
-        raise BadSetting(
-            "begin=map runs on the processor alone; leave it out, or use --device cpu"
-        )
-    parse(guide, program.problem.guides)  # a wrong name is refused before the search
-    with seeded(seed, FIT):
-        end = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
-    if end.escaped.any() or not end.u.isfinite().all():
-        text = "the unconstrained density has no mode to begin at, so the guide began at random"
-        return resolve(guide, program), [Finding("note", text)]
-    values = program.constrain(end.u)
-    return resolve(guide, program, lambda site: values[site["name"]].clone()), []

@@ -17,12 +17,16 @@ from ..program.sampling import over_draws
 from .ascent import AscentSettings, Bound, Schedule
 from .convergence import fallen
 from .draws import all_draws, check_values, draw, draws_labels, one_chain
+from .guides import parse
 from .laplace import laplace
-from .resolve import at_mode, is_laplace, resolve
+from .mode import mode
+from .resolve import is_laplace, resolve
 from .training import BEGIN, first_run, in_mode, store, train
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}
+# Random points from which `begin=map` searches the mode.
+_STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
 _MOST_PRODUCTS = 1e11
 
@@ -87,7 +91,7 @@ def svi(
         return _laplace(program, draws, seed, context)
     with seeded(seed, FIT, BEGIN):
         if begin == "map":
-            chosen, findings = at_mode(guide, program, seed, context)
+            chosen, findings = _at_mode(guide, program, seed, context)
         else:
             chosen, findings = resolve(guide, program), []
     drawn = program if rows is None else _of_first(program, chosen.guide, rows, seed)
@@ -115,6 +119,41 @@ def _laplace(program: Program, draws: int, seed: int, context: Context) -> Fit:
     text = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
     fit.findings.append(Finding("note", text))
     return fit
+
+
+def _at_mode(
+    guide: str | Guide | Callable, program: Program, seed: int, context: Context
+) -> tuple[Guide, list[Finding]]:
+    """A shared guide whose location begins at the mode of the unconstrained density.
+
+    Args:
+        guide: the name of a shared guide.
+        program: the model that it is for.
+        seed: of the points from which the mode is searched.
+        context: the device.
+
+    Returns:
+        The guide, and a note where there is no mode, so that it begins at random.
+
+    Raises:
+        BadSetting: a guide that is not shared, or a run on a GPU.
+    """
+    if not isinstance(guide, str) or guide in program.problem.guides:
+        raise BadSetting(
+            "begin=map is for the shared guides, others begin as written; leave it out"
+        )
+    if context.device != "cpu":
+        raise BadSetting(
+            "begin=map runs on the processor alone; leave it out, or use --device cpu"
+        )
+    parse(guide, program.problem.guides)  # a wrong name is refused before the search
+    with seeded(seed, FIT):
+        end = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
+    if end.escaped.any() or not end.u.isfinite().all():
+        text = "the unconstrained density has no mode to begin at, so the guide began at random"
+        return resolve(guide, program), [Finding("note", text)]
+    values = program.constrain(end.u)
+    return resolve(guide, program, lambda site: values[site["name"]].clone()), []
 
 
 def _of_first(program: Program, guide: Callable, rows: int, seed: int) -> Program:

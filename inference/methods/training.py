@@ -17,7 +17,6 @@ import torch
 from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
-from torch.distributions import transform_to
 
 from models.contract import Fault, Refused
 
@@ -344,7 +343,7 @@ def set_values(values: Mapping[str, Any]) -> None:
     """Parameters of the store take the (constrained) values of their name and shape, if any."""
     state = pyro.get_param_store().get_state()
     for name, param in state["params"].items():
-        to_space = transform_to(state["constraints"][name])
+        to_space = torch.distributions.transform_to(state["constraints"][name])
         if name in values and to_space(param).shape == tuple(values[name].shape):
             value = torch.as_tensor(values[name]).to(param)
             _lend(param, to_space.inv(value).detach())

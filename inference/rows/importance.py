@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from models.contract import Fault, Refused, Stopped
 
@@ -296,7 +295,7 @@ def _check(program: Program) -> None:
     if not has_weights(program):
         raise Refused("annealing is of rows that have latents of their own, and no others")
     for site in program.of("latent"):
-        if elementwise(site.support) is not constraints.real:
+        if elementwise(site.support) is not torch.distributions.constraints.real:
             raise Refused(
                 f"annealing is of latents on the whole real line, and '{site.name}' is not"
             )
