@@ -31,7 +31,7 @@ from torch import Tensor
 from ..core.problem import Context, Guide
 from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
-from ..methods.resolve import resolve
+from ..methods.guides import resolve
 from ..methods.training import BEGIN, batch_of, batches, gradient_of, store, train
 from ..networks import weights
 from ..program.handlers import Weighted

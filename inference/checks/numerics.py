@@ -22,7 +22,7 @@ from ..core.machine import tolerance
 from ..core.problem import Guide
 from ..core.seeds import PRIOR, seeded
 from ..methods.draws import check_sites
-from ..methods.resolve import resolve
+from ..methods.guides import resolve
 from ..program.derivatives import difference
 from ..program.handlers import Batch, factors, run
 from ..program.program import Program

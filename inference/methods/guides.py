@@ -1,4 +1,4 @@
-"""The shared guides: name to a function of the program that gives a `Guide`.
+"""The shared guides, and the one that was asked for: a function of the program gives a `Guide`.
 
 They cover the continuous latents, as a density of the unconstrained vector u (d,) mapped into the
 supports; discrete latents are summed out of the model, never guided. A guide may take one
@@ -7,9 +7,11 @@ argument after its name: `lowrank:5`.
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,22 +20,24 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions.util import sum_rightmost
-from pyro.infer.autoguide import AutoContinuous, AutoGuide, AutoMultivariateNormal, AutoNormal
+from pyro.infer import autoguide
+from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.nn import PyroParam
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from models.contract import BadSetting, Fault, Refused, UsageError, nearest
 
-from .. import GUIDES, guide
+from .. import GUIDES
+from .. import guide as shared
 from ..core import settings
 from ..core.problem import Guide
 from ..program import memory
-from ..program.handlers import run, start_value
+from ..program.handlers import OnSites, run, start_value
 from ..program.program import Program
 from ..program.supports import Supported
+from .draws import Flowing, LowRankNormal
 
-_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 # Where the values of a site start: site (a Pyro message) to a value in its support.
 Init = Callable[[Any], Tensor]
 
@@ -47,13 +51,13 @@ _SPLINES = {**_FLOW, "particles": 32}
 
 def normal(program: Program, init: Init = start_value) -> Guide:
     """Mean field: independent normals in the unconstrained space; too narrow under correlation."""
-    return Guide(_auto(AutoNormal, program, init))
+    return Guide(_auto(autoguide.AutoNormal, program, init))
 
 
 def mvn(program: Program, init: Init = start_value) -> Guide:
     """One normal with a full covariance in the unconstrained space; d(d+3)/2 parameters."""
     _check_square(program)
-    return Guide(_auto(AutoMultivariateNormal, program, init), settings=_SLOW)
+    return Guide(_auto(autoguide.AutoMultivariateNormal, program, init), settings=_SLOW)
 
 
 def lowrank(
@@ -127,7 +131,7 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     if name not in known:
         near = nearest(name, known)
         raise UsageError(f"there is no guide '{name}' here; {near}")
-    taken = {} if name in own else settings.declared(guide(name))
+    taken = {} if name in own else settings.declared(shared(name))
     if not colon:
         return name, {}
     if not taken:
@@ -136,6 +140,78 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     if argument.strip().lower() in ("", "none"):
         raise BadSetting(f"{text} lacks its {setting.name}; write {name}, or {name}:2")
     return name, {setting.name: settings.check(setting, argument)}
+
+
+def resolve(guide: str | Guide | Callable, program: Program, init: Init | None = None) -> Guide:
+    """The `Guide` of that name (or function): the model's own first, then the shared ones.
+
+    One of Pyro's automatic guides is copied, as it was made: what it learns stays with the run.
+
+    Args:
+        guide: a name, with an argument after a colon where it takes one; or a function.
+        program: the model that it is for.
+        init: where the location of a shared guide begins; None takes the problem's own rule.
+
+    Raises:
+        UsageError: no guide has that name. BadSetting: its argument is none, or out of range.
+    """
+    init = program.start_of if init is None else init
+    if isinstance(guide, Guide):
+        return replace(guide, guide=_anew(guide.guide))
+    if isinstance(guide, str) and guide not in program.problem.guides:
+        name, argument = parse(guide)
+        return shared(name)(program, init, **argument)
+    objective = program.problem.objectives.get(guide) if isinstance(guide, str) else None
+    return Guide(program.kept(_anew(_function(guide, program))), objective=objective)
+
+
+def is_laplace(guide: str | Guide | Callable, program: Program) -> bool:
+    """Whether a guide is Pyro's `AutoLaplaceApproximation`, which is a point while it trains."""
+    return isinstance(module_of(_function(guide, program)), autoguide.AutoLaplaceApproximation)
+
+
+def module_of(guide: Any) -> nn.Module | None:
+    """The module that a guide is, under its options and handlers; None where it is a function."""
+    guide = inspect.unwrap(guide)
+    if isinstance(guide, partial):
+        return module_of(guide.func)
+    return guide if isinstance(guide, nn.Module) else None
+
+
+def _function(guide: str | Guide | Callable, program: Program) -> Any:
+    """The function behind the name of one of the model's own guides; others as they are."""
+    if isinstance(guide, str):
+        name, _ = parse(guide, program.problem.guides)
+        return program.problem.guides.get(name)
+    return guide.guide if isinstance(guide, Guide) else guide
+
+
+def _anew(guide: Any) -> Any:
+    """A copy of one of Pyro's automatic guides as if it had never been called; others themselves.
+
+    These take their shapes from the data of their first call, and learn ever further.
+    """
+    if isinstance(guide, partial):
+        return partial(_anew(guide.func), *guide.args, **guide.keywords)
+    if not isinstance(guide, AutoGuide):
+        return guide
+    parts = [part for part in guide.modules() if isinstance(part, AutoGuide)]
+    known = [(part._model, part.master) for part in parts]
+    # What a first call makes is not copied.
+    made = [vars(part).get(name) for part in parts for name in ("prototype_trace", "plates")]
+    flows = [part for part in parts if isinstance(part, autoguide.AutoNormalizingFlow)]
+    made += [flow.transform for flow in flows]
+    instead = {id(part): None for part in made if part is not None}
+    instead |= {id(flow._prototype_tensor): torch.zeros(()) for flow in flows}
+    copied = deepcopy(guide, instead)
+    twins = [part for part in copied.modules() if isinstance(part, AutoGuide)]
+    for part, twin, (model, master) in zip(parts, twins, known):  # a copy takes these off
+        part._model, part.master = model, master
+        twin._model = model
+    return copied
+
+
+# -- how they are made -------------------------------------------------------------------------
 
 
 def _check_square(program: Program) -> None:
@@ -150,25 +226,15 @@ def _auto(kind: Callable[..., AutoGuide], program: Program, init: Init) -> AutoG
     model = poutine.block(program.model, hide=hidden) if hidden else program.model
     latents = program.of("latent")
     if any(site.support is not site.fn.support for site in latents):
-        model = _Supported(program)(model)
+        # Pyro's guides ask for the supports, which are not always what torch declares.
+        support = program.support
+        model = OnSites(program.layout, lambda m: {"fn": Supported(m["fn"], support(m))})(model)
     if any(site.moves for site in latents):
         kind = _moving(kind, program)
     # Starting points come from the supports: improper priors cannot be sampled.
     # The noise of a network's weights adds up over a layer.
     scale = 0.1 if program.problem.identified else 0.01
     return kind(model, init_loc_fn=init, init_scale=scale)
-
-
-class _Supported(poutine.messenger.Messenger):
-    """Tells Pyro's guides the supports of the latents, where these are not what torch declares."""
-
-    def __init__(self, program: Program):
-        super().__init__()
-        self.program = program
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.program.layout:
-            msg["fn"] = Supported(msg["fn"], self.program.support(msg))
 
 
 def _moving(kind: Callable[..., AutoGuide], program: Program) -> Callable[..., AutoGuide]:
@@ -308,90 +374,3 @@ class _Flow(_Located):
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> Flowing:
         return Flowing(self.loc, self.scale[:, None] * self.tril, self.flow())
-
-
-# -- densities that torch lacks ----------------------------------------------------------------
-
-
-class _Vector(dist.TorchDistribution):
-    """A density of vectors (d,) that knows how to draw one."""
-
-    support = dist.constraints.real_vector
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  (torch's own name and type)
-    has_rsample = True
-
-    def __init__(self, loc: Tensor):
-        self.loc = loc
-        super().__init__(event_shape=loc.shape, validate_args=False)
-
-    def _noise(self, *shape: int) -> Tensor:
-        return torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-
-
-class LowRankNormal(_Vector):
-    """Normal with covariance S (I + F F^T) S, S diagonal, of low rank plus diagonal.
-
-    Args:
-        loc: mean (d,).
-        scale: the diagonal of S (d,), positive.
-        factor: F (d, rank).
-    """
-
-    def __init__(self, loc: Tensor, scale: Tensor, factor: Tensor):
-        super().__init__(loc)
-        self.scale, self.factor = scale, factor
-
-    def rsample(self, sample_shape: torch.Size = ()) -> Tensor:
-        d, rank = self.factor.shape
-        along = _times(self._noise(*sample_shape, rank), self.factor.T)
-        return self.loc + self.scale * (self._noise(*sample_shape, d) + along)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """By Woodbury's identity and the determinant lemma, in O(d rank^2)."""
-        v = (value - self.loc) / self.scale
-        inner = self.factor.T @ self.factor
-        root = torch.linalg.cholesky(inner + torch.eye(len(inner), dtype=v.dtype, device=v.device))
-        along = torch.linalg.solve_triangular(root, _times(v, self.factor)[..., None], upper=False)
-        square = (v**2).sum(-1) - (along[..., 0] ** 2).sum(-1)
-        log_root = self.scale.log().sum() + root.diagonal().log().sum()
-        return -0.5 * square - log_root - v.shape[-1] * _HALF_LOG_2_PI
-
-
-class Flowing(_Vector):
-    """The law of loc + L T(z) with z standard normal.
-
-    Args:
-        loc: location (d,).
-        tril: L, lower triangular (d, d).
-        transform: T, with `call_and_ladj` (zuko).
-    """
-
-    def __init__(self, loc: Tensor, tril: Tensor, transform: Any):
-        super().__init__(loc)
-        self.tril, self.transform = tril, transform
-        self._drawn: tuple[Tensor | None, Tensor | None] = (None, None)
-
-    def rsample(self, sample_shape: torch.Size = ()) -> Tensor:
-        z = self._noise(*sample_shape, len(self.loc))
-        v, log_slope = self.transform.call_and_ladj(z)
-        u = self.loc + _times(v, self.tril.T)
-        self._drawn = (u, self._log_q(z, log_slope))
-        return u
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Of the last draw as it was drawn; elsewhere by the inverse, d passes of each network."""
-        if value is self._drawn[0]:
-            return self._drawn[1]
-        away = (value - self.loc)[..., None]
-        v = torch.linalg.solve_triangular(self.tril, away, upper=False)[..., 0]
-        z = self.transform.inv(v)
-        return self._log_q(z, self.transform.log_abs_det_jacobian(z, v))
-
-    def _log_q(self, z: Tensor, log_slope: Tensor) -> Tensor:
-        log_base = -0.5 * (z**2).sum(-1) - z.shape[-1] * _HALF_LOG_2_PI
-        return log_base - log_slope - self.tril.diagonal().log().sum()
-
-
-def _times(v: Tensor, matrix: Tensor) -> Tensor:
-    """`v @ matrix`, with no squeeze in place inside, which a recorded graph does not survive."""
-    return (v[..., None, :] @ matrix)[..., 0, :]

@@ -123,11 +123,7 @@ def _density_and_starts(
 
 
 def _fit(
-    program: Program,
-    results: list[Results],
-    stopped: dict[str, Any],
-    seed: int,
-    device: str,
+    program: Program, results: list[Results], stopped: dict[str, Any], seed: int, device: str
 ) -> Fit:
     """The chains in the constrained space, discrete latents and deterministics with them."""
     u = torch.as_tensor(np.stack([result.pop("u") for result in results]))  # (chain, draw, d)

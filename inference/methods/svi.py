@@ -17,10 +17,9 @@ from ..program.sampling import over_draws
 from .ascent import AscentSettings, Bound, Schedule
 from .convergence import fallen
 from .draws import all_draws, check_values, draw, draws_labels, one_chain
-from .guides import parse
+from .guides import is_laplace, parse, resolve
 from .laplace import laplace
 from .mode import mode
-from .resolve import is_laplace, resolve
 from .training import BEGIN, first_run, in_mode, store, train
 
 # What is in force where neither the user nor the guide says otherwise.

@@ -30,7 +30,7 @@ from ..program.program import Program
 from ..program.sampling import NOT_VECTORISED, Sampling
 from .ascent import Ascent, AscentSettings, Gradient
 from .draws import check_draws, check_edges, check_sites, draw_one
-from .resolve import module_of, resolve
+from .guides import module_of, resolve
 
 # Stream of the random numbers that a guide begins with, apart from those of its steps.
 BEGIN = 1

@@ -206,18 +206,16 @@ def scored(program: Program, guide: Callable, seed: int) -> Scored:
     the fields of `Evidence`, `coded_rows` with the codes.
     """
     problem = program.problem
-    keys = problem.rows[1]
-    first = {key: problem.tensors[key][:_CODED] for key in keys}
-    trained = evidence(program, guide, first, _FOR_CODE, seed=seed)
+    trained = _of_first(program, guide, problem.tensors, _CODED, _FOR_CODE, seed)
     metrics = {"elbo_train": float(trained.elbo.mean())}
     groups = {"coded_rows": _group("coded_rows", trained.means)}
     if problem.test is None:
         return Scored(metrics, groups)
-    test = _of(program, guide, problem.test, seed)
+    test = _of_first(program, guide, problem.test, _ROWS, _DRAWS, seed)
     groups["held_out_rows"] = test.group("held_out_rows")
     metrics |= test.metrics
     for name, rows in problem.beside.items():
-        other = _of(program, guide, rows, seed)
+        other = _of_first(program, guide, rows, _ROWS, _DRAWS, seed)
         groups[f"beside_rows_{name}"] = other.group(f"beside_rows_{name}")
         metrics[f"nll[{name}]"] = other.metrics["nll"]
         for score in ("log_p", "elbo"):
@@ -226,10 +224,12 @@ def scored(program: Program, guide: Callable, seed: int) -> Scored:
     return Scored(metrics, groups)
 
 
-def _of(program: Program, guide: Callable, rows: Mapping[str, Tensor], seed: int) -> Evidence:
-    """The evidence of the first thousand of these rows."""
-    some = {key: rows[key][:_ROWS] for key in program.problem.rows[1]}
-    return evidence(program, guide, some, _DRAWS, seed=seed)
+def _of_first(
+    program: Program, guide: Callable, rows: Mapping[str, Any], count: int, draws: int, seed: int
+) -> Evidence:
+    """The evidence of the first so many of these rows."""
+    some = {key: rows[key][:count] for key in program.problem.rows[1]}
+    return evidence(program, guide, some, draws, seed=seed)
 
 
 # -- annealed ----------------------------------------------------------------------------------
@@ -248,10 +248,7 @@ class Annealed(NamedTuple):
 
 
 def annealed(
-    program: Program,
-    temperatures: int,
-    chains: int,
-    report: Callable[[int], Any] = lambda _: None,
+    program: Program, temperatures: int, chains: int, report: Callable[[int], Any] = lambda _: None
 ) -> Annealed:
     """log p(x) of the program's rows, from torch's current random state.
 

@@ -197,7 +197,7 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     from inference.core.problem import Context
     from inference.methods import ascent
     from inference.methods.ascent import AscentSettings
-    from inference.methods.resolve import resolve
+    from inference.methods.guides import resolve
     from inference.methods.training import batches, gradient_of
     from inference.program.prepare import problem_of
     from inference.program.program import Program

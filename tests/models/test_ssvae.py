@@ -14,7 +14,7 @@ from scipy import signal, special, stats
 
 import zoo
 from inference.methods.ascent import AscentSettings
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.training import batches, gradient_of, store
 from inference.program.program import Program
 from inference.program.sampling import over_draws

@@ -17,7 +17,7 @@ from zuko.flows import NSF
 
 from inference.core.problem import Guide
 from inference.methods.ascent import AscentSettings
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
 from inference.methods.training import (
     batch_of,

@@ -12,7 +12,7 @@ from pyro import poutine
 
 from inference.methods import training
 from inference.methods.ascent import AscentSettings
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.training import gradient_of, store
 from inference.networks import layers as _layers
 from inference.networks.layers import Call, Layer, Layers, layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import NETWORK_GUIDES, problem_of
 
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.program.program import Program
 from models.contract import Refused
 

@@ -15,7 +15,7 @@ from torch.distributions import kl_divergence
 from inference.core.problem import Guide
 from inference.methods.ascent import AscentSettings
 from inference.methods.draws import draw
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
 from inference.methods.training import batch_of, gradient_of, store, train
 from inference.networks import dropout, weights

@@ -19,7 +19,7 @@ from torch import nn
 
 import models
 from inference.core.problem import Guide
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
 from inference.methods.training import batch_of, store
 from inference.program import batching

@@ -13,7 +13,7 @@ from conftest import QUIET, problem_from
 from scipy import stats
 
 from inference.core.problem import Guide
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
 from inference.methods.training import store
 from inference.program import row_latents
