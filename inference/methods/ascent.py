@@ -308,7 +308,10 @@ class Ascent:
     def save(self) -> None:
         """Keep all that the rest of the ascent depends on, at the end of a window."""
         at = self.at
-        arrays = {**self.adam.state, "trace": self.trace[: at.done], **_random_states()}
+        arrays = {**self.adam.state, "trace": self.trace[: at.done]}
+        arrays["random"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            arrays["random_cuda"] = torch.cuda.get_rng_state()
         arrays |= {"means": torch.stack(at.means)} if at.means else {}
         arrays |= {} if at.level is None else {"level": at.level}
         numbers = {"done": at.done, "phase": at.phase, "averaging": at.averaging}
@@ -337,14 +340,6 @@ class Ascent:
         if "random_cuda" in arrays and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(arrays["random_cuda"])
         return True
-
-
-def _random_states() -> dict[str, Tensor]:
-    """The states of the generators that steps draw from."""
-    states = {"random": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        states["random_cuda"] = torch.cuda.get_rng_state()
-    return states
 
 
 def _first_not_finite(values: Tensor, flat: Tensor) -> int | None:

@@ -27,15 +27,14 @@ class Monitor:
     """What chains and their parent tell each other, in shared memory without locks.
 
     A process that is killed in the middle of anything leaves it usable.
+
+    Attributes:
+        steps: how many each chain has done; it counts its own.
     """
 
     def __init__(self, chains: int):
         self.steps = RawArray("q", chains)
         self._stop = RawValue("b", 0)
-
-    def tick(self, chain: int) -> None:
-        """One step of a chain is done."""
-        self.steps[chain] += 1
 
     def stop(self) -> None:
         """Ask all chains to end, with what they have."""

@@ -70,20 +70,20 @@ def draw(program: Program, guide: Callable, draws: int) -> tuple[dict[str, Tenso
 
 
 def all_draws(program: Program, chosen: Guide, seed: int) -> dict[str, Tensor] | None:
-    """All that a guide draws (S, *shape), where its draws are finitely many; else None."""
-    values = _point(program, chosen, seed) if chosen.all is None else chosen.all()
-    return None if values is None else {name: value.detach() for name, value in values.items()}
+    """All that a guide draws (S, *shape), where its draws are finitely many; else None.
 
-
-def _point(program: Program, chosen: Guide, seed: int) -> dict[str, Tensor] | None:
-    """The one value of each latent that the guide gives, if it gives the same each time."""
+    They are one where it gives the same value of each latent each time.
+    """
+    if chosen.all is not None:
+        values = chosen.all()
+        return None if values is None else {k: value.detach() for k, value in values.items()}
     with seeded(seed, FIT):
         first, second = (run(chosen.guide, program.problem.tensors).nodes for _ in range(2))
     for name in program.layout:
         fixed = isinstance(base_of(first[name]["fn"]), dist.Delta)
         if not (fixed and torch.equal(first[name]["value"], second[name]["value"])):
             return None
-    return {name: first[name]["value"][None] for name in program.layout}
+    return {name: first[name]["value"][None].detach() for name in program.layout}
 
 
 def draws_labels(program: Program, chosen: Guide, seed: int) -> bool:
@@ -118,8 +118,8 @@ def _check_latent(program: Program, name: str, trace: poutine.Trace, batch: Batc
     """Refuse a guide without a site of a latent's name and shape."""
     if name not in trace.nodes:
         raise Refused(
-            f"the guide has no site '{name}', the model's latents are {_names(program)}; "
-            f'add pyro.sample("{name}", ...)'
+            f"the guide has no site '{name}', the model's latents are "
+            f'{", ".join(program.layout)}; add pyro.sample("{name}", ...)'
         )
     shape, given = _shape(program, name, batch), tuple(trace.nodes[name]["value"].shape)
     if shape == given:
@@ -143,7 +143,7 @@ def _check_site(program: Program, name: str, node: Mapping[str, Any]) -> None:
     if name not in program.sites:
         raise Refused(
             f"the guide's site '{name}' is not in the model, whose latents are "
-            f"{_names(program)}; rename it, or leave it out"
+            f"{', '.join(program.layout)}; rename it, or leave it out"
         )
     if program.sites[name].role == "discrete":
         raise Refused(f"'{name}' is discrete and summed out; leave it out of the guide")
@@ -157,10 +157,6 @@ def _shape(program: Program, name: str, batch: Batch) -> tuple[int, ...]:
         if plate.name == batch.plate:
             shape[plate.dim - site.event_dim] = round(n / batch.weight)
     return tuple(shape)
-
-
-def _names(program: Program) -> str:
-    return ", ".join(program.layout)
 
 
 # -- whether the model excludes what it draws --------------------------------------------------

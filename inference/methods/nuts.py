@@ -280,7 +280,7 @@ class NutpieChain:
         from nutpie.compiled_pyfunc import from_pyfunc
 
         def expand(u: np.ndarray) -> dict[str, np.ndarray]:
-            monitor.tick(chain)
+            monitor.steps[chain] += 1
             return {"u": u}
 
         start = self.starts[chain].cpu().numpy().astype(float)

@@ -106,7 +106,8 @@ def svi(
             ended["findings"] += fallen(ended["trace"], settings.window, settings.lr)
         metrics, notes = chosen.finish() if chosen.finish is not None else ({}, [])
         sample = _sample(drawn, chosen, draws, seed, context)
-        params = _learned(chosen)
+        params = {name: param.detach().clone() for name, param in pyro.get_param_store().items()}
+        params = params if chosen.packed is None else chosen.packed(params)
     ended["findings"] = findings + ended["findings"] + notes
     first = None if drawn is program else drawn.problem.n
     return Fit(params=params, settings=used, metrics=metrics, rows=first, **sample, **ended)
@@ -182,12 +183,6 @@ def _check_bound(objective: Bound, program: Program, chosen: Guide) -> None:
             "iwae is a bound for each row, and the guide draws the latents of all rows at once; "
             "use objective=elbo, or a guide such as normal"
         )
-
-
-def _learned(chosen: Guide) -> dict[str, Tensor]:
-    """The parameters of the store, as the guide keeps them."""
-    params = {name: param.detach().clone() for name, param in pyro.get_param_store().items()}
-    return params if chosen.packed is None else chosen.packed(params)
 
 
 def _sample(

@@ -105,7 +105,11 @@ def evidence_table(
             )
     columns = dict(sampled.columns)
     if effort.annealed:
-        columns |= _annealed(_first(program, rows, effort.annealed), effort, seed, context)
+        first = _first(program, rows, effort.annealed)
+        bar = _bar("annealing", effort.temperatures, context)
+        with _all_cores(), seeded(seed, PREDICTIVE), bar as report:
+            estimate = importance.annealed(first, effort.temperatures, effort.chains, report)
+        columns |= {"annealed": estimate.log_p, "annealed_error": estimate.error}
     if effort.gaps:
         best = _best_elbo(_first(program, rows, effort.gaps), seed, context)
         columns |= {
@@ -121,16 +125,6 @@ def _first(program: Program, rows: Mapping[str, Tensor], n: int) -> Program:
     """The program of the first so many of the rows."""
     first = of_rows(program, {key: value[:n] for key, value in rows.items()})
     return first.changed(test=None, beside={}, redrawn=None)
-
-
-def _annealed(
-    program: Program, effort: Effort, seed: int, context: Context
-) -> dict[str, np.ndarray]:
-    """log p(x) of the program's rows by annealing, and its standard error, nats (rows,)."""
-    bar = _bar("annealing", effort.temperatures, context)
-    with _all_cores(), seeded(seed, PREDICTIVE), bar as report:
-        estimate = importance.annealed(program, effort.temperatures, effort.chains, report)
-    return {"annealed": estimate.log_p, "annealed_error": estimate.error}
 
 
 def _best_elbo(program: Program, seed: int, context: Context) -> np.ndarray:
