@@ -4,12 +4,10 @@ It knows no model: a function gives an objective and its gradient on the rows of
 trace of the objective tells is in `convergence.py`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -20,7 +18,7 @@ from models.contract import BadSetting, Fault
 from ..core.problem import Context, Finding, Problem
 from ..core.signals import Heard, listening
 from ..program.graphs import How
-from .convergence import LEVEL, above, drifting, is_rising, of_linear_schedule
+from .convergence import LEVEL, drifting, is_rising, of_linear_schedule, rises
 
 # How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.
 Schedule = Literal["plateau", "linear"]
@@ -70,7 +68,7 @@ class AscentSettings:
     schedule: Schedule = "plateau"
 
     @classmethod
-    def of_network(cls, problem: Problem, **given: Any) -> AscentSettings | None:
+    def of_network(cls, problem: Problem, **given: Any) -> Self | None:
         """How the mode of a network is climbed; None for a model whose mode solvers find.
 
         Args:
@@ -283,7 +281,7 @@ class Ascent:
         if at.averaging:
             at.converged = len(at.means) >= 5
             return
-        raised = at.level is not None and above(recent, at.level)
+        raised = at.level is not None and rises(at.level, recent, 2)
         at.level, at.means = recent.clone(), []
         at.averaging = (at.phase >= _PHASES and not raised) or at.phase == _MOST_PHASES
         if not at.averaging:

@@ -3,11 +3,9 @@
 Whether it is level, whether the learning rate was too large, and what further steps would bring.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -153,15 +151,15 @@ class _Mean(NamedTuple):
     error: float
 
     @classmethod
-    def of(cls, values: Tensor) -> _Mean:
+    def of(cls, values: Tensor) -> Self:
         """By the means of parts of the steps (batch means)."""
         size = max(len(values) // _PARTS, 1)
         parts = values[len(values) % size :].unflatten(0, (-1, size)).mean(1)
         return cls(float(values.mean()), float(parts.std() / len(parts) ** 0.5))
 
-    def above(self, before: _Mean) -> _Mean:
+    def above(self, before: Self) -> Self:
         """The difference to an earlier one."""
-        return _Mean(self.value - before.value, math.hypot(self.error, before.error))
+        return type(self)(self.value - before.value, math.hypot(self.error, before.error))
 
     @property
     def sure(self) -> bool:
@@ -222,10 +220,10 @@ def _unfinished(
 # -- a plateau ---------------------------------------------------------------------------------
 
 
-def _rise(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the mean of the second is above that of the first, and its standard error."""
+def rises(before: Tensor, after: Tensor, errors: int = 1) -> bool:
+    """Whether the mean of the second is above that of the first by so many standard errors."""
     error = (before.var() / len(before) + after.var() / len(after)).sqrt()
-    return after.mean() - before.mean(), error
+    return bool(after.mean() - before.mean() > errors * error)
 
 
 def is_rising(values: Tensor, several: int) -> bool:
@@ -237,14 +235,7 @@ def is_rising(values: Tensor, several: int) -> bool:
             a pass are the same (but for a last few), so that their noise hides no slow rise.
     """
     passes = values[len(values) % several :].unflatten(0, (-1, several)).mean(1)
-    rise, error = _rise(*passes.chunk(2))
-    return bool(rise > error)
-
-
-def above(values: Tensor, before: Tensor) -> bool:
-    """Whether the objective is higher than it was, by more than two standard errors."""
-    rise, error = _rise(before, values)
-    return bool(rise > 2 * error)
+    return rises(*passes.chunk(2))
 
 
 def drifting(means: Sequence[Tensor]) -> bool:

@@ -59,10 +59,9 @@ def draw_one(program: Program, guide: Callable, batch: Batch) -> tuple[dict[str,
 
 def draw(program: Program, guide: Callable, draws: int) -> tuple[dict[str, Tensor], Tensor]:
     """Draws (S, *shape) from a guide of all rows, and their log density (S,), nats."""
-    everything = Batch(program.problem.tensors)
 
     def draw_with_density(_: Mapping) -> dict[str, Tensor]:
-        values, log_q = draw_one(program, guide, everything)
+        values, log_q = draw_one(program, guide, Batch(program.problem.tensors))
         return {**values, "log q": log_q}
 
     values = over_draws(draw_with_density, {"draw": torch.arange(draws)}, program.elements)

@@ -10,8 +10,6 @@
 Never a number in place of a refusal, and no reason that an evaluation has not confirmed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ supports; discrete latents are summed out of the model, never guided. A guide ma
 argument after its name: `lowrank:5`.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -127,7 +125,7 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
         BadSetting: an argument out of its range, or of a guide that takes none.
     """
     name, colon, argument = text.partition(":")
-    known = [*own, *(shared for shared in GUIDES if shared not in own)]
+    known = [*own, *(kind for kind in GUIDES if kind not in own)]
     if name not in known:
         near = nearest(name, known)
         raise UsageError(f"there is no guide '{name}' here; {near}")

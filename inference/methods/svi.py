@@ -24,6 +24,9 @@ from .training import BEGIN, first_run, in_mode, store, train
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}
+_RUN_AS_LAPLACE = (
+    "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
+)
 # Random points from which `begin=map` searches the mode.
 _STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
@@ -87,7 +90,10 @@ def svi(
         BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
     if is_laplace(guide, program):
-        return _laplace(program, draws, seed, context)
+        # While Pyro's `AutoLaplaceApproximation` is trained it is a point.
+        fit = laplace(program, seed=seed, context=context, draws=draws)
+        fit.findings.append(Finding("note", _RUN_AS_LAPLACE))
+        return fit
     with seeded(seed, FIT, BEGIN):
         if begin == "map":
             chosen, findings = _at_mode(guide, program, seed, context)
@@ -111,14 +117,6 @@ def svi(
     ended["findings"] = findings + ended["findings"] + notes
     first = None if drawn is program else drawn.problem.n
     return Fit(params=params, settings=used, metrics=metrics, rows=first, **sample, **ended)
-
-
-def _laplace(program: Program, draws: int, seed: int, context: Context) -> Fit:
-    """What Pyro's `AutoLaplaceApproximation` stands for; while it is trained it is a point."""
-    fit = laplace(program, seed=seed, context=context, draws=draws)
-    text = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
-    fit.findings.append(Finding("note", text))
-    return fit
 
 
 def _at_mode(

@@ -368,10 +368,8 @@ def flatten(params: Sequence[Tensor], graphs: Graphs | None) -> Tensor:
     """
     flat = torch.cat([param.detach().flatten() for param in params])
     flat = flat if graphs is None else graphs.memory("parameters", flat)
-    start = 0
-    for param in params:
-        _lend(param, flat[start : start + param.numel()].view(param.shape))
-        start += param.numel()
+    for param, part in zip(params, flat.split([param.numel() for param in params])):
+        _lend(param, part.view(param.shape))
     return flat
 
 
