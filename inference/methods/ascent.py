@@ -85,16 +85,6 @@ class AscentSettings:
             return None
         return cls(**{"steps": 10_000, "lr": 1e-3, "schedule": "linear", **given})
 
-    def steps_of_window(self, of_pass: int) -> int:
-        """Steps of a window: whole passes, so that a new one begins where a resume does.
-
-        Args:
-            of_pass: steps of a pass over the data.
-        """
-        if self.schedule == "linear":
-            return max(1, self.steps // _WINDOWS // of_pass) * of_pass
-        return max(self.window, _PASSES * of_pass) // of_pass * of_pass
-
 
 class Adam:
     """Adam's ascent on one vector (Kingma and Ba 2015), by torch's fused kernel.
@@ -203,7 +193,10 @@ class Ascent:
 
     def __post_init__(self) -> None:
         self.adam = Adam(self.flat, self.settings.lr)
-        self.window = self.settings.steps_of_window(self.of_pass)
+        steps, of_pass = max(self.settings.window, _PASSES * self.of_pass), self.of_pass
+        if self.settings.schedule == "linear":
+            steps = max(self.settings.steps // _WINDOWS, of_pass)
+        self.window = steps // of_pass * of_pass  # whole passes: a resume begins with a new one
         self.trace = torch.zeros(self.settings.steps, dtype=self.flat.dtype)
         self.at = _Progress()
 

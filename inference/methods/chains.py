@@ -90,8 +90,12 @@ def run(
                 end, _, _ = str(result).partition(";")
                 died = died or end.replace("its process", name)
                 monitor.stop()
+            elif isinstance(result, Fault):
+                raise result
             elif isinstance(result, Exception):
-                raise _fault(name, result)
+                first = str(result).partition("\n")[0]
+                failed = f"{name} failed ({type(result).__name__}: {first})"
+                raise Fault(f"{failed}; check the model") from result
             else:
                 results[waiting[i]] = result
                 if len(result["u"]) == draws:  # the sampler can only begin a chain anew
@@ -107,14 +111,6 @@ def _finished(state: State, chains: int, draws: int) -> dict[int, Results]:
     saved = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
     results = {chain: arrays[0] for chain, arrays in saved.items() if arrays is not None}
     return {chain: result for chain, result in results.items() if len(result["u"]) == draws}
-
-
-def _fault(name: str, error: Exception) -> Fault:
-    """What a chain raised, in words."""
-    if isinstance(error, Fault):
-        return error
-    first = str(error).partition("\n")[0]
-    return Fault(f"{name} failed ({type(error).__name__}: {first}); check the model")
 
 
 @contextmanager

@@ -74,11 +74,10 @@ def laplace(
             observations of another kind than known.
         BadSetting: settings of networks for another model.
     """
-    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    settings = AscentSettings.of_network(program.problem, **given)
-    if settings is not None:
+    how = AscentSettings.of_network(program.problem, steps=steps, lr=lr, batch_size=batch_size)
+    if how is not None:
         of_network = load(METHODS["laplace"].network)
-        return of_network(program, settings, structure, draws, seed, context)
+        return of_network(program, how, structure, draws, seed, context)
     if structure != "auto":
         raise BadSetting("structure: for networks alone; leave it out")
     if not program.size:

@@ -341,7 +341,7 @@ def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]
     plain = like.dtype == torch.float64 and like.device.type == "cpu"
 
     def settle() -> None:
-        """Tell the sampler's own thread what the main one was told.
+        """Give the sampler's own thread the settings of the main one.
 
         Left to itself it wakes a team of threads for each product (5 to 50 times slower). And a
         recorded graph has its gradient in it: that torch keeps none is said once, not each time.

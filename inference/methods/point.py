@@ -49,11 +49,10 @@ def _estimate(
         Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
         BadSetting: settings of networks for another model.
     """
-    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    settings = AscentSettings.of_network(program.problem, **given)
-    if settings is not None:
+    how = AscentSettings.of_network(program.problem, steps=steps, lr=lr, batch_size=batch_size)
+    if how is not None:
         of_network = load(METHODS["map" if prior else "mle"].network)
-        return of_network(program, settings, seed, context, prior=prior)
+        return of_network(program, how, seed, context, prior=prior)
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
     program = program.unnarrowed()

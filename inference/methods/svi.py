@@ -24,9 +24,7 @@ from .training import BEGIN, first_run, in_mode, store, train
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}
-_RUN_AS_LAPLACE = (
-    "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
-)
+_NOTE = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
 # Random points from which `begin=map` searches the mode.
 _STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
@@ -92,7 +90,7 @@ def svi(
     if is_laplace(guide, program):
         # While Pyro's `AutoLaplaceApproximation` is trained it is a point.
         fit = laplace(program, seed=seed, context=context, draws=draws)
-        fit.findings.append(Finding("note", _RUN_AS_LAPLACE))
+        fit.findings.append(Finding("note", _NOTE))
         return fit
     with seeded(seed, FIT, BEGIN):
         if begin == "map":

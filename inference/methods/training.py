@@ -132,9 +132,8 @@ def batches(problem: Problem, size: int | None) -> Iterator[list[Tensor]]:
         raise Refused("the data have no rows to take batches of; leave batch_size out")
     given = problem.tensors if problem.redrawn is None else problem.redrawn[0]
     rows = [given[key] for key in problem.rows[1]]
-    n = len(rows[0])
     while True:
-        for part in torch.randperm(n, device=rows[0].device).split(size):
+        for part in torch.randperm(len(rows[0]), device=rows[0].device).split(size):
             if len(part) == size:  # the last few rows wait for another pass
                 yield [tensor[part] for tensor in rows]
 

@@ -111,7 +111,10 @@ def evidence_table(
             estimate = importance.annealed(first, effort.temperatures, effort.chains, report)
         columns |= {"annealed": estimate.log_p, "annealed_error": estimate.error}
     if effort.gaps:
-        best = _best_elbo(_first(program, rows, effort.gaps), seed, context)
+        # Of independent normals that are fitted to each row by itself.
+        alone, first = Context(progress=context.progress), _first(program, rows, effort.gaps)
+        fit = svi(first, guide="normal", seed=seed, context=alone, **_FIT)
+        best = fit.log_ratios.double().mean(0).numpy()
         columns |= {
             "elbo_normal": best,
             "approximation": sampled.log_p[: len(best)] - best,
@@ -125,13 +128,6 @@ def _first(program: Program, rows: Mapping[str, Tensor], n: int) -> Program:
     """The program of the first so many of the rows."""
     first = of_rows(program, {key: value[:n] for key, value in rows.items()})
     return first.changed(test=None, beside={}, redrawn=None)
-
-
-def _best_elbo(program: Program, seed: int, context: Context) -> np.ndarray:
-    """The ELBO of independent normals that are fitted to each row by itself, nats (rows,)."""
-    alone = Context(progress=context.progress)
-    fit = svi(program, guide="normal", seed=seed, context=alone, **_FIT)
-    return fit.log_ratios.double().mean(0).numpy()
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
