@@ -273,10 +273,10 @@ _OF_RUN = ("folder", "model", "guide")
 
 
 def _show_evidence(table: pd.DataFrame, typed: Typed) -> None:
-    from inference.rows import evidence
+    from inference.rows import encoder
     from inference.show import terminal
 
-    summary, doubts = evidence.summary(table), evidence.doubts(table)
+    summary, doubts = encoder.summary(table), encoder.concerns(table)
     if typed.json:
         print(json.dumps({"summary": rows_of(summary), "doubts": doubts}))
     else:

@@ -30,11 +30,8 @@ from torch import Tensor
 from ..core.problem import Context, Guide
 from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
-from ..methods.batches import batch_of, batches
-from ..methods.objective import gradient_of
-from ..methods.parameters import store
-from ..methods.resolve import resolve
-from ..methods.training import BEGIN, train
+from ..methods.guides import resolve
+from ..methods.training import BEGIN, batch_of, batches, gradient_of, store, train
 from ..networks import weights
 from ..program.handlers import Weighted
 from ..program.program import Program

@@ -19,8 +19,8 @@ from ..core import user_code
 from ..core.machine import tolerance
 from ..core.problem import Guide
 from ..core.seeds import PRIOR, seeded
-from ..methods.guide_checks import check_sites
-from ..methods.resolve import resolve
+from ..methods.draws import check_sites
+from ..methods.guides import resolve
 from ..program.handlers import Batch, factors, run
 from ..program.kinks import difference
 from ..program.program import Program

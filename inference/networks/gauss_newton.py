@@ -23,8 +23,7 @@ from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
 from ..methods.draws import one_chain
 from ..methods.laplace import Structure
-from ..methods.parameters import store
-from ..methods.training import BEGIN, train
+from ..methods.training import BEGIN, store, train
 from ..program import memory
 from ..program.handlers import run
 from ..program.predictors import check_predictors

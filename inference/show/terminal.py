@@ -307,8 +307,8 @@ def show_evidence(summary: pd.DataFrame, reasons: Sequence[str]) -> None:
     """Print means over rows, nats, with their errors, and what speaks against them.
 
     Args:
-        summary: of `evidence.summary`: mean, mcse, se and rows of each column.
-        reasons: of `evidence.doubts`.
+        summary: of `encoder.summary`: mean, mcse, se and rows of each column.
+        reasons: of `encoder.concerns`.
     """
     out = console()
     rows = (

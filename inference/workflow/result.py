@@ -245,7 +245,7 @@ class Run:
             Refused: the rows of this model have no latents of their own, or no encoder.
             Fault: the run held no rows out, and none are given.
         """
-        from ..rows.evidence import Effort
+        from ..rows.encoder import Effort
         from .predict import evidence_table
 
         _check_counts(1, rows=rows)

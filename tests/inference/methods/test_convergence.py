@@ -60,7 +60,7 @@ def test_a_rise_that_ended_before_the_rate_fell_is_no_rise():
 def test_a_rise_that_waits_for_the_rate_to_fall_names_the_rate():
     share = np.arange(1000) / 1000
     (finding,) = findings(LEVEL + 200 * np.clip(share - 0.5, 0, None))
-    assert "only as the learning rate fell: 0.1 is too large" in finding[1]
+    assert "only as the learning rate fell: the learning rate of 0.1 is too large" in finding[1]
     assert finding[2] == "lower it (--set lr=0.01)"
 
 

@@ -28,8 +28,8 @@ from test_weights import (
     steps,
 )
 
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
+from inference.methods.training import store
 from inference.networks import dropout, weights
 from inference.program.program import Program
 from models.contract import Refused

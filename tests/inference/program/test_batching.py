@@ -19,10 +19,9 @@ from torch import nn
 
 import models
 from inference.core.problem import Guide
-from inference.methods.batches import batch_of
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
+from inference.methods.training import batch_of, store
 from inference.program import batching
 from inference.program.handlers import Batch
 from inference.program.prepare import program_of

@@ -1,4 +1,4 @@
-"""The evidence of rows: gaps against closed forms, what is told of it, the command."""
+"""What an encoder says of rows: evidence and gaps against closed forms, codes, the commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import QUIET, problem_from
@@ -14,8 +16,9 @@ from scipy import stats
 from test_row_latents import X, coded, encoder, log_evidence, shared_scale
 
 import zoo
+from inference.methods.svi import svi
 from inference.program.program import Program
-from inference.rows import evidence
+from inference.rows import encoder as module
 from models.contract import Refused
 
 
@@ -25,8 +28,8 @@ def problem(model=coded):
 
 def table(**effort):
     asked = {"particles": 4000, "temperatures": 50} | effort
-    return evidence.table(
-        Program(problem()), encoder, {"x": X}, evidence.Effort(**asked), seed=0, context=QUIET
+    return module.evidence_table(
+        Program(problem()), encoder, {"x": X}, module.Effort(**asked), seed=0, context=QUIET
     )
 
 
@@ -47,42 +50,40 @@ def test_gaps_against_closed_forms():
 
 def test_a_summary_has_both_errors():
     found = table()
-    lines = evidence.summary(found)
+    lines = module.summary(found)
     assert list(lines.index) == ["log_p", "elbo"]
     assert lines.loc["log_p", "mcse"] == pytest.approx(np.sqrt((found["error"] ** 2).sum()) / 3)
     assert lines.loc["log_p", "se"] == pytest.approx(stats.sem(found["log_p"]))
     assert np.isnan(lines.loc["elbo", "mcse"])
     both = found.assign(annealed=found["log_p"] - [0.5, 0.1, np.nan], annealed_error=0.3)
     both.loc[2, "annealed_error"] = np.nan
-    apart = evidence.summary(both).loc["apart"]
+    apart = module.summary(both).loc["apart"]
     assert apart["mean"] == pytest.approx(0.3) and apart["rows"] == 2
     error = np.sqrt((found["error"][:2] ** 2 + 0.3**2).sum()) / 2
     assert apart["mcse"] == pytest.approx(error)
 
 
-def test_doubts():
+def test_concerns():
     sound = pd.DataFrame({"log_p": [-1.0] * 4, "error": 0.01, "elbo": -1.2, "khat": 0.2})
-    assert evidence.doubts(sound) == []
-    (said,) = evidence.doubts(sound.assign(khat=[0.9, 0.9, 0.1, 0.1]))
+    assert module.concerns(sound) == []
+    (said,) = module.concerns(sound.assign(khat=[0.9, 0.9, 0.1, 0.1]))
     assert "50% of the rows" in said
-    (said,) = evidence.doubts(sound.assign(error=1.0))
+    (said,) = module.concerns(sound.assign(error=1.0))
     assert "too low, by 0.5 nats" in said
-    (said,) = evidence.doubts(sound.assign(annealed=-0.5, annealed_error=0.02))
+    (said,) = module.concerns(sound.assign(annealed=-0.5, annealed_error=0.02))
     assert "differ by -0.5" in said
 
 
 def test_what_has_no_evidence_is_refused():
-    effort = evidence.Effort(particles=10)
+    effort = module.Effort(particles=10)
     with pytest.raises(Refused, match="not every latent of this model belongs to a row"):
-        evidence.table(
+        module.evidence_table(
             Program(problem(shared_scale)), "normal", {"x": X}, effort, seed=0, context=QUIET
         )
-    from inference.methods.svi import svi
-
     fit = svi(Program(problem_from(coded, {"x": X})), seed=0, context=QUIET, steps=10, draws=2)
     fitted = replace(problem(), params=fit.params)
     with pytest.raises(Refused, match="guide has no encoder"):
-        evidence.table(Program(fitted), "normal", {"x": X}, effort, seed=0, context=QUIET)
+        module.evidence_table(Program(fitted), "normal", {"x": X}, effort, seed=0, context=QUIET)
 
 
 def test_the_command(tmp_path, capsys):
@@ -104,3 +105,62 @@ def test_the_command(tmp_path, capsys):
     point = zoo.run("vae", method="map", init=done, part="test", n=3, out=tmp_path)
     assert zoo.main(["evidence", str(point.path)]) == 2
     assert "has no encoder" in capsys.readouterr().err
+
+
+# -- codes --------------------------------------------------------------------------------------
+
+
+def test_means_and_sds_of_codes():
+    rows = X.repeat(700, 1)  # more than are encoded at once
+    found = module.code_table(Program(problem()), encoder, {"x": rows}, draws=400, seed=0)
+    assert list(found) == ["z", "sd z"] and len(found) == 2100 and found.index.name == "row"
+    np.testing.assert_allclose(found["z"], 0.3 * rows.sum(1))  # the guide's own
+    np.testing.assert_allclose(found["sd z"], 0.5)
+    few = module.code_table(Program(problem()), encoder, {"x": rows[:2]}, draws=5, seed=1)
+    pd.testing.assert_frame_equal(few, found[:2])
+
+
+def test_means_and_sds_of_draws_where_the_guide_knows_none():
+    def shifted(x):
+        weight = pyro.param("weight", torch.tensor(0.3))
+        with pyro.plate("row", len(x)):
+            side = pyro.sample("side", dist.Bernoulli(0.5), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Normal(weight * x.sum(1) + 2 * side, 0.5))
+
+    found = module.code_table(Program(problem()), shifted, {"x": X}, draws=4000, seed=0)
+    np.testing.assert_allclose(found["z"], 0.3 * X.sum(1) + 1, atol=5 * 1.12 / 4000**0.5)
+    np.testing.assert_allclose(found["sd z"], 1.25**0.5, rtol=0.1)
+
+
+def test_a_guide_of_its_own_rows_alone_has_no_encoder():
+    def known(x):
+        with pyro.plate("row", 3):
+            pyro.sample("z", dist.Normal(torch.zeros(3), 1.0))
+
+    program = Program(problem_from(coded, {"x": X}))
+    with pytest.raises(Refused, match="has no encoder"):
+        module.code_table(program, known, {"x": X}, draws=5, seed=0)
+
+
+def test_classes_are_guessed_as_a_runs_accuracy_says(tmp_path, capsys):
+    small = {"n": 200, "labels": 60, "hidden": "16", "latent": 2}
+    run = zoo.run("ssvae", **small, steps=150, draws=5, rows=5, out=tmp_path)
+    found = run.encode(draws=5)
+    chances = found.filter(like="p[guess=")
+    assert list(chances) == [f"p[guess={k}]" for k in range(10)]
+    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+    assert (chances.to_numpy().argmax(1) == found["guess"]).all()
+    right = found["guess"].to_numpy() == run.data.scaling.test_labels
+    assert right.mean() == pytest.approx(run.metrics["accuracy"])
+
+    file, out = tmp_path / "new.npz", tmp_path / "codes.csv"
+    np.savez(file, x=np.zeros((3, 8, 8)))
+    asked = ["encode", str(run.path), "--data", str(file), "--rows", "2", "--out", str(out)]
+    assert zoo.main([*asked, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    kept = pd.read_csv(out, index_col=0)
+    assert list(told) == ["0", "1"] and list(kept.columns) == list(found.columns)
+    with pytest.raises(zoo.UsageError, match="draws=1 is too few"):
+        run.encode(draws=1)
+    with pytest.raises(zoo.UsageError, match="run of exact, which has no encoder"):
+        zoo.run("coin", method="exact", data="HH").encode()
