@@ -42,10 +42,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Inference, Results, View
+from .contract.figures import RED, captioned, panels
 from .data.classified import classified
 from .data.images import Images, as_images
 from .parts import networks
-from .parts.figures import RED, captioned, panels
 from .parts.networks import Activation, Prior, bayesian, integers, network
 
 if TYPE_CHECKING:

@@ -47,9 +47,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .contract import BadSetting, Data, Entry, Inference, Results, View
+from .contract.figures import BLUE, ORANGE, RED, SKY, captioned, panels
 from .data.columns import simulated_rng
 from .data.tabular import Builtin, diabetes, tabular
-from .parts.figures import BLUE, ORANGE, RED, SKY, captioned, panels
 from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:

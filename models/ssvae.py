@@ -43,9 +43,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import BadInput, BadSetting, Data, Entry, Guide, Inference, Redrawn, Results, View
+from .contract.figures import shown
 from .data.images import as_images, generator
 from .data.pictures import Binarise, Pictures, pictures
-from .parts.figures import shown
 from .parts.networks import (
     FALLING,
     Decoder,

@@ -42,9 +42,9 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import BadInput, Caveat, Data, Entry, Guide, Inference, Results, View
+from .contract.figures import shown
 from .data.images import as_images
 from .data.pictures import Pictures, compressed, pictures
-from .parts.figures import shown
 from .parts.networks import FALLING, Decoder, dense, integers, learned, tanh_layers
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from models.parts.figures import BLUE, GREY, ORANGE, RED, SKY
+from models.contract.figures import BLUE, GREY, ORANGE, RED, SKY
 
 from ..results import inference_data
 from ..results.diagnostics import BFMI_MIN, ESS_MIN

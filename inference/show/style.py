@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from models.contract.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from models.parts import figures
-from models.parts.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
 from ..results.inference_data import InferenceData, cells
 
@@ -57,7 +57,7 @@ def grid(
     gap: float = 0.5,
     **lengths: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels with few ticks, as `models.parts.figures.panels` makes it.
+    """A figure of `count` panels with few ticks, as `models.contract.figures.panels` makes it.
 
     Args:
         count: number of panels.
@@ -135,7 +135,7 @@ def captioned(
     *,
     shared: Axes | Sequence[Axes] = (),
 ) -> Figure:
-    """As `models.parts.figures.captioned`, the caption after the run's name where one is given."""
+    """As `models.contract.figures.captioned`, the caption after the run's name where one is given."""
     who = named(idata) if idata is not None else ""
     return figures.captioned(figure, f"{who}: {caption}" if who else caption, shared)
 

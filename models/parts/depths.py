@@ -11,9 +11,20 @@ import torch
 from torch import Tensor
 
 from ..contract import Data
+from ..contract.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    captioned,
+    panels,
+    shown,
+)
 from ..data.classified import Steps
 from ..data.images import Images, as_images
-from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, captioned, panels, shown
 from .residual import RULES, SURENESS, WITHOUT_Q, Residual, Rule, Stop, halting, leave, signs
 
 if TYPE_CHECKING:

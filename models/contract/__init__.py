@@ -274,7 +274,7 @@ class Guide:
     estimator: bool = False
 
     def __post_init__(self):
-        from .users.callables import as_function
+        from ..users.callables import as_function
 
         object.__setattr__(self, "function", as_function(self.function, whole=True))
 
@@ -382,7 +382,7 @@ class Entry:
         return super().__new__(cls)
 
     def __post_init__(self):
-        from .users.callables import as_function
+        from ..users.callables import as_function
 
         object.__setattr__(self, "model", as_function(self.model))
 
@@ -415,7 +415,7 @@ def takes_any(model: Callable) -> bool:
 
 
 def _parameters(model: Callable) -> list[inspect.Parameter]:
-    from .users.callables import signature
+    from ..users.callables import signature
 
     try:
         return list(signature(model).parameters.values())
@@ -427,7 +427,7 @@ def _parameters(model: Callable) -> list[inspect.Parameter]:
 
 def place(model: Callable) -> str:
     """File and line where a model is written, as far as Python knows."""
-    from .users.callables import heart
+    from ..users.callables import heart
 
     function = model.__init__ if inspect.isclass(model) else heart(model)
     code = getattr(function, "__code__", None)

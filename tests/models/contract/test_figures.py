@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.parts.figures import captioned, panels
+from models.contract.figures import captioned, panels
 
 
 @pytest.mark.parametrize("caption", ["short", "a caption of many words " * 12])
