@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from models.contract import figures
 from models.contract.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
-from models.parts import figures
 
 from ..results.inference_data import InferenceData, cells
 
@@ -135,7 +135,7 @@ def captioned(
     *,
     shared: Axes | Sequence[Axes] = (),
 ) -> Figure:
-    """As `models.contract.figures.captioned`, the caption after the run's name where one is given."""
+    """As `captioned` of the contract, the caption after the run's name where one is given."""
     who = named(idata) if idata is not None else ""
     return figures.captioned(figure, f"{who}: {caption}" if who else caption, shared)
 
