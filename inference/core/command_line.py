@@ -71,7 +71,9 @@ def options_of(verb: Callable, like: Callable | None = None) -> list[Option]:
 
 
 def _option(parameter: inspect.Parameter, text: str) -> Option:
-    name, annotation = parameter.name, str(parameter.annotation)
+    name, annotation = parameter.name, parameter.annotation
+    if not isinstance(annotation, str):
+        annotation = inspect.formatannotation(annotation)
     details: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
     if annotation == "bool":
         return Option(_flags(name), {**details, "action": "store_true"})

@@ -1,6 +1,10 @@
 """`new`: names, places, and never over what is there."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import HOUSE
 
 from models.contract import BadSetting, CannotWrite
 from models.users import template
@@ -13,6 +17,10 @@ def test_two_files_that_name_the_model(tmp_path):
     assert str(source) in test.read_text()
     with pytest.raises(BadSetting, match="there already"):
         template.write(str(source))
+    for words in (["check"], ["format", "--check"]):
+        rules = ["--config", str(HOUSE / ".ruff.toml")]
+        ruff = [sys.executable, "-m", "ruff", *words, *rules, str(source), str(test)]
+        assert subprocess.run(ruff, capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(
