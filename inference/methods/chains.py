@@ -121,7 +121,6 @@ def _finished(state: State, chains: int, draws: int) -> dict[int, Results]:
 def _shown(monitor: Monitor, steps: int, context: Context) -> Iterator[Callable[[], None]]:
     """A function that shows how far each chain is: on its bar, and to the callbacks."""
     chains, reported = len(monitor.steps), []
-    # No bars that are not shown: each makes a lock, which a process that is killed leaves behind.
     shown, how = chains if context.progress else 0, {"mininterval": 0.2, "miniters": 1}
     bars = [tqdm(total=steps, desc=f"chain {i + 1}", position=i, **how) for i in range(shown)]
 
