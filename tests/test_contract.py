@@ -37,7 +37,6 @@ SMALL = {
     "vae": {"n": 20, "hidden": "8", "latent": 2},
     "ssvae": {"n": 20, "labels": 10, "hidden": "8", "latent": 2},
 }
-OF_NETWORKS = {"steps": 5, "batch_size": 50}
 
 
 def problem_of(name):
@@ -59,10 +58,15 @@ def fitted(name):
 
 def short(name, method):
     """Settings by which a method is quick on a model."""
-    known = declared(inference.method(method))
-    quick = {k: v for k, v in QUICK.items() if k in known and not known[k].of_networks}
-    network = not models.load(name).identified and "batch_size" in known
-    return quick | OF_NETWORKS if network else quick
+    known, network = declared(inference.method(method)), not models.load(name).identified
+    own = {k: known[k] for k in QUICK if k in known and (network or not known[k].of_networks)}
+    quick = {k: max(QUICK[k], least(setting)) for k, setting in own.items()}
+    return quick | {"batch_size": 50} if network and "batch_size" in known else quick
+
+
+def least(setting):
+    """The smallest number that a setting may be; 0 where no bound `>= n` says."""
+    return max([0, *(int(b.split()[1]) for b in setting.bounds if b.startswith(">= "))])
 
 
 def refused_by(name):
@@ -259,7 +263,7 @@ def test_what_is_not_identified_is_judged_by_its_predictions(name):
     assert entry.inference.start is not None or Program(problem_of(name)).unfitted
     assert done.idata["predictions"].sizes["draw"] == 5
     with pytest.raises(BadSetting, match="there is no setting 'steps'"):
-        zoo.run("coin", method="map", **OF_NETWORKS)
+        zoo.run("coin", method="map", steps=5)
 
 
 @every_model
