@@ -140,10 +140,11 @@ def load(function: str) -> Callable:
     Raises:
         LookupError: there is none of that name.
     """
-    module, _, name = function.partition(":")
-    if not hasattr(import_module(f".{module}", __package__), name):
-        raise LookupError(f"inference/{module.replace('.', '/')}.py has no function {name}")
-    return getattr(import_module(f".{module}", __package__), name)
+    path, _, name = function.partition(":")
+    module = import_module(f".{path}", __package__)
+    if not hasattr(module, name):
+        raise LookupError(f"inference/{path.replace('.', '/')}.py has no function {name}")
+    return getattr(module, name)
 
 
 def about(method: str) -> Method:

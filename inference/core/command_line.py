@@ -81,7 +81,7 @@ def _option(parameter: inspect.Parameter, text: str) -> Option:
         details["choices"] = ast.literal_eval(annotation.removeprefix("Literal"))
     else:
         details["metavar"] = _VALUES.get(name, name.upper().replace("_OR_", "|"))
-        if text.startswith("file "):
+        if text.startswith("file "):  # what the docstring calls a file
             details["metavar"] = "FILE"
     if "int" in annotation.split(" | "):
         details["type"] = _seed if name == "seed" else int
