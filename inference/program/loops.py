@@ -16,7 +16,7 @@ import torch
 # Elements of a block: some ten arrays of it lie in the first cache.
 BLOCK = 512
 # Bytes to which every array is aligned, a line of the cache.
-_LINE = 64
+LINE = 64
 
 TYPES = {
     torch.float64: "double",
@@ -235,15 +235,10 @@ class Steps:
 # -- from steps to C ------------------------------------------------------------------------------
 
 
-def source(steps: Steps, kept: set[str]) -> tuple[str, int]:
-    """The steps as the body of a C function, and the bytes of memory that they need.
-
-    Args:
-        steps: what is done.
-        kept: names of memory that is given, beside what the steps make.
-    """
+def source(steps: Steps) -> tuple[str, int]:
+    """The steps as the body of a C function, and the bytes of memory `scratch` that it needs."""
     groups = list(_groups(steps.steps))
-    local = _local(groups, set(steps.sizes) - kept)
+    local = _local(groups, set(steps.sizes))
     places, most = _placed(groups, steps.sizes, local)
     declared = [
         f"{TYPES[dtype]} *const {name} = ({TYPES[dtype]} *)(scratch + {places[name]});"
@@ -328,7 +323,7 @@ def _placed(
 def _bytes(size: tuple[torch.dtype, int], is_local: bool) -> int:
     dtype, count = size
     count = min(count, BLOCK) if is_local else count
-    return -(-max(count, 1) * dtype.itemsize // _LINE) * _LINE
+    return -(-max(count, 1) * dtype.itemsize // LINE) * LINE
 
 
 def _first_gap(taken: Sequence[tuple[int, int]], need: int) -> int:

@@ -365,7 +365,8 @@ def _folded(
         x: what is folded.
         dims: along these.
     """
-    out = out.expanded(x.shape)
+    strides = tuple(0 if d in dims else stride for d, stride in enumerate(out.strides))
+    out = out._replace(shape=x.shape, strides=strides)
     kept = [d for d in range(len(x.shape)) if d not in dims]
     names = [f"i{d}" for d in range(len(x.shape))]
     loop = "for (i64 {0} = 0; {0} < {1}; {0}++) {{".format
@@ -491,36 +492,67 @@ def _running_sum(steps: Steps, out: Array, x: Array, dim: int, **_: Any) -> None
 
 # -- products of matrices -------------------------------------------------------------------------
 
-# Columns that a row of a product may have to be kept in registers while it is made.
-_NARROW = 64
+# Columns that a row of a product may have to be kept in registers while it is made; and products
+# of numbers from which on a library is faster than plain loops.
+_NARROW, _LARGE = 64, 1 << 17
 
 
 def product(steps: Steps, out: Array, a: Array, b: Array, *, adds: bool = False) -> None:
     """out (m, n) = a (m, k) b (k, n), or that added to what is there."""
+    steps.lines(_product(out, a, b, adds), out, a, b)
+
+
+def _product(out: Array, a: Array, b: Array, adds: bool) -> str:
+    """The lines of a product of matrices, by whichever way runs along its memory."""
     (m, k), n = a.shape, b.shape[1]
+    if m * n * k >= _LARGE and min(m, n, k) > 1 and all(map(_is_dense, (out, a, b))):
+        return _by_library(out, a, b, adds)
     if n == 1 and a.strides[0] < a.strides[1]:
         # The rows of a transposed matrix lie close together: turn the product over.
-        return product(steps, _turned(out), _turned(b), _turned(a), adds=adds)
+        return _product(_turned(out), _turned(b), _turned(a), adds)
     loop = "for (i64 {0} = 0; {0} < {1}; {0}++)".format
-    first, second = a.at(["i", "l"]), b.at(["l", "j"])
+    first, second, cell = a.at(["i", "l"]), b.at(["l", "j"]), out.at(["i", "j"])
     sign = "+=" if adds else "="
-    if b.strides[1] == 1 and 1 < n <= _NARROW:
-        lines = [f"{loop('i', m)} {{ {out.type} row[{n}] = {{0}};", f"{loop('l', k)} {{"]
-        lines += [f"const {out.type} x = {first};", "#pragma omp simd"]
-        lines += [f"{loop('j', n)} row[j] += x * {second}; }}"]
-        lines += [f"{loop('j', n)} {out.at(['i', 'j'])} {sign} row[j]; }}"]
-    elif b.strides[1] == 1 and n > 1:
-        lines = [] if adds else [f"{loop('i', m)} {loop('j', n)} {out.at(['i', 'j'])} = 0;"]
-        lines += [f"{loop('i', m)} {loop('l', k)} {{ const {out.type} x = {first};"]
-        lines += ["#pragma omp simd", f"{loop('j', n)} {out.at(['i', 'j'])} += x * {second}; }}"]
-    else:
+    if b.strides[1] != 1 or n == 1:
         lines = [f"{loop('i', m)} {loop('j', n)} {{ {out.type} sum = 0;"]
         lines += [
             "#pragma omp simd reduction(+:sum)",
             f"{loop('l', k)} sum += {first} * {second};",
         ]
-        lines += [f"{out.at(['i', 'j'])} {sign} sum; }}"]
-    return steps.lines("\n".join(lines), out, a, b)
+        lines += [f"{cell} {sign} sum; }}"]
+    elif n <= _NARROW:
+        lines = [f"{loop('i', m)} {{ {out.type} row[{n}] = {{0}};", f"{loop('l', k)} {{"]
+        lines += [f"const {out.type} x = {first};", "#pragma omp simd"]
+        lines += [f"{loop('j', n)} row[j] += x * {second}; }}"]
+        lines += [f"{loop('j', n)} {cell} {sign} row[j]; }}"]
+    else:
+        lines = [] if adds else [f"{loop('i', m)} {loop('j', n)} {cell} = 0;"]
+        lines += [f"{loop('i', m)} {loop('l', k)} {{ const {out.type} x = {first};"]
+        lines += ["#pragma omp simd", f"{loop('j', n)} {cell} += x * {second}; }}"]
+    return "\n".join(lines)
+
+
+def _is_dense(matrix: Array) -> bool:
+    """Whether rows or columns lie one element after another."""
+    (rows, columns), (down, along) = matrix.shape, matrix.strides
+    return (along == 1 and down >= columns) or (down == 1 and along >= rows)
+
+
+def _by_library(out: Array, a: Array, b: Array, adds: bool) -> str:
+    """A product by the process's own BLAS, which reads columns where C has rows."""
+    if out.strides[1] != 1:
+        return _by_library(_turned(out), _turned(b), _turned(a), adds)
+    (m, k), n = a.shape, b.shape[1]
+    ways = ["N" if matrix.strides[1] == 1 else "T" for matrix in (b, a)]
+    leads = [max(matrix.strides) for matrix in (b, a, out)]
+    places = [f"&{matrix.at(['0', '0'])}" for matrix in (b, a, out)]
+    name = "sgemm" if out.dtype == torch.float32 else "dgemm"
+    return (
+        f"const int sizes[] = {{{n}, {m}, {k}, {', '.join(map(str, leads))}}};\n"
+        f"const {out.type} one = 1, before = {int(adds)};\n"
+        f'{name}("{ways[0]}", "{ways[1]}", sizes, sizes + 1, sizes + 2, &one, {places[0]}, '
+        f"sizes + 3, {places[1]}, sizes + 4, &before, {places[2]}, sizes + 5);"
+    )
 
 
 def _turned(matrix: Array) -> Array:
@@ -541,10 +573,9 @@ def _dot(steps: Steps, out: Array, a: Array, b: Array) -> None:
 
 
 def _batch_product(steps: Steps, out: Array, a: Array, b: Array) -> None:
-    if out.shape[0] > _NARROW:
-        raise Unknown("a product of many matrices")
-    for i in range(out.shape[0]):
-        product(steps, *(x.part(0, i, 1).without(0) for x in (out, a, b)))
+    one = [x._replace(memory=f"({x.memory} + z * {x.strides[0]})") for x in (out, a, b)]
+    lines = _product(*(x.without(0) for x in one), False)
+    steps.lines(f"for (i64 z = 0; z < {out.shape[0]}; z++) {{\n{lines}\n}}", out, a, b)
 
 
 def _plus_product(
@@ -792,6 +823,47 @@ def _solved(
         b,
     )
 
+
+# -- functions of the C library -------------------------------------------------------------------
+
+# Name to the number of arguments, and whether glibc has a vector version.
+FUNCTIONS = {
+    **dict.fromkeys(("acos", "acosh", "asin", "asinh", "atan", "atanh"), (1, True)),
+    **dict.fromkeys(("cos", "cosh", "sin", "sinh", "tan", "tanh", "erf", "erfc"), (1, True)),
+    **dict.fromkeys(("exp", "exp2", "expm1", "log", "log10", "log1p", "log2"), (1, True)),
+    **dict.fromkeys(("atan2", "hypot", "pow"), (2, True)),
+    **dict.fromkeys(("ceil", "fabs", "floor", "rint", "sqrt", "trunc"), (1, False)),
+    "fmod": (2, False),
+}
+# Functions of the process's own BLAS: whoever loads the library says where they are.
+LIBRARY = ("dgemm", "sgemm")
+
+# Digamma by its recurrence up to 10 and the asymptotic series from there, and by reflection below
+# zero (Abramowitz and Stegun 1964, 6.3.5, 6.3.7 and 6.3.18); at poles what torch gives.
+HELPERS = """
+void (*dgemm)(), (*sgemm)();
+double lgamma_r(double, int *);
+static double log_gamma(double x) { int sign; return lgamma_r(x, &sign); }
+static double digamma(double x) {
+  double sum = 0;
+  if (x == 0) return __builtin_copysign(__builtin_inf(), -x);
+  if (x < 0) {
+    double part = x - trunc(x);
+    if (part == 0) return __builtin_nan("");
+    sum = -M_PI / tan(M_PI * part);
+    x = 1 - x;
+  }
+  for (; x < 10; x += 1) sum -= 1 / x;
+  double y = 1 / (x * x), tail = 1. / 12;
+  tail = 691. / 32760 - y * tail;
+  tail = 1. / 132 - y * tail;
+  tail = 1. / 240 - y * tail;
+  tail = 1. / 252 - y * tail;
+  tail = 1. / 120 - y * tail;
+  tail = 1. / 12 - y * tail;
+  return sum + log(x) - 0.5 / x - y * tail;
+}
+""".replace("M_PI", "3.14159265358979323846")
 
 # -- the table ------------------------------------------------------------------------------------
 

@@ -228,7 +228,7 @@ class _Builder:
         self.graph.eliminate_dead_code(_stays)
         # Draws that nobody uses are outputs too: compilers would leave them out, and the draws
         # that follow would be others than the function's.
-        last.args = ((*wanted, *(n for n in self.graph.nodes if _is_random(n) and not n.users)),)
+        last.args = ((*wanted, *(n for n in self.graph.nodes if is_random(n) and not n.users)),)
         graph = fx.GraphModule(self.module, self.graph)
         graph.wanted = len(wanted)
         return graph
@@ -341,12 +341,12 @@ class _Builder:
 
 def _stays(node: fx.Node) -> bool:
     """Whether a node has an effect though nobody uses it: it writes to memory, or is random."""
-    if node.op in ("placeholder", "output") or _is_random(node):
+    if node.op in ("placeholder", "output") or is_random(node):
         return True
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _is_random(node: fx.Node) -> bool:
+def is_random(node: fx.Node) -> bool:
     """Whether a node takes from the stream of random numbers."""
     called = isinstance(node.target, torch._ops.OpOverload)
     return called and torch.Tag.nondeterministic_seeded in node.target.tags
