@@ -30,6 +30,8 @@ from .record import is_random
 # Arguments of operations that say what their output is like, which is known from the output.
 _OF_OUTPUT = {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"}
 _FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp-simd -shared -fPIC -w"
+# Memory is used again for numbers of other types.
+_FLAGS += " -fno-strict-aliasing"
 
 
 # -- from a graph to C ----------------------------------------------------------------------------
@@ -51,44 +53,47 @@ class Written(NamedTuple):
     results: list[Tensor]
 
 
-class _Writer(fx.Interpreter):
+class _Writer:
     """Runs a graph once, and writes down what each node does in C.
 
     What torch gives on the way tells shapes, strides, and which tensors are views of which.
 
     Args:
         graph: as it was recorded.
+        inputs: examples of its arguments.
 
     Attributes:
         steps: what has been written.
         given: the tensors that the function is given: arguments, constants, random draws.
         draws: the functions that draw these, by their number among the given.
+        values: node to what torch gives; all stay alive, so that no two have one address.
         arrays: node to array, or several.
         memory: address of some memory to its name in C, and the element with which it begins.
-        alive: all tensors of the run, so that no two have one address.
     """
 
-    def __init__(self, graph: fx.GraphModule):
-        super().__init__(graph, garbage_collect_values=False)
+    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor]):
         self.steps = Steps()
         self.given: list[Tensor] = []
         self.draws: dict[int, Callable[[], Tensor]] = {}
+        self.values: dict[fx.Node, Any] = {}
         self.arrays: dict[fx.Node, Any] = {}
         self.memory: dict[int, tuple[str, int]] = {}
-        self.alive: list[Any] = []
+        arguments = iter(inputs)
+        for node in graph.graph.nodes:
+            if node.op in ("placeholder", "get_attr"):
+                own = node.op == "get_attr"
+                value = getattr(graph, node.target) if own else next(arguments)
+                self.values[node], self.arrays[node] = value, self._given(value)
+            elif node.op == "call_function":
+                args, kwargs = fx.map_arg((node.args, node.kwargs), self.values.__getitem__)
+                self.values[node] = node.target(*args, **kwargs)
+                self.arrays[node] = self._array(node, self.values[node])
 
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.alive.append(value)
-        if n.op in ("placeholder", "get_attr"):
-            self.arrays[n] = self._given(value)
-        elif n.op == "call_function" and n.target is operator.getitem:
-            self.arrays[n] = self.arrays[n.args[0]][n.args[1]]
-        elif n.op == "call_function" and is_random(n):
-            self.arrays[n] = self._drawn(n, value)
-        elif n.op == "call_function":
-            self.arrays[n] = self._called(n, value)
-        return value
+    def _array(self, node: fx.Node, value: Any) -> Any:
+        """The array of an operation, or several."""
+        if node.target is operator.getitem:
+            return self.arrays[node.args[0]][node.args[1]]
+        return self._drawn(node, value) if is_random(node) else self._called(node, value)
 
     def _given(self, tensor: Tensor) -> Array:
         """A tensor that the function is given."""
@@ -158,15 +163,16 @@ def written(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Written:
     Raises:
         Unknown: it has an operation that has no form in C.
     """
-    writer = _Writer(graph)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        results = writer.run(*inputs)[: graph.wanted]
+        writer = _Writer(graph, inputs)
     last = next(node for node in graph.graph.nodes if node.op == "output")
+    nodes = last.args[0][: graph.wanted]
+    results = [writer.values[node].detach() for node in nodes]
     declared = [
         f"const {TYPES[tensor.dtype]} *const given{i} = given[{i}];"
         for i, tensor in enumerate(writer.given)
     ]
-    for i, (node, value) in enumerate(zip(last.args[0], results)):
+    for i, (node, value) in enumerate(zip(nodes, results)):
         shape = tuple(value.shape)
         out = Array(f"result{i}", value.dtype, shape, contiguous(shape))
         writer.steps.write(out, "{0}", writer.arrays[node])
@@ -178,7 +184,7 @@ def written(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> Written:
         for i, tensor in enumerate(writer.given)
         if i >= len(inputs)
     ]
-    return Written("\n".join(lines), scratch, beside, [r.detach() for r in results])
+    return Written("\n".join(lines), scratch, beside, results)
 
 
 _SIGNATURE = "void run(void *const *given, void *const *results, char *scratch) {"
@@ -299,7 +305,7 @@ class Native:
         self._scratch = _Memory(self._bytes)
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        results = [torch.empty_like(result) for result in self._results]
+        results = [torch.empty(result.shape, dtype=result.dtype) for result in self._results]
         given = self._given(arguments)
         self._run(_pointers(given), _pointers(results), self._scratch.address)
         return tuple(results)

@@ -104,15 +104,6 @@ def _rsub(steps: Steps, out: Array, a: Any, b: Any, alpha: float = 1) -> None:
     _sum_with("-")(steps, out, b, a, alpha=alpha)
 
 
-_ROUNDED = {None: "{0} / {1}", "floor": "floor@@({0} / {1})", "trunc": "trunc@@({0} / {1})"}
-
-
-def _divide(steps: Steps, out: Array, a: Any, b: Any, *, rounding_mode: Any = None) -> None:
-    if rounding_mode is not None and not out.dtype.is_floating_point:
-        raise Unknown("integer division")
-    apply(steps, out, _ROUNDED[rounding_mode], a, b)
-
-
 # Powers that are products, as torch computes them.
 _POWERS = {
     2: "{0} * {0}",
@@ -133,6 +124,10 @@ def _power(steps: Steps, out: Array, base: Any, exponent: Any) -> None:
     return apply(steps, out, "pow@@({0}, {1})", base, exponent)
 
 
+def _not(steps: Steps, out: Array, x: Array) -> None:
+    apply(steps, out, "!{0}" if x.dtype == torch.bool else "~{0}", x)
+
+
 def _clamp(steps: Steps, out: Array, x: Array, least: Any = None, most: Any = None) -> None:
     # A NaN is neither below nor above: it stays, as torch has it.
     if least is not None:
@@ -140,6 +135,12 @@ def _clamp(steps: Steps, out: Array, x: Array, least: Any = None, most: Any = No
         x = out
     if most is not None:
         apply(steps, out, "{0} > {1} ? {1} : {0}", x, most)
+
+
+def _polygamma(steps: Steps, out: Array, order: int, x: Array) -> None:
+    if order not in (0, 1):
+        raise Unknown(f"the polygamma function of order {order}")
+    apply(steps, out, "trigamma({0})" if order else "digamma({0})", x)
 
 
 def _xlogy(steps: Steps, out: Array, x: Any, y: Any) -> None:
@@ -289,11 +290,11 @@ _FORMULAS = {
         aten.lift_fresh_copy.default,
     ],
     "{0} * {1}": [aten.mul.Tensor, aten.mul.Scalar],
+    "{0} / {1}": [aten.div.Tensor, aten.div.Scalar],
     "{0} > {1} || {0} != {0} ? {0} : {1}": [aten.maximum.default],
     "{0} < {1} || {0} != {0} ? {0} : {1}": [aten.minimum.default],
     "atan2@@({0}, {1})": [aten.atan2.default],
     "hypot@@({0}, {1})": [aten.hypot.default],
-    "fmod@@({0}, {1})": [aten.fmod.Tensor, aten.fmod.Scalar],
     "{0} ? {1} : {2}": [aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther],
     "{0} * {1} * (1 - {1})": [aten.sigmoid_backward.default],
     "{0} * (1 - {1} * {1})": [aten.tanh_backward.default],
@@ -613,6 +614,10 @@ def _filled(steps: Steps, out: Array, *_: Any, value: float = 0, **__: Any) -> N
     apply(steps, out, "{0}", value)
 
 
+def _left(*_: Any, **__: Any) -> None:
+    """Memory that is filled later."""
+
+
 def _filled_with(steps: Steps, out: Array, _: Any, value: Any, **__: Any) -> None:
     apply(steps, out, "{0}", value)
 
@@ -833,13 +838,13 @@ FUNCTIONS = {
     **dict.fromkeys(("exp", "exp2", "expm1", "log", "log10", "log1p", "log2"), (1, True)),
     **dict.fromkeys(("atan2", "hypot", "pow"), (2, True)),
     **dict.fromkeys(("ceil", "fabs", "floor", "rint", "sqrt", "trunc"), (1, False)),
-    "fmod": (2, False),
 }
 # Functions of the process's own BLAS: whoever loads the library says where they are.
 LIBRARY = ("dgemm", "sgemm")
 
-# Digamma by its recurrence up to 10 and the asymptotic series from there, and by reflection below
-# zero (Abramowitz and Stegun 1964, 6.3.5, 6.3.7 and 6.3.18); at poles what torch gives.
+# Digamma and trigamma by recurrence up to 10 and the asymptotic series from there, and by
+# reflection below zero (Abramowitz and Stegun 1964, 6.3.5, 6.3.7, 6.3.18, 6.4.6, 6.4.7, 6.4.12);
+# at poles what torch gives.
 HELPERS = """
 void (*dgemm)(), (*sgemm)();
 double lgamma_r(double, int *);
@@ -863,6 +868,22 @@ static double digamma(double x) {
   tail = 1. / 12 - y * tail;
   return sum + log(x) - 0.5 / x - y * tail;
 }
+static double trigamma(double x) {
+  double sum = 0, sign = 1;
+  if (x < 0.5) {
+    double sine = sin(M_PI * x);
+    sum = M_PI * M_PI / (sine * sine);
+    sign = -1;
+    x = 1 - x;
+  }
+  for (; x < 10; x += 1) sum += sign / (x * x);
+  double y = 1 / (x * x), tail = 5. / 66 - y * 691. / 2730;
+  tail = 1. / 30 - y * tail;
+  tail = 1. / 42 - y * tail;
+  tail = 1. / 30 - y * tail;
+  tail = 1. / 6 - y * tail;
+  return sum + sign * (1 / x + y / 2 + y / x * tail);
+}
 """.replace("M_PI", "3.14159265358979323846")
 
 # -- the table ------------------------------------------------------------------------------------
@@ -873,15 +894,15 @@ OPERATIONS: Mapping[Any, Operation] = {
     **dict.fromkeys([aten.add.Tensor, aten.add.Scalar], _sum_with("+")),
     **dict.fromkeys([aten.sub.Tensor, aten.sub.Scalar], _sum_with("-")),
     **dict.fromkeys([aten.rsub.Scalar, aten.rsub.Tensor], _rsub),
-    **dict.fromkeys([aten.div.Tensor, aten.div.Scalar], _divide),
-    **dict.fromkeys([aten.div.Tensor_mode, aten.div.Scalar_mode], _divide),
     **dict.fromkeys([aten.pow.Tensor_Scalar, aten.pow.Tensor_Tensor, aten.pow.Scalar], _power),
+    aten.bitwise_not.default: _not,
     **dict.fromkeys([aten.clamp.default, aten.clamp.Tensor], _clamp),
     aten.clamp_min.default: _clamp,
     aten.clamp_max.default: lambda steps, out, x, most: _clamp(steps, out, x, None, most),
     **dict.fromkeys([aten.xlogy.Tensor, aten.xlogy.Scalar_Other], _xlogy),
     aten.xlogy.Scalar_Self: _xlogy,
     aten.special_xlog1py.default: _xlog1py,
+    aten.polygamma.default: _polygamma,
     aten.softplus.default: _softplus,
     aten.softplus_backward.default: _softplus_backward,
     aten.sigmoid.default: _sigmoid,
@@ -923,6 +944,8 @@ OPERATIONS: Mapping[Any, Operation] = {
         _filled_with,
     ),
     aten.zero.default: _filled,
+    **dict.fromkeys([aten.empty.memory_format, aten.empty_like.default], _left),
+    **dict.fromkeys([aten.new_empty.default, aten.new_empty_strided.default], _left),
     aten.slice_backward.default: _slice_backward,
     aten.select_backward.default: _select_backward,
     aten.copy.default: _copied,
