@@ -43,11 +43,9 @@ from inference.workflow import resume as resuming
 from inference.workflow import run as running
 from inference.workflow.calibrate import calibrate
 from inference.workflow.check import check, gradients
-from inference.workflow.compare import compare
-from inference.workflow.describe import described
-from inference.workflow.listing import clean, lines_of, listed, state_of
+from inference.workflow.compare import compare, has_no_result, report
+from inference.workflow.listing import clean, described, lines_of, listed, state_of
 from inference.workflow.plan import Request, columns
-from inference.workflow.report import has_no_result, report
 from inference.workflow.result import Run, rows_of
 from inference.workflow.resume import resume
 from inference.workflow.run import Watch, load, run
@@ -114,7 +112,7 @@ def show(model_or_run: str) -> None:
         model_or_run: a model's name (see list), a file of yours (.py), or a run's folder.
     """
     from inference.show import terminal
-    from inference.storage import run_list
+    from inference.storage import saved
     from inference.storage.record import read_record
     from inference.workflow import calibrate as calibrations
 
@@ -125,7 +123,7 @@ def show(model_or_run: str) -> None:
         return
     record = read_record(folder)
     if "verdict" not in record:
-        _say(state_of({**record, "status": run_list.status(folder, record)}))
+        _say(state_of({**record, "status": saved.status(folder, record)}))
         _say(f"continue it with `zoo.py resume {folder}`")
     elif "calibration" in record:
         terminal.show_calibration(calibrations.saved(folder))
@@ -275,10 +273,10 @@ _OF_RUN = ("folder", "model", "guide")
 
 
 def _show_evidence(table: pd.DataFrame, typed: Typed) -> None:
-    from inference.rows import evidence
+    from inference.rows import encoder
     from inference.show import terminal
 
-    summary, doubts = evidence.summary(table), evidence.doubts(table)
+    summary, doubts = encoder.summary(table), encoder.concerns(table)
     if typed.json:
         print(json.dumps({"summary": rows_of(summary), "doubts": doubts}))
     else:
@@ -406,16 +404,16 @@ def _guarded(argv: list[str] | None) -> int:
         return _fail(str(fault), fault.exit_code, verbose)
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # another one now would end in a traceback
-        what = str(stop) or "interrupted, nothing was saved; run it again"
-        return _fail(what, 128 + getattr(stop, "signal", 2), verbose)
+        reason = str(stop) or "interrupted, nothing was saved; run it again"
+        return _fail(reason, 128 + getattr(stop, "signal", 2), verbose)
     except BrokenPipeError:
         sys.stderr.close()
         return 0
     except OSError as error:
-        return _fail(*system_errors.told(error), verbose)
+        return _fail(*system_errors.described(error), verbose)
     except Exception as error:
-        what = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        return _fail(f"{what}; run with -v for the traceback", 70, verbose)
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return _fail(f"{reason}; run with -v for the traceback", 70, verbose)
 
 
 def _say(*words: str, file: Any = None, sep: str = " ") -> None:

@@ -3,8 +3,6 @@
 Functions are given by dotted name and imported when they are asked for.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,14 +74,14 @@ METHODS = {
     "map": Method(
         function="methods.point:map_",
         result="point",
-        network="networks.points:estimate",
+        network="networks.gauss_newton:estimate",
         mode_of="constrained",
         label="MAP",
     ),
     "mle": Method(
         function="methods.point:mle",
         result="point",
-        network="networks.points:estimate",
+        network="networks.gauss_newton:estimate",
         label="maximum likelihood",
     ),
     "exact": Method(
@@ -105,12 +103,12 @@ GUIDES = {
     "structured": GuideKind(function="methods.guides:structured"),
     "maf": GuideKind(function="methods.guides:maf", rich=True),
     "nsf": GuideKind(function="methods.guides:nsf", rich=True),
-    "local": GuideKind(function="networks.network_guides:local", of_networks=True),
-    "lastlayer": GuideKind(function="networks.network_guides:lastlayer", of_networks=True),
-    "dropout": GuideKind(function="networks.network_guides:dropout", of_networks=True),
-    "dropconnect": GuideKind(function="networks.network_guides:dropconnect", of_networks=True),
-    "sparse": GuideKind(function="networks.network_guides:sparse", of_networks=True),
-    "ensemble": GuideKind(function="networks.network_guides:ensemble", of_networks=True),
+    "local": GuideKind(function="networks.weights:local", of_networks=True),
+    "lastlayer": GuideKind(function="networks.weights:lastlayer", of_networks=True),
+    "dropout": GuideKind(function="networks.dropout:dropout", of_networks=True),
+    "dropconnect": GuideKind(function="networks.dropout:dropconnect", of_networks=True),
+    "sparse": GuideKind(function="networks.dropout:sparse", of_networks=True),
+    "ensemble": GuideKind(function="networks.weights:ensemble", of_networks=True),
 }
 
 

@@ -3,8 +3,6 @@
 `names`, `title` and `card` read the sources and import nothing heavy; `load` imports one model.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import itertools
@@ -91,10 +89,10 @@ def own_guides(name: str) -> list[str]:
 _LATE = {
     "fingerprint": "users.fingerprint",
     "identity": "users.fingerprint",
-    "trees": "users.trees",
+    "trees": "users.fingerprint",
     "wrap": "users.file",
     "load_guide": "users.file",
-    "given": "data.given",
+    "given": "data.columns",
     "join_names": "data.csv",
 }
 

@@ -42,20 +42,11 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Inference, Results, View
+from .contract.figures import RED, captioned, panels
 from .data.classified import classified
 from .data.images import Images, as_images
-from .parts.figures import RED, captioned, panels
-from .parts.networks import (
-    BATCHES,
-    FALLING,
-    Activation,
-    Prior,
-    bayesian,
-    integers,
-    network,
-    refuses,
-    start,
-)
+from .parts import networks
+from .parts.networks import Activation, Prior, bayesian, integers, network
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,17 +108,17 @@ ENTRY = Entry(
     identified=False,
     inference=Inference(
         first="svi:local",
-        start=start,
-        refuses=refuses,
+        start=networks.start,
+        refuses=networks.refuses,
         settings={
             # A third of the usual draws: predictions are judged, which are nearly independent.
             "nuts": {"warmup": 300, "draws": 300},
             # Three times the rate brings the ELBO where three times the steps would.
-            "svi": {**FALLING, "lr": 3e-3, "draws": 100},
+            "svi": {**networks.FALLING, "lr": 3e-3, "draws": 100},
             "svi:sparse": {"lr": 1e-3, "steps": 30_000},
-            "laplace": {**BATCHES, "draws": 100},
-            "map": BATCHES,
-            "mle": BATCHES,
+            "laplace": {**networks.BATCHES, "draws": 100},
+            "map": networks.BATCHES,
+            "mle": networks.BATCHES,
         },
     ),
     results=Results(figures={"unsure": unsure}),

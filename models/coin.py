@@ -32,8 +32,8 @@ from pyro.distributions import constraints
 from scipy import special, stats
 
 from .contract import BadInput, Data, Entry, Exact, Guide, Inference, Results, Rows, View
+from .contract.figures import BLUE, captioned, panels
 from .data.columns import column, name_of, simulated_rng
-from .parts.figures import BLUE, captioned, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

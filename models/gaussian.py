@@ -20,8 +20,6 @@ Known failure: mean field is too narrow: sds sqrt(1 - rho^2) = 0.436 for rho = 0
 References: Bishop (2006), Pattern Recognition and Machine Learning, sections 2.3.1 and 10.1.2.
 """
 
-from __future__ import annotations
-
 from math import sqrt
 from typing import Annotated, Any
 

@@ -47,9 +47,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .contract import BadSetting, Data, Entry, Inference, Results, View
+from .contract.figures import BLUE, ORANGE, RED, SKY, captioned, panels
 from .data.columns import simulated_rng
 from .data.tabular import Builtin, diabetes, tabular
-from .parts.figures import BLUE, ORANGE, RED, SKY, captioned, panels
 from .parts.networks import Activation, Prior, bayesian, integers, network, refuses, start
 
 if TYPE_CHECKING:
@@ -120,15 +120,11 @@ def data(
     """
     if split is not None and source in (None, "simulate"):
         raise BadSetting(f"simulate has a test set of its own, yet split={split:g}; leave it out")
+    builtin = {"simulate": lambda: _simulated(n, data_seed), "diabetes": diabetes}
+    chosen = {"target": target, "features": features, "standardise": standardise}
+    split = split or 0.2
     table = tabular(
-        source,
-        builtin={"simulate": lambda: _simulated(n, data_seed), "diabetes": diabetes},
-        classes=False,
-        target=target,
-        features=features,
-        standardise=standardise,
-        split=split or 0.2,
-        data_seed=data_seed,
+        source, builtin=builtin, classes=False, split=split, data_seed=data_seed, **chosen
     )
     # Weights have no original scale, so the table's note on the way back to it does not hold.
     notes = [note.partition(" (posterior_original")[0] for note in table.notes]

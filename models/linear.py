@@ -32,9 +32,9 @@ import pyro.distributions as dist
 from scipy import special, stats
 
 from .contract import Data, Entry, Exact, Inference, Results, View
+from .contract.figures import BLUE, RED, SKY, captioned, panels
 from .data.tabular import Builtin, coefficients, diabetes, regression, simulated_features
-from .parts.figures import BLUE, RED, SKY, captioned, panels
-from .parts.marginals import Gridded, NormalMixture
+from .parts.distributions import Gridded, NormalMixture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

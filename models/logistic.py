@@ -35,9 +35,9 @@ from pyro.distributions import constraints
 from scipy import optimize, special, stats
 
 from .contract import Data, Entry, Exact, Inference, Results, View
+from .contract.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
 from .data.tabular import Builtin, coefficients, regression, simulated_features
-from .parts.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
-from .parts.marginals import Gridded
+from .parts.distributions import Gridded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

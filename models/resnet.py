@@ -51,22 +51,10 @@ from torch import Tensor
 from .contract import Caveat, Data, Entry, Guide, Inference, Results, View
 from .data.classified import classified
 from .data.images import Images
-from .parts import depths
+from .parts import depths, residual
 from .parts.depths import Trained
 from .parts.networks import BATCHES, FALLING, bayesian, one_class, start
-from .parts.residual import (
-    RULES,
-    SURENESS,
-    WITHOUT_Q,
-    Residual,
-    Rule,
-    Stop,
-    geometric,
-    halting,
-    halting_logits,
-    once,
-    signs,
-)
+from .parts.residual import Residual, Rule, Stop, geometric, halting, halting_logits, once, signs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -292,8 +280,8 @@ def _terms(
 
 # What q has learned that going on is worth is in nats where the ELBO of each row has trained it.
 _RULES: dict[str, tuple[Rule, ...]] = {
-    **dict.fromkeys(("enumerated", "reinforce", "concrete"), RULES),
-    **dict.fromkeys(("ponder", "same"), tuple(rule for rule in RULES if rule != "gain")),
+    **dict.fromkeys(("enumerated", "reinforce", "concrete"), residual.RULES),
+    **dict.fromkeys(("ponder", "same"), tuple(rule for rule in residual.RULES if rule != "gain")),
 }
 _OF_ALL = ("same", "same_marginal")
 
@@ -312,14 +300,14 @@ def trained(view: View) -> Trained | None:
     stop: Stop | None = None
     if "stop.bias" in params:
         bias = torch.as_tensor(params["stop.bias"]).to(dtype)
-        flat = torch.zeros(layers, net.units + SURENESS)
+        flat = torch.zeros(layers, net.units + residual.SURENESS)
         slopes = torch.as_tensor(params.get("stop.weight", flat)).to(dtype)
 
         def stop(layer: int, there: Tensor) -> Tensor:
             return there @ slopes[layer] + bias[layer]
 
     log_prior = prior_of(layers, options["ratio"], options["cost"])
-    rules = _RULES.get(view.guide, WITHOUT_Q)
+    rules = _RULES.get(view.guide, residual.WITHOUT_Q)
     return Trained(net, log_prior, stop, data, rules, view.guide in _OF_ALL)
 
 

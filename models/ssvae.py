@@ -42,23 +42,20 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor
 
-from .contract import (
-    BadInput,
-    BadSetting,
-    Data,
-    Entry,
-    Guide,
-    Inference,
-    Redrawn,
-    Results,
-    Rows,
-    View,
-)
+from .contract import BadInput, BadSetting, Data, Entry, Guide, Inference, Redrawn, Results, View
+from .contract.figures import shown
 from .data.images import as_images, generator
 from .data.pictures import Binarise, Pictures, pictures
-from .parts.decoders import Decoder, learned
-from .parts.figures import shown
-from .parts.networks import FALLING, convolution, dense, integers, start, tanh_layers
+from .parts.networks import (
+    FALLING,
+    Decoder,
+    convolution,
+    dense,
+    integers,
+    learned,
+    start,
+    tanh_layers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +106,7 @@ def partly_labelled(
     return replace(
         images,
         tensors={"x": images.tensors["x"], "y": y},
-        rows=Rows("row", ("x", "y")),
+        rows=images.rows._replace(keys=("x", "y")),
         test=_without_labels(images.test),
         redrawn=redrawn,
         new_rows=lambda new: _without_labels(images.new_rows(new)),

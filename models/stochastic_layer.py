@@ -49,8 +49,8 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import Data, Entry, Guide, Inference, Results, View
+from .contract.figures import BLUE, GREY, RED, SKY, captioned, panels
 from .data.classified import classified
-from .parts.figures import BLUE, GREY, RED, SKY, captioned, panels
 from .parts.networks import FALLING, dense, integers, tanh_layers
 
 if TYPE_CHECKING:

@@ -42,11 +42,10 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from .contract import BadInput, Caveat, Data, Entry, Guide, Inference, Results, View
+from .contract.figures import shown
 from .data.images import as_images
 from .data.pictures import Pictures, compressed, pictures
-from .parts.decoders import Decoder, learned
-from .parts.figures import shown
-from .parts.networks import FALLING, dense, integers, tanh_layers
+from .parts.networks import FALLING, Decoder, dense, integers, learned, tanh_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,7 +179,8 @@ def metrics(view: View) -> dict[str, float]:
     if own.labels is None or len(np.unique(own.labels)) < 2:
         return numbers
     labels = own.labels[: len(train)], own.test_labels[: len(test)]
-    grey = _grey(data)[: len(train)], own.grey[: len(test)].numpy()
+    as_they_came = (data.tensors if data.redrawn is None else data.redrawn.tensors)["x"].numpy()
+    grey = as_they_came[: len(train)], own.grey[: len(test)].numpy()
     for suffix, inputs in (("", (train, test)), ("_pixels", grey)):
         numbers |= {f"{k}{suffix}": v for k, v in _separated(*inputs, *labels).items()}
     return numbers
@@ -220,11 +220,6 @@ def _outside(data: Data, groups: Mapping[str, Any]) -> dict[str, float]:
         area = roc_auc_score(outside, -np.concatenate([own, other]))
         areas[f"auroc_corrected[{name}]"] = float(area)
     return areas
-
-
-def _grey(data: Data) -> np.ndarray:
-    """The training images as they came."""
-    return (data.tensors if data.redrawn is None else data.redrawn.tensors)["x"].numpy()
 
 
 def _separated(

@@ -56,15 +56,13 @@ def problem_of(name: str, source=None, **options) -> Problem:
     entry = models.load(name)
     data = {k: options.pop(k) for k in settings.declared(entry.data) if k in options}
     defaults = {k: s.default for k, s in settings.declared(entry.model).items()}
-    return prepare.problem_of(entry, defaults | options, entry.data(source, **data))
+    return prepare.program_of(entry, defaults | options, entry.data(source, **data)).problem
 
 
 def problem_from(model, tensors=None, **options) -> Problem:
     """The problem of a Pyro function and its data."""
-    from inference.program.prepare import prepare
-
     problem = Problem(model=partial(model, **options), tensors=tensors or {})
-    return prepare(problem, dtype=torch.float64)
+    return prepare.ready(problem, dtype=torch.float64).problem
 
 
 @pytest.fixture

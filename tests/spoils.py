@@ -19,7 +19,7 @@ from conftest import EVIL
 from faults import GUIDE, PLANTED, USER_MODEL
 
 from inference.storage.record import RESULT_KEYS, write_record
-from models.users.trees import trees
+from models.users.fingerprint import trees
 
 # What a planted file makes when it is run.
 MARKER = "planted"

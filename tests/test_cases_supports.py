@@ -24,8 +24,8 @@ from torch.distributions import transforms
 
 import zoo
 from inference.methods.draws import draw
+from inference.methods.guides import resolve
 from inference.methods.laplace import laplace
-from inference.methods.resolve import resolve
 from inference.methods.svi import svi
 from inference.program.handlers import run
 from inference.program.program import Program

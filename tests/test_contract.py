@@ -16,9 +16,9 @@ import models
 import zoo
 from inference.core.settings import declared
 from inference.methods.draws import draw
-from inference.methods.resolve import resolve
-from inference.program.derivatives import value_and_grad
+from inference.methods.guides import resolve
 from inference.program.handlers import run
+from inference.program.kinks import value_and_grad
 from inference.program.program import Program
 from inference.program.sampling import over_draws
 from inference.workflow.plan import homes

@@ -26,8 +26,8 @@ from faults import CALLS, COIN, FILES, LINES, MEAN, NOTES, ROWS, SLOW_LINES, SPO
 from spoils import MARKER, SPOILS, settled
 
 import zoo
-from inference.storage.journal import last_step
 from inference.storage.record import FORMAT
+from inference.storage.state import last_step
 from models.contract import BadSetting, Refused, UsageError
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

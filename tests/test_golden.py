@@ -22,7 +22,7 @@ import pytest
 import torch
 
 import zoo
-from inference.checks import proofs
+from inference.checks import check
 from inference.program.program import Program
 
 GOLDEN = Path(__file__).with_name("golden.json")
@@ -91,7 +91,7 @@ def test_other_last_bits_stay_within_the_tolerance_and_errors_do_not(case, monke
     agree(found(case), right)
     monkeypatch.undo()
     disturb(monkeypatch, 1e-4)
-    monkeypatch.setattr(proofs, "prove", lambda problem: None)  # it would refuse such a density
+    monkeypatch.setattr(check, "prove", lambda problem: None)  # it would refuse such a density
     with pytest.raises(AssertionError, match="Mismatched"):
         agree(found(case), right)
 

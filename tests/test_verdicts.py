@@ -201,7 +201,7 @@ def test_the_table_counts_wrong_yeses_and_right_results_without_one():
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.priors])
 def test_a_model_is_the_same_in_pyro_and_in_numpy(name):
     case, rng = CASES[name], np.random.default_rng(0)
-    problem = prepare.problem_of(*_entry_of(case))
+    problem = prepare.program_of(*_entry_of(case)).problem
     draws = {}
     for site, prior in case.priors.items():
         several = prior if isinstance(prior, list) else [prior]
@@ -246,7 +246,7 @@ def _is_of_draws(site) -> bool:
 
 
 def _entry_of(case):
-    """What `prepare.problem_of` takes: the entry, its options and the data of a case."""
+    """What `prepare.program_of` takes: the entry, its options and the data of a case."""
     entry = models.load(case.model) if isinstance(case.model, str) else models.wrap(case.model)
     known = settings.declared(entry.data)
     data = {k: v for k, v in case.options.items() if k in known}

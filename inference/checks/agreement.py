@@ -1,9 +1,8 @@
 """How far two samples of the posterior are apart in what they predict of the rows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,8 +11,7 @@ from torch import Tensor
 from ..program.prepare import observed_keys
 from ..program.program import Program
 from ..program.sampling import over_draws
-from ..program.sites import batch_shape
-from ..results.predictive import class_probabilities, is_classes, of_rows
+from ..results.predictive import class_probabilities, is_classes, of_rows, row_tensors
 
 # Rows that are looked at; the fewest and most draws of each sample, whose densities are so many
 # numbers in all; draws where each is computed apart.
@@ -86,7 +84,7 @@ def _of_some_rows(program: Program) -> Program:
     if problem.rows is None or problem.n <= _ROWS or any(s.plates for s in program.of("latent")):
         return program
     pick = torch.randperm(problem.n, generator=torch.Generator().manual_seed(0))[:_ROWS]
-    return of_rows(program, {key: problem.tensors[key][pick] for key in problem.rows.keys})
+    return of_rows(program, {key: value[pick] for key, value in row_tensors(problem).items()})
 
 
 def _some(draws: Mapping[str, Tensor], most: int) -> dict[str, Tensor]:
@@ -100,10 +98,8 @@ def _of_classes(
     program: Program, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
 ) -> Apart:
     """Of classes: half the sum of the differences of their probabilities (S, rows, classes)."""
-    p, q = (
-        over_draws(lambda v: class_probabilities(program, v), part, program.elements)
-        for part in (ours, theirs)
-    )
+    at_draw = partial(class_probabilities, program)
+    p, q = (over_draws(at_draw, part, program.elements) for part in (ours, theirs))
     noise = 0.5 * (q[::2].mean(0) - q[1::2].mean(0)).abs().sum(-1).mean()
     gap = 0.5 * (p.mean(0) - q.mean(0)).abs().sum(-1).mean()
     return Apart(float(gap), float(noise) * _share_of_noise(p))
@@ -158,7 +154,7 @@ def _predicted(
     if len(next(iter(some.values()))) < replicates:  # a point
         some = {k: v[:1].expand(replicates, *v.shape[1:]) for k, v in some.items()}
     values = over_draws(program.predictive, some, program.elements)
-    rows = {site.name: len(batch_shape(site)) for site in program.of("observed")}
+    rows = {site.name: len(site.batch_shape) for site in program.of("observed")}
     return [{k: _mixed(v, i, rows[k] > 0) for k, v in values.items()} for i in range(count)]
 
 

@@ -15,25 +15,20 @@ A density may be good where the means are not, if it knows how wrong they are: o
 predict numbers the errors of the means are compared as well.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
+import torch
+import xarray as xr
 from scipy import optimize, special, stats
 
 from ..core.problem import Finding, Problem
 from ..program.program import Program
 from ..program.supports import support_of
-from ..results.predictive import is_classes
+from ..results.predictive import is_classes, labels, row_tensors
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
-    import xarray as xr
-
-    Kind = Literal["classes", "counts", "numbers"]
+Kind = Literal["classes", "counts", "numbers"]
 
 # A fit falls short where its rows sum up to so many nats less than a baseline's, and to so many a
 # row, and by more than this part of the difference's standard error. If the data are as the model
@@ -94,10 +89,10 @@ class Prediction(NamedTuple):
     elpd: np.ndarray
     error: np.ndarray | None = None
 
-    def in_units(self, log_unit: float) -> Prediction:
+    def in_units(self, log_unit: float) -> Self:
         """The same in the user's units."""
         error = None if self.error is None else self.error * np.exp(log_unit)
-        return Prediction(self.elpd - log_unit, error)
+        return self._replace(elpd=self.elpd - log_unit, error=error)
 
 
 def compared(
@@ -132,7 +127,7 @@ class Gap(NamedTuple):
     rows: int
 
     @classmethod
-    def of(cls, elpd: np.ndarray, baseline: np.ndarray) -> Gap:
+    def of(cls, elpd: np.ndarray, baseline: np.ndarray) -> Self:
         """From the log densities of the rows by both."""
         each = elpd - baseline
         return cls(float(each.mean()), float(each.std(ddof=1) / np.sqrt(len(each))), len(each))
@@ -177,12 +172,12 @@ def _by_error(table: Table, baselines: Mapping[str, Prediction]) -> list[Finding
     """The same of the errors of the means."""
     if table.error is None:
         return []
-    near = {k: p.error for k, p in baselines.items() if p.error is not None}
-    near = {k: error for k, error in near.items() if farther(table.error, error)}
+    errors = {k: p.error for k, p in baselines.items() if p.error is not None}
+    near = {k: _rmse(error) for k, error in errors.items() if farther(table.error, error)}
     if not near:
         return []
-    name = min(near, key=lambda name: _rmse(near[name]))
-    scores = f"rmse {_rmse(table.error):.3g} against {_rmse(near[name]):.3g}"
+    name = min(near, key=lambda name: near[name])
+    scores = f"rmse {_rmse(table.error):.3g} against {near[name]:.3g}"
     what = f"its means are farther from the rows held out than those of {_named(name, table)}"
     return [_worse(f"{what} ({scores})", True)]
 
@@ -196,10 +191,8 @@ def _worse(what: str, sure: bool) -> Finding:
     """A warning: no to predictions, or not known where a few rows may make the difference."""
     fix = "use a simpler model or a stronger prior"
     if sure:
-        fix = f"do not use its predictions; {fix}"
-        return Finding("warn", what, fix, spoils=("predictions",))
-    fix = f"hold out more rows to tell; else {fix}"
-    return Finding("warn", what, fix, opens=("predictions",))
+        return Finding("warn", what, f"do not use its predictions; {fix}", spoils=("predictions",))
+    return Finding("warn", what, f"hold out more rows to tell; else {fix}", opens=("predictions",))
 
 
 # -- the table --------------------------------------------------------------------------------
@@ -211,7 +204,7 @@ def table_of(program: Program, idata: Mapping[str, xr.Dataset]) -> Table | None:
     if elpd is None or len(elpd) < _FEWEST or problem.rows is None:
         return None
     observed = program.of("observed")
-    if len(observed) != 1 or observed[0].event_dim or observed[0].name not in problem.rows[1]:
+    if len(observed) != 1 or observed[0].event_dim or observed[0].name not in problem.rows.keys:
         return None
     (site,) = observed
     held_out = "elpd_test" in idata
@@ -222,13 +215,17 @@ def table_of(program: Program, idata: Mapping[str, xr.Dataset]) -> Table | None:
     kind = _kind(program)
     if kind is None:
         return None
-    labels = _labels(site.fn) if kind == "classes" else None
-    y, y_scored = (_indices(target, labels) for target in targets)
+    y, y_scored = (target.detach().cpu().numpy().astype(float) for target in targets)
+    count = 0
+    if kind == "classes":
+        known = labels(program).numpy()
+        y, y_scored, count = *(np.searchsorted(known, part) for part in (y, y_scored)), len(known)
     x, x_scored = _features(problem, site.name, given)
     test = Rows(y_scored, x_scored) if held_out else None
-    count = 0 if labels is None else len(labels)
+    # Of a network that predicts numbers, the errors of its means.
+    error = idata["held_out_numbers"]["error"].values if "held_out_numbers" in idata else None
     unit = problem.log_units.get(site.name, 0.0)
-    return Table(kind, count, Rows(y, x), test, elpd, _error(idata), unit)
+    return Table(kind, count, Rows(y, x), test, elpd, error, unit)
 
 
 def _elpd(idata: Mapping[str, xr.Dataset]) -> np.ndarray | None:
@@ -241,13 +238,6 @@ def _elpd(idata: Mapping[str, xr.Dataset]) -> np.ndarray | None:
     if "khat" in group and (group["khat"] > _KHAT).mean() > _FAILED:
         return None
     return group["elpd"].values
-
-
-def _error(idata: Mapping[str, xr.Dataset]) -> np.ndarray | None:
-    """The errors of the fit's means of the rows held out, of a network that predicts numbers."""
-    if "held_out_numbers" not in idata:
-        return None
-    return idata["held_out_numbers"]["error"].values
 
 
 def _kind(program: Program) -> Kind | None:
@@ -263,25 +253,16 @@ def _kind(program: Program) -> Kind | None:
     return None if bounded or getattr(support, "lower_bound", None) != 0 else "counts"
 
 
-def _labels(fn: object) -> np.ndarray:
-    """The values that a distribution of classes may take (classes,), in order."""
-    return fn.enumerate_support(expand=False).flatten().numpy()
-
-
-def _indices(target: torch.Tensor, labels: np.ndarray | None) -> np.ndarray:
-    """Targets as numbers, of classes as indices."""
-    y = target.detach().cpu().numpy().astype(float)
-    return y if labels is None else np.searchsorted(labels, y)
-
-
 def _features(
     problem: Problem, target: str, given: dict[str, torch.Tensor]
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """All numeric columns of the rows, (n, k) and (m, k) of the scored; None without any."""
-    keys = [k for k in problem.rows[1] if k != target and k in given]
-    keys = [k for k in keys if getattr(problem.tensors[k], "ndim", 3) <= 2]
-    train = [problem.tensors[k].reshape(problem.n, -1).numpy() for k in keys]
-    scored = [given[k].reshape(len(given[k]), -1).numpy() for k in keys]
+    rows = {k: v for k, v in row_tensors(problem).items() if k != target and k in given}
+    keys = [k for k, value in rows.items() if value.ndim <= 2]
+    train, scored = (
+        [tensors[k].reshape(len(tensors[k]), -1).numpy() for k in keys]
+        for tensors in (rows, given)
+    )
     if not keys or sum(part.shape[1] for part in train) > _COLUMNS:
         return None, None
     x, other = np.concatenate(train, 1), np.concatenate(scored, 1)

@@ -7,13 +7,11 @@ normal. The mean of z tells a posterior that is shifted, the mean of z^2 one tha
 (an sd 20 % too small, in 100 fits at the level 0.001: chi-square of bins 6 %, mean square 42 %).
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,20 +21,19 @@ from models.contract import Fault
 
 from ..core.html import filled
 from ..core.problem import Finding
-from ..results.comparison import Table
-from ..results.diagnostics import Verdict
+from ..results import comparison, diagnostics
 from .simulated import LOG_LIKELIHOOD
 
 # Probability that a right posterior fails, over all quantities and both statistics.
 FAMILY = 0.01
 # Share of the fits that may be missing: those that are need not be like those that are there.
 _MISSING = 0.05
-# Fits of which too few are there to say anything.
+# Fits of which too few are ranked to say anything.
 FEWEST = 10
 _SHOWN_REASONS = 5
 
 
-class Calibration(Table):
+class Calibration(comparison.Table):
     """A row per quantity: where the truth lay among the posterior's draws, over all data sets.
 
     Columns: mean_z with its standard error se_z; mean_z2, and the interval `z2_low` to `z2_high`
@@ -52,7 +49,7 @@ class Calibration(Table):
         ranks: quantity to ranks (fits,).
     """
 
-    _metadata = (*Table._metadata, "verdict", "fits", "n", "levels", "ranks")
+    _metadata: ClassVar = [*comparison.Table._metadata, "verdict", "fits", "n", "levels", "ranks"]
 
     def to_json_object(self) -> dict[str, Any]:
         """Verdict, rows and notes as plain values."""
@@ -81,40 +78,41 @@ def judge(fits: Sequence[Mapping[str, Any]], n: int) -> Calibration:
     Raises:
         Fault: too few fits, or fits that do not belong together.
     """
-    there = [fit for fit in fits if "rank" in fit]
-    ranks, levels = _ranks(there, fits)
-    table = Calibration(_tested(ranks, levels, there))
+    ranked = [fit for fit in fits if "rank" in fit]
+    ranks, levels = _ranks(ranked, fits)
+    table = Calibration(_tested(ranks, levels, ranked))
     table.fits, table.n, table.levels, table.ranks = list(fits), n, levels, ranks
-    findings = _findings(table) + _missing(fits) + _own_verdicts(there)
-    findings += _unfinished(len(fits), n)
+    findings = _findings(table) + _missing(fits) + _own_verdicts(ranked)
+    if len(fits) < n:
+        what = f"the study was interrupted after {len(fits)} of {n} fits"
+        findings.append(Finding("note", what, "go on with it"))
     failed = any(finding.level == "fail" for finding in findings)
-    table.verdict = Verdict("fail" if failed else "pass", tuple(findings))
+    table.verdict = diagnostics.Verdict("fail" if failed else "pass", tuple(findings))
     return table
 
 
 def _ranks(
-    there: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
+    ranked: Sequence[Mapping[str, Any]], fits: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, np.ndarray], int]:
     """Quantity to ranks (fits,), and how many values a rank can take."""
-    if len(there) < FEWEST:
+    if len(ranked) < FEWEST:
         reasons = [fit["reason"] for fit in fits if "missing" in fit]
         why = f" ({Counter(reasons).most_common(1)[0][0]})" if reasons else ""
-        raise Fault(f"{len(there)} fits say nothing about calibration{why}; ask for 100 or more")
-    shapes = {(fit["draws"], tuple(fit["rank"])) for fit in there}
+        raise Fault(f"{len(ranked)} fits say nothing about calibration{why}; ask for 100 or more")
+    shapes = {(fit["draws"], tuple(fit["rank"])) for fit in ranked}
     if len(shapes) > 1:
         raise Fault("the fits are of different models or numbers of draws; begin anew")
-    names = there[0]["rank"]
-    ranks = {name: np.array([fit["rank"][name] for fit in there]) for name in names}
-    return ranks, there[0]["draws"] + 1
+    names = ranked[0]["rank"]
+    ranks = {name: np.array([fit["rank"][name] for fit in ranked]) for name in names}
+    return ranks, ranked[0]["draws"] + 1
 
 
 # -- the statistics ---------------------------------------------------------------------------
 
 
 class _Null(NamedTuple):
-    """Moments under the null: variance of z; mean, variance and third central moment of z^2."""
+    """Moments of z^2 under the null: mean (the variance of z), variance, third central moment."""
 
-    variance: float
     mean: float
     spread: float
     third: float
@@ -130,12 +128,12 @@ def _null(levels: int) -> _Null:
     """Exactly, over the equally probable ranks."""
     squares = scores(np.arange(levels), levels) ** 2
     away = squares - squares.mean()
-    return _Null(*(float(m.mean()) for m in (squares, squares, away**2, away**3)))
+    return _Null(*(float(m.mean()) for m in (squares, away**2, away**3)))
 
 
 def shift_test(z: np.ndarray, levels: int) -> np.ndarray:
     """Two-sided p-values of the sums of scores (N, quantities), normal with the exact variance."""
-    return 2 * stats.norm.sf(np.abs(z.sum(0)) / np.sqrt(len(z) * _null(levels).variance))
+    return 2 * stats.norm.sf(np.abs(z.sum(0)) / np.sqrt(len(z) * _null(levels).mean))
 
 
 def spread_test(z: np.ndarray, levels: int) -> np.ndarray:
@@ -166,40 +164,34 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def _tested(
-    ranks: Mapping[str, np.ndarray], levels: int, there: Sequence[Mapping[str, Any]]
+    ranks: Mapping[str, np.ndarray], levels: int, ranked: Sequence[Mapping[str, Any]]
 ) -> pd.DataFrame:
     """What `Calibration` has by quantity."""
     z = scores(np.stack(list(ranks.values()), axis=1), levels)  # (N, quantities)
-    n = len(z)
+    n, theory = len(z), _null(levels).mean
     low, high = _squares(n, levels).ppf([0.005, 0.995]) / n
     p_z, p_z2 = shift_test(z, levels), spread_test(z, levels)
     corrected = holm(np.concatenate([p_z, p_z2])).reshape(2, -1)
+    # Mean squared errors of posterior means, in posterior variances; NaN of other quantities.
+    error2 = (pd.DataFrame([fit["error"] for fit in ranked], dtype=float) ** 2).mean()
     table = pd.DataFrame(
         {
             "mean_z": z.mean(0),
-            "se_z": np.sqrt(_null(levels).variance / n),
+            "se_z": np.sqrt(theory / n),
             "mean_z2": (z**2).mean(0),
             "z2_low": low,
             "z2_high": high,
             "p_z": p_z,
             "p_z2": p_z2,
             "p_holm": corrected.min(0),
-            "error2": [_error2(there, name) for name in ranks],
+            "error2": error2.reindex(list(ranks)).to_numpy(),
         },
         index=pd.Index(list(ranks), name="quantity"),
     )
     wrong = corrected < FAMILY
-    table["says"] = [
-        _words(name, *wrong[:, j], table.iloc[j], _null(levels).mean)
-        for j, name in enumerate(ranks)
-    ]
+    rows = enumerate(ranks)
+    table["says"] = [_words(name, *wrong[:, j], table.iloc[j], theory) for j, name in rows]
     return table
-
-
-def _error2(there: Sequence[Mapping[str, Any]], name: str) -> float:
-    """Mean squared error of a posterior mean, in posterior variances; NaN of other quantities."""
-    errors = [fit["error"][name] for fit in there if name in fit["error"]]
-    return float(np.mean(np.square(errors))) if errors else np.nan
 
 
 # -- in words ---------------------------------------------------------------------------------
@@ -268,15 +260,15 @@ def _missing(fits: Sequence[Mapping[str, Any]]) -> list[Finding]:
     return [Finding(level, what, "make them run" if level == "fail" else "")]
 
 
-def _own_verdicts(there: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def _own_verdicts(ranked: Sequence[Mapping[str, Any]]) -> list[Finding]:
     """How many fits did not pass, and why; they count all the same."""
     findings = []
     for status, words in (("fail", "failed"), ("warn", "warned in")):
-        some = [fit for fit in there if fit["status"] == status]
+        some = [fit for fit in ranked if fit["status"] == status]
         if some:
             # A fit counts once for each reason, however often it has it.
             kinds = ({_kind(w): 1 for level, w in f["findings"] if level == status} for f in some)
-            what = f"{len(some)} of {len(there)} fits {words} their own verdict"
+            what = f"{len(some)} of {len(ranked)} fits {words} their own verdict"
             reasons = _by_frequency(kind for of_fit in kinds for kind in of_fit)
             findings.append(Finding("note", f"{what} ({reasons}); they are included"))
     return findings
@@ -292,12 +284,6 @@ def _by_frequency(reasons: Iterable[str]) -> str:
     """The most frequent reasons, with how often each occurs."""
     common = Counter(reasons).most_common(_SHOWN_REASONS)
     return "; ".join(f"{count} x {reason}" for reason, count in common)
-
-
-def _unfinished(done: int, n: int) -> list[Finding]:
-    """A note on a study that was interrupted."""
-    what = f"the study was interrupted after {done} of {n} fits"
-    return [Finding("note", what, "go on with it")] if done < n else []
 
 
 # -- a band for the picture -------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """What `check` reports: its lines, each passed, failed with a fix, or a note."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,14 +21,14 @@ class Check:
         name: of the check.
         ok: True if it passed, False if it failed, None where it does not apply or is a mere note.
         what: the problem, or what is so, with the line of the user's file where that is known.
-        mend: the fix of a failed check.
+        fix: what to do about a failed check.
         error: the exception behind a failed check, for those who want its traceback.
     """
 
     name: str
     ok: bool | None
     what: str
-    mend: str = ""
+    fix: str = ""
     error: BaseException | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -39,7 +37,7 @@ class Check:
         return {True: "✓", False: "✗", None: "-"}[self.ok]
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.mend}" if self.mend else self.what
+        return f"{self.what}; {self.fix}" if self.fix else self.what
 
 
 def failure(problem: str, line: str | None, fix: str, error: Exception | None = None) -> Check:
@@ -108,9 +106,8 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """What `--json` prints."""
-        keys = ("name", "ok", "what", "mend")
-        checks = [{key: getattr(check, key) for key in keys} for check in self.checks]
-        return {"model": self.model, "data": self.data, "checks": checks}
+        lines = [{"name": c.name, "ok": c.ok, "what": c.what, "mend": c.fix} for c in self.checks]
+        return {"model": self.model, "data": self.data, "checks": lines}
 
     def __repr__(self) -> str:
         width = max(len(check.name) for check in self.checks)

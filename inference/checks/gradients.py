@@ -16,9 +16,8 @@ Of a model's own guides whose objectives estimate the same bound (`biases`): eac
 that has no noise.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,11 +30,8 @@ from torch import Tensor
 from ..core.problem import Context, Guide
 from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
-from ..methods.batches import batch_of, batches
-from ..methods.objective import gradient_of
-from ..methods.parameters import store
-from ..methods.resolve import resolve
-from ..methods.training import BEGIN, train
+from ..methods.guides import resolve
+from ..methods.training import BEGIN, batch_of, batches, gradient_of, store, train
 from ..networks import weights
 from ..program.handlers import Weighted
 from ..program.program import Program
@@ -44,16 +40,9 @@ ESTIMATORS = ("reinforce", "baseline", "reparameterised", "local")
 # Draws of log p(batch | w) whose mean is the baseline.
 _OF_BASELINE = 200
 
-Objective = Callable[[Callable, Callable, Mapping[str, Any]], Tensor]
-
 
 def variances(
-    program: Program,
-    *,
-    seed: int,
-    context: Context,
-    settings: AscentSettings,
-    draws: int = 1000,
+    program: Program, *, seed: int, context: Context, settings: AscentSettings, draws: int = 1000
 ) -> pd.DataFrame:
     """The variance of each estimator's gradient, by layer, after some training.
 
@@ -73,16 +62,27 @@ def variances(
     """
     with seeded(seed, FIT, BEGIN):
         field = weights.MeanField(program, program.start_of)
+    by_estimator = {}
     with store():
         train(program, field.guide(), settings, seed, context)
-        rows = []
         for name in ESTIMATORS:
-            layers = _gradients(program, field, name, settings, draws, seed)
-            rows += [_row(layer, name, values) for layer, values in layers.items()]
-    table = pd.DataFrame(rows).set_index(["layer", "estimator"])
+            guide_of = partial(_estimating, program, field, name)
+            drawn = _drawn_gradients(program, guide_of, settings, draws, seed)
+            by_estimator[name] = {layer: drawn[f"{layer}.loc"] for layer in field.layers}
+    table = _table(by_estimator)
     local = table["variance"].xs("local", level="estimator")
     table["times_local"] = table["variance"] / local.reindex(table.index, level="layer")
     return table
+
+
+def _table(by_estimator: Mapping[str, Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    """Estimator to layer to gradients (draws, d) in its parameters: a row for each."""
+    rows = [
+        _row(layer, name, gradients)
+        for name, layers in by_estimator.items()
+        for layer, gradients in layers.items()
+    ]
+    return pd.DataFrame(rows).set_index(["layer", "estimator"])
 
 
 def _row(layer: str, name: str, gradients: np.ndarray) -> dict[str, Any]:
@@ -127,21 +127,17 @@ def biases(
     with store():
         train(program, resolve(names[0], program), settings, seed, context)
         for name in names:
-            chosen = resolve(name, program)
-            with seeded(seed, DRAWS):
-                batch = next(batches(program.problem, settings.batch_size))
-                gradients = _drawn_gradients(program, chosen, settings, batch, draws)
-                by_guide[name] = _grouped(gradients)
+            guide = resolve(name, program)
+            drawn = _drawn_gradients(program, lambda _, guide=guide: guide, settings, draws, seed)
+            by_guide[name] = _grouped(drawn)
     exact = {group: gradients.mean(0) for group, gradients in by_guide[names[0]].items()}
-    rows = []
-    for name, groups in by_guide.items():
-        for group, gradients in groups.items():
-            row = _row(group, name, gradients)
-            row["norm"] = float(np.linalg.norm(exact[group]))
-            row["bias"] = float(np.linalg.norm(gradients.mean(0) - exact[group]))
-            row["bias_of_noise"] = float(np.sqrt(row["variance"] / draws))
-            rows.append(row)
-    return pd.DataFrame(rows).set_index(["layer", "estimator"])
+    table = _table(by_guide)
+    for group, name in table.index:
+        away = by_guide[name][group].mean(0) - exact[group]
+        norms = [float(np.linalg.norm(part)) for part in (exact[group], away)]
+        table.loc[(group, name), ["norm", "bias"]] = norms
+    table["bias_of_noise"] = np.sqrt(table["variance"] / draws)
+    return table
 
 
 def readings(table: pd.DataFrame) -> list[str]:
@@ -161,28 +157,26 @@ def _grouped(gradients: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {group: np.concatenate(parts, 1) for group, parts in groups.items()}
 
 
-def _gradients(
+def _drawn_gradients(
     program: Program,
-    field: weights.MeanField,
-    name: str,
+    guide_of: Callable[[list[Tensor]], Guide],
     settings: AscentSettings,
     draws: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Gradients of the locations of each layer's weights, (draws, d), on the same batch."""
+    """Parameter to gradients of a guide's objective on one batch, the same for all, (draws, d).
+
+    Args:
+        program: the model and its data.
+        guide_of: gives the guide for that batch.
+        settings: the size of the batch.
+        draws: number of gradients.
+        seed: of the batch and the draws.
+    """
     with seeded(seed, DRAWS):
         batch = next(batches(program.problem, settings.batch_size))
-        guide = Guide(field, objective=_objective(program, field, name, batch))
-        values = _drawn_gradients(program, guide, settings, batch, draws)
-    return {layer: values[f"{layer}.loc"] for layer in field.layers}
-
-
-def _drawn_gradients(
-    program: Program, guide: Guide, settings: AscentSettings, batch: list[Tensor], draws: int
-) -> dict[str, np.ndarray]:
-    """Parameter to gradients of the guide's objective on one batch, (draws, d)."""
-    gradient, flat = gradient_of(program, guide, settings, [batch, batch])
-    values = torch.stack([gradient(*batch)[1] for _ in range(draws)]).double().numpy()
+        gradient, flat = gradient_of(program, guide_of(batch), settings, [batch, batch])
+        values = torch.stack([gradient(*batch)[1] for _ in range(draws)]).double().numpy()
     by_parameter = {}
     for name, param in pyro.get_param_store().named_parameters():
         start = param.storage_offset() - flat.storage_offset()
@@ -190,14 +184,14 @@ def _drawn_gradients(
     return by_parameter
 
 
-def _objective(
+def _estimating(
     program: Program, field: weights.MeanField, name: str, batch: list[Tensor]
-) -> Objective:
-    """A surrogate of the batch's expected log likelihood, whose gradient is the estimator."""
+) -> Guide:
+    """The mean field, and a surrogate of the batch's log likelihood with that gradient."""
     if name == "local":
-        return lambda model, _, tensors: field.fit(model, tensors)[0]
+        return Guide(field, lambda model, _, tensors: field.fit(model, tensors)[0])
     if name == "reparameterised":
-        return lambda model, _, tensors: _fit(model, tensors, _drawn(field))
+        return Guide(field, lambda model, _, tensors: _fit(model, tensors, _drawn(field)))
     level = torch.zeros(())
     if name == "baseline":
         part = batch_of(program.problem, batch)
@@ -214,7 +208,7 @@ def _objective(
         ]
         return (_fit(model, tensors, values) - level).detach() * sum(scores)
 
-    return reinforce
+    return Guide(field, reinforce)
 
 
 def _drawn(field: weights.MeanField) -> dict[str, Tensor]:

@@ -3,8 +3,6 @@
 `structure.py` and `numerics.py` look at it, for `check.py`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -13,7 +11,6 @@ from typing import Any, NamedTuple
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 from torch.distributions import biject_to, constraints
@@ -50,7 +47,7 @@ class Watch(user_code.Lines):
         self.lines[msg["name"]] = user_code.here()
 
 
-class Proper(Messenger):
+class Proper(poutine.messenger.Messenger):
     """Gives latents of an improper prior, which cannot be drawn, a random value."""
 
     def _pyro_sample(self, msg: dict) -> None:

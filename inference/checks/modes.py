@@ -6,10 +6,9 @@ sample does not know it if a straight line to the nearest of its draws crosses a
 of its draws is nearly as high: a spike within a slab.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
+from operator import itemgetter
 from typing import NamedTuple
 
 import torch
@@ -44,9 +43,8 @@ class Missed(NamedTuple):
 
     def __str__(self) -> str:
         times = math.exp(min(self.log_share, 5.0))
-        return (
-            f"the density has a mode that the draws have missed, of {times:.2g} times their mass"
-        )
+        mode = "the density has a mode that the draws have missed"
+        return f"{mode}, of {times:.2g} times their mass"
 
 
 def points(program: Program, u: Tensor) -> Tensor:
@@ -54,8 +52,8 @@ def points(program: Program, u: Tensor) -> Tensor:
     third = _POINTS // 3
     points = [-u[torch.linspace(0, len(u) - 1, third).long()], 4 * torch.randn(third, u.shape[1])]
     if not program.improper():
-        nothing = {"draw": torch.arange(third)}
-        points.append(over_draws(lambda _: program.drawn_start(), nothing, program.elements))
+        each = torch.arange(third)
+        points.append(over_draws(lambda _: program.drawn_start(), each, program.elements))
     return torch.cat([part.to(u) for part in points])
 
 
@@ -97,7 +95,7 @@ def missed(
     home = home if math.isfinite(home) else _mass_of(u, value)
     highest = tops[unknown][heights[unknown].argsort(descending=True)[:_MODES]]
     weighed = [_weighed(density, top, scale) for top in highest]
-    top, mass = max(weighed, key=lambda one: one[1])
+    top, mass = max(weighed, key=itemgetter(1))
     return Missed(top, mass - home) if mass - home > _SHARE else None
 
 
@@ -167,13 +165,15 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
     Minus infinity where it is no mode: a saddle, a ridge, a slope without an end.
     """
     for step in range(_NEWTON):
-        value, slope, hessian = _expanded(density, top, scale)
+        value, slope = (part[0] for part in density(top[None]))
+        # Its negated Hessian, in units of the scale.
+        hessian = curvature(density, top[None], 1e-3 * scale) * scale[:, None] * scale
         if not hessian.isfinite().all():
             return top, -math.inf
         values, vectors = torch.linalg.eigh(hessian)
         if values[0] <= 0:
             return top, -math.inf
-        along = vectors.T @ slope
+        along = vectors.T @ (slope * scale)
         promise = float(0.5 * (along.square() / values).sum())
         further = top + scale * (vectors @ (along / values))
         last = promise < 1e-3 or step == _NEWTON - 1
@@ -184,10 +184,3 @@ def _weighed(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, floa
         return top, -math.inf
     log_volume = len(top) * _HALF_LOG_2_PI - 0.5 * values.log().sum() + scale.log().sum()
     return top, float(value + log_volume)
-
-
-def _expanded(density: Density, top: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log density at a point (d,), its slope and its negated Hessian, in units of the scale."""
-    value, slope = density(top[None])
-    hessian = curvature(density, top[None], 1e-3 * scale) * scale[:, None] * scale
-    return value[0], slope[0] * scale, hessian

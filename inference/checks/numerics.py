@@ -4,8 +4,6 @@ Each function gives a line for each problem that it finds, or that is worth a no
 all is well.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,10 +19,10 @@ from ..core import user_code
 from ..core.machine import tolerance
 from ..core.problem import Guide
 from ..core.seeds import PRIOR, seeded
-from ..methods.guide_checks import check_sites
-from ..methods.resolve import resolve
-from ..program.derivatives import difference
+from ..methods.draws import check_sites
+from ..methods.guides import resolve
 from ..program.handlers import Batch, factors, run
+from ..program.kinks import difference
 from ..program.program import Program
 from ..program.record import Unrecordable
 from ..program.sampling import base_of, over_draws
@@ -248,11 +246,8 @@ def predictive(view: ModelView) -> Iterator[Check]:
     elements = program.elements
     replicates = min(_REPLICATES, max(_FEWEST, _DRAWN // max(elements, 1)))
     with seeded(view.seed, PRIOR):
-        predicted = over_draws(
-            lambda _: _statistics(program.prior(), drawn),
-            {"draw": torch.arange(replicates)},
-            elements,
-        )
+        each = torch.arange(replicates)
+        predicted = over_draws(lambda _: _statistics(program.prior(), drawn), each, elements)
     data = _statistics({s.name: s.data[~s.data.isnan()] for s in drawn}, drawn)
     for site in drawn:
         yield _compared(site.name, data[site.name].tolist(), predicted[site.name])

@@ -8,11 +8,11 @@ short chains: Margossian et al. (2024), arXiv:2110.13017; of a common step: Hoff
 Sountsov (2021), ChEES-HMC.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -62,7 +62,7 @@ class Sample(NamedTuple):
 
 def together(program: Program, points: Tensor) -> bool:
     """Whether the density of several points (m, d) can be computed together."""
-    return vectorises(lambda one: program.log_density(one["u"]), {"u": points})
+    return vectorises(lambda draw: program.log_density(draw["u"]), {"u": points})
 
 
 def count(program: Program) -> int:
@@ -90,50 +90,35 @@ def density_of(program: Program, like: Tensor) -> Density | None:
         (slopes,) = torch.autograd.grad(values.sum(), leaf)
         return values.detach(), slopes
 
+    def alone(u: Tensor) -> tuple[Tensor, Tensor]:
+        """A single point (1, d)."""
+        value, slope = program.density_and_gradient(u[0])
+        return value[None], slope[None]
+
     at_once = max(_LEAST, min(_LARGEST, _ELEMENTS // program.elements))
-    part = like[torch.arange(at_once) % len(like)]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "There is a performance drop")
-        try:
-            run = graphs.faster(together, [(part,), (0.5 * part,)])
-        except NOT_VECTORISED:
-            return _one_by_one(program, like[0])
-
-    def in_parts(u: Tensor) -> tuple[Tensor, Tensor]:
-        """As many points (m, d) at a time as the graph was recorded for."""
-        values, slopes = zip(*(_padded(run, points, at_once) for points in u.split(at_once)))
-        return torch.cat(values), torch.cat(slopes)
-
-    return in_parts
+    for function, size in ((together, at_once), (alone, 1)):
+        points = like[torch.arange(size) % len(like)]
+        with warnings.catch_warnings(), suppress(*NOT_VECTORISED):
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            run = graphs.faster(function, [(points,), (0.5 * points,)])
+            return partial(_in_parts, run, size)
+    return None
 
 
-def _padded(run: Density, points: Tensor, at_once: int) -> tuple[Tensor, Tensor]:
-    """A recorded graph takes just as many points as it was recorded for."""
-    count = len(points)
-    if count < at_once:
-        points = torch.cat([points, points[:1].expand(at_once - count, -1)])
-    values, slopes = run(points)
-    return values[:count].clone(), slopes[:count].clone()
-
-
-def _one_by_one(program: Program, point: Tensor) -> Density | None:
-    """The density of one point (d,) after another; None where it cannot be recorded."""
-    try:
-        single = graphs.faster(program.density_and_gradient, [(point,), (0.5 * point,)])
-    except NOT_VECTORISED:
-        return None
-
-    def each(u: Tensor) -> tuple[Tensor, Tensor]:
-        values, slopes = zip(*(map(torch.clone, single(point)) for point in u))
-        return torch.stack(values), torch.stack(slopes)
-
-    return each
+def _in_parts(run: Density, size: int, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Density and gradient at points (m, d), as many at a time as a graph was recorded for."""
+    missing = -len(u) % size
+    padded = torch.cat([u, u[:1].expand(missing, -1)])
+    values, slopes = zip(*(map(torch.clone, run(points)) for points in padded.split(size)))
+    return torch.cat(values)[: len(u)], torch.cat(slopes)[: len(u)]
 
 
 def around(density: Density, point: Tensor, count: int) -> Tensor:
     """Draws (count, d) of the Gaussian that the curvature at a point (1, d) gives."""
     precision = curvature(density, point, 1e-4 * (1 + point[0].abs())).nan_to_num(0.0)
-    root = _root_of(precision)
+    values, vectors = torch.linalg.eigh(precision)
+    # A root of its inverse; of the identity where the curvature is not positive, or tiny.
+    root = vectors * torch.where(values > _WIDEST**-2, values, 1.0).rsqrt()
     return point + torch.randn(count, point.shape[1], dtype=point.dtype) @ root.T
 
 
@@ -152,12 +137,6 @@ def curvature(density: Density, point: Tensor, step: Tensor) -> Tensor:
     return -0.5 * (hessian + hessian.T)
 
 
-def _root_of(precision: Tensor) -> Tensor:
-    """A root of the inverse of a precision; where it is not positive, or tiny, of the identity."""
-    values, vectors = torch.linalg.eigh(precision)
-    return vectors * torch.where(values > _WIDEST**-2, values, 1.0).rsqrt()
-
-
 def still(density: Density, points: Tensor) -> Sample:
     """Points (chains, d) as they are, those of no finite density left out."""
     value, slope = density(points)
@@ -169,7 +148,7 @@ def moved(density: Density, begun: Sample) -> Sample:
     """Hamiltonian Monte Carlo from where a sample is `still`, by torch's current random state."""
     u, value, slope = begun.start, begun.value, begun.slope
     root, step = _from_slopes(u, slope), 1.0 / u.shape[1] ** 0.25
-    kept, iterations = [], _OF_MANY if len(u) >= _MANY else _ITERATIONS
+    positions, iterations = [], _OF_MANY if len(u) >= _MANY else _ITERATIONS
     learning = round(_LEARNING * iterations)
     for iteration in range(iterations):
         u, value, slope, rate = _iteration(density, u, value, slope, root, step)
@@ -178,8 +157,8 @@ def moved(density: Density, begun: Sample) -> Sample:
             if iteration in (learning // 2, learning - 1):
                 root = _from_points(u, root)
         else:
-            kept.append(u)
-    return begun._replace(u=torch.stack(kept))
+            positions.append(u)
+    return begun._replace(u=torch.stack(positions))
 
 
 def _iteration(

@@ -6,8 +6,6 @@ quantity among L independent posterior draws is uniform on 0..L (Cook, Gelman an
 Journal of Computational and Graphical Statistics 15; Talts et al. 2018, arXiv:1804.06788).
 """
 
-from __future__ import annotations
-
 import math
 import signal
 import time
@@ -30,9 +28,7 @@ from ..program.graphs import Recordings
 from ..program.prepare import observed_keys
 from ..program.program import Program
 from ..program.sampling import over_draws
-from ..results import groups
-from ..results.diagnostics import verdict
-from ..results.metrics import metrics
+from ..results import diagnostics, groups, psis
 
 # Draws among which the truth is ranked: of chains few enough to be nearly independent, where at
 # least 400 are effective (the bound of their verdict).
@@ -166,7 +162,7 @@ class Simulated:
         some = spread_out(draws, _RANKED[fit.kind])
         both = {name: torch.cat([truth[name][None], some[name]]) for name in latents}
         idata = groups.draws_alone(self.program, fit)
-        judged = verdict(fit, idata, metrics(fit, idata))
+        verdict = diagnostics.verdict(fit, idata, psis.metrics(fit, idata))
         table = self._cells(both) | self._of_data(both, i)
         true = self._cells({name: truth[name][None] for name in latents})
         ties = np.random.default_rng(spawn(self.seed, SIMULATED, i, _TIES))
@@ -174,8 +170,8 @@ class Simulated:
             "draws": len(some[latents[0]]),
             "rank": {name: rank(column, ties) for name, column in table.items()},
             "error": _errors(true, self._cells(draws)),
-            "status": judged.status,
-            "findings": [[finding.level, finding.what] for finding in judged.findings],
+            "status": verdict.status,
+            "findings": [[finding.level, finding.what] for finding in verdict.findings],
         }
 
     def _cells(self, values: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
@@ -269,7 +265,7 @@ def run(
     fit: Callable[[int], dict[str, Any] | int],
     n: int,
     *,
-    found: Mapping[int, dict[str, Any]] | None = None,
+    earlier: Mapping[int, dict[str, Any]] | None = None,
     keep: Callable[[dict[str, Any]], None] = lambda fit: None,
     workers: int = 1,
     progress: bool = False,
@@ -281,7 +277,7 @@ def run(
     Args:
         fit: gives the i-th fit; sent to other processes where there are several workers.
         n: how many fits.
-        found: number to fit of those that were made before.
+        earlier: number to fit of those that were made before.
         keep: called here with each new fit, as it is done.
         workers: fits at once.
         progress: whether to show a bar.
@@ -289,7 +285,7 @@ def run(
     Raises:
         Fault: a process died twice of one fit.
     """
-    done = {i: earlier for i, earlier in (found or {}).items() if i < n}
+    done = {i: fit for i, fit in (earlier or {}).items() if i < n}
     waiting = [i for i in range(n) if i not in done]
     bar = tqdm(total=n, initial=len(done), desc="fits", disable=not progress, mininterval=0.2)
     with bar, listening() as heard:

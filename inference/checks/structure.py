@@ -3,16 +3,13 @@
 Each function gives a line for each problem that it finds in the model, and none where all is well.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import pyro
@@ -41,8 +38,9 @@ def runs(view: ModelView) -> Iterator[Check]:
         attempts = view.attempts
     except Exception as error:
         cause = error.__cause__ or error
-        data = ", ".join(_described(view.raw.tensors))
-        fix = clash(cause) or f"correct that line, or the data: {data}"
+        tensors = view.raw.tensors.items()
+        data = (f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}" for k, v in tensors)
+        fix = clash(cause) or f"correct that line, or the data: {', '.join(data)}"
         yield _invalid_parameter(view) or raised("the model cannot run", cause, fix)
         return
     failed = [d for d in attempts if d.error is not None and d.watch.invalid is None]
@@ -65,11 +63,6 @@ def _invalid_parameter(view: ModelView) -> Check | None:
 
 
 _VALID = "give what it is made of a prior inside that range, or transform it"
-
-
-def _described(tensors: Mapping[str, Any]) -> list[str]:
-    """Each key of the data with its shape, or with its value if it is a plain number."""
-    return [f"{k} {tuple(v.shape) if isinstance(v, Tensor) else v}" for k, v in tensors.items()]
 
 
 def structure(view: ModelView) -> Iterator[Check]:
@@ -131,7 +124,8 @@ def shapes(view: ModelView) -> Iterator[Check]:
         wanted = expected
         if _is_column(site) and not site.event_dim:
             wanted = tuple(p.size for p in reversed(site.plates))
-        problem = f"{key} has shape {site.shape}, its distribution {_name(site)} has {expected}"
+        kind = type(site.base).__name__
+        problem = f"{key} has shape {site.shape}, its distribution {kind} has {expected}"
         problem += f": together they broadcast to {together}" if together else ""
         made = ", and what its distribution is made of," if wanted != expected else ""
         fix = f"give {key}{made} the shape {wanted}"
@@ -142,10 +136,9 @@ def shapes(view: ModelView) -> Iterator[Check]:
 def plates(view: ModelView) -> Iterator[Check]:
     """Batch dimensions that lie in no plate of their size."""
     for site in view.program.of("latent", "discrete", "observed"):
-        outside = outside_plates(site) if _shape_check(site) in (None, "plates") else None
-        if outside is not None:
-            problem, fix = outside
-            yield failure(problem, view.line(site.name), fix)
+        if _shape_check(site) in (None, "plates"):
+            for problem, fix in outside_plates(site):
+                yield failure(problem, view.line(site.name), fix)
     for name, fn in _subsampled(view).items():
         problem = f"the plate {name} takes {fn.subsample_size} of {fn.size} rows at random, "
         fix = "leave subsample_size out, svi has --set batch_size"
@@ -159,22 +152,20 @@ def _subsampled(view: ModelView) -> dict[str, _Subsample]:
     return {k: fn for k, fn in plates.items() if fn.subsample_size not in (None, fn.size)}
 
 
-def outside_plates(site: Site) -> tuple[str, str] | None:
-    """The values of a site that lie in no plate, and a fix; None where all lie in one."""
+def outside_plates(site: Site) -> Iterator[tuple[str, str]]:
+    """The values of a site that lie in no plate, and a fix; nothing where all lie in one."""
     whole = _broadcast(site.shape, expected_shape(site))
     batch = whole[: len(whole) - site.event_dim]
     dims = {plate.dim for plate in site.plates}
     sizes = [n for i, n in enumerate(reversed(batch), 1) if n > 1 and -i not in dims]
-    if not sizes:
-        return None
-    n = sizes[0]
-    problem = f"the {n} values of {site.name} lie in no plate"
-    if site.plates:
-        problem = f"{site.name} has {n} values side by side that lie in no plate"
-    fix = f'write it inside `with pyro.plate("row", {n}):`'
-    event = n in site.fn.batch_shape
-    fix += ", or add .to_event(1) if these are one value of several numbers" if event else ""
-    return problem, fix
+    for n in sizes[:1]:
+        problem = f"the {n} values of {site.name} lie in no plate"
+        if site.plates:
+            problem = f"{site.name} has {n} values side by side that lie in no plate"
+        fix = f'write it inside `with pyro.plate("row", {n}):`'
+        event = n in site.fn.batch_shape
+        fix += ", or add .to_event(1) if these are one value of several numbers" if event else ""
+        yield problem, fix
 
 
 def once(view: ModelView) -> Iterator[Check]:
@@ -227,10 +218,8 @@ def _expanded(view: ModelView) -> Iterator[Check]:
 
 def _observed_twice(view: ModelView) -> Iterator[Check]:
     """Two sites that observe the same values, none of them under a mask."""
-    (draw, *_) = view.draws
-    plain = [s for s in view.observed if draw.nodes[s.name].get("mask") is None]
-    seen: dict[Any, str] = {}
-    for site in plain:
+    nodes, seen = view.draws[0].nodes, {}
+    for site in (s for s in view.observed if nodes[s.name].get("mask") is None):
         memory = (site.value.data_ptr(), site.shape, site.value.stride())
         first = seen.setdefault(memory, site.name)
         if first != site.name and site.value.numel():
@@ -243,11 +232,6 @@ def _observed_twice(view: ModelView) -> Iterator[Check]:
 def _storage(tensor: Tensor) -> int:
     """Where a tensor's numbers lie in memory; views of it lie there too."""
     return tensor.untyped_storage().data_ptr()
-
-
-def _name(site: Site) -> str:
-    """The name of a site's distribution, `Normal`."""
-    return type(site.base).__name__
 
 
 # -- parameters, supports ----------------------------------------------------------------------
@@ -350,12 +334,10 @@ def _leaves(value: Tensor) -> list[Tensor]:
 def _names_of_tensors(model: Callable) -> dict[int, str]:
     """Names of the tensors in the modules that a model can see."""
     function = inspect.unwrap(getattr(model, "func", model))
-    scope = dict(getattr(function, "__globals__", {}))
-    cells = getattr(function, "__closure__", None) or ()
-    scope |= dict(zip(getattr(function, "__code__", function).co_freevars, cells)) if cells else {}
+    scope = {"model": function, **getattr(function, "__globals__", {})}
+    scope |= inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
     names = {}
-    for name, value in [("model", function), *scope.items()]:
-        value = getattr(value, "cell_contents", value)
+    for name, value in scope.items():
         if isinstance(value, torch.nn.Module):
             names |= {id(p): f"{name}.{part}" for part, p in value.named_parameters()}
         elif isinstance(value, Tensor):

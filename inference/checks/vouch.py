@@ -7,8 +7,6 @@ have forgotten their start and are still where the fit is, it is right. Where no
 had, importance-weighted moments of its own draws stand in for them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,10 +22,8 @@ from ..program.program import Program
 from ..program.row_latents import is_of_rows
 from ..program.sampling import over_draws
 from ..results.groups import cell_names
-from ..results.metrics import log_evidence
-from ..results.psis import KHAT_MAX, psis
-from . import agreement, circular, modes, short_chains
-from .agreement import Apart
+from ..results.psis import KHAT_MAX, log_evidence, psis
+from . import agreement, modes, posteriors, short_chains
 from .short_chains import Density
 
 # A mean off by more, in posterior sds, is wrong, and so is an sd outside of these shares of
@@ -113,7 +109,8 @@ def findings(
         return _of_evidence(fit, metrics) + by_chains
     if fit.kind == "chains":
         return None
-    return [_UNMEASURED] if fit.kind == "point" else _by_weights(program, fit)
+    moments = None if fit.kind == "point" else _weighted(program, fit)
+    return [_UNMEASURED] if moments is None else _of_weights(program, moments)
 
 
 def chains_predict_alike(program: Program, fit: Fit, seed: int) -> bool:
@@ -128,10 +125,10 @@ def chains_predict_alike(program: Program, fit: Fit, seed: int) -> bool:
     latents = {name: fit.draws[name] for name in program.layout}
     with seeded(seed, VOUCH):
         for chain in range(chains):
-            rest = [i for i in range(chains) if i != chain]
-            one = {name: value[chain] for name, value in latents.items()}
-            other = {name: value[rest].flatten(0, 1) for name, value in latents.items()}
-            apart = agreement.total_variation(program, one, other, few=few)
+            others = torch.arange(chains) != chain
+            alone = {name: value[chain] for name, value in latents.items()}
+            rest = {name: value[others].flatten(0, 1) for name, value in latents.items()}
+            apart = agreement.total_variation(program, alone, rest, few=few)
             if apart is None or apart.seen > _PREDICTS:
                 return False
     return True
@@ -167,28 +164,28 @@ def _by_chains(program: Program, fit: Fit, seed: int) -> list[Finding] | None:
     if fit.kind != "chains":
         sample = short_chains.moved(density, sample)
     u = sample.u[-_ITERATIONS_OF_FEW:] if few else sample.u
-    fold = circular.fold(program, sample.start, seed)
+    fold = posteriors.fold(program, sample.start, seed)
     theirs = _constrained(program, fold(u.flatten(0, 1)))
-    found, known, bound = [], True, _PREDICTS
+    reported, known, bound = [], True, _PREDICTS
     if fit.kind != "chains":
         begun = _constrained(program, sample.start)
         moments = _moments(_flat(program, ours), _flat(program, theirs), _flat(program, begun))
         known, bound = moments.known, _PREDICTS_FROM_AFAR if moments.wrong else _PREDICTS
-        found += _of_parameters(program, moments, fit) if fit.kind == "independent" else []
+        reported += _of_parameters(program, moments, fit) if fit.kind == "independent" else []
     points = modes.points(program, sample.start)
     other = modes.missed(density, sample.start, sample.value, points, fold)
     if other is not None:
-        found.append(Finding("warn", str(other), _MEND, ("parameters", "evidence"), ("loo",)))
+        reported.append(Finding("warn", str(other), _FIX, ("parameters", "evidence"), ("loo",)))
         theirs = _with_other(program, density, theirs, other, len(sample.start))
     if program.of("observed") and (fit.kind != "chains" or other is not None):
         apart = agreement.total_variation(program, ours, theirs, few=few)
         # How the mass is shared with another mode is known about, no more.
         known &= other is None or (apart is not None and apart.surely < _PREDICTS / 2)
-        found += _of_predictions(apart, known, bound, fit)
-    return found
+        reported += _of_predictions(apart, known, bound, fit)
+    return reported
 
 
-_MEND = "use nuts with more chains"
+_FIX = "use nuts with more chains"
 
 
 def _with_other(
@@ -214,7 +211,7 @@ def _start(program: Program, ours: Mapping[str, Tensor], count: int) -> Tensor:
 
 def _constrained(program: Program, u: Tensor) -> dict[str, Tensor]:
     """Latents (S, *shape) at points (S, d) of the unconstrained space."""
-    return over_draws(lambda one: program.constrain(one["u"]), {"u": u}, program.elements)
+    return over_draws(program.constrain, u, program.elements)
 
 
 def _flat(program: Program, values: Mapping[str, Tensor]) -> Tensor:
@@ -272,8 +269,7 @@ def _of_parameters(program: Program, moments: Moments, fit: Fit) -> list[Finding
     if moments.wrong:
         return [_wrong(program, moments, "short chains of HMC from its draws")]
     if moments.known:
-        beside = _weighted(program, fit, _FEW_BESIDE, KHAT_MAX)
-        return [] if beside is None else _of_weights(program, beside)
+        return _of_weights(program, _weighted(program, fit, _FEW_BESIDE, KHAT_MAX))
     by_weights = _weighted(program, fit)
     if by_weights is None:
         what = "short chains of HMC from its draws mix too slowly to tell whether it is right"
@@ -293,19 +289,21 @@ def _worst(program: Program, moments: Moments) -> str:
     names = [cell for name in program.layout for cell in cell_names(program, name)]
     problems, ratio, shift = [], moments.ratio, moments.shift.abs()
     if ratio.min() < _NARROW:
-        name = names[int(ratio.argmin())]
-        problems.append(f"its intervals are too narrow ({name}: {ratio.min():.2f} of the sd)")
+        worst = f"{names[ratio.argmin()]}: {ratio.min():.2f} of the sd"
+        problems.append(f"its intervals are too narrow ({worst})")
     if ratio.max() > _WIDE:
-        name = names[int(ratio.argmax())]
-        problems.append(f"its intervals are too wide ({name}: {ratio.max():.2f} times the sd)")
+        worst = f"{names[ratio.argmax()]}: {ratio.max():.2f} times the sd"
+        problems.append(f"its intervals are too wide ({worst})")
     if shift.max() > _SHIFT:
         least = "" if moments.known else "at least "
-        name = names[int(shift.argmax())]
+        name = names[shift.argmax()]
         problems.append(f"its mean of {name} is off by {least}{shift.max():.2f} sd")
     return " and ".join(problems)
 
 
-def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) -> list[Finding]:
+def _of_predictions(
+    apart: agreement.Apart | None, known: bool, bound: float, fit: Fit
+) -> list[Finding]:
     """What the total variation of the predictions says.
 
     Nobody expects of a point that it predicts as the posterior does: there a no is no warning.
@@ -325,11 +323,8 @@ def _of_predictions(apart: Apart | None, known: bool, bound: float, fit: Fit) ->
         return []
     what = "what it predicts could not be compared with short chains of HMC"
     if apart is not None:
-        noisy, lost = (
-            ": the noise is as large as the difference",
-            ", which do not know the posterior",
-        )
-        what += noisy if known else lost
+        noisy = ": the noise is as large as the difference"
+        what += noisy if known else ", which do not know the posterior"
     return [Finding("note", what, "compare with nuts", opens=("predictions",))]
 
 
@@ -355,15 +350,9 @@ _UNMEASURED = Finding(
 # -- by importance weights ----------------------------------------------------------------------
 
 
-def _by_weights(program: Program, fit: Fit) -> list[Finding]:
-    """What the fit's own weights say, where there are no chains."""
-    moments = _weighted(program, fit)
-    return [_UNMEASURED] if moments is None else _of_weights(program, moments)
-
-
-def _of_weights(program: Program, moments: Moments) -> list[Finding]:
-    """What moments by importance weights say of the parameters."""
-    if not moments.wrong:
+def _of_weights(program: Program, moments: Moments | None) -> list[Finding]:
+    """What moments by importance weights, if they tell anything, say of the parameters."""
+    if moments is None or not moments.wrong:
         return []
     return [replace(_wrong(program, moments, "its importance weights"), opens=("predictions",))]
 

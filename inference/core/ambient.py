@@ -6,8 +6,6 @@ a run finds. One computation at a time, and none of these: a run gives the same 
 it is called from.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +14,6 @@ from .zoo_warnings import ours_alone
 
 # A callback of a run may begin another run: that is the same thread.
 _LOCK = threading.RLock()
-_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 
 
 @contextmanager
@@ -30,7 +27,7 @@ def alone() -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(pyro.validation_enabled(True))
-        stack.enter_context(np.errstate(**_ERRORS))
+        stack.enter_context(np.errstate(all="warn", under="ignore"))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
@@ -44,7 +41,7 @@ def _without_handlers() -> Iterator[None]:
     """The caller's Pyro handlers taken off: `condition`, `block`, a plate around the call."""
     from pyro.poutine import runtime
 
-    stacks = runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack
+    stacks: list[list] = [runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack]
     before = [stack[:] for stack in stacks]
     for stack in stacks:
         stack.clear()

@@ -1,24 +1,23 @@
 """The arguments of the verbs, in Python and on the command line alike: checked before any work."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial, wraps
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from models.contract import UsageError
 
-Verb = TypeVar("Verb", bound=Callable[..., Any])
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # One more than the largest seed: what a file, another language or a GPU can hold.
 _SEEDS = 2**64
 
 
-def checked(verb: Verb) -> Verb:
+def checked(verb: Callable[P, T]) -> Callable[P, T]:
     """Decorate a verb so that its arguments are checked (`check_arguments`) at each call.
 
     Raises:
@@ -27,7 +26,7 @@ def checked(verb: Verb) -> Verb:
     signature = inspect.signature(verb)
 
     @wraps(verb)
-    def call(*positional: Any, **named: Any) -> Any:
+    def call(*positional: P.args, **named: P.kwargs) -> T:
         bound = signature.bind(*positional, **named)
         bound.arguments.update(check_arguments(bound.arguments))
         return verb(*bound.args, **bound.kwargs)

@@ -1,7 +1,5 @@
 """Where libraries keep what they make: in the user's cache, or for once in a folder of the run."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import shutil

@@ -1,10 +1,7 @@
 """Callbacks: what a run reports to a tracker, a log or a screen while it goes on."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping, Sequence
-from functools import partialmethod
 from typing import Any
 
 from .zoo_warnings import ZooWarning
@@ -57,6 +54,11 @@ class Callbacks(Callback):
                     f"{problem}; it is not called again, the run goes on", ZooWarning, stacklevel=3
                 )
 
-    on_start = partialmethod(_call, "on_start")
-    on_step = partialmethod(_call, "on_step")
-    on_end = partialmethod(_call, "on_end")
+    def on_start(self, record: Mapping[str, Any]) -> None:
+        self._call("on_start", record)
+
+    def on_step(self, step: Mapping[str, Any]) -> None:
+        self._call("on_step", step)
+
+    def on_end(self, run: Any) -> None:
+        self._call("on_end", run)

@@ -261,10 +261,10 @@ def parser(commands: Mapping[str, Command], words: str, like: Callable) -> argpa
     program = _Parser(prog="zoo", description=words)
     listed = program.add_subparsers(required=True, metavar="COMMAND")
     for name, command in commands.items():
-        one = listed.add_parser(name, help=command.line, description=command.line)
-        one.set_defaults(command=name, parser=one)
+        of_command = listed.add_parser(name, help=command.line, description=command.line)
+        of_command.set_defaults(command=name, parser=of_command)
         for option in [*command.options(like).values(), *command.flags, VERBOSE]:
-            one.add_argument(*option.names, **option.details)
+            of_command.add_argument(*option.names, **option.details)
     return program
 
 

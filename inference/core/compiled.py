@@ -7,8 +7,6 @@ sha256 of its content. One rename gives a whole file its name: two processes tha
 thing at once each load a whole file.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -16,8 +14,8 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from models.contract import Refused
 
@@ -149,7 +147,7 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _sha256(file: BinaryIO) -> str:
+def _sha256(file: BufferedReader) -> str:
     """SHA-256 of an open file's bytes, in hexadecimal digits."""
     return hashlib.file_digest(file, "sha256").hexdigest()
 

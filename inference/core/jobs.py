@@ -1,9 +1,9 @@
 """The pool of processes: of chains, of several runs at once, of the fits of a calibration.
 
 Results come back as they are ready, each with the number of its task, so that their order in time
-changes nothing. A process that dies costs its own task alone. No process outlives its parent, not
-even one that is killed. On a request to stop, nothing more is begun, and what is under way ends
-with what it has.
+changes nothing. A process computes on one thread; one that dies costs its own task alone. No
+process outlives its parent, not even one that is killed. On a request to stop, nothing more is
+begun, and what is under way ends with what it has.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any
 
 import cloudpickle
+import torch
 
 from models.contract import Died
 
@@ -30,61 +32,30 @@ from .signals import Heard
 # Seconds between two looks at whether the parent lives, a signal came, or a task is done; and
 # those that a task has to end with what it has, once it is asked to.
 _LOOK, _PATIENCE = 0.1, 30.0
-
-
-@dataclass
-class _Task:
-    """A task, and how many more processes may die of it."""
-
-    number: int
-    task: Any
-    tries: int
-
-
-class _Function:
-    """What processes do, with the memory that they share.
-
-    A forked process has both already. A fresh one is sent the function by value, so that it may be
-    a closure or a function of `__main__`.
-    """
-
-    def __init__(self, function: Callable[..., Any], shared: Sequence[Any]):
-        self.function, self.shared = function, shared
-
-    def __reduce__(self) -> tuple:
-        return _Function._received, (cloudpickle.dumps(self.function), self.shared)
-
-    @staticmethod
-    def _received(function: bytes, shared: Sequence[Any]) -> _Function:
-        return _Function(pickle.loads(function), shared)
-
-    def result(self, task: Any) -> Any:
-        """The result of a task, or the exception that it raised."""
-        try:
-            return self.function(task, *self.shared)
-        except Exception as error:
-            return error
+# Elsewhere forking is not safe (macOS) or not there.
+_CAN_FORK = sys.platform == "linux"
 
 
 class _Worker:
     """A process that does one task after another."""
 
-    def __init__(self, function: _Function, context: Any):
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(function, theirs, os.getpid()))
+    def __init__(self, pool: _Pool):
+        self.pipe, theirs = pool.context.Pipe()
+        arguments = (pool.function, pool.shared, theirs, os.getpid())
+        self.process = pool.context.Process(target=_serve, args=arguments, daemon=pool.fork)
         with warnings.catch_warnings():
             # Python 3.12 and JAX warn that a child of a process with threads may hang on a lock
             # of theirs; a forked worker takes none of these.
             warnings.filterwarnings("ignore", ".*fork")
             self.process.start()
         theirs.close()
-        self.task: _Task | None = None
+        self.number: int
 
-    def give(self, task: _Task) -> None:
-        """Begin a task."""
-        self.task = task
+    def give(self, number: int, task: Any) -> None:
+        """Begin a task of that number."""
+        self.number = number
         with suppress(BrokenPipeError):  # the process has just died: `result` will say so
-            self.pipe.send_bytes(cloudpickle.dumps(task.task))
+            self.pipe.send_bytes(cloudpickle.dumps(task))
 
     def result(self) -> Any:
         """The result of the task; `Died` where the process ended without one."""
@@ -106,20 +77,27 @@ class _Worker:
 
 
 class _Pool:
-    """The processes: those that do a task, and those that wait for one."""
+    """The processes: those that do a task, and those that wait for one.
 
-    def __init__(self, work: _Function, context: Any):
-        self.work, self.context = work, context
+    A forked process has the function already. A fresh one is sent it by value, so that it may be a
+    closure or a function of `__main__`.
+    """
+
+    def __init__(self, function: Callable[..., Any], shared: Sequence[Any], fork: bool):
+        forked = fork and _CAN_FORK
+        self.context: Any = multiprocessing.get_context("fork" if forked else "spawn")
+        self.function = function if forked else cloudpickle.dumps(function)
+        self.shared, self.fork = shared, fork
         self.busy: list[_Worker] = []
         self.idle: list[_Worker] = []
 
-    def begin(self, task: _Task) -> None:
+    def begin(self, number: int, task: Any) -> None:
         """Give a task to a process, a new one if none waits."""
-        worker = self.idle.pop() if self.idle else _Worker(self.work, self.context)
-        worker.give(task)
+        worker = self.idle.pop() if self.idle else _Worker(self)
+        worker.give(number, task)
         self.busy.append(worker)
 
-    def results(self) -> Iterator[tuple[_Task, Any]]:
+    def results(self) -> Iterator[tuple[int, Any]]:
         """The tasks that end within a moment, each with its result."""
         ready = wait([worker.pipe for worker in self.busy], timeout=_LOOK)
         for worker in [worker for worker in self.busy if worker.pipe in ready]:
@@ -129,12 +107,7 @@ class _Pool:
                 worker.end()
             else:
                 self.idle.append(worker)
-            yield worker.task, result
-
-    def tell(self, heard: Heard) -> None:
-        """Ask those at work to end with what they have."""
-        for worker in self.busy:
-            heard.tell(worker.process.pid)
+            yield worker.number, result
 
     def end(self) -> None:
         """End all processes."""
@@ -150,8 +123,8 @@ def each(
     *,
     tries: int = 1,
     shared: Sequence[Any] = (),
-    start: Literal["spawn", "fork"] = "spawn",
-    patience: float = _PATIENCE,
+    fork: bool = False,
+    patience: float | None = _PATIENCE,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Any]]:
     """The number of each task and its result, as they come.
@@ -162,51 +135,69 @@ def each(
     Args:
         function: takes a task, and then what is shared; an exception that it raises is a result.
         tasks: what is to be done, begun in this order.
-        workers: processes at once; 0 does the tasks here, one after another.
+        workers: processes at once; 0 does the tasks here, one after another, as does a worker of
+            somebody's pool that may have no children, and a function that cannot be sent.
         heard: tells of a request to stop (`signals.listening`).
         tries: processes that may die of a task; after these its result is `Died`.
         shared: objects in memory that the processes share (`multiprocessing.RawArray`).
-        start: `spawn` begins fresh processes; `fork` copies this one with all that it has in
-            memory, which then need not be sent.
+        fork: copies this process, where that can be done, with all that it has in memory, which
+            then need not be sent; such processes begin none of their own. Else they are fresh.
         patience: how long tasks may take to end after a request to stop, seconds; those that take
-            longer have no result.
+            longer have no result. None waits for tasks that see by themselves that they should.
         meanwhile: called some ten times a second, for those who watch.
     """
-    waiting = [_Task(number, task, tries) for number, task in enumerate(tasks)][::-1]
-    work, deadline = _Function(function, shared), None
-    while not workers and waiting and not heard.stopped:
-        task = waiting.pop()
-        yield task.number, work.result(task.task)
+    tasks = list(tasks)
+    waiting, deaths = [*range(len(tasks))][::-1], Counter()
+    pool, deadline = None, None
+    if workers and not multiprocessing.current_process().daemon:
+        with suppress(pickle.PicklingError, AttributeError, TypeError):
+            pool = _Pool(function, shared, fork)
+    while pool is None and waiting and not heard.stopped:
+        number = waiting.pop()
+        yield number, _result(function, tasks[number], shared)
         meanwhile()
-    pool = _Pool(work, multiprocessing.get_context(start))
+    if pool is None:
+        return
     try:
-        while workers and (pool.busy or (waiting and not heard.stopped)):
+        while pool.busy or (waiting and not heard.stopped):
             while waiting and len(pool.busy) < workers and not heard.stopped:
-                pool.begin(waiting.pop())
-            if heard.stopped and deadline is None:
+                number = waiting.pop()
+                pool.begin(number, tasks[number])
+            if heard.stopped and deadline is None and patience is not None:
                 deadline = time.monotonic() + patience
-                pool.tell(heard)
+                for worker in pool.busy:
+                    heard.tell(worker.process.pid)
             if deadline is not None and time.monotonic() > deadline:
                 return
-            for task, result in pool.results():
-                task.tries -= 1
-                if isinstance(result, Died) and task.tries and not heard.stopped:
-                    waiting.append(task)
+            for number, result in pool.results():
+                deaths[number] += isinstance(result, Died)
+                if isinstance(result, Died) and deaths[number] < tries and not heard.stopped:
+                    waiting.append(number)
                 else:
-                    yield task.number, result
+                    yield number, result
             meanwhile()
     finally:
         pool.end()
 
 
-def _serve(work: _Function, pipe: Connection, parent: int) -> None:
+def _result(function: Callable[..., Any], task: Any, shared: Sequence[Any]) -> Any:
+    """The result of a task, or the exception that it raised."""
+    try:
+        return function(task, *shared)
+    except Exception as error:
+        return error
+
+
+def _serve(function: Any, shared: Sequence[Any], pipe: Connection, parent: int) -> None:
     """What a process does: task after task, until its parent closes the pipe."""
     os.setpgrp()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    function = pickle.loads(function) if isinstance(function, bytes) else function
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             task = pickle.loads(pipe.recv_bytes())
-            pipe.send_bytes(cloudpickle.dumps(work.result(task)))
+            pipe.send_bytes(cloudpickle.dumps(_result(function, task, shared)))
 
 
 def _end_with(parent: int) -> None:

@@ -52,8 +52,7 @@ def precision(method: Method | None, data: Data, *, identified: bool, asked: boo
     stochastic = method is not None and method.takes_guide
     if identified and not (stochastic or asked):
         return "float64"
-    coarse = identified and method is not None and not method.single
-    if coarse and data.dtype == "float32":
+    if method and identified and not method.single and data.dtype == "float32":
         name = method.function.rpartition(":")[2].strip("_")
         raise Refused(
             f"{name} needs float64, seven digits do not tell where the mode is; leave dtype out "

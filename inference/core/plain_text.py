@@ -1,7 +1,5 @@
 """Text that others wrote (records, names of columns), made harmless for whoever reads it."""
 
-from __future__ import annotations
-
 import re
 
 # Control characters of ASCII and Latin 1 (but tab and line feed), marks and overrides of the
@@ -17,4 +15,4 @@ def plain(text: str) -> str:
     Whatever reaches a terminal or a page passes through here once or more often: a second time
     changes nothing.
     """
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _STEERING.sub(lambda match: match[0].encode("unicode_escape").decode(), text)

@@ -37,7 +37,7 @@ class Problem(Data):
         identified: whether the latents are identified; those of a network are not, and results
             are judged on what they predict.
         linear_at: latent to value, at which the outputs of the model are made linear in the
-            latents (`outputs.linearised`); None leaves the model as it is.
+            latents (`predictors.linearised`); None leaves the model as it is.
         start: `start(name, shape)` gives a starting value of a latent; None draws one uniformly
             in (-2, 2) of the unconstrained space.
     """
@@ -54,7 +54,10 @@ class Problem(Data):
     start: Callable[[str, tuple[int, ...]], Tensor] | None = None
     source: str = ""
 
-    __eq__, __hash__ = object.__eq__, object.__hash__  # of data they would be by their values
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = object.__hash__
 
     @classmethod
     def of(cls, data: Data, **fields_of_problem: Any) -> Problem:
@@ -101,11 +104,12 @@ class State:
 
 
 class Graphs(Protocol):
-    """Functions recorded once for many fits (`inference.program.record.Recordings`)."""
+    """Functions recorded once for many fits (`inference.program.graphs.Recordings`)."""
 
     @property
     def blank(self) -> bool:
         """Whether nothing was recorded yet: this is the first of the fits."""
+        ...
 
     def compiled(
         self,
@@ -116,9 +120,11 @@ class Graphs(Protocol):
         live: Sequence[Tensor] = (),
     ) -> Callable[..., Any]:
         """The function recorded, from the graph of an earlier fit if there is one."""
+        ...
 
     def memory(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor in the memory that the graphs read."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +193,7 @@ class Finding:
     Attributes:
         level: how grave it is; `fail` says that the computation did not come to its end.
         what: what was found.
-        mend: what to do about it.
+        fix: what to do about it.
         spoils: the purposes that the result may not be used for because of it; of a `fail` that
             names none, all.
         opens: the purposes of which it leaves unknown whether the result may be used for them.
@@ -197,14 +203,23 @@ class Finding:
 
     level: Level
     what: str
-    mend: str = ""
+    fix: str = ""
     spoils: tuple[Purpose, ...] = ()
     opens: tuple[Purpose, ...] = ()
     of_intervals: bool = False
     unfinished: bool = False
 
     def __str__(self) -> str:
-        return f"{self.what}; {self.mend}" if self.mend else self.what
+        return f"{self.what}; {self.fix}" if self.fix else self.what
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Its fields by the keys of a record, of which `mend` is the fix."""
+        return {"mend" if name == "fix" else name: value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_json_object(cls, content: Mapping[str, Any]) -> Finding:
+        """What `to_json_object` made."""
+        return cls(**{"fix" if key == "mend" else key: value for key, value in content.items()})
 
 
 @dataclass(kw_only=True)

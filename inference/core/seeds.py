@@ -1,7 +1,5 @@
 """Random numbers: each use has a stream of its own, which the seed of a run alone decides."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -5,8 +5,6 @@ A range stands in the annotation, as the words a user reads: `Annotated[float, "
 models than networks do not have it: `Annotated[int, ">= 1", "of networks"]`.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import math

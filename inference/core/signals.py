@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM: the first asks a run to end with what it has, the second ends it at once."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
@@ -27,7 +25,7 @@ class Heard:
     def tell(self, process: int) -> None:
         """Pass the signal on to a process, by its id; one that has ended is left alone."""
         with suppress(ProcessLookupError):
-            os.kill(process, self.signal)
+            os.kill(process, self.signal or 0)  # 0 is no signal
 
 
 @contextmanager

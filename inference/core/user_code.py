@@ -1,7 +1,5 @@
 """Where in the user's own code something happens: `my_model.py, line 9`."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys
@@ -15,7 +13,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 _OURS = str(Path(__file__).parents[1])
-_LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (torch, pyro))
+_LIBRARIES = tuple(str(Path(package.__path__[0])) for package in (torch, pyro))
 _PYTHON = str(Path(os.__file__).parent)
 _INSTALLED = tuple({sysconfig.get_path(name) + os.sep for name in ("purelib", "platlib")})
 
@@ -67,9 +65,9 @@ def of_function(function: Callable) -> str | None:
         kind = function if inspect.isclass(function) else type(function)
         function = getattr(kind, "forward", kind.__call__)
     code = getattr(function, "__code__", None)
-    known = code is not None and not _is_ours(code.co_filename)
-    known = known and not _is_library(code.co_filename)
-    return _place(code.co_filename, code.co_firstlineno) if known else None
+    if code is None or _is_ours(code.co_filename) or _is_library(code.co_filename):
+        return None
+    return _place(code.co_filename, code.co_firstlineno)
 
 
 def _is_ours(name: str) -> bool:

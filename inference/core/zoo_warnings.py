@@ -3,12 +3,11 @@
 Libraries warn of what a user can do nothing about (torch of a shape inside `vmap`).
 """
 
-from __future__ import annotations
-
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 
 class ZooWarning(UserWarning):
@@ -50,7 +49,7 @@ def _filter() -> None:
     warnings.simplefilter(ours, ZooWarning)
 
 
-def _action(kind: type[Warning]) -> str:
+def _action(kind: type[Warning]) -> Any:
     """What the caller's filters say of a warning of that kind."""
     for action, message, category, module, _ in warnings.filters:
         if issubclass(kind, category) and message is None and module is None:

@@ -6,11 +6,9 @@ gradient = sum_i l_i grad r_i with j_i <= l_i <= 0, j_i < 0 the jump of the slop
 and the Hessian of density - l r_A is negative definite on the null space of grad r_A.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -60,26 +58,27 @@ def size(step: Tensor, u: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class Held:
-    """Where an ascent on kinks ended.
+class Mode:
+    """Where a maximisation of a function of `u` ended.
 
     Attributes:
-        u: the end (d,).
-        hessian: second derivatives along the kinks that hold it, minus one across them, (d, d).
-        step: the last step (d,).
-        value: the density there, that of the inner side at an edge.
-        kinks: which residuals are held at zero, (m,) of bool.
-        edge: whether one of them is an edge of the density.
-        optimal: no direction rises, to first order.
+        u: maximiser in the unconstrained space, (d,).
+        value: the maximum, nats.
+        hessian: second derivatives at `u`, (d, d); on kinks, those along them, minus one across.
+        step: Newton's step from `u`, (d,).
+        escaped: the coordinates that run to infinity, (d,) of bool; none in an interior end.
+        converged: Newton's step is below tolerance.
+        on: what holds it: a kink, across which there is no second derivative; an edge, beyond
+            which the density is zero; None where it is smooth.
     """
 
     u: Tensor
+    value: float
     hessian: Tensor
     step: Tensor
-    value: float
-    kinks: Tensor
-    edge: bool
-    optimal: bool
+    escaped: Tensor
+    converged: bool
+    on: Literal["kink", "edge"] | None = None
 
 
 class _Local(NamedTuple):
@@ -105,8 +104,10 @@ class _Local(NamedTuple):
         return self.gradient - self.across.T @ self.multipliers
 
 
-def settle(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Held:
-    """The maximum on kinks that is nearest to `u`.
+class ActiveSet:
+    """The ascent to the maximum on kinks that is nearest to `u`.
+
+    Its state is a point, the signs of the residuals there, and which are held at zero.
 
     Args:
         kinks: the density and its residuals.
@@ -114,11 +115,6 @@ def settle(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Held:
         limit: how far |u| may go (d,).
         near: residuals (m,) up to this are tried at zero first.
     """
-    return _ActiveSet(kinks, u, limit, near).run()
-
-
-class _ActiveSet:
-    """One ascent: a point, the signs of its residuals, and those that are held at zero."""
 
     def __init__(self, kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor):
         self.kinks, self.u, self.limit = kinks, u, limit
@@ -142,8 +138,8 @@ class _ActiveSet:
                 held.append(i)
         self.active[index[held]] = True
 
-    def run(self) -> Held:
-        """Steps until none is left to take."""
+    def run(self) -> Mode:
+        """Steps until none is left to take; where no kink holds the end, it is not polished."""
         for _ in range(_MOST_STEPS):
             here = self._local()
             if not here.gradient.isfinite().all():
@@ -158,14 +154,17 @@ class _ActiveSet:
                 break
             if not self._move(step, direction):
                 break
-        return self._held(here, step, matrix, still)
+        return self._end(here, step, matrix, still)
 
     # -- first order -----------------------------------------------------------------------------
 
     def _local(self) -> _Local:
         """The neighbourhood, without the residuals that are no peaks of the density."""
         while True:
-            here = self._differentiated()
+            beside = self.kinks.across(self.u, self.side, self.active)
+            rows, gradient = beside.rows / self.scale, beside.gradient / self.scale
+            multipliers = _multipliers(rows, gradient, beside.jumps)
+            here = _Local(gradient, rows, beside.jumps, beside.residual, multipliers)
             finite = here.jumps[here.jumps.isfinite()].abs()
             peaks = here.jumps < -_ZERO * max(finite.tolist(), default=1.0)
             if peaks.all():
@@ -175,13 +174,6 @@ class _ActiveSet:
             self.side[index[~peaks & passed]] *= -1
             self.active[index[~peaks]] = False
             self.met[index] = False
-
-    def _differentiated(self) -> _Local:
-        """The neighbourhood, with all residuals that are held."""
-        beside = self.kinks.across(self.u, self.side, self.active)
-        rows, gradient = beside.rows / self.scale, beside.gradient / self.scale
-        multipliers = _multipliers(rows, gradient, beside.jumps)
-        return _Local(gradient, rows, beside.jumps, beside.residual, multipliers)
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -277,11 +269,13 @@ class _ActiveSet:
         self.active[index[up | down]] = False
         return True
 
-    def _held(self, here: _Local, step: Tensor, matrix: Tensor, still: bool) -> Held:
+    def _end(self, here: _Local, step: Tensor, matrix: Tensor, still: bool) -> Mode:
+        """Where the steps ended; it is a maximum where no direction rises, to first order."""
         small = bool(here.left.norm() <= _LEFT * (1 + here.gradient.norm()))
-        edge = bool(here.jumps.isinf().any())
-        value = self._value(self.u)
-        return Held(self.u, matrix, step, value, self.active, edge, still and small)
+        on = "kink" if self.active.any() else None
+        on = "edge" if here.jumps.isinf().any() else on
+        escaped, value = self.u.abs() >= self.limit - 1, self._value(self.u)
+        return Mode(self.u, value, matrix, step, escaped, still and small, on)
 
     def _value(self, u: Tensor) -> float:
         """The density; on an edge, that of the inner side."""

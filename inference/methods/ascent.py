@@ -4,12 +4,10 @@ It knows no model: a function gives an objective and its gradient on the rows of
 trace of the objective tells is in `convergence.py`.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -17,11 +15,10 @@ from tqdm.auto import tqdm
 
 from models.contract import BadSetting, Fault
 
-from ..core.callbacks import Callback
-from ..core.problem import Context, Finding, Problem, State
+from ..core.problem import Context, Finding, Problem
 from ..core.signals import Heard, listening
 from ..program.graphs import How
-from .convergence import LEVEL, above, drifting, is_rising, of_linear_schedule
+from .convergence import LEVEL, drifting, is_rising, of_linear_schedule, rises
 
 # How the learning rate falls: at each `plateau` of the objective, or `linear` in the steps.
 Schedule = Literal["plateau", "linear"]
@@ -71,7 +68,7 @@ class AscentSettings:
     schedule: Schedule = "plateau"
 
     @classmethod
-    def of_network(cls, problem: Problem, **given: Any) -> AscentSettings | None:
+    def of_network(cls, problem: Problem, **given: Any) -> Self | None:
         """How the mode of a network is climbed; None for a model whose mode solvers find.
 
         Args:
@@ -87,16 +84,6 @@ class AscentSettings:
         if problem.identified:
             return None
         return cls(**{"steps": 10_000, "lr": 1e-3, "schedule": "linear", **given})
-
-    def steps_of_window(self, of_pass: int) -> int:
-        """Steps of a window: whole passes, so that a new one begins where a resume does.
-
-        Args:
-            of_pass: steps of a pass over the data.
-        """
-        if self.schedule == "linear":
-            return max(1, self.steps // _WINDOWS // of_pass) * of_pass
-        return max(self.window, _PASSES * of_pass) // of_pass * of_pass
 
 
 class Adam:
@@ -149,18 +136,20 @@ class _Progress:
 
 
 class _Reporter:
-    """Reports the objective to bar and callbacks, in a long window too.
+    """Reports the objective to a bar and to callbacks, in a long window too.
 
     Args:
-        bar: of all steps.
-        callbacks: notified of each report.
+        context: whether there is a bar, and the callbacks.
+        done: steps made before.
         steps: in all.
         rows: where the objective is of rows that stand alone, their number: the bar shows its
             mean over them.
     """
 
-    def __init__(self, bar: tqdm, callbacks: Callback, steps: int, rows: int | None):
-        self.bar, self.callbacks, self.steps, self.rows = bar, callbacks, steps, rows
+    def __init__(self, context: Context, done: int, steps: int, rows: int | None):
+        shown = {"desc": "training", "disable": not context.progress, "mininterval": 0.2}
+        self.bar = tqdm(total=steps, initial=done, **shown)
+        self.callbacks, self.steps, self.rows = context.callbacks, steps, rows
         self.last = time.monotonic()
 
     @property
@@ -176,6 +165,7 @@ class _Reporter:
         self.callbacks.on_step({"step": step, "of": self.steps, "elbo": mean, "lr": lr})
 
 
+@dataclass
 class Ascent:
     """Adam, window by window, until all is level; goes on from a state on disk.
 
@@ -183,43 +173,39 @@ class Ascent:
     last windows are averaged. By `linear` it stands for half of the steps, and falls to zero in
     the other half: so networks are trained, whose objective is never level before its rate is.
 
-    Args:
-        adam: the optimiser, on the vector of all parameters.
-        settings: number of steps, schedule and window.
-        state: where to keep what a resume needs.
+    Attributes:
+        flat: the vector of all parameters (d,), which is changed in place.
+        settings: number of steps, learning rate, schedule and window.
+        context: where progress is shown, and what a resume needs is kept.
         of_pass: steps of a pass over the data.
         rows: of the data, by which a rise of the objective is measured.
         live: numbers that change while the steps go on.
         of_rows: whether the objective is of the rows alone.
     """
 
-    def __init__(
-        self,
-        adam: Adam,
-        settings: AscentSettings,
-        state: State,
-        *,
-        of_pass: int = 1,
-        rows: int = 1,
-        live: Live = (),
-        of_rows: bool = False,
-    ):
-        self.adam, self.lr, self.state = adam, adam.lr, state
-        self.steps, self.schedule = settings.steps, settings.schedule
-        self.of_pass, self.window = of_pass, settings.steps_of_window(of_pass)
-        self.rows, self.live, self.of_rows = rows, live, of_rows
-        self.trace = torch.zeros(self.steps, dtype=adam.flat.dtype)
+    flat: Tensor
+    settings: AscentSettings
+    context: Context
+    of_pass: int = 1
+    rows: int = 1
+    live: Live = ()
+    of_rows: bool = False
+
+    def __post_init__(self) -> None:
+        self.adam = Adam(self.flat, self.settings.lr)
+        steps, of_pass = max(self.settings.window, _PASSES * self.of_pass), self.of_pass
+        if self.settings.schedule == "linear":
+            steps = max(self.settings.steps // _WINDOWS, of_pass)
+        self.window = steps // of_pass * of_pass  # whole passes: a resume begins with a new one
+        self.trace = torch.zeros(self.settings.steps, dtype=self.flat.dtype)
         self.at = _Progress()
 
-    def run(
-        self, gradient: Gradient, batches: Iterator[list[Tensor]], context: Context
-    ) -> dict[str, Any]:
+    def run(self, gradient: Gradient, batches: Iterator[list[Tensor]]) -> dict[str, Any]:
         """Climb; the parameters are left at their best.
 
         Args:
             gradient: value and gradient (d,) of the objective on the rows of a batch.
             batches: the row tensors of each step.
-            context: where to show the progress.
 
         Returns:
             What a `Fit` holds of the ascent: `trace`, `findings`, `outlook`, `status`, `signal`.
@@ -227,71 +213,56 @@ class Ascent:
         Raises:
             Fault: the objective or its gradient is not finite in the first window.
         """
-        at, last, broken = self.at, self.adam.flat.clone(), None
-        reporter = self._reporter(context)
+        at, steps, last, broken = self.at, self.settings.steps, self.flat.clone(), None
+        shown_rows = self.rows if self.of_rows else None
+        reporter = _Reporter(self.context, at.done, steps, shown_rows)
         with reporter.bar, listening() as heard:
-            while at.done < self.steps and not at.converged and heard.signal is None:
-                values, mean = self._window(gradient, batches, heard, reporter)
-                broken = _first_not_finite(values, self.adam.flat)
+            while at.done < steps and not at.converged and heard.signal is None:
+                values, mean = self._window(lambda: gradient(*next(batches)), heard, reporter)
+                broken = _first_not_finite(values, self.flat)
                 if not len(values) or broken is not None:
                     break
-                last.copy_(self.adam.flat)
-                self._advance(values, mean)
+                last.copy_(self.flat)
+                self.trace[at.done : at.done + len(values)] = values
+                at.done += len(values)
+                if mean is not None:
+                    self._look_for_a_plateau(mean)
                 reporter.report(at.done, values, self.adam.lr)
-                if self.state.due and len(values) == self.window:
+                if self.context.state.due and len(values) == self.window:
                     self.save()
         if at.averaging and at.converged:
-            self.adam.flat.copy_(torch.stack(at.means).mean(0))
+            self.flat.copy_(torch.stack(at.means).mean(0))
         trace = self.trace[: at.done].cpu()
         if broken is not None:
-            self.adam.flat.copy_(last)
-            return _broken_off(trace, at.done + broken, self.lr)
+            self.flat.copy_(last)
+            return _broken_off(trace, at.done + broken, self.settings.lr)
         # One that came too late to end it is for whoever goes on after it.
         return {"trace": trace, "signal": heard.signal, **self._ending(trace, heard.signal)}
 
-    def _reporter(self, context: Context) -> _Reporter:
-        bar = tqdm(
-            total=self.steps, desc="training", disable=not context.progress, mininterval=0.2
-        )
-        bar.update(self.at.done)
-        rows = self.rows if self.of_rows else None
-        return _Reporter(bar, context.callbacks, self.steps, rows)
-
     def _window(
-        self,
-        gradient: Gradient,
-        batches: Iterator[list[Tensor]],
-        heard: Heard,
-        reporter: _Reporter,
+        self, step: Callable[[], tuple[Tensor, Tensor]], heard: Heard, reporter: _Reporter
     ) -> tuple[Tensor, Tensor | None]:
         """Some steps: the objective at each (steps,), and the parameters' mean for a plateau."""
         values, done = [], self.at.done
-        total = torch.zeros_like(self.adam.flat) if self.schedule == "plateau" else None
+        total = torch.zeros_like(self.flat) if self.settings.schedule == "plateau" else None
         for number, value_at in self.live:
-            number.fill_(value_at(done / self.steps))
-        most = min(self.window, self.steps - done)
+            number.fill_(value_at(done / self.settings.steps))
+        most = min(self.window, self.settings.steps - done)
         while len(values) < most and heard.signal is None:
-            if self.schedule == "linear":
-                left = 1 - (done + len(values)) / self.steps
-                self.adam.lr = self.lr * min(1.0, left / (1 - _FALL))
-            value, slope = gradient(*next(batches))
+            if self.settings.schedule == "linear":
+                left = 1 - (done + len(values)) / self.settings.steps
+                self.adam.lr = self.settings.lr * min(1.0, left / (1 - _FALL))
+            value, slope = step()
             self.adam(slope)
             values.append(value)
             if total is not None:
-                total += self.adam.flat
+                total += self.flat
             reporter.bar.update()
             if len(values) % _SHOWN_STEPS == 0 and reporter.due:
                 recent = torch.stack(values[-_SHOWN_STEPS:])
                 reporter.report(done + len(values), recent, self.adam.lr)
         mean = None if total is None else total / max(len(values), 1)
         return torch.stack(values) if values else self.trace[:0], mean
-
-    def _advance(self, values: Tensor, mean: Tensor | None) -> None:
-        """Take a window into account."""
-        self.trace[self.at.done : self.at.done + len(values)] = values
-        self.at.done += len(values)
-        if mean is not None:
-            self._look_for_a_plateau(mean)
 
     def _look_for_a_plateau(self, mean: Tensor) -> None:
         """A plateau ends a phase, the last one the ascent."""
@@ -303,7 +274,7 @@ class Ascent:
         if at.averaging:
             at.converged = len(at.means) >= 5
             return
-        raised = at.level is not None and above(recent, at.level)
+        raised = at.level is not None and rises(at.level, recent, 2)
         at.level, at.means = recent.clone(), []
         at.averaging = (at.phase >= _PHASES and not raised) or at.phase == _MOST_PHASES
         if not at.averaging:
@@ -312,29 +283,32 @@ class Ascent:
     def _ending(self, trace: Tensor, signal: int | None) -> dict[str, Any]:
         """What a `Fit` says of the end of the ascent."""
         done = self.at.done
-        if signal is not None and done < self.steps and not self.at.converged:
-            what = f"interrupted after {done} steps, before the objective was level"
-            finding = Finding("fail", what, "resume it, or run it again")
+        if signal is not None and done < self.settings.steps and not self.at.converged:
+            text = f"interrupted after {done} steps, before the objective was level"
+            finding = Finding("fail", text, "resume it, or run it again")
             return {"findings": [finding], "status": "interrupted"}
-        if self.schedule == "linear":
-            live = bool(self.live)
-            return of_linear_schedule(trace, self.rows, self.lr, of_rows=self.of_rows, live=live)
+        if self.settings.schedule == "linear":
+            how = {"of_rows": self.of_rows, "live": bool(self.live)}
+            return of_linear_schedule(trace, self.rows, self.settings.lr, **how)
         if self.at.converged:
             return {"outlook": LEVEL}
-        what = f"the objective was still rising, or too noisy to tell, after {done} steps"
-        mend = "give more steps, more particles or another learning rate"
-        return {"findings": [Finding("fail", what, mend)], "outlook": what}
+        text = f"the objective was still rising, or too noisy to tell, after {done} steps"
+        fix = "give more steps, more particles or another learning rate"
+        return {"findings": [Finding("fail", text, fix)], "outlook": text}
 
     def save(self) -> None:
         """Keep all that the rest of the ascent depends on, at the end of a window."""
         at = self.at
-        arrays = {**self.adam.state, "trace": self.trace[: at.done], **_random_states()}
+        arrays = {**self.adam.state, "trace": self.trace[: at.done]}
+        arrays["random"] = torch.get_rng_state()
+        if torch.cuda.is_initialized():
+            arrays["random_cuda"] = torch.cuda.get_rng_state()
         arrays |= {"means": torch.stack(at.means)} if at.means else {}
         arrays |= {} if at.level is None else {"level": at.level}
         numbers = {"done": at.done, "phase": at.phase, "averaging": at.averaging}
         numbers |= {"converged": at.converged, "lr": self.adam.lr}
         saved = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
-        self.state.save("svi", saved, **numbers)
+        self.context.state.save("svi", saved, **numbers)
 
     def load(self) -> bool:
         """Go back to where an earlier attempt was, if it left its state.
@@ -342,8 +316,8 @@ class Ascent:
         Returns:
             Whether there is a state of as many parameters.
         """
-        saved = self.state.load("svi")
-        if saved is None or saved[0]["flat"].shape != tuple(self.adam.flat.shape):
+        saved = self.context.state.load("svi")
+        if saved is None or saved[0]["flat"].shape != tuple(self.flat.shape):
             return False
         numbers = saved[1]  # on the processor, whatever the default: so want it random states
         arrays = {k: torch.as_tensor(v, device="cpu") for k, v in saved[0].items()}
@@ -351,24 +325,12 @@ class Ascent:
             tensor.copy_(arrays[name])
         self.adam.lr = numbers.pop("lr")
         self.trace[: numbers["done"]] = arrays["trace"]
-        means = arrays.get("means", torch.zeros(0)).to(self.adam.flat)
+        means = arrays.get("means", torch.zeros(0)).to(self.flat)
         self.at = _Progress(**numbers, means=list(means), level=arrays.get("level"))
-        _restore_random(arrays)
+        torch.set_rng_state(arrays["random"])
+        if "random_cuda" in arrays and torch.cuda.is_initialized():
+            torch.cuda.set_rng_state(arrays["random_cuda"])
         return True
-
-
-def _random_states() -> dict[str, Tensor]:
-    """The states of the generators that steps draw from."""
-    states = {"random": torch.get_rng_state()}
-    if torch.cuda.is_initialized():
-        states["random_cuda"] = torch.cuda.get_rng_state()
-    return states
-
-
-def _restore_random(states: Mapping[str, Tensor]) -> None:
-    torch.set_rng_state(states["random"])
-    if "random_cuda" in states and torch.cuda.is_initialized():
-        torch.cuda.set_rng_state(states["random_cuda"])
 
 
 def _first_not_finite(values: Tensor, flat: Tensor) -> int | None:
@@ -385,9 +347,9 @@ def _broken_off(trace: Tensor, step: int, lr: float) -> dict[str, Any]:
     Raises:
         Fault: in the first window, so that there is no good state to keep.
     """
-    what = f"the objective or its gradient is not finite in step {step}"
-    mend = f"lower lr (it was {lr:g}), or check the model's supports"
+    text = f"the objective or its gradient is not finite in step {step}"
+    fix = f"lower lr (it was {lr:g}), or check the model's supports"
     if not len(trace):
-        raise Fault(f"{what}; {mend}")
-    finding = Finding("fail", f"{what}; kept is the state after step {len(trace)}", mend)
+        raise Fault(f"{text}; {fix}")
+    finding = Finding("fail", f"{text}; kept is the state after step {len(trace)}", fix)
     return {"trace": trace, "findings": [finding], "status": "failed"}

@@ -3,11 +3,9 @@
 Whether it is level, whether the learning rate was too large, and what further steps would bring.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -59,11 +57,8 @@ def fallen(trace: Tensor, window: int, lr: float) -> list[Finding]:
     end, best = trace[-window:], int(trace[:-window].argmax())
     if trace[best] < end.mean() + _FALLEN + 4 * end.std():
         return []
-    what = (
-        f"the fit ended at an ELBO of {end.mean():.6g}, below the {trace[best]:.6g} of step "
-        f"{best + 1}: the learning rate of {lr:g} is too large"
-    )
-    return [Finding("fail", what, _lower(lr))]
+    fell = f"below the {trace[best]:.6g} of step {best + 1}"
+    return [_too_large(f"the fit ended at an ELBO of {end.mean():.6g}, {fell}", lr)]
 
 
 def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
@@ -80,15 +75,14 @@ def _wrecked(trace: Tensor, rows: int, lr: float) -> list[Finding]:
     low, level = int(levels.argmin()), levels.min()
     if level > trace[0] - max(trace[0].abs(), torch.tensor(2.0 * rows)):
         return []
-    what = (
-        f"the steps threw the objective from {trace[0]:.6g} to {level:.6g} "
-        f"(step {low + 1 + _SEVERAL // 2}): the learning rate of {lr:g} is too large"
-    )
-    return [Finding("fail", what, _lower(lr))]
+    fell = f"from {trace[0]:.6g} to {level:.6g} (step {low + 1 + _SEVERAL // 2})"
+    return [_too_large(f"the steps threw the objective {fell}", lr)]
 
 
-def _lower(lr: float) -> str:
-    return f"lower it (--set lr={lr / 10:g})"
+def _too_large(text: str, lr: float) -> Finding:
+    """What the learning rate did, and what to do about it."""
+    text = f"{text}: the learning rate of {lr:g} is too large"
+    return Finding("fail", text, f"lower it (--set lr={lr / 10:g})")
 
 
 # -- what further steps would bring ----------------------------------------------------------
@@ -157,15 +151,15 @@ class _Mean(NamedTuple):
     error: float
 
     @classmethod
-    def of(cls, values: Tensor) -> _Mean:
+    def of(cls, values: Tensor) -> Self:
         """By the means of parts of the steps (batch means)."""
         size = max(len(values) // _PARTS, 1)
         parts = values[len(values) % size :].unflatten(0, (-1, size)).mean(1)
         return cls(float(values.mean()), float(parts.std() / len(parts) ** 0.5))
 
-    def above(self, before: _Mean) -> _Mean:
+    def above(self, before: Self) -> Self:
         """The difference to an earlier one."""
-        return _Mean(self.value - before.value, math.hypot(self.error, before.error))
+        return type(self)(self.value - before.value, math.hypot(self.error, before.error))
 
     @property
     def sure(self) -> bool:
@@ -188,8 +182,8 @@ def of_linear_schedule(
     # Where it changed, its first values are those of another.
     wrecked = [] if live else _wrecked(trace, rows, lr)
     if len(trace) < _FEWEST:
-        what = f"{len(trace)} steps are too few to train by"
-        few = Finding("fail", what, f"give more (--set steps={10 * len(trace)})")
+        text = f"{len(trace)} steps are too few to train by"
+        few = Finding("fail", text, f"give more (--set steps={10 * len(trace)})")
         return {"findings": [*wrecked, few][:1], "outlook": ""}
     prospect = outlook(trace, live)
     unfinished = _unfinished(trace, prospect, rows, lr, of_rows)
@@ -211,25 +205,25 @@ def _unfinished(
     level = ("note", "warn", "fail")[sum(prospect.ahead > bound for bound in bounds)]
     more = f"give more (--set steps={2 * len(trace)})"
     if not prospect.by_rate or level == "note":
-        what = f"{prospect} ({_short(prospect.ahead / rows)} a row)"
-        return [Finding(level, what, more, spoils=_SPOILT[level], unfinished=True)]
-    what = (
+        text = f"{prospect} ({_short(prospect.ahead / rows)} a row)"
+        return [Finding(level, text, more, spoils=_SPOILT[level], unfinished=True)]
+    text = (
         f"the objective rose by {_short(prospect.rise / rows)} nats a row in the last tenth of "
         f"{len(trace)} steps, only as the learning rate fell"
     )
     if level == "fail":
-        return [Finding(level, f"{what}: {lr:g} is too large", _lower(lr))]
-    what = f"{what}: a slower fall would end somewhat higher"
-    return [Finding(level, what, more, spoils=_SPOILT[level], unfinished=True)]
+        return [_too_large(text, lr)]
+    text = f"{text}: a slower fall would end somewhat higher"
+    return [Finding(level, text, more, spoils=_SPOILT[level], unfinished=True)]
 
 
 # -- a plateau ---------------------------------------------------------------------------------
 
 
-def _rise(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the mean of the second is above that of the first, and its standard error."""
+def rises(before: Tensor, after: Tensor, errors: int = 1) -> bool:
+    """Whether the mean of the second is above that of the first by so many standard errors."""
     error = (before.var() / len(before) + after.var() / len(after)).sqrt()
-    return after.mean() - before.mean(), error
+    return bool(after.mean() - before.mean() > errors * error)
 
 
 def is_rising(values: Tensor, several: int) -> bool:
@@ -241,14 +235,7 @@ def is_rising(values: Tensor, several: int) -> bool:
             a pass are the same (but for a last few), so that their noise hides no slow rise.
     """
     passes = values[len(values) % several :].unflatten(0, (-1, several)).mean(1)
-    rise, error = _rise(*passes.chunk(2))
-    return bool(rise > error)
-
-
-def above(values: Tensor, before: Tensor) -> bool:
-    """Whether the objective is higher than it was, by more than two standard errors."""
-    rise, error = _rise(before, values)
-    return bool(rise > 2 * error)
+    return rises(*passes.chunk(2))
 
 
 def drifting(means: Sequence[Tensor]) -> bool:

@@ -10,8 +10,6 @@
 Never a number in place of a refusal, and no reason that an evaluation has not confirmed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,18 +18,16 @@ from typing import Any
 
 import torch
 from pyro.distributions import constraints
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to
 
 from models.contract import Refused
 
 from ..core.problem import Finding
-from ..program.derivatives import value_and_grad
-from ..program.handlers import run
-from ..program.kinks import Kinks
+from ..program.handlers import Assign, run
+from ..program.kinks import Kinks, value_and_grad
 from ..program.program import Program
-from ..program.supports import elementwise
+from ..program.sites import support_within
+from ..program.supports import bounds_of, elementwise
 from .mode import Mode, limits, nearest
 
 # Smallest eigenvalue of the scaled information below which it counts as singular.
@@ -133,19 +129,19 @@ class _End:
             Refused: it is no maximum, or not the only one.
         """
         flat = _flattest(-self.end.hessian, limits(self.program).isfinite())
+        where = "" if flat is None else self._sites(flat.abs() > 0.1 * flat.abs().max())
         if flat is not None:
-            self._refuse_flat(flat)
+            self._refuse_flat(flat, where)
         if not self.end.converged or (self.end.on and self._beaten()):
-            what = "the optimiser has not converged (the last Newton step was not below tolerance)"
-            return [Finding("fail", what, "rescale data")]
+            text = "the optimiser has not converged (the last Newton step was not below tolerance)"
+            return [Finding("fail", text, "rescale data")]
         if flat is not None:
-            where = self._sites(flat.abs() > 0.1 * flat.abs().max())
-            what = f"the maximum has no curvature in {where}, so there is no standard error"
-            return [Finding("warn", what, "compare with nuts")]
+            text = f"the maximum has no curvature in {where}, so there is no standard error"
+            return [Finding("warn", text, "compare with nuts")]
         if self.end.on == "edge":
             where = self._values(self.end.u, ", ".join(self.program.layout))
-            what = f"the maximum lies at an edge, beyond which the density drops ({where})"
-            return [Finding("warn", what, _SURE)]
+            text = f"the maximum lies at an edge, beyond which the density drops ({where})"
+            return [Finding("warn", text, _SURE)]
         return []
 
     def _beaten(self) -> bool:
@@ -158,10 +154,9 @@ class _End:
                     return True
         return False
 
-    def _refuse_flat(self, flat: Tensor) -> None:
+    def _refuse_flat(self, flat: Tensor, where: str) -> None:
         """Refuse an end that is as high on a side of `flat` (d,), or lower: climbed from there."""
         u, value = self.end.u, self.end.value
-        where = self._sites(flat.abs() > 0.1 * flat.abs().max())
         aside = flat * ((1 + u.abs()) / flat.abs().clamp_min(1e-12)).min() * 0.1
         bounds = limits(self.program)
         for start in (u + aside, u - aside):
@@ -252,8 +247,8 @@ class _End:
                 "posterior); use a proper prior"
             )
         spots = ", ".join(f"{name} = {_text(value)}" for name, value in snapped.items())
-        what = f"the maximum lies at the border of the support ({spots})"
-        return values | snapped, [Finding("warn", what, _SURE)]
+        text = f"the maximum lies at the border of the support ({spots})"
+        return values | snapped, [Finding("warn", text, _SURE)]
 
     def _outwards(self) -> Tensor:
         """The direction of an escape (d,), the largest entry one."""
@@ -297,7 +292,7 @@ class _End:
         """The density with one site far out and what is unlikely there at its centre."""
         moved = self.end.u.clone()
         moved[self.program.layout[name][0]] = far
-        handler = _Centred(self.program, moved)
+        handler = _Centred(self.program.parts(moved), self.program.bounds)
         with torch.no_grad():
             trace = run(self.program.model, self.program.problem.tensors, handler)
             values = {k: trace.nodes[k]["value"] for k in self.program.layout}
@@ -327,21 +322,16 @@ def _or_nothing(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-class _Centred(Messenger):
+class _Centred(Assign):
     """Gives latents their part of `u`, and those that are unlikely there the peak of their own."""
 
-    def __init__(self, program: Program, u: Tensor):
-        super().__init__()
-        self.program, self.parts = program, program.parts(u)
-
     def _pyro_sample(self, msg: dict) -> None:
+        super()._pyro_sample(msg)
         if msg["name"] not in self.parts:
             return
-        fn = msg["fn"]
-        support = self.program.support(msg)
-        value = biject_to(support)(self.parts[msg["name"]])
-        msg["value"], msg["done"] = value, True
-        centre = _centre(fn) if elementwise(support) is constraints.real else None
+        fn, value = msg["fn"], msg["value"]
+        real = elementwise(support_within(msg, self.bounds)) is constraints.real
+        centre = _centre(fn) if real else None
         if centre is not None:
             unlikely = fn.log_prob(centre) - fn.log_prob(value) > _UNLIKELY
             msg["value"] = torch.where(unlikely[(..., *[None] * fn.event_dim)], centre, value)
@@ -376,8 +366,7 @@ def _flattest(information: Tensor, bounded: Tensor) -> Tensor | None:
 def _snap(value: Tensor, support: Any) -> Tensor | None:
     """The value with what is within rounding of a bound put on it; None if nothing is."""
     support = elementwise(support)
-    bounds = [getattr(support, bound, None) for bound in ("lower_bound", "upper_bound")]
-    bounds = [0.0] if support is constraints.simplex else [b for b in bounds if b is not None]
+    bounds = (0.0,) if support is constraints.simplex else bounds_of(support) or ()
     snapped, near = value, torch.zeros_like(value, dtype=torch.bool)
     for bound in bounds:
         limit = torch.as_tensor(bound, dtype=value.dtype)

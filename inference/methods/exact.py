@@ -1,7 +1,5 @@
 """The truth, where the model states it: independent draws from the closed form."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import numpy as np
@@ -32,28 +30,20 @@ def exact(
     memory.check(program, draws)
     exact = program.problem.exact
     truth = exact() if exact is not None else None
-    if truth is None and program.of("discrete") and not program.size:
-        return _enumerated(program, seed, draws)
-    if truth is None:
+    if truth is not None:
+        rng, dtype = np.random.default_rng(spawn(seed, DRAWS)), torch.get_default_dtype()
+        sample = truth.sample(draws, rng)
+        values = program.complete({k: torch.as_tensor(v, dtype=dtype) for k, v in sample.items()})
+        evidence = truth.log_evidence
+    elif program.of("discrete") and not program.size:  # a sum over all their values
+        with seeded(seed, DRAWS):
+            values = program.complete({"draw": torch.arange(draws)})
+        evidence = program.log_joint({}).item()
+    else:
         raise Refused("no exact posterior is known for this model and data; use nuts")
-    sample = truth.sample(draws, np.random.default_rng(spawn(seed, DRAWS)))
-    values = {k: torch.as_tensor(v, dtype=torch.get_default_dtype()) for k, v in sample.items()}
-    values = program.complete(values)
-    metrics = {} if truth.log_evidence is None else {"log_evidence": truth.log_evidence}
     return Fit(
         draws={name: value[None] for name, value in values.items()},
         kind="independent",
-        metrics=metrics,
+        metrics={} if evidence is None else {"log_evidence": evidence},
         exact=truth,
-    )
-
-
-def _enumerated(program: Program, seed: int, draws: int) -> Fit:
-    """Of a model without continuous latents: a sum over all values of the discrete ones."""
-    with seeded(seed, DRAWS):
-        values = program.complete({"draw": torch.arange(draws)})
-    return Fit(
-        draws={name: value[None] for name, value in values.items()},
-        kind="independent",
-        metrics={"log_evidence": program.log_joint({}).item()},
     )

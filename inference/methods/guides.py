@@ -1,14 +1,15 @@
-"""The shared guides: name to a function of the program that gives a `Guide`.
+"""The shared guides, and the one that was asked for: a function of the program gives a `Guide`.
 
 They cover the continuous latents, as a density of the unconstrained vector u (d,) mapped into the
 supports; discrete latents are summed out of the model, never guided. A guide may take one
 argument after its name: `lowrank:5`.
 """
 
-from __future__ import annotations
-
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,25 +17,24 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.distributions import constraints
 from pyro.distributions.util import sum_rightmost
-from pyro.infer.autoguide import AutoGuide, AutoMultivariateNormal, AutoNormal
-from pyro.infer.autoguide.guides import AutoContinuous
+from pyro.infer import autoguide
+from pyro.infer.autoguide import AutoContinuous, AutoGuide
 from pyro.nn import PyroParam
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from models.contract import BadSetting, Fault, Refused, UsageError, nearest
 
-from .. import GUIDES, guide
+from .. import GUIDES
+from .. import guide as shared
 from ..core import settings
 from ..core.problem import Guide
 from ..program import memory
-from ..program.handlers import run, start_value
+from ..program.handlers import OnSites, run, start_value
 from ..program.program import Program
 from ..program.supports import Supported
-from .densities import Flowing, LowRankNormal
+from .draws import Flowing, LowRankNormal
 
 # Where the values of a site start: site (a Pyro message) to a value in its support.
 Init = Callable[[Any], Tensor]
@@ -49,13 +49,13 @@ _SPLINES = {**_FLOW, "particles": 32}
 
 def normal(program: Program, init: Init = start_value) -> Guide:
     """Mean field: independent normals in the unconstrained space; too narrow under correlation."""
-    return Guide(_auto(AutoNormal, program, init))
+    return Guide(_auto(autoguide.AutoNormal, program, init))
 
 
 def mvn(program: Program, init: Init = start_value) -> Guide:
     """One normal with a full covariance in the unconstrained space; d(d+3)/2 parameters."""
     _check_square(program)
-    return Guide(_auto(AutoMultivariateNormal, program, init), settings=_SLOW)
+    return Guide(_auto(autoguide.AutoMultivariateNormal, program, init), settings=_SLOW)
 
 
 def lowrank(
@@ -125,11 +125,11 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
         BadSetting: an argument out of its range, or of a guide that takes none.
     """
     name, colon, argument = text.partition(":")
-    known = [*own, *(shared for shared in GUIDES if shared not in own)]
+    known = [*own, *(kind for kind in GUIDES if kind not in own)]
     if name not in known:
         near = nearest(name, known)
         raise UsageError(f"there is no guide '{name}' here; {near}")
-    taken = {} if name in own else settings.declared(guide(name))
+    taken = {} if name in own else settings.declared(shared(name))
     if not colon:
         return name, {}
     if not taken:
@@ -138,6 +138,78 @@ def parse(text: str, own: Iterable[str] = ()) -> tuple[str, dict[str, Any]]:
     if argument.strip().lower() in ("", "none"):
         raise BadSetting(f"{text} lacks its {setting.name}; write {name}, or {name}:2")
     return name, {setting.name: settings.check(setting, argument)}
+
+
+def resolve(guide: str | Guide | Callable, program: Program, init: Init | None = None) -> Guide:
+    """The `Guide` of that name (or function): the model's own first, then the shared ones.
+
+    One of Pyro's automatic guides is copied, as it was made: what it learns stays with the run.
+
+    Args:
+        guide: a name, with an argument after a colon where it takes one; or a function.
+        program: the model that it is for.
+        init: where the location of a shared guide begins; None takes the problem's own rule.
+
+    Raises:
+        UsageError: no guide has that name. BadSetting: its argument is none, or out of range.
+    """
+    init = program.start_of if init is None else init
+    if isinstance(guide, Guide):
+        return replace(guide, guide=_anew(guide.guide))
+    if isinstance(guide, str) and guide not in program.problem.guides:
+        name, argument = parse(guide)
+        return shared(name)(program, init, **argument)
+    objective = program.problem.objectives.get(guide) if isinstance(guide, str) else None
+    return Guide(program.kept(_anew(_function(guide, program))), objective=objective)
+
+
+def is_laplace(guide: str | Guide | Callable, program: Program) -> bool:
+    """Whether a guide is Pyro's `AutoLaplaceApproximation`, which is a point while it trains."""
+    return isinstance(module_of(_function(guide, program)), autoguide.AutoLaplaceApproximation)
+
+
+def module_of(guide: Any) -> nn.Module | None:
+    """The module that a guide is, under its options and handlers; None where it is a function."""
+    guide = inspect.unwrap(guide)
+    if isinstance(guide, partial):
+        return module_of(guide.func)
+    return guide if isinstance(guide, nn.Module) else None
+
+
+def _function(guide: str | Guide | Callable, program: Program) -> Any:
+    """The function behind the name of one of the model's own guides; others as they are."""
+    if isinstance(guide, str):
+        name, _ = parse(guide, program.problem.guides)
+        return program.problem.guides.get(name)
+    return guide.guide if isinstance(guide, Guide) else guide
+
+
+def _anew(guide: Any) -> Any:
+    """A copy of one of Pyro's automatic guides as if it had never been called; others themselves.
+
+    These take their shapes from the data of their first call, and learn ever further.
+    """
+    if isinstance(guide, partial):
+        return partial(_anew(guide.func), *guide.args, **guide.keywords)
+    if not isinstance(guide, AutoGuide):
+        return guide
+    parts = [part for part in guide.modules() if isinstance(part, AutoGuide)]
+    known = [(part._model, part.master) for part in parts]
+    # What a first call makes is not copied.
+    made = [vars(part).get(name) for part in parts for name in ("prototype_trace", "plates")]
+    flows = [part for part in parts if isinstance(part, autoguide.AutoNormalizingFlow)]
+    made += [flow.transform for flow in flows]
+    instead = {id(part): None for part in made if part is not None}
+    instead |= {id(flow._prototype_tensor): torch.zeros(()) for flow in flows}
+    copied = deepcopy(guide, instead)
+    twins = [part for part in copied.modules() if isinstance(part, AutoGuide)]
+    for part, twin, (model, master) in zip(parts, twins, known):  # a copy takes these off
+        part._model, part.master = model, master
+        twin._model = model
+    return copied
+
+
+# -- how they are made -------------------------------------------------------------------------
 
 
 def _check_square(program: Program) -> None:
@@ -152,25 +224,15 @@ def _auto(kind: Callable[..., AutoGuide], program: Program, init: Init) -> AutoG
     model = poutine.block(program.model, hide=hidden) if hidden else program.model
     latents = program.of("latent")
     if any(site.support is not site.fn.support for site in latents):
-        model = _Supported(program)(model)
+        # Pyro's guides ask for the supports, which are not always what torch declares.
+        support = program.support
+        model = OnSites(program.layout, lambda m: {"fn": Supported(m["fn"], support(m))})(model)
     if any(site.moves for site in latents):
         kind = _moving(kind, program)
     # Starting points come from the supports: improper priors cannot be sampled.
     # The noise of a network's weights adds up over a layer.
     scale = 0.1 if program.problem.identified else 0.01
     return kind(model, init_loc_fn=init, init_scale=scale)
-
-
-class _Supported(Messenger):
-    """Tells Pyro's guides the supports of the latents, where these are not what torch declares."""
-
-    def __init__(self, program: Program):
-        super().__init__()
-        self.program = program
-
-    def _pyro_sample(self, msg: dict) -> None:
-        if msg["name"] in self.program.layout:
-            msg["fn"] = Supported(msg["fn"], self.program.support(msg))
 
 
 def _moving(kind: Callable[..., AutoGuide], program: Program) -> Callable[..., AutoGuide]:
@@ -256,7 +318,7 @@ class _Located(AutoContinuous):
         super()._setup_prototype(*args, **kwargs)
         self.loc = nn.Parameter(self._init_loc())
         scale = torch.full_like(self.loc, self._init_scale)
-        self.scale = PyroParam(scale, constraints.softplus_positive)
+        self.scale = PyroParam(scale, dist.constraints.softplus_positive)
         self._add_parameters(**self._given)
 
     def _add_parameters(self) -> None:
@@ -282,7 +344,7 @@ class _Blocks(_Located):
         self._trils = [f"tril_{i}" for i in range(len(layout))]
         for name, (part, _) in zip(self._trils, layout.values()):
             start = torch.eye(part.stop - part.start)
-            setattr(self, name, PyroParam(start, constraints.unit_lower_cholesky))
+            setattr(self, name, PyroParam(start, dist.constraints.unit_lower_cholesky))
 
     def get_posterior(self, *args: Any, **kwargs: Any) -> torch.distributions.Distribution:
         tril = torch.block_diag(*(getattr(self, name) for name in self._trils))
@@ -299,7 +361,7 @@ class _Flow(_Located):
     """
 
     def _add_parameters(self, flow: Callable, transforms: int) -> None:
-        self.tril = PyroParam(torch.eye(self.latent_dim), constraints.unit_lower_cholesky)
+        self.tril = PyroParam(torch.eye(self.latent_dim), dist.constraints.unit_lower_cholesky)
         made = flow(self.latent_dim, transforms=transforms, hidden_features=(32, 32))
         self.flow = made.transform.to(self.loc)
         with torch.no_grad():

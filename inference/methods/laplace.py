@@ -3,8 +3,6 @@
 That of a network, whose Hessian is of no use, is in `gauss_newton.py`.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Literal
 
@@ -76,11 +74,10 @@ def laplace(
             observations of another kind than known.
         BadSetting: settings of networks for another model.
     """
-    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    settings = AscentSettings.of_network(program.problem, **given)
-    if settings is not None:
+    how = AscentSettings.of_network(program.problem, steps=steps, lr=lr, batch_size=batch_size)
+    if how is not None:
         of_network = load(METHODS["laplace"].network)
-        return of_network(program, settings, structure, draws, seed, context)
+        return of_network(program, how, structure, draws, seed, context)
     if structure != "auto":
         raise BadSetting("structure: for networks alone; leave it out")
     if not program.size:
@@ -142,9 +139,9 @@ def _root(end: Mode) -> Tensor:
         Refused: the end of the maximisation is no mode in the interior of a smooth density.
     """
     if end.on is not None:
-        what = {"kink": "a kink", "edge": "an edge"}[end.on]
+        place = {"kink": "a kink", "edge": "an edge"}[end.on]
         raise Refused(
-            f"the mode lies on {what} of the density, where it has no second derivative; use map "
+            f"the mode lies on {place} of the density, where it has no second derivative; use map "
             "for the mode, svi or nuts for the posterior"
         )
     if end.escaped.any() or not end.converged:
@@ -169,12 +166,12 @@ def _refuse_laplace_sites(program: Program) -> None:
     """Refuse Laplace densities, whose kinks the Hessian does not see."""
     for site in program.of("latent", "observed"):
         if isinstance(site.base, dist.Laplace | dist.AsymmetricLaplace):
-            what = "prior" if site.role == "latent" else "likelihood"
+            part = "prior" if site.role == "latent" else "likelihood"
             where = "at zero, where the mode may lie"
             if site.role == "observed":
                 where = "where a residual is zero, which the Hessian does not see"
             raise Refused(
-                f"the Laplace {what} of {site.name} has no second derivative {where}; use map "
+                f"the Laplace {part} of {site.name} has no second derivative {where}; use map "
                 "for the mode, svi or nuts for the posterior, or a normal or Student-t one"
             )
 

@@ -5,28 +5,23 @@ negative definite and Newton steps shrink to zero; where they do not, some coord
 infinity in the unconstrained space, to a bound of the support or without a bound.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pyro.distributions import constraints
 from scipy import optimize
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
-from ..program.derivatives import value_and_grad
 from ..program.graphs import compiled
-from ..program.kinks import Kinks
+from ..program.kinks import Kinks, value_and_grad
 from ..program.program import Program
 from ..program.record import Function
 from ..program.supports import elementwise
-from .active_set import STEP_TOLERANCE, hessian, newton, settle, size
+from .active_set import STEP_TOLERANCE, ActiveSet, Mode, hessian, newton, size
 
 # Over what share of a typical residual kinks are rounded, one after the other.
 _WIDTHS = (1.0, 0.1, 1e-2, 1e-3, 1e-4)
@@ -42,30 +37,6 @@ _ALIKE = 1e-2
 _FAR = 25.0
 # A slope, nats for a step of one outwards, that far out belongs to no maximum.
 _RISING = 1e-4
-
-
-@dataclass(frozen=True)
-class Mode:
-    """Where a maximisation of a function of `u` ended.
-
-    Attributes:
-        u: maximiser in the unconstrained space, (d,).
-        value: the maximum, nats.
-        hessian: second derivatives at `u`, (d, d).
-        step: Newton's step from `u`, (d,).
-        escaped: the coordinates that run to infinity, (d,) of bool; none in an interior end.
-        converged: Newton's step is below tolerance.
-        on: what holds it: a kink, across which there is no second derivative; an edge, beyond
-            which the density is zero; None where it is smooth.
-    """
-
-    u: Tensor
-    value: float
-    hessian: Tensor
-    step: Tensor
-    escaped: Tensor
-    converged: bool
-    on: Literal["kink", "edge"] | None = None
 
 
 def mode(
@@ -179,11 +150,8 @@ def nearest(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> M
 
 def _on_kinks(kinks: Kinks, u: Tensor, limit: Tensor, near: Tensor) -> Mode:
     """The end of an active-set method from `u`; residuals up to `near` are tried at zero first."""
-    held = settle(kinks, u, limit, near)
-    if not held.kinks.any():
-        return _polish(kinks.density, held.u, limit)
-    escaped, on = held.u.abs() >= limit - 1, "edge" if held.edge else "kink"
-    return Mode(held.u, held.value, held.hessian, held.step, escaped, held.optimal, on)
+    end = ActiveSet(kinks, u, limit, near).run()
+    return end if end.on else _polish(kinks.density, end.u, limit)
 
 
 def _improved(function: Callable[[Tensor], Tensor], u: Tensor, limit: Tensor) -> Tensor:

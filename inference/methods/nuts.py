@@ -1,33 +1,30 @@
 """The No-U-Turn sampler (Hoffman and Gelman 2014) on the recorded density, in several chains."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from functools import partial
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.contract import Fault, Refused, Stopped
+from models.contract import Fault, Refused
 
-from ..core.callbacks import Callback
-from ..core.problem import Context, Finding, Fit, State
-from ..core.seeds import CHAIN, DISCRETE, FIT, seeded
+from ..core.problem import Context, Finding, Fit
+from ..core.seeds import CHAIN, DISCRETE, FIT, seeded, spawn
 from ..program import memory
-from ..program.graphs import How, compiled
+from ..program.graphs import How, Recorded, compiled
+from ..program.native import nutpie_model
 from ..program.program import Program
 from ..program.record import Function
 from ..program.sampling import over_draws
-from .chains import Outcome
-from .chains import run as run_chains
-from .nutpie_chain import NutpieChain
+from .chains import Monitor, Results, run
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
-# Draws of a chain cut short of which a statistic can be computed.
-_FEWEST_DRAWS = 4
 # How far a start is moved where the density is flat.
 _OFF = 1e-3
 # Draws around which an edge of the density is looked for, halvings that bring it near, and the
@@ -35,6 +32,18 @@ _OFF = 1e-3
 _PROBES, _HALVINGS, _MOST_NATS = 200, 50, 1000.0
 # Steps of warm-up below which it is called short, and step sizes that differ by too much.
 _SHORT_WARMUP, _STEP_RATIO = 100, 2.0
+# A chain is given up if so many steps in a row are this short.
+_LAST_STEPS, _VANISHING = 100, 1e-12
+# nutpie's name of each statistic, and ours.
+_STATISTICS = {
+    "diverging": "diverging",
+    "energy": "energy",
+    "logp": "lp",
+    "depth": "tree_depth",
+    "n_steps": "n_steps",
+    "step_size_bar": "step_size",
+    "mean_tree_accept": "acceptance_rate",
+}
 
 
 def nuts(
@@ -81,18 +90,12 @@ def nuts(
     import nutpie  # noqa: F401  here, that the forked chains find it imported
 
     lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
-    outcome = run_chains(
-        NutpieChain(density, starts, seed, draws, warmup, target_accept, max_tree_depth, lowrank),
-        chains,
-        steps=warmup + draws,
-        workers=workers,
-        progress=context.progress,
-        apart=context.apart and context.device == "cpu",
-        finished=_finished(context.state, chains, draws),
-        save=partial(_save, context.state, draws),
-        report=partial(_report, context.callbacks, chains * (warmup + draws)),
+    settings = {"draws": draws, "tune": warmup, "target_accept": target_accept}
+    settings |= {"maxdepth": max_tree_depth, "low_rank_modified_mass_matrix": lowrank}
+    chain = NutpieChain(density, starts, seed, settings)
+    results, stopped = run(
+        chain, chains, draws=draws, warmup=warmup, workers=workers, context=context
     )
-    results, stopped = _equally_long(outcome, chains, draws)
     fit = _fit(program, results, stopped, seed, context.device)
     fit.findings += _unsettled(fit, warmup)
     return fit
@@ -111,42 +114,16 @@ def _density_and_starts(
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):
-            starts.append(_off_flats(program, program.start()))
+            u = program.start()
+            # nutpie takes its first scales from the slopes. Units of a network that are off, with
+            # biases at the mode of their prior, have slopes of zero.
+            _, slope = program.density_and_gradient(u)
+            starts.append(torch.where(slope == 0, u + _OFF * torch.randn_like(u), u))
     return density, tuple(starts)
 
 
-def _off_flats(program: Program, u: Tensor) -> Tensor:
-    """A start where no slope is exactly zero: nutpie takes its first scales from the slopes.
-
-    Units of a network that are off, with biases at the mode of their prior, have such slopes.
-    """
-    _, slope = program.density_and_gradient(u)
-    return torch.where(slope == 0, u + _OFF * torch.randn_like(u), u)
-
-
-def _finished(state: State, chains: int, draws: int) -> dict[int, dict[str, np.ndarray]]:
-    """The chains of an earlier attempt that had come to their end."""
-    saved = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
-    results = {chain: arrays[0] for chain, arrays in saved.items() if arrays is not None}
-    return {chain: result for chain, result in results.items() if len(result["u"]) == draws}
-
-
-def _save(state: State, draws: int, chain: int, result: dict[str, np.ndarray]) -> None:
-    """Keep a chain that came to its end: the sampler can only begin a chain anew."""
-    if len(result["u"]) == draws:
-        state.save(f"chain-{chain}", result)
-
-
-def _report(callbacks: Callback, of: int, done: Sequence[int]) -> None:
-    callbacks.on_step({"step": sum(done), "of": of, "chains": list(done)})
-
-
 def _fit(
-    program: Program,
-    results: list[dict[str, np.ndarray]],
-    stopped: dict[str, Any],
-    seed: int,
-    device: str,
+    program: Program, results: list[Results], stopped: dict[str, Any], seed: int, device: str
 ) -> Fit:
     """The chains in the constrained space, discrete latents and deterministics with them."""
     u = torch.as_tensor(np.stack([result.pop("u") for result in results]))  # (chain, draw, d)
@@ -179,10 +156,10 @@ def _edge(
     site = program.barred(at)
     line = program.line(site) if site else None
     where = (f", by the site {site}" if site else "") + (f", {line}" if line else "")
-    what = (
+    text = (
         f"{int(left.sum())} of {left.numel()} draws met an edge beyond which the density is zero"
     )
-    return [Finding("note", f"{what}{where}: the chains step back from it, and mix more slowly")]
+    return [Finding("note", f"{text}{where}: the chains step back from it, and mix more slowly")]
 
 
 def _beyond(program: Program, u: Tensor, seed: int) -> Tensor | None:
@@ -217,36 +194,169 @@ def _unsettled(fit: Fit, warmup: int) -> list[Finding]:
     ratio = float(last.max() / last.min())
     if warmup >= _SHORT_WARMUP and ratio < _STEP_RATIO:
         return []
-    what = f"a warm-up of {warmup} steps is too short to learn the step size and the mass matrix"
+    text = f"a warm-up of {warmup} steps is too short to learn the step size and the mass matrix"
     if warmup >= _SHORT_WARMUP:
-        what = f"the warm-up did not settle: step sizes differ by a factor of {ratio:.1f}"
-    return [Finding("warn", what, "give it more (--set warmup=400, or 1000)")]
+        text = f"the warm-up did not settle: step sizes differ by a factor of {ratio:.1f}"
+    return [Finding("warn", text, "give it more (--set warmup=400, or 1000)")]
 
 
-def _equally_long(
-    outcome: Outcome, chains: int, draws: int
-) -> tuple[list[dict[str, np.ndarray]], dict[str, Any]]:
-    """Equally long chains out of what there is, and what a `Fit` says of a run cut short.
+# -- one chain -----------------------------------------------------------------------------------
 
-    Of chains of unequal length as many draws are kept as a table of chains by draws can hold.
+
+@dataclass(frozen=True)
+class NutpieChain:
+    """One chain of nutpie (Seyboldt, Carlson and Carpenter), called with its number.
+
+    It adapts its mass matrix from draws and gradients, so that 400 steps of warm-up do.
+
+    Attributes:
+        density: of the unconstrained vector (d,), with its gradient.
+        starts: of each chain, (d,).
+        seed: of all chains; each has a stream of its own.
+        settings: the sampler's own, by nutpie's names.
+    """
+
+    density: Function
+    starts: tuple[Tensor, ...]
+    seed: int
+    settings: Mapping[str, Any]
+
+    def __call__(self, chain: int, monitor: Monitor) -> Results:
+        """`u` (draw, d) and the statistics of each draw (draw,), in fewer draws if stopped.
+
+        Raises:
+            Fault: the sampler stopped, or its steps vanish.
+        """
+        sampler = self._sampler(chain, monitor)
+        try:
+            trace = self._finish(sampler, chain, monitor)
+        except RuntimeError as error:
+            first = str(error).partition("\n")[0]
+            raise Fault(f"the sampler stopped ({first}); check the model's supports") from error
+        return _columns(trace, len(self.starts[chain]))
+
+    def _sampler(self, chain: int, monitor: Monitor) -> Any:
+        """The sampler, at work on a thread of its own."""
+        import nutpie
+
+        return nutpie.sample(
+            self._native(chain, monitor) or self._of_python(chain, monitor),
+            **self.settings,
+            chains=1,
+            cores=1,
+            seed=int(spawn(self.seed, CHAIN, chain).generate_state(1)[0]),
+            progress_bar=False,
+            store_divergences=True,
+            return_raw_trace=True,
+            blocking=False,
+        )
+
+    def _finish(self, sampler: Any, chain: int, monitor: Monitor) -> Any:
+        """The trace, whole or as far as it is when the monitor says stop."""
+        looked = 0
+        while not monitor.stopping:
+            try:
+                return sampler.wait(timeout=0.1)
+            except TimeoutError:
+                if monitor.steps[chain] >= looked + _LAST_STEPS:
+                    looked = monitor.steps[chain]
+                    _check_steps(sampler)
+        return sampler.abort()
+
+    def _native(self, chain: int, monitor: Monitor) -> Any:
+        """The model of a compiled density, called without Python; None for others."""
+        start = self.starts[chain]
+        package = self.density.package if isinstance(self.density, Recorded) else None
+        if package is None or start.dtype != torch.float64 or sys.platform != "linux":
+            return None
+        begin, live = (lambda _: start.numpy()), self.density.live
+        try:
+            return nutpie_model(package, len(start), begin, monitor.steps, chain, live)
+        except (OSError, RuntimeError, subprocess.CalledProcessError):
+            return None  # the same draws through Python
+
+    def _of_python(self, chain: int, monitor: Monitor) -> Any:
+        """The model of a density that is called through Python."""
+        from nutpie.compiled_pyfunc import from_pyfunc
+
+        def expand(u: np.ndarray) -> dict[str, np.ndarray]:
+            monitor.steps[chain] += 1
+            return {"u": u}
+
+        start = self.starts[chain].cpu().numpy().astype(float)
+        return from_pyfunc(
+            len(start),
+            lambda: _for_numpy(self.density, self.starts[chain]),
+            lambda *_: expand,
+            [np.dtype("float64")],
+            [(len(start),)],
+            ["u"],
+            make_initial_point_fn=lambda _: start,
+        )
+
+
+def _check_steps(sampler: Any) -> None:
+    """Give up a chain whose steps vanish: it would go on for hours, and end nowhere.
 
     Raises:
-        Stopped: a signal came before there were draws. Fault: a chain died before.
+        Fault: the last steps are all far below any scale.
     """
-    results, why = outcome.results, outcome.died
-    if why is None and outcome.signal is None:
-        return list(results.values()), {}
-    why = why or "interrupted"
-    lengths = sorted((len(result["u"]) for result in results.values()), reverse=True)
-    lengths = [n for n in lengths if n >= _FEWEST_DRAWS]
-    length = max(lengths, key=lambda n: n * sum(m >= n for m in lengths), default=None)
-    if length is None:
-        if outcome.signal is not None:
-            raise Stopped(outcome.signal)
-        raise Fault(f"{why} before there were draws; free memory, or lower --set chains")
-    whole = [result for result in results.values() if len(result["u"]) >= length]
-    what = f"{why}; kept are {length} of {draws} draws of {len(whole)} of {chains} chains"
-    finding = Finding("fail", what, "resume it, or run it again")
-    status = "failed" if outcome.died else "interrupted"
-    cut = [{name: values[:length] for name, values in result.items()} for result in whole]
-    return cut, {"findings": [finding], "status": status, "signal": outcome.signal}
+    _, (statistics,) = sampler.inspect().get_arrow_trace()
+    size = _column(statistics, "step_size")[-_LAST_STEPS:]
+    if size.max() < _VANISHING:
+        sampler.abort()
+        raise Fault(
+            f"the sampler's steps vanish ({size[-1]:.1g}): the density is not smooth, or its "
+            "gradient is wrong; see what `zoo.py check` says"
+        )
+
+
+def _columns(trace: Any, size: int) -> Results:
+    """The draws after the warm-up and their statistics, out of nutpie's Arrow tables."""
+    import pyarrow
+
+    ((draws,), (statistics,)) = trace.get_arrow_trace()
+    tuning = int(_column(statistics, "tuning").sum())
+    columns = {ours: _column(statistics, name)[tuning:] for name, ours in _STATISTICS.items()}
+    columns = {k: v.astype("int64") if v.dtype.kind == "u" else v for k, v in columns.items()}
+    # Where a divergence has an end it is finite.
+    nowhere = np.asarray(pyarrow.array(statistics.column("divergence_end")).is_null())[tuning:]
+    columns["left"] = columns["diverging"] & nowhere
+    return {"u": _column(draws, "u").reshape(-1, size)[tuning:], **columns}
+
+
+def _column(table: Any, name: str) -> np.ndarray:
+    """A column of one of nutpie's Arrow tables."""
+    import pyarrow
+
+    values = pyarrow.array(table.column(name))
+    values = values.flatten() if name == "u" else values
+    return values.to_numpy(zero_copy_only=False)
+
+
+def _for_numpy(density: Function, like: Tensor) -> Callable[[np.ndarray], tuple]:
+    """Value and gradient for nutpie, of arrays, in the dtype and on the device of `like`."""
+    # Set up once for the sampler's thread, which does nothing else: a microsecond counts here.
+    settled: dict[int, Any] = {}  # not threading.local: it is forgotten between calls from Rust
+    plain = like.dtype == torch.float64 and like.device.type == "cpu"
+
+    def settle() -> None:
+        """Give the sampler's own thread the settings of the main one.
+
+        Left to itself it wakes a team of threads for each product (5 to 50 times slower). And a
+        recorded graph has its gradient in it: that torch keeps none is said once, not each time.
+        """
+        torch.set_num_threads(1)
+        mode = settled[threading.get_ident()] = torch.inference_mode(isinstance(density, Recorded))
+        mode.__enter__()
+
+    def value_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
+        if threading.get_ident() not in settled:
+            settle()
+        if plain:
+            value, gradient = density(torch.from_numpy(u))
+            return value.item(), gradient.numpy()
+        value, gradient = density(torch.from_numpy(u).to(like))
+        return value.item(), gradient.cpu().numpy().astype(float)
+
+    return value_and_gradient

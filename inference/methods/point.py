@@ -3,10 +3,7 @@
 How an end of the maximisation is judged is in `ends.py`.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from functools import partial
+from functools import partial, wraps
 from typing import Annotated, Any
 
 from models.contract import Refused
@@ -23,9 +20,10 @@ from .ends import judged, refuse_steps
 from .mode import mode
 
 
-def mle(
+def _estimate(
     program: Program,
     *,
+    prior: bool,
     seed: int,
     context: Context,
     starts: Annotated[int, ">= 1"] = 4,
@@ -33,46 +31,13 @@ def mle(
     lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
     batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
 ) -> Fit:
-    """Maximum likelihood: the peak of p(data given continuous latents), priors dropped.
+    """The mode of the posterior density, or of the likelihood.
 
     The weights of a network are climbed by `svi`'s ascent instead, and end where the steps do.
 
     Args:
-        program: model and data; discrete latents are summed out with their priors.
-        seed: seed of the starting points.
-        context: whether to show progress; of networks alone.
-        starts: number of random starting points; the best end is taken.
-        steps: steps of the ascent; of networks alone, as lr and batch_size.
-        lr: its first learning rate.
-        batch_size: rows in a step; None takes all.
-
-    Raises:
-        Refused: nothing is observed, the likelihood jumps, or its maximiser is not unique or at
-            infinity.
-        BadSetting: settings of networks for another model.
-    """
-    if not program.of("observed"):
-        raise Refused("mle needs observations, nothing is observed; give data, or use map")
-    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    return _estimate(program, seed, context, starts, given, prior=False)
-
-
-def map_(
-    program: Program,
-    *,
-    seed: int,
-    context: Context,
-    starts: Annotated[int, ">= 1"] = 4,
-    steps: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
-    lr: Annotated[float | None, "> 0", OF_NETWORKS] = None,
-    batch_size: Annotated[int | None, ">= 1", OF_NETWORKS] = None,
-) -> Fit:
-    """Posterior mode of the density in the constrained space; equals mle under flat priors.
-
-    The weights of a network are climbed by `svi`'s ascent instead, to one of many modes.
-
-    Args:
         program: model and data; discrete latents are summed out.
+        prior: whether the priors of the continuous latents are part of what is climbed.
         seed: seed of the starting points.
         context: whether to show progress; of networks alone.
         starts: number of random starting points; the best end is taken.
@@ -84,24 +49,10 @@ def map_(
         Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
         BadSetting: settings of networks for another model.
     """
-    given = {"steps": steps, "lr": lr, "batch_size": batch_size}
-    return _estimate(program, seed, context, starts, given, prior=True)
-
-
-def _estimate(
-    program: Program,
-    seed: int,
-    context: Context,
-    starts: int,
-    given: Mapping[str, Any],
-    *,
-    prior: bool,
-) -> Fit:
-    """The mode of the posterior density, or without the `prior` of the likelihood."""
-    settings = AscentSettings.of_network(program.problem, **given)
-    if settings is not None:
+    how = AscentSettings.of_network(program.problem, steps=steps, lr=lr, batch_size=batch_size)
+    if how is not None:
         of_network = load(METHODS["map" if prior else "mle"].network)
-        return of_network(program, settings, seed, context, prior=prior)
+        return of_network(program, how, seed, context, prior=prior)
     if not program.size:
         raise Refused("the model has no continuous latent to estimate; use exact")
     program = program.unnarrowed()
@@ -118,3 +69,33 @@ def _estimate(
         point=values,
         findings=findings,
     )
+
+
+# Both methods take the arguments of `_estimate`, which their signatures show.
+
+
+@wraps(_estimate, assigned=(), updated=())
+def mle(program: Program, **arguments: Any) -> Fit:
+    """Maximum likelihood: the peak of p(data given continuous latents), priors dropped.
+
+    Discrete latents are summed out with their priors.
+
+    Raises:
+        Refused: nothing is observed, the likelihood jumps, or its maximiser is not unique or at
+            infinity.
+        BadSetting: settings of networks for another model.
+    """
+    if not program.of("observed"):
+        raise Refused("mle needs observations, nothing is observed; give data, or use map")
+    return _estimate(program, prior=False, **arguments)
+
+
+@wraps(_estimate, assigned=(), updated=())
+def map_(program: Program, **arguments: Any) -> Fit:
+    """Posterior mode of the density in the constrained space; equals mle under flat priors.
+
+    Raises:
+        Refused: the density is unbounded or jumps, or its maximiser is at infinity or not unique.
+        BadSetting: settings of networks for another model.
+    """
+    return _estimate(program, prior=True, **arguments)

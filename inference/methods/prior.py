@@ -1,8 +1,5 @@
 """Prior and prior-predictive draws."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -53,17 +50,16 @@ def sample(
     if program.improper():
         names = ", ".join(program.improper())
         raise Refused(f"the prior of {names} is improper and cannot be sampled; give a proper one")
+    observations = {site.name for site in program.of("observed")}
+
+    def latents(_: Any) -> dict[str, Tensor]:
+        return {k: v for k, v in program.prior().items() if k not in observations}
+
     whole = draws if observed is None else min(draws, observed)
     size = program.elements_of_run
     with seeded(seed, PRIOR):
         first = over_draws(program.prior, {"draw": torch.arange(whole)}, size)
         if whole == draws:
             return first
-        rest = over_draws(_latents(program), {"draw": torch.arange(whole, draws)}, size)
+        rest = over_draws(latents, {"draw": torch.arange(whole, draws)}, size)
     return {k: torch.cat([v, rest[k]]) if k in rest else v for k, v in first.items()}
-
-
-def _latents(program: Program) -> Callable[[Any], dict[str, Tensor]]:
-    """A draw of all but the observations."""
-    observed = {site.name for site in program.of("observed")}
-    return lambda _: {k: v for k, v in program.prior().items() if k not in observed}

@@ -1,7 +1,5 @@
 """Stochastic variational inference: a guide's parameters by stochastic gradient ascent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -18,16 +16,17 @@ from ..program.program import Program, further_draws
 from ..program.sampling import over_draws
 from .ascent import AscentSettings, Bound, Schedule
 from .convergence import fallen
-from .draws import all_draws, draw, draws_labels, one_chain
-from .guide_checks import check_values
+from .draws import all_draws, check_values, draw, draws_labels, one_chain
+from .guides import is_laplace, parse, resolve
 from .laplace import laplace
-from .objective import first_run
-from .parameters import in_mode, store
-from .resolve import at_mode, is_laplace, resolve
-from .training import BEGIN, train
+from .mode import mode
+from .training import BEGIN, first_run, in_mode, store, train
 
 # What is in force where neither the user nor the guide says otherwise.
 _SETTINGS = {"lr": 0.1, "window": 100, "schedule": "plateau", "particles": 8}
+_NOTE = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
+# Random points from which `begin=map` searches the mode.
+_STARTS = 4
 # Products of rows, draws and weights up to which the density of a network's draws is computed.
 _MOST_PRODUCTS = 1e11
 
@@ -89,10 +88,13 @@ def svi(
         BadSetting: `begin=map` with a guide that is not shared, or on a GPU.
     """
     if is_laplace(guide, program):
-        return _laplace(program, draws, seed, context)
+        # While Pyro's `AutoLaplaceApproximation` is trained it is a point.
+        fit = laplace(program, seed=seed, context=context, draws=draws)
+        fit.findings.append(Finding("note", _NOTE))
+        return fit
     with seeded(seed, FIT, BEGIN):
         if begin == "map":
-            chosen, findings = at_mode(guide, program, seed, context)
+            chosen, findings = _at_mode(guide, program, seed, context)
         else:
             chosen, findings = resolve(guide, program), []
     drawn = program if rows is None else _of_first(program, chosen.guide, rows, seed)
@@ -108,18 +110,46 @@ def svi(
             ended["findings"] += fallen(ended["trace"], settings.window, settings.lr)
         metrics, notes = chosen.finish() if chosen.finish is not None else ({}, [])
         sample = _sample(drawn, chosen, draws, seed, context)
-        params = _learned(chosen)
+        params = {name: param.detach().clone() for name, param in pyro.get_param_store().items()}
+        params = params if chosen.packed is None else chosen.packed(params)
     ended["findings"] = findings + ended["findings"] + notes
     first = None if drawn is program else drawn.problem.n
     return Fit(params=params, settings=used, metrics=metrics, rows=first, **sample, **ended)
 
 
-def _laplace(program: Program, draws: int, seed: int, context: Context) -> Fit:
-    """What Pyro's `AutoLaplaceApproximation` stands for; while it is trained it is a point."""
-    fit = laplace(program, seed=seed, context=context, draws=draws)
-    what = "AutoLaplaceApproximation is Laplace's approximation, and was run as method laplace"
-    fit.findings.append(Finding("note", what))
-    return fit
+def _at_mode(
+    guide: str | Guide | Callable, program: Program, seed: int, context: Context
+) -> tuple[Guide, list[Finding]]:
+    """A shared guide whose location begins at the mode of the unconstrained density.
+
+    Args:
+        guide: the name of a shared guide.
+        program: the model that it is for.
+        seed: of the points from which the mode is searched.
+        context: the device.
+
+    Returns:
+        The guide, and a note where there is no mode, so that it begins at random.
+
+    Raises:
+        BadSetting: a guide that is not shared, or a run on a GPU.
+    """
+    if not isinstance(guide, str) or guide in program.problem.guides:
+        raise BadSetting(
+            "begin=map is for the shared guides, others begin as written; leave it out"
+        )
+    if context.device != "cpu":
+        raise BadSetting(
+            "begin=map runs on the processor alone; leave it out, or use --device cpu"
+        )
+    parse(guide, program.problem.guides)  # a wrong name is refused before the search
+    with seeded(seed, FIT):
+        end = mode(program, [program.start() for _ in range(_STARTS)], jacobian=True)
+    if end.escaped.any() or not end.u.isfinite().all():
+        text = "the unconstrained density has no mode to begin at, so the guide began at random"
+        return resolve(guide, program), [Finding("note", text)]
+    values = program.constrain(end.u)
+    return resolve(guide, program, lambda site: values[site["name"]].clone()), []
 
 
 def _of_first(program: Program, guide: Callable, rows: int, seed: int) -> Program:
@@ -151,12 +181,6 @@ def _check_bound(objective: Bound, program: Program, chosen: Guide) -> None:
         )
 
 
-def _learned(chosen: Guide) -> dict[str, Tensor]:
-    """The parameters of the store, as the guide keeps them."""
-    params = {name: param.detach().clone() for name, param in pyro.get_param_store().items()}
-    return params if chosen.packed is None else chosen.packed(params)
-
-
 def _sample(
     program: Program, chosen: Guide, count: int, seed: int, context: Context
 ) -> dict[str, Any]:
@@ -168,7 +192,9 @@ def _sample(
             values, log_q = draw(program, chosen.guide, count)
             if has_density:
                 check_values(program, chosen.guide, values)
-        if has_density and _affordable(program, count):
+        # Of a network the joint density of all rows, at all draws, is to be had in seconds.
+        products = (program.problem.n or 1) * program.size * count
+        if has_density and (program.problem.identified or products < _MOST_PRODUCTS):
             densities = _densities(program, chosen, values, log_q, context)
     draws = one_chain(program, values, seed)
     kind = "point" if next(iter(draws.values())).shape[1] == 1 else "independent"
@@ -190,9 +216,3 @@ def _densities(
         further, log_q_further = draw(program, chosen.guide, more)
         ratios = over_draws(program.log_joint, further, program.elements) - log_q_further
     return {"log_p": log_p[None], "log_q": log_q[None], "log_ratios": ratios}
-
-
-def _affordable(program: Program, draws: int) -> bool:
-    """Whether the joint density of all rows can be had at all draws, in seconds."""
-    rows = program.problem.n or 1
-    return program.problem.identified or rows * program.size * draws < _MOST_PRODUCTS

@@ -5,31 +5,27 @@ in the weights and F = R R^T the Fisher information in the outputs (Martens 2020
 eq. 6). It is the Hessian of minus the log likelihood less the second derivatives of the network.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from models.contract import Refused
 
-from ..program.handlers import run
-from ..program.outputs import fisher_root, outputs
+from ..program.handlers import condition, run
+from ..program.predictors import fisher_root, predictor
 from ..program.program import Program
 from ..program.sampling import over_draws
+from ..program.sites import Values, split
 from .layers import Call, Layer, Layers, layers
 
 # Numbers that are held at once.
 _MOST_ELEMENTS = 20_000_000
-# Rows on which the two ways to the matrix are held against each other, and how near they must be.
+# Rows on which the two ways to the matrix are compared, and how near they must be.
 _FEW, _NEAR = 2, 1e-4
-
-Values = Mapping[str, Tensor]
 
 
 def gauss_newton(
@@ -42,12 +38,14 @@ def gauss_newton(
     seen on a few rows.
 
     Args:
-        program: the network and its data; its observations have outputs.
+        program: the network and its data; its observations have predictors.
         at: site to weights, of all sites.
         names: the sites in whose weights to differentiate, in order.
         diagonal: the diagonal alone.
     """
-    rows = _rows(program)
+    observed = program.of("observed")
+    inside = all(site.is_in(program.plate) for site in observed)
+    rows = program.row_data if inside else {}
     way = _ByWeights(program, at, names, diagonal)
     if not rows:
         return way.of(rows)
@@ -57,30 +55,23 @@ def gauss_newton(
         few = {key: value[:_FEW] for key, value in rows.items()}
         way = quick if _agree(quick, way, few) else way
     # In place: the matrix is held once.
-    return reduce(Tensor.add_, map(way.of, _split(rows, _MOST_ELEMENTS // way.held)))
+    return reduce(Tensor.add_, map(way.of, _some_at_a_time(rows, _MOST_ELEMENTS // way.held)))
 
 
-def _rows(program: Program) -> dict[str, Tensor]:
-    """The row keys' tensors, where all that is observed lies in the row plate; else nothing."""
-    plate, keys = program.problem.rows or ("", ())
-    inside = all(any(p.name == plate for p in site.plates) for site in program.of("observed"))
-    return {key: program.problem.tensors[key] for key in keys} if inside else {}
-
-
-def _split(rows: Values, size: int) -> Iterator[dict[str, Tensor]]:
+def _some_at_a_time(rows: Values, size: int) -> Iterator[dict[str, Tensor]]:
     """The rows, some at a time."""
     for parts in zip(*(value.split(max(size, 1)) for value in rows.values())):
         yield dict(zip(rows, parts))
 
 
 def _whitened(program: Program, values: Values, rows: Values) -> Tensor:
-    """R^T times the outputs, R held fixed, of all that is observed of rows, (rows, outputs)."""
-    tensors = {**program.problem.tensors, **rows}
-    trace = run(program.model, tensors, poutine.condition(data=dict(values)))
+    """R^T times the predictors, R held fixed, of all that is observed of rows, (rows, outputs)."""
+    tensors = {**program.tensors, **rows}
+    trace = run(program.model, tensors, condition(values))
     n = len(next(iter(rows.values()))) if rows else 1
     whitened = []
     for site in program.of("observed"):
-        given = outputs(trace.nodes[site.name]["fn"])
+        given = predictor(trace.nodes[site.name]["fn"])
         root = fisher_root(site.fn, given.detach())
         whitened.append((root.mT @ given[..., None]).reshape(n, -1))
     return torch.cat(whitened, 1)
@@ -111,7 +102,7 @@ class _ByWeights:
     def outs(self) -> int:
         """Outputs of a row."""
         observed = self.program.of("observed")
-        return sum(outputs(site.fn).numel() for site in observed) // self.program.problem.n
+        return sum(predictor(site.fn).numel() for site in observed) // self.program.n
 
     @property
     def held(self) -> int:
@@ -297,8 +288,7 @@ def prior_precision(program: Program, at: Values, names: Sequence[str]) -> Tenso
 
 def _prior_energy(program: Program, at: Values, names: Sequence[str], flat: Tensor) -> Tensor:
     """Minus the log prior, the named sites' weights out of one vector (d,), nats."""
-    parts = zip(names, flat.split([at[name].numel() for name in names]))
-    values = {**at, **{name: part.view(at[name].shape) for name, part in parts}}
-    nodes = run(program.model, program.problem.tensors, poutine.condition(data=values)).nodes
+    values = {**at, **split(flat, {name: at[name] for name in names})}
+    nodes = run(program.model, program.tensors, condition(values)).nodes
     # Of all sites: the prior of one may depend on another.
     return -sum(nodes[k]["fn"].log_prob(nodes[k]["value"]).sum() for k in program.layout)

@@ -4,11 +4,9 @@ The noise is put in at the layers, as by the guides of `weights.py`; of each cla
 says what stands for expected log prior and entropy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyro
 import torch
@@ -18,21 +16,16 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.problem import Finding, Guide
+from ..program.handlers import start_value
 from ..program.program import Program
+from ..program.supports import support_of
+from . import weights
 from .layers import Call
-from .weights import (
-    TINY,
-    Init,
-    LocalNoise,
-    Values,
-    entropy,
-    expected_log_prior,
-    is_log_uniform,
-    jittered,
-    log_prior,
-    with_noise,
-)
+from .weights import SMALL_STEPS, TINY, Init, LocalNoise, Values, jittered, log_prior
 
+# The share of a network's units that is off: by whether classes are predicted. A few dozen units
+# that give a number show the noise of each (Gal and Ghahramani 2016 took 0.05 for such tables).
+_RATES = {True: 0.2, False: 0.05}
 # Log alpha above which a weight is removed, and to which it is clipped (Molchanov et al. 2017).
 _REMOVED, _CLIP = 3.0, 8.0
 # Log alpha of the starting noise, against the variance of a layer's starting weights. Noise that
@@ -126,15 +119,15 @@ class GaussianDropout(Dropout):
 
     def use(self, name: str, call: Call) -> Tensor:
         if self.by == "weight":  # at the outputs: less variance than one draw of the weights
-            return with_noise(call, self.alpha(name) * call.weight**2, None)
+            return weights.with_noise(call, self.alpha(name) * call.weight**2, None)
         return super().use(name, call)
 
     def terms(self, name: str, prior: Any) -> Iterator[Tensor]:
         loc = self.loc(name)
         if name in self.noisy and self.by == "weight":
             spread = self.alpha(name).sqrt() * (loc.abs() + TINY)
-            yield expected_log_prior(prior, loc, spread)
-            yield entropy(spread)
+            yield weights.expected_log_prior(prior, loc, spread)
+            yield weights.entropy(spread)
             return
         yield log_prior(prior, loc)
         if name in self.noisy:
@@ -155,7 +148,7 @@ class Sparse(LocalNoise):
     def __init__(self, program: Program, init: Init):
         super().__init__(program, init)
         for name in self.layers:
-            if not is_log_uniform(program.sites[name].fn):
+            if not weights.is_log_uniform(program.sites[name].fn):
                 raise Refused(
                     f"the guide sparse needs a log-uniform prior, that of {name} is another; "
                     "give it the density 1/|w| (--set prior=log_uniform)"
@@ -178,7 +171,7 @@ class Sparse(LocalNoise):
         return ratio.clamp(-_CLIP, _CLIP)
 
     def use(self, name: str, call: Call) -> Tensor:
-        return with_noise(call, self.log_variance(name).exp(), None)
+        return weights.with_noise(call, self.log_variance(name).exp(), None)
 
     def terms(self, name: str, prior: Any) -> Iterator[Tensor]:
         if name in self.layers:
@@ -208,13 +201,13 @@ class Sparse(LocalNoise):
         sizes = {name: (int(left.sum()), left.numel()) for name, left in self.left.items()}
         count, whole = (sum(column) for column in zip(*sizes.values()))
         shares = ", ".join(f"{some / of:.2%} of {name}" for name, (some, of) in sizes.items())
-        what = (
+        text = (
             f"{count} of {whole} weights are left ({shares}); mean log likelihood of the rows at "
             f"the mean weights {before:.4f} with the others, {after:.4f} without; the KL "
             "divergence, and so the objective, is known up to a constant"
         )
         metrics = {"weights": float(whole), "weights_kept": float(count)}
-        return metrics | {"compression": whole / max(count, 1)}, [Finding("note", what)]
+        return metrics | {"compression": whole / max(count, 1)}, [Finding("note", text)]
 
     def _score(self, values: Values) -> float:
         """Mean log likelihood of the rows at weights, nats."""
@@ -252,3 +245,50 @@ def _units(call: Call) -> tuple[int, ...]:
     if call.x.ndim == 4:
         return (*call.x.shape[:2], 1, 1)
     return tuple(call.x.shape)
+
+
+# -- as they are asked for ---------------------------------------------------------------------
+
+Rate = Annotated[float | Literal["learned"] | None, "> 0", "< 1"]
+
+
+def dropout(program: Program, init: Init = start_value, *, rate: Rate = None) -> Guide:
+    """Hidden units of a network on or off at random: point masses, a surrogate objective.
+
+    See `Dropout`, and `GaussianDropout` for a rate that is learned.
+
+    Args:
+        program: the model and its data.
+        init: where the weights start.
+        rate: probability of a unit to be off; `learned` begins at 0.2; None takes 0.2, or 0.05
+            where numbers are predicted.
+    """
+    return _dropped(program, init, rate, "unit")
+
+
+def dropconnect(program: Program, init: Init = start_value, *, rate: Rate = None) -> Guide:
+    """Weights of a network on or off at random: point masses, a surrogate objective.
+
+    As `dropout`, of single weights.
+    """
+    return _dropped(program, init, rate, "weight")
+
+
+def sparse(program: Program, init: Init = start_value) -> Guide:
+    """Sparse variational dropout: a network whose needless weights are removed."""
+    return Sparse(program, init).guide(**SMALL_STEPS)
+
+
+def _dropped(
+    program: Program, init: Init, rate: float | str | None, by: Literal["unit", "weight"]
+) -> Guide:
+    """A guide that drops units or weights, by a rate that is given or learned."""
+    kind = GaussianDropout if rate == "learned" else Dropout
+    rate = _RATES[_predicts_classes(program)] if rate is None else rate
+    return kind(program, init, 0.2 if rate == "learned" else rate, by).guide(**SMALL_STEPS)
+
+
+def _predicts_classes(program: Program) -> bool:
+    """Whether all that is observed is discrete."""
+    supports = [support_of(site.fn) for site in program.of("observed")]
+    return all(support is not None and support.is_discrete for support in supports)

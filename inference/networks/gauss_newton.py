@@ -1,4 +1,4 @@
-"""Laplace's approximation of a network: a Gaussian of its weights by Gauss and Newton's matrix.
+"""A network's weights at one of many modes: points, and a Gaussian by Gauss and Newton's matrix.
 
 The Hessian of a network's log density is not negative definite where an ascent of batches ends.
 The generalised Gauss-Newton matrix leaves out the second derivatives of the network itself
@@ -7,12 +7,10 @@ Gaussian is of that model, and that model is what predicts with it: with the net
 weights, predictions are poor (Immer, Korzepa and Bauer 2021, arXiv:2008.08646).
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from pyro.distributions import constraints
@@ -25,14 +23,16 @@ from ..core.seeds import DRAWS, FIT, seeded
 from ..methods.ascent import AscentSettings
 from ..methods.draws import one_chain
 from ..methods.laplace import Structure
+from ..methods.training import BEGIN, store, train
 from ..program import memory
 from ..program.handlers import run
-from ..program.outputs import check_outputs
+from ..program.predictors import check_predictors
 from ..program.program import Program
+from ..program.sites import Values
 from ..program.supports import elementwise
 from .curvature import gauss_newton, prior_precision
 from .layers import layers
-from .points import climb
+from .weights import Points
 
 # Weights up to which `auto` takes the full matrix.
 _MOST_FULL = 5_000
@@ -49,7 +49,7 @@ class Gaussian:
         precision: of these weights, (d, d), or its diagonal (d,).
     """
 
-    at: Mapping[str, Tensor]
+    at: Values
     names: tuple[str, ...]
     precision: Tensor
 
@@ -83,6 +83,46 @@ class Gaussian:
         root = self.root
         half = (root.diagonal() if root.ndim == 2 else root).log().sum()
         return log_joint + 0.5 * self.size * _LOG_2_PI - float(half)
+
+
+def estimate(
+    program: Program, settings: AscentSettings, seed: int, context: Context, *, prior: bool
+) -> Fit:
+    """A point estimate of a network's weights, one of the many that are alike.
+
+    Args:
+        program: a network and its data.
+        settings: how the mode is climbed.
+        seed: seed of start and batches.
+        context: whether to show progress.
+        prior: whether it is the mode of the posterior (MAP), or of the likelihood (MLE).
+    """
+    values, ended = climb(program, settings, prior=prior, seed=seed, context=context)
+    draws = one_chain(program, {name: value[None] for name, value in values.items()}, seed)
+    return Fit(draws=draws, kind="point", params=values, **ended)
+
+
+def climb(
+    program: Program, settings: AscentSettings, *, prior: bool, seed: int, context: Context
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of a network at the top of a stochastic ascent: of log posterior or likelihood.
+
+    Args:
+        program: a network and its data.
+        settings: how it is climbed.
+        prior: whether the log prior is part of what is climbed.
+        seed: seed of start and batches.
+        context: whether to show progress.
+
+    Returns:
+        Latent to value, and what a `Fit` holds of the ascent.
+    """
+    with seeded(seed, FIT, BEGIN):
+        points = Points(program, program.start_of, prior=prior)
+    with store():
+        ended = train(program, points.guide(), settings, seed, context)
+        values = {name: value.detach().clone() for name, value in points.locs().items()}
+    return values, ended
 
 
 def network(
@@ -145,12 +185,12 @@ def _note(normal: Gaussian, structure: str, size: int) -> Finding:
         f"{size - normal.size:,} fixed at the mode",
         "diagonal": f"all {size:,} weights and biases as if they were independent",
     }[structure]
-    what = (
+    text = (
         "the precision is the generalised Gauss-Newton matrix, not the Hessian, plus that of the "
         f"prior, of {which} (structure={structure}); predictions are those of the network made "
         "linear in its weights at the mode, one of many"
     )
-    return Finding("note", what)
+    return Finding("note", text)
 
 
 def _check(program: Program) -> None:
@@ -168,8 +208,8 @@ def _check(program: Program) -> None:
                 f"laplace of a network is for weights, and {site.name} is bounded or in a plate; "
                 "fix it, or use svi or nuts"
             )
-    check_outputs({site.name: site.fn for site in program.of("observed")})
-    for name, node in run(program.model, program.problem.tensors).nodes.items():
+    check_predictors({site.name: site.fn for site in program.of("observed")})
+    for name, node in run(program.model, program.tensors).nodes.items():
         if name in program.sites and not (node["scale"] == 1 and node["mask"] is None):
             raise Refused(
                 f"{name} is scaled or masked, which the Gauss-Newton matrix does not know; leave "
@@ -183,8 +223,8 @@ def _check_matrix(program: Program, structure: Structure) -> None:
     needed = 3 * 8.0 * size**2  # the matrix, its root, and a part of it that is being added
     if structure != "diagonal":
         other = "diagonal" if structure == "last" else "last"
-        mend = f"use --set structure={other}"
-        memory.refuse_more(needed, f"the matrix of {size:,} weights takes", mend)
+        fix = f"use --set structure={other}"
+        memory.refuse_more(needed, f"the matrix of {size:,} weights takes", fix)
 
 
 def _names(program: Program, structure: Structure) -> tuple[str, ...]:
@@ -192,7 +232,7 @@ def _names(program: Program, structure: Structure) -> tuple[str, ...]:
     return tuple(layers(program)[-1].sites if structure == "last" else program.layout)
 
 
-def gaussian(program: Program, at: Mapping[str, Tensor], structure: Structure) -> Gaussian:
+def gaussian(program: Program, at: Values, structure: Structure) -> Gaussian:
     """The Gaussian at a mode: Gauss-Newton matrix of all rows plus the prior's precision.
 
     Args:

@@ -4,20 +4,17 @@ A latent is the weight of a layer where the model passes it to `torch.nn.functio
 convolution or a product `x @ w`. Nothing of the model is read: it is watched while it runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pyro import poutine
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from models.contract import Refused
 
-from ..program.handlers import run
+from ..program.handlers import condition, run
 from ..program.program import Program
 
 _WITH_BIAS = (F.linear, F.conv1d, F.conv2d)
@@ -73,9 +70,7 @@ class Layers(TorchFunctionMode):
         self._names = {id(tensor): name for name, tensor in weights.items()}
         self._use = use
 
-    def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         named = dict(kwargs or {})
         if (function in _WITH_BIAS or function in _PRODUCTS) and len(args) > 1:
             name = self._names.get(id(args[1]))
@@ -103,7 +98,7 @@ def layers(program: Program) -> list[Layer]:
         return call(call.x, call.weight, call.bias)
 
     with Layers(values, note), torch.no_grad():
-        run(program.model, program.problem.tensors, poutine.condition(data=values))
+        run(program.model, program.tensors, condition(values))
     if not used:
         raise Refused(
             "this guide is for the weights of a network, and the model passes no latent to a "

@@ -6,26 +6,25 @@ once for all rows: Kingma, Salimans and Welling 2015, arXiv:1506.02557), plus an
 and an entropy, of which each class says how they are had. Dropout is in `dropout.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor
 
 from models.contract import Refused
 
 from ..core.problem import Guide
-from ..program.handlers import factors, run
+from ..methods.guides import Init
+from ..program.handlers import Batch, condition, factors, run, start_value
 from ..program.program import Program
 from ..program.sampling import base_of
+from ..program.sites import Tensors, Values, split
 from ..program.supports import elementwise
 from .layers import Call, Layers, layers
 
@@ -33,12 +32,9 @@ from .layers import Call, Layers, layers
 _SPREAD = 0.1
 # What keeps a variance of zero from having a root without a slope.
 TINY = 1e-10
+# Networks are trained by small steps that end.
+SMALL_STEPS = {"lr": 1e-3, "schedule": "linear"}
 _HALF_LOG_2_PI_E = 0.5 * (1 + math.log(2 * math.pi))
-
-# Site to its weights, or to a number for each of them.
-Values = Mapping[str, Tensor]
-# Where the location of a latent starts, by the site's Pyro message.
-Init = Callable[[Any], Tensor]
 
 
 # -- without noise -----------------------------------------------------------------------------
@@ -88,7 +84,7 @@ class Points:
         for name, value in self.draw().items():
             pyro.sample(name, dist.Delta(value, event_dim=value.ndim))
 
-    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+    def objective(self, model: Callable, _: Callable, tensors: Tensors) -> Tensor:
         """What is maximised, a scalar in nats: log p(data | w), and log p(w).
 
         Args:
@@ -97,10 +93,10 @@ class Points:
         """
         return self.score(model, tensors, self.locs())
 
-    def score(self, model: Callable, tensors: Mapping[str, Any], values: Values) -> Tensor:
+    def score(self, model: Callable, tensors: Tensors, values: Values) -> Tensor:
         """The same at given weights; discrete latents summed out."""
         if self.program.of("discrete"):
-            batch = self.program.batch(tensors)
+            batch = Batch.of(self.program.problem, tensors)
             return self.program.log_joint(values, batch, prior=self.prior)
         return log_score(model, tensors, values, prior=self.prior)
 
@@ -127,8 +123,8 @@ class Points:
                 f"the log-uniform prior of {', '.join(bare)} is infinite at zero, where a latent "
                 "without noise would end; give it a normal prior, or use the guide sparse"
             )
-        kept = {"density": self.density, "all": self.all}
-        return Guide(self, objective=self.objective, settings=settings, **kept)
+        draws = {"density": self.density, "all": self.all}
+        return Guide(self, objective=self.objective, settings=settings, **draws)
 
 
 class Ensemble(Points):
@@ -154,7 +150,7 @@ class Ensemble(Points):
         chosen = torch.randint(self.members, (1,))
         return {name: value.index_select(0, chosen)[0] for name, value in self.locs().items()}
 
-    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+    def objective(self, model: Callable, _: Callable, tensors: Tensors) -> Tensor:
         return torch.func.vmap(partial(self.score, model, tensors))(self.locs()).mean()
 
     def all(self) -> dict[str, Tensor] | None:
@@ -201,17 +197,17 @@ class LocalNoise(Points):
         terms = (term for name, prior in priors.items() for term in self.terms(name, prior))
         return sum(terms, torch.zeros(()))
 
-    def fit(self, model: Callable, tensors: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    def fit(self, model: Callable, tensors: Tensors) -> tuple[Tensor, dict[str, Any]]:
         """The log likelihood under one draw of the noise, and the latents' priors."""
         values = self.values()
         weights = {name: values[name] for name in self.layers}
         with Layers(weights, self.use):
-            trace = run(model, tensors, poutine.condition(data=values))
+            trace = run(model, tensors, condition(values))
         scored = factors(trace)
         fitted = (n["log_prob"].sum() for name, n in scored.items() if name not in values)
         return sum(fitted, torch.zeros(())), {name: trace.nodes[name]["fn"] for name in values}
 
-    def objective(self, model: Callable, _: Callable, tensors: Mapping[str, Any]) -> Tensor:
+    def objective(self, model: Callable, _: Callable, tensors: Tensors) -> Tensor:
         fitted, priors = self.fit(model, tensors)
         return fitted + self.prior_and_entropy(priors)
 
@@ -281,9 +277,7 @@ class LastLayer(MeanField):
 
     def cut(self, flat: Tensor) -> dict[str, Tensor]:
         """The last layer's latents out of one vector (k,)."""
-        sizes = [self.start[name].numel() for name in self.last]
-        parts = zip(self.last, flat.split(sizes))
-        return {name: part.view(self.start[name].shape) for name, part in parts}
+        return split(flat, {name: self.start[name] for name in self.last})
 
     def __call__(self, *_: Any, **__: Any) -> None:
         for name in self.start:
@@ -314,9 +308,7 @@ class LastLayer(MeanField):
 # -- densities and noise -----------------------------------------------------------------------
 
 
-def log_score(
-    model: Callable, tensors: Mapping[str, Any], values: Values, *, prior: bool = True
-) -> Tensor:
+def log_score(model: Callable, tensors: Tensors, values: Values, *, prior: bool = True) -> Tensor:
     """log p(data | w) at weights, as the batch is weighed, with log p(w) unless not `prior`, nats.
 
     Args:
@@ -325,7 +317,7 @@ def log_score(
         values: all latents.
         prior: whether the log prior is part of it.
     """
-    scored = factors(run(model, tensors, poutine.condition(data=dict(values))))
+    scored = factors(run(model, tensors, condition(values)))
     counted = (node for name, node in scored.items() if prior or name not in values)
     return sum((node["log_prob"].sum() for node in counted), torch.zeros(()))
 
@@ -366,3 +358,32 @@ def expected_log_prior(prior: Any, loc: Tensor, scale: Tensor) -> Tensor:
 def entropy(scale: Tensor) -> Tensor:
     """Entropy of independent normals, nats."""
     return scale.log().sum() + _HALF_LOG_2_PI_E * scale.numel()
+
+
+# -- as they are asked for ---------------------------------------------------------------------
+
+
+def local(program: Program, init: Init = start_value) -> Guide:
+    """Mean field over a network's weights, by noise at the layers' outputs: less variance.
+
+    See `MeanField`; the family is that of `normal`, the gradient's variance is not.
+    """
+    return MeanField(program, init).guide(**SMALL_STEPS)
+
+
+def lastlayer(program: Program, init: Init = start_value) -> Guide:
+    """A full covariance over a network's last layer, mean field over the rest."""
+    return LastLayer(program, init).guide(**SMALL_STEPS)
+
+
+def ensemble(
+    program: Program, init: Init = start_value, *, members: Annotated[int, ">= 2"] = 5
+) -> Guide:
+    """Several modes, from several starts: no posterior, for comparison.
+
+    Args:
+        program: the model and its data.
+        init: where the members start.
+        members: their number.
+    """
+    return Ensemble(program, init, members).guide(**SMALL_STEPS)

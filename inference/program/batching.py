@@ -7,17 +7,14 @@ one pass, each weighed as all rows, must average to that of all of them; and so 
 guide at one draw from it.
 """
 
-from __future__ import annotations
-
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from models.contract import Fault, Refused
@@ -26,11 +23,11 @@ from ..core import user_code
 from ..core.machine import tolerance
 from ..core.problem import Guide
 from . import labels
-from .handlers import Batch, Weighted, condition, graphless, run
+from .handlers import Batch, Factors, Weighted, condition, graphless, run
 from .program import Program
-from .row_keys import Factors, aside, cut, differs, dim_of, fixed, scored
+from .row_keys import aside, cut, differs, dim_of, fixed, rows_of, scored
 from .sampling import base_of
-from .sites import Site
+from .sites import Message, Site, Values
 
 # Rows and batches on which it is seen, at most.
 _MOST_ROWS, _MOST_BATCHES = 256, 16
@@ -38,8 +35,6 @@ _MOST_ROWS, _MOST_BATCHES = 256, 16
 _WIDTHS = (1.0, 1.0, 1.0, 3.0)
 # Values of a label that are tried.
 _MOST_VALUES = 16
-
-Values = Mapping[str, Tensor]
 
 
 def prove(program: Program, chosen: Guide, size: int) -> None:
@@ -63,10 +58,9 @@ def prove(program: Program, chosen: Guide, size: int) -> None:
 
 def apart(program: Program, guide: Callable) -> bool:
     """Whether each row can be looked at without the others, in the model and in a guide."""
-    n = program.problem.n
     try:
-        if n > 1:
-            prove(program, Guide(guide), n // 2)
+        if program.n > 1:
+            prove(program, Guide(guide), program.n // 2)
     except Fault:
         return False
     return True
@@ -115,11 +109,11 @@ class _Epoch:
         Raises:
             Refused: the row plate is not as long as the batch is, or a value does not fit a site.
         """
-        return graphless(lambda: scored(self._run(function, batch, values)))
+        return graphless(self._at, function, batch, values)
 
-    def _run(self, function: Callable, batch: Batch, values: Values) -> poutine.Trace:
+    def _at(self, function: Callable, batch: Batch, values: Values) -> Factors:
         trace = run(function, batch.tensors, condition(values), Weighted(batch), self.lines)
-        rows = round(self.program.problem.n / batch.weight)
+        rows = round(self.program.n / batch.weight)
         frames = (f for node in trace.nodes.values() for f in node.get("cond_indep_stack", ()))
         for size in (int(frame.size) for frame in frames if frame.name == batch.plate):
             if size != rows:
@@ -135,9 +129,9 @@ class _Epoch:
                     f"'{name}' has shape {tuple(value)} among all rows, and {tuple(shape)} among "
                     f"some{self.lines.of(name)}; leave batch_size out"
                 )
-        return trace
+        return scored(trace)
 
-    def dim_of_rows(self, node: Mapping[str, Any]) -> int | None:
+    def dim_of_rows(self, node: Message) -> int | None:
         """The dimension of the rows in a site's log density; None outside of their plate."""
         return dim_of(node, self.whole.plate)
 
@@ -149,28 +143,22 @@ class _Epoch:
         """
         raise Refused(
             f"{density} of batches of {len(self.rows[0])} rows averages to {mean:.6g}, that of "
-            f"all {self.program.problem.n} of them is {whole:.6g}: {why}; leave batch_size out"
+            f"all {self.program.n} of them is {whole:.6g}: {why}; leave batch_size out"
         )
 
 
 def _epoch(program: Program, size: int) -> _Epoch:
     """Some rows drawn at random, in batches of about `size`, with the labels summed as in all."""
-    problem = program.problem
-    most = min(problem.n, _MOST_ROWS)
+    most = min(program.n, _MOST_ROWS)
     size = min(size, most // 2)  # of several batches, whatever was asked for
-    some = torch.randperm(problem.n)[: min(most // size, _MOST_BATCHES) * size]
-    tensors = {key: _rows_of(problem.tensors[key], 0, some) for key in problem.rows.keys}
-    of_some = program.changed(tensors={**problem.tensors, **tensors})
-    labels.share(program, of_some)
+    some = torch.randperm(program.n)[: min(most // size, _MOST_BATCHES) * size]
+    tensors = {key: rows_of(value, 0, some) for key, value in program.row_data.items()}
+    of_some = program.changed(tensors={**program.tensors, **tensors})
+    labels.share(program.summed, of_some)
     rows = list(torch.randperm(len(some)).split(size))
-    parts = [{key: _rows_of(value, 0, at) for key, value in tensors.items()} for at in rows]
-    whole, *batches = (of_some.batch({**of_some.tensors, **part}) for part in ({}, *parts))
-    return _Epoch(of_some, whole, rows, batches)
-
-
-def _rows_of(value: Tensor, dim: int | None, rows: Tensor) -> Tensor:
-    """Some rows of a tensor, which lie in one of its dimensions; itself where it has none."""
-    return value if dim is None else value.index_select(dim, rows.to(value.device))
+    parts = [{key: rows_of(value, 0, at) for key, value in tensors.items()} for at in rows]
+    batches = [Batch.of(of_some.problem, {**of_some.tensors, **part}) for part in parts]
+    return _Epoch(of_some, Batch.of(of_some.problem, of_some.tensors), rows, batches)
 
 
 # -- the model ---------------------------------------------------------------------------------
@@ -179,13 +167,13 @@ def _rows_of(value: Tensor, dim: int | None, rows: Tensor) -> Tensor:
 def _prove_model(epoch: _Epoch) -> None:
     """The density at several values of the latents: rows may look at others at some alone."""
     program, values = epoch.program, fixed(epoch.program)
-    if not graphless(lambda: program.log_joint(values)).isfinite():
+    if not graphless(program.log_joint, values).isfinite():
         values |= program.constrain(program.start())
     _prove_model_at(epoch, values)
     for width in () if program.is_large else _WIDTHS:
         nodes = program.trace_at(program.random_start() * width).nodes
         values = {name: nodes[name]["value"].detach() for name in values}
-        if graphless(lambda values=values: program.log_joint(values)).isfinite():
+        if graphless(program.log_joint, values).isfinite():
             _prove_model_at(epoch, values)
 
 
@@ -196,17 +184,14 @@ def _prove_model_at(epoch: _Epoch, values: Values) -> None:
         Refused: they are not those of all rows.
     """
     program = epoch.program
-    whole = graphless(lambda: program.log_joint(values))
+    whole = graphless(program.log_joint, values)
     sites = epoch.at(program.model, epoch.whole, values)
     parts = [cut(program, values, epoch.whole.plate, rows) for rows in epoch.rows]
     _prove_sites(epoch, "the density", program.model, sites, parts)
     for site in program.of("discrete"):
         if epoch.dim_of_rows(sites[site.name]) is None:
             _prove_apart(epoch, site, sites, values)
-    each = [
-        graphless(lambda batch=batch, part=part: program.log_joint(part, batch))
-        for batch, part in zip(epoch.batches, parts)
-    ]
+    each = [graphless(program.log_joint, *both) for both in zip(parts, epoch.batches)]
     mean = torch.stack(each).mean()
     if not _near(mean, whole, sum(node["log_prob"].abs().sum() for node in sites.values())):
         epoch.refuse("the density", mean, whole, "what is summed out is not that of the rows")
@@ -230,7 +215,7 @@ def _prove_apart(epoch: _Epoch, site: Site, sites: Factors, values: Values) -> N
                 )
 
 
-def _near(mean: Tensor, whole: Tensor, size: Tensor) -> bool:
+def _near(mean: Tensor, whole: Tensor, size: Tensor | float) -> bool:
     """Whether two sums of terms are equal but for rounding; `size` sums their absolute values."""
     return bool(mean == whole) or bool((mean - whole).abs() <= tolerance(whole.dtype) * size)
 
@@ -270,7 +255,7 @@ def _total(factors: Factors) -> Tensor:
     return torch.stack([node["log_prob"].sum() for node in factors.values()]).sum()
 
 
-def _why(epoch: _Epoch, name: str, node: Mapping[str, Any], part: Mapping[str, Any] | None) -> str:
+def _why(epoch: _Epoch, name: str, node: Message, part: Message | None) -> str:
     """In what a site on the first batch (None: it is not there) is not what it is in all rows."""
     if part is None:
         return f"'{name}' is not there on some of the rows"
@@ -308,15 +293,15 @@ def _prove_guide(epoch: _Epoch, chosen: Guide) -> None:
     whole = epoch.at(guide, epoch.whole, values)
     if _random(drawn, whole) and _random(whole, epoch.at(guide, epoch.whole, values)):
         return _prove_random_guide(epoch, chosen)
-    parts = [{k: _rows_of(v, dims[k], rows) for k, v in values.items()} for rows in epoch.rows]
+    parts = [{k: rows_of(v, dims[k], rows) for k, v in values.items()} for rows in epoch.rows]
     of_batches = _prove_sites(epoch, "log q", guide, whole, parts)
     for name in points:
         for rows, part in zip(epoch.rows, of_batches):
-            value, other = _rows_of(whole[name]["value"], dims[name], rows), part[name]["value"]
+            value, other = rows_of(whole[name]["value"], dims[name], rows), part[name]["value"]
             if value.shape != other.shape or differs(value, other).any():
                 raise Refused(
                     f"the guide gives '{name}' other values on batches of {len(rows)} rows than "
-                    f"on all {epoch.program.problem.n} of them, as it looks at other rows; leave "
+                    f"on all {epoch.program.n} of them, as it looks at other rows; leave "
                     "batch_size out"
                 )
 
@@ -341,13 +326,13 @@ def _prove_random_guide(epoch: _Epoch, chosen: Guide) -> None:
         module.train()
 
 
-def _dim_of_value(epoch: _Epoch, name: str, node: Mapping[str, Any]) -> int | None:
+def _dim_of_value(epoch: _Epoch, name: str, node: Message) -> int | None:
     """The dimension of the rows in a site's value, as the model or the guide's own plate says."""
     site, own = epoch.program.sites.get(name), epoch.dim_of_rows(node)
-    plates = [plate for plate in site.plates if plate.name == epoch.whole.plate] if site else []
-    if plates:
-        return plates[0].dim - site.event_dim
-    return own and own - node["fn"].event_dim
+    dim = None if site is None else site.dim_of(epoch.whole.plate)
+    if dim is None and own is not None:
+        return own - node["fn"].event_dim
+    return dim
 
 
 def _random(first: Factors, second: Factors) -> bool:

@@ -22,22 +22,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
+from torch._C._aoti import AOTIModelPackageLoader
 
 from models.contract import Refused
 
 from ..core.compiled import checked, compiler, from_cache, torch_works_in
 from ..core.zoo_warnings import ZooWarning
-from .record import Function, Unrecordable, record
+from .record import Function, Inputs, Unrecordable, record
 
 How = Literal["traced", "aot", "plain"]
 # Examples of a function's arguments, all of them at each point.
-Points = Sequence[Sequence[Tensor]]
+Points = Sequence[Inputs]
 
 aten = torch.ops.aten
 
 
 def compiled(
-    function: Function, points: Points, *, how: How = "traced", live: Sequence[Tensor] = ()
+    function: Function, points: Points, *, how: How = "traced", live: Inputs = ()
 ) -> Function:
     """The function in a faster form, or itself, with a warning, where it cannot be recorded.
 
@@ -65,7 +66,7 @@ def compiled(
 
 
 def faster(
-    function: Function, points: Points, *, how: How = "traced", live: Sequence[Tensor] = ()
+    function: Function, points: Points, *, how: How = "traced", live: Inputs = ()
 ) -> Recorded:
     """As `compiled`, without a way back.
 
@@ -81,7 +82,7 @@ def faster(
     """
     graph = record(function, points[0], live)
     run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
-    run.outputs = graph.wanted
+    run.outputs = graph.meta["wanted"]
     if not _same(run, function, points):
         raise Unrecordable("the recorded graph gave other values")
     return run
@@ -97,7 +98,7 @@ class Recordings:
         live: the data that change, in place, from fit to fit.
     """
 
-    def __init__(self, live: Sequence[Tensor]):
+    def __init__(self, live: Inputs):
         self.live = list(live)
         self._runs: dict[Any, Function] = {}
         self._memory: dict[str, Tensor] = {}
@@ -108,23 +109,18 @@ class Recordings:
         return not self._runs
 
     def compiled(
-        self,
-        function: Function,
-        points: Points,
-        *,
-        how: How = "traced",
-        live: Sequence[Tensor] = (),
+        self, function: Function, points: Points, *, how: How = "traced", live: Inputs = ()
     ) -> Function:
         """As the function `compiled`, from the graph of an earlier fit if there is one."""
         shapes = [tensor.shape for point in points for tensor in point]
         key = (function.__qualname__, how, str(shapes), len(live))
         with torch.random.fork_rng(devices=[]):
             run = self._runs.get(key)
-            if key in self._runs and not isinstance(run, Recorded):
+            if run is not None and not isinstance(run, Recorded):
                 return function  # it cannot be recorded, as was told once
             if run is None or not _same(run, function, points):
-                run = compiled(function, points, how=how, live=[*live, *self.live])
-            self._runs[key] = run
+                live = [*live, *self.live]
+                run = self._runs[key] = compiled(function, points, how=how, live=live)
         return run
 
     def memory(self, name: str, tensor: Tensor) -> Tensor:
@@ -139,14 +135,19 @@ class Recorded:
     """A graph that can be called like its function; its outputs carry no gradient.
 
     Attributes:
-        package: the file of compiled code that it runs; None where there is none.
+        run: the graph in a form that runs.
         live: tensors that it reads beside its arguments.
         outputs: so many of the graph's are the function's; None takes all.
+        package: the file of compiled code that it runs; None where there is none.
     """
 
-    package: Path | None = None
-    live: Sequence[Tensor] = ()
+    run: Any
+    live: list[Tensor]
     outputs: int | None = None
+    package: Path | None = None
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return self.run(*arguments, *self.live)[: self.outputs]
 
 
 def _script_convolutions(graph: fx.GraphModule) -> None:
@@ -202,18 +203,15 @@ class _Scripted(Recorded):
         live: further arguments, read where they lie in each call.
     """
 
-    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
+    def __init__(self, graph: fx.GraphModule, inputs: Inputs, live: Inputs):
         def flat(*arguments: Tensor) -> tuple[Tensor, ...]:
             return graph(*arguments)
 
-        self.live = [*_detached(live), *_with_matrices(graph)]
+        self.live = [*(tensor.detach() for tensor in live), *_with_matrices(graph)]
         _script_convolutions(graph)
         with warnings.catch_warnings(action="ignore"):  # deprecated, and told so four times
             # Of a function: calling a traced module costs another 10 microseconds.
             self.run = torch.jit.trace(flat, (*inputs, *self.live), check_trace=False)
-
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return self.run(*arguments, *self.live)[: self.outputs]
 
     def __getstate__(self) -> tuple[bytes, list[Tensor], int | None]:
         buffer = io.BytesIO()
@@ -247,11 +245,6 @@ def _with_matrices(graph: fx.GraphModule) -> list[Tensor]:
     return matrices
 
 
-def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The same memory, without a gradient."""
-    return [tensor.detach() for tensor in tensors]
-
-
 class _AheadOfTime(Recorded):
     """A graph compiled by AOTInductor, its code kept in the user's cache.
 
@@ -261,31 +254,27 @@ class _AheadOfTime(Recorded):
         Refused: there is no C++ compiler, or no cache of the user's alone.
     """
 
-    def __init__(self, graph: fx.GraphModule, inputs: Sequence[Tensor], live: Sequence[Tensor]):
-        self.live = _detached(live)
+    def __init__(self, graph: fx.GraphModule, inputs: Inputs, live: Inputs):
+        self.live = [tensor.detach() for tensor in live]
         inputs = [*inputs, *self.live]
-        self.package = from_cache(f"{_key(graph, inputs)}.pt2", partial(_compile, graph, inputs))
-        self._load()
+        self._load(from_cache(f"{_key(graph, inputs)}.pt2", partial(_compile, graph, inputs)))
 
-    def _load(self) -> None:
+    def _load(self, package: Path) -> None:
         # What `torch._inductor.aoti_load_package` wraps: importing that one takes 1.5 s, and its
         # wrapper 25 microseconds a call.
-        load = torch._C._aoti.AOTIModelPackageLoader
-        self.run = load(str(self.package), "model", True, 1, -1).boxed_run
+        loaded = AOTIModelPackageLoader(str(package), "model", True, 1, -1)
+        self.package = package
+        self.run = lambda *arguments: tuple(loaded.boxed_run(list(arguments)))
 
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.run([*arguments, *self.live])[: self.outputs])
-
-    def __getstate__(self) -> tuple[Path, list[Tensor], int | None]:
+    def __getstate__(self) -> tuple[Path | None, list[Tensor], int | None]:
         return self.package, self.live, self.outputs
 
     def __setstate__(self, state: tuple[Path, list[Tensor], int | None]) -> None:
-        self.package, self.live, self.outputs = state
-        checked(self.package)
-        self._load()
+        package, self.live, self.outputs = state
+        self._load(checked(package))
 
 
-def _compile(graph: fx.GraphModule, inputs: Sequence[Tensor], path: Path) -> None:
+def _compile(graph: fx.GraphModule, inputs: Inputs, path: Path) -> None:
     """Compile a graph for these inputs into a package of AOTInductor.
 
     Raises:
@@ -317,7 +306,7 @@ def _without_asides() -> Iterator[None]:
         log.setLevel(before)
 
 
-def _key(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> str:
+def _key(graph: fx.GraphModule, inputs: Inputs) -> str:
     """All that determines the code: operations, constants, shapes, torch, processor."""
     digest = hashlib.sha256(graph.code.encode())
     digest.update(f"{torch.__version__} {platform.machine()}".encode())
@@ -334,7 +323,7 @@ def _same(run: Function, function: Function, points: Points) -> bool:
     return all(_agree(_same_random(run, p), _same_random(function, p)) for p in points)
 
 
-def _same_random(function: Function, arguments: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _same_random(function: Function, arguments: Inputs) -> tuple[Tensor, ...]:
     """A function's values from the same random numbers each time, which are put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -4,10 +4,8 @@ A run gives a trace; `factors` scores it. Handlers change what the sites of a ru
 latent, what values they take, what their density counts for.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, Self, cast
 
 import pyro
 import pyro.distributions as dist
@@ -19,16 +17,12 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 
 from ..core.problem import Problem
-from .bits import Bits
-from .edges import Bounds
-from .sampling import Sampling
-from .sites import is_deterministic, support_within
+from .sampling import QuickBernoulli, Sampling
+from .sites import Bounds, Message, Tensors, Trace, Values, is_deterministic, support_within
 from .supports import support_of, within
 
 
-def run(
-    model: Callable, tensors: Mapping[str, Any], *handlers: Any, validate: bool = False
-) -> poutine.Trace:
+def run(model: Callable, tensors: Tensors, *handlers: Any, validate: bool = False) -> Trace:
     """One traced run of a model, which draws what no handler gives a value.
 
     Args:
@@ -37,43 +31,38 @@ def run(
         handlers: effect handlers, the first innermost.
         validate: whether Pyro holds values against supports and shapes.
     """
-    return traced(model, tensors, *handlers, Sampling(), validate=validate)
-
-
-def traced(
-    model: Callable, tensors: Mapping[str, Any], *handlers: Any, validate: bool = False
-) -> poutine.Trace:
-    """As `run`, and what is drawn is drawn by the samplers of Pyro and torch."""
-    for handler in handlers:
+    for handler in (*handlers, Sampling()):
         model = handler(model)
     with pyro.validation_enabled(validate):
-        return poutine.trace(model).get_trace(**tensors)
+        # In Pyro's own type each key of a message may be absent.
+        return cast(Trace, poutine.trace(model).get_trace(**tensors))
 
 
-def graphless(function: Callable[[], Any]) -> Any:
+# Site to its message, scored.
+Factors = dict[str, dict[str, Any]]
+
+
+def graphless(function: Callable, *args: Any) -> Any:
     """What a function gives, without gradients: a graph of all rows may not fit the memory."""
     try:
         with torch.no_grad():
-            return function()
+            return function(*args)
     except RuntimeError as error:
         if "does not require grad" not in str(error):
             raise
-        return function()  # the model differentiates something itself
+        return function(*args)  # the model differentiates something itself
 
 
-def factors(trace: poutine.Trace) -> dict[str, dict[str, Any]]:
-    """The sample sites of a trace by name, each scored.
+def factors(trace: Trace) -> Factors:
+    """The sample sites of a trace by name, terms that are no quantity too, each scored.
 
     Under its key `log_prob` a site has its log density (nats) in its batch shape, scaled and
     masked as the run's handlers say.
     """
-    with pyro.validation_enabled(False), Bits():
+    with pyro.validation_enabled(False), QuickBernoulli():
         trace.compute_log_prob()
-    return {
-        name: node
-        for name, node in trace.nodes.items()
-        if node["type"] == "sample" and "log_prob" in node
-    }
+    nodes = trace.nodes.items()
+    return {k: n for k, n in nodes if "log_prob" in n and not isinstance(n["fn"], _Subsample)}
 
 
 class Batch(NamedTuple):
@@ -81,29 +70,29 @@ class Batch(NamedTuple):
 
     Attributes:
         tensors: the data keys, those of the rows cut to the batch.
-        plate: the row plate.
+        plate: the row plate; empty where there is none.
         weight: N / B, by which the density of what lies in the plate is multiplied.
     """
 
-    tensors: Mapping[str, Any]
-    plate: str | None = None
+    tensors: Tensors
+    plate: str = ""
     weight: float = 1.0
 
     @classmethod
-    def of(cls, problem: Problem, tensors: Mapping[str, Any]) -> Batch:
+    def of(cls, problem: Problem, tensors: Tensors) -> Self:
         """A problem's data of which the row keys may be those of some rows."""
-        if problem.rows is None:
+        if problem.rows is None or problem.n is None:
             return cls(tensors)
         plate, keys = problem.rows
         return cls(tensors, plate, problem.n / len(tensors[keys[0]]))
 
-    def weigh(self, node: Mapping[str, Any]) -> float:
+    def weigh(self, node: Message) -> float:
         """The factor of a site's log density."""
         inside = any(frame.name == self.plate for frame in node["cond_indep_stack"])
         return self.weight if inside else 1.0
 
 
-def sum_of_factors(trace: poutine.Trace, batch: Batch) -> Tensor:
+def sum_of_factors(trace: Trace, batch: Batch) -> Tensor:
     """Log density of all sites of a run (nats), those of the row plate weighed as the batch is."""
     scored = factors(trace).values()
     terms = (node["log_prob"].sum() * batch.weigh(node) for node in scored)
@@ -119,9 +108,7 @@ class OnSites(Messenger):
             matter.
     """
 
-    def __init__(
-        self, names: Collection[str] | None, change: Callable[[dict[str, Any]], dict[str, Any]]
-    ):
+    def __init__(self, names: Collection[str] | None, change: Callable[[Message], dict[str, Any]]):
         super().__init__()
         self.names, self.change = names, change
 
@@ -130,7 +117,7 @@ class OnSites(Messenger):
             msg.update(self.change(msg))
 
 
-def condition(values: Mapping[str, Tensor]) -> Messenger:
+def condition(values: Values) -> Messenger:
     """The handler that gives sites these values, and with them a density."""
     return poutine.condition(data=dict(values))
 
@@ -144,31 +131,23 @@ class Weighted(OnSites):
 
 def freed(names: Collection[str]) -> Messenger:
     """Turns the named observed sites into latent ones."""
-    return OnSites(names, _freed)
 
+    def change(msg: Message) -> dict[str, Any]:
+        if not msg["is_observed"] or is_deterministic(msg):
+            return {}
+        return {"is_observed": False, "value": None, "done": False}
 
-def _freed(msg: Mapping[str, Any]) -> dict[str, Any]:
-    if not msg["is_observed"] or is_deterministic(msg):
-        return {}
-    return {"is_observed": False, "value": None, "done": False}
+    return OnSites(names, change)
 
 
 def without_density(names: Collection[str]) -> Messenger:
     """Drops the log density of the named sites, and keeps that of all others."""
-    return OnSites(names, _masked)
-
-
-def _masked(_: Mapping[str, Any]) -> dict[str, Any]:
-    return {"mask": False}
+    return OnSites(names, lambda _: {"mask": False})
 
 
 def excluding(names: Collection[str]) -> Messenger:
     """Makes the density of the named sites zero where it is: outside of their supports."""
-    return OnSites(names, _within)
-
-
-def _within(msg: Mapping[str, Any]) -> dict[str, Any]:
-    return {"fn": within(msg["fn"])} if msg["is_observed"] else {}
+    return OnSites(names, lambda msg: {"fn": within(msg["fn"])})
 
 
 class Assign(Messenger):
@@ -182,7 +161,7 @@ class Assign(Messenger):
         log_jacobian: log |dT/du| of all latents in the last run, nats.
     """
 
-    def __init__(self, parts: Mapping[str, Tensor], bounds: Bounds):
+    def __init__(self, parts: Values, bounds: Bounds):
         super().__init__()
         self.parts, self.bounds = parts, bounds
 
@@ -206,7 +185,7 @@ class Fitted(Messenger):
     Modules look at their own tensors alone: these hold the values as long, and then their own.
     """
 
-    def __init__(self, params: Mapping[str, Tensor]):
+    def __init__(self, params: Values):
         super().__init__()
         self.params = params
         self.before: list[tuple[nn.Parameter, Tensor]] = []
@@ -240,7 +219,7 @@ class Start(Messenger):
             turn; None draws.
     """
 
-    def __init__(self, start: Callable[[Mapping[str, Any]], Tensor], label: int | None = None):
+    def __init__(self, start: Callable[[Message], Tensor], label: int | None = None):
         super().__init__()
         self.start, self.label = start, label
 
@@ -256,26 +235,17 @@ class Start(Messenger):
             msg["value"], msg["done"] = value.expand(fn.shape()), True
 
 
-def start_value(site: Mapping[str, Any], width: float = 1.0) -> Tensor:
-    """A value inside the support of a site, uniform in (-2, 2) unconstrained, as Stan starts.
+def start_value(site: Message, width: float = 1.0, rule: StartRule | None = None) -> Tensor:
+    """A random value of a latent to start from.
 
     Args:
-        site: a Pyro message.
-        width: how many times as wide.
+        site: the latent, a Pyro message.
+        width: how many times as wide as usual it is drawn.
+        rule: gives the value by name and shape; None draws it inside of the support, uniform in
+            (-2, 2) unconstrained, as Stan starts.
     """
+    if rule is not None:
+        return rule(site["name"], tuple(site["fn"].shape()))
     transform = biject_to(support_of(site["fn"]))
     shape = transform.inverse_shape(site["fn"].shape())
     return transform((torch.rand(shape) * 4 - 2) * width)
-
-
-def start_by(rule: StartRule | None, site: Mapping[str, Any], width: float = 1.0) -> Tensor:
-    """A random value of a latent to start from, by a rule of the problem's own if there is one.
-
-    Args:
-        rule: gives the value by name and shape; None draws it (see `start_value`).
-        site: the latent, a Pyro message.
-        width: how many times as wide.
-    """
-    if rule is None:
-        return start_value(site, width)
-    return rule(site["name"], tuple(site["fn"].shape()))

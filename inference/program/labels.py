@@ -16,8 +16,8 @@ than a contraction.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain, combinations, cycle, islice
 from typing import Any
 
@@ -28,10 +28,9 @@ from torch import Tensor
 from models.contract import Refused
 
 from ..core.machine import tolerance
-from .discrete import Summed, all_labels, cells_of
-from .parallel import Parallel
-from .sampling import NOT_VECTORISED, over_draws
-from .sites import Site
+from .discrete import Parallel, Summed, all_labels, cells_of
+from .sampling import over_draws, vectorises
+from .sites import Site, Values
 from .traced import TracedModel
 
 # Joint values of labels that are summed out one by one: so many if one run of the model can take
@@ -77,12 +76,11 @@ def summed(program: TracedModel) -> Summed | None:
     return program.prototype.summed
 
 
-def share(program: TracedModel, some: TracedModel) -> None:
+def share(way: Summed | None, some: TracedModel) -> None:
     """Sum the labels out in a program of some of the rows as in that of all, without a proof.
 
     Not where labels are looked up: rows have other homes among some.
     """
-    way = program.summed
     if way is not None and not way.parallel.homes:
         some.prototype.summed = _way(some, list(way.joint))
 
@@ -93,7 +91,7 @@ def _chosen(program: TracedModel) -> Summed:
     Raises:
         Refused: no way is right.
     """
-    if program.is_large and (program.problem.n or 0) > _ROWS:
+    if program.is_large and program.n > _ROWS:
         some = program.first(_ROWS)
         if (way := _proved(some, Drawn(some))) is not None and not way.parallel.homes:
             return _way(program, list(way.joint))
@@ -109,9 +107,7 @@ def _proved(program: TracedModel, drawn: Drawn) -> Summed | None:
     return next((way for way in _ways(program, drawn) if agrees(program, way, drawn)), None)
 
 
-def _way(
-    program: TracedModel, joint: Sequence[str], homes: Mapping[str, Tensor] | None = None
-) -> Summed:
+def _way(program: TracedModel, joint: Sequence[str], homes: Values | None = None) -> Summed:
     """One way to sum the labels out.
 
     Args:
@@ -127,16 +123,13 @@ def _way(
 
 def _ways(program: TracedModel, drawn: Drawn) -> Iterator[Summed]:
     """All ways in the order of their cost, each with lookups where it has any."""
-    for way in sorted((_way(program, joint) for joint in _subsets(program)), key=_cost):
+    ways = [_way(program, joint) for joint in _subsets(program)]
+    # Runs of the model at once; a contraction is slow, and its labels are drawn one by one.
+    for way in sorted(ways, key=lambda w: w.cells * (1 if w.parallel.tabular else _CONTRACTED)):
         yield way
         homes = _homes(drawn, way)
         if homes:
             yield _way(program, list(way.joint), homes)
-
-
-def _cost(way: Summed) -> int:
-    """Runs of the model at once; a contraction is slow, and its labels are drawn one by one."""
-    return way.cells * (1 if way.parallel.tabular else _CONTRACTED)
 
 
 def _subsets(program: TracedModel) -> list[list[str]]:
@@ -160,6 +153,7 @@ class Drawn:
     Attributes:
         u: the continuous latents of each point, unconstrained (K, d).
         labels: discrete latent to its labels (K, *shape).
+        plain: the log joint of the model at the points, (K,).
     """
 
     def __init__(self, program: TracedModel):
@@ -168,19 +162,17 @@ class Drawn:
         for scale in (1, 1, 1, 1, 1, 2, 4, 8, 8, 8):
             u = program.random_start() * scale
             prior = [self._from_prior(u) for _ in range(_PRIOR)]
-            self.labels = {s.name: torch.stack([one[s.name] for one in prior]) for s in self.sites}
+            self.labels = {k: torch.stack([draw[k] for draw in prior]) for k in prior[0]}
             self.u = u.expand(_PRIOR, -1)
-            if self.plain.isfinite().any():
+            if self.at_all(program.log_joint_at).isfinite().any():
                 break
-            del self.plain
         more = self._further()
         self.labels = {k: torch.cat([v, more[k].to(v)]) for k, v in self.labels.items()}
-        count = len(self.labels[self.sites[0].name])
-        widths = islice(cycle(_WIDTHS), count)
+        widths = islice(cycle(_WIDTHS), len(self.labels[self.sites[0].name]))
         self.u = torch.stack([program.random_start() * width for width in widths])
-        del self.plain
-        self.u = self.u.where(self.plain.isfinite()[:, None], u)
-        del self.plain
+        finite = self.at_all(program.log_joint_at).isfinite()
+        self.u = self.u.where(finite[:, None], u)
+        self.plain = self.at_all(program.log_joint_at)
 
     def _from_prior(self, u: Tensor) -> dict[str, Tensor]:
         """Labels drawn from their priors at `u` (d,).
@@ -198,42 +190,31 @@ class Drawn:
                 )
         return {site.name: nodes[site.name]["value"] for site in self.sites}
 
-    def _at_once(self) -> bool:
-        """Whether one run can take several points."""
-        two = {name: value[:2] for name, value in self.labels.items()}
-        try:
-            torch.func.vmap(partial(self.program.log_joint_at, self.u[0]))(two)
-        except NOT_VECTORISED:
-            return False
-        return self.program.elements_of_run * _ALL_AT_ONCE <= _MOST_NUMBERS
-
     def _further(self) -> dict[str, Tensor]:
         """Further labels of each latent, (K, *shape).
 
         Uniformly drawn ones, and all equal; all there are, where these are few.
         """
-        most = _ALL_AT_ONCE if self._at_once() else _ALL
+        two = {name: value[:2] for name, value in self.labels.items()}
+        at_once = vectorises(partial(self.program.log_joint_at, self.u[0]), two)
+        small = self.program.elements_of_run * _ALL_AT_ONCE <= _MOST_NUMBERS
+        most = _ALL_AT_ONCE if at_once and small else _ALL
         if (cells := cells_of(self.sites)) <= most:
             every, times = all_labels(self.sites), -(-_UNIFORM // cells)
             return {name: torch.cat([labels] * times) for name, labels in every.items()}
         further = {}
         for site in self.sites:
-            values, shape = site.choices, site.batch_shape
-            index = torch.randint(len(values), (_UNIFORM, *shape))
-            equal = torch.arange(_EQUAL).reshape(-1, *[1] * len(shape)).expand(-1, *shape)
-            further[site.name] = values[torch.cat([index, equal % len(values)])]
+            values = site.choices
+            index = torch.randint(len(values), (_UNIFORM, *site.batch_shape))
+            equal = site.everywhere(torch.arange(_EQUAL) % len(values))
+            further[site.name] = torch.cat([values[index], equal])
         return further
-
-    @cached_property
-    def plain(self) -> Tensor:
-        """The log joint of the model at the points, (K,)."""
-        return self.at_all(self.program.log_joint_at)
 
     def at_all(
         self,
-        function: Callable[[Tensor, Mapping[str, Tensor]], Any],
+        function: Callable[[Tensor, Values], Any],
         u: Tensor | None = None,
-        labels: Mapping[str, Tensor] | None = None,
+        labels: Values | None = None,
     ) -> Any:
         """A function of continuous latents (d,) and labels at all points, which come first.
 
@@ -253,7 +234,7 @@ def agrees(program: TracedModel, way: Summed, drawn: Drawn) -> bool:
     cannot take all cells, the way is made to take them one by one.
     """
 
-    def restricted(u: Tensor, labels: Mapping[str, Tensor]) -> Tensor:
+    def restricted(u: Tensor, labels: Values) -> Tensor:
         return program.log_joint_at(u, labels, way)
 
     try:
@@ -346,15 +327,15 @@ def _reason(program: TracedModel, drawn: Drawn) -> str:
                 "be summed out then; give it one that holds for all their values"
             )
     cells = cells_of(drawn.sites)
-    what = _coupled(drawn) or f"the labels of {names} are looked at together"
+    problem = _coupled(drawn) or f"the labels of {names} are looked at together"
     if cells > MOST_CELLS:
         many = f"{cells:.2g}" if cells > 10**6 else str(cells)
         return (
-            f"{what}, and their joint table would have {many} cells, more than {MOST_CELLS}; "
+            f"{problem}, and their joint table would have {many} cells, more than {MOST_CELLS}; "
             "use fewer labels, or sum them out by hand (a factor)"
         )
     return (
-        f"{what}, and the model cannot be run at all their {cells} joint values at once; "
+        f"{problem}, and the model cannot be run at all their {cells} joint values at once; "
         "write it without branches on values"
     )
 

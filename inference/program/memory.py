@@ -1,7 +1,5 @@
 """What a run will hold in memory, added up before it begins: one place for every method."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -48,33 +46,33 @@ def check(
         refuse_square(program.size, "Hessian", "use svi")
 
 
-def refuse_square(size: int, what: Literal["Hessian", "covariance"], mend: str) -> None:
+def refuse_square(size: int, matrix: Literal["Hessian", "covariance"], fix: str) -> None:
     """Refuse a square matrix of so many latents that would not fit.
 
     Args:
         size: number of latents.
-        what: what the matrix is.
-        mend: what to do about it.
+        matrix: what it is.
+        fix: what to do about it.
 
     Raises:
         Refused: with the number of gigabytes.
     """
     number = torch.get_default_dtype().itemsize
-    needed = _SQUARES[what] * number * size**2
-    refuse_more(needed, f"the {what} of {size:,} latents takes", mend)
+    needed = _SQUARES[matrix] * number * size**2
+    refuse_more(needed, f"the {matrix} of {size:,} latents takes", fix)
 
 
-def refuse_more(size: float, what: str, mend: str) -> None:
+def refuse_more(size: float, subject: str, fix: str) -> None:
     """Refuse what takes more than a run may.
 
     Args:
         size: bytes that it takes.
-        what: what takes them, as the beginning of a sentence.
-        mend: what to do about it.
+        subject: what takes them, as the beginning of a sentence.
+        fix: what to do about it.
 
     Raises:
         Refused: with the number of gigabytes.
     """
     if size > _MOST_BYTES:
         most = f"more than {_MOST_BYTES / 1e9:.0f}"
-        raise Refused(f"{what} {size / 1e9:.3g} GB, {most}; {mend}")
+        raise Refused(f"{subject} {size / 1e9:.3g} GB, {most}; {fix}")

@@ -6,8 +6,6 @@ models). Compiled in a tenth of a second beside the density, so where there is o
 other.
 """
 
-from __future__ import annotations
-
 import ctypes
 import hashlib
 import platform
@@ -16,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -82,20 +81,14 @@ _RUN = "AOTInductorModelContainerRunSingleThreaded"
 _TORCH = ("create_tensor_from_blob", "get_data_ptr", "delete_tensor_object")
 
 
-class _Address:
-    """What nutpie asks of a compiled function: where it is.
-
-    Args:
-        function: of ctypes.
-    """
-
-    def __init__(self, function: Any):
-        self.address = _pointer(function)
-
-
 def _pointer(function: Any) -> int:
     """The address of a function of ctypes."""
-    return ctypes.cast(function, ctypes.c_void_p).value
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _address(function: Any) -> SimpleNamespace:
+    """What nutpie asks of a compiled function: where it is."""
+    return SimpleNamespace(address=_pointer(function))
 
 
 # Torch's numbers of the types that data have.
@@ -133,8 +126,8 @@ def nutpie_model(
     pointers += [number for tensor in live for number in _described(tensor)]
     return CompiledPyMCModel(
         dims={},
-        compiled_logp_func=_Address(adapter.value_and_gradient),
-        compiled_expand_func=_Address(adapter.expand),
+        compiled_logp_func=_address(adapter.value_and_gradient),
+        compiled_expand_func=_address(adapter.expand),
         initial_point_func=start,
         shared_data={},
         user_data=np.array(pointers, dtype=np.uint64),
@@ -154,7 +147,7 @@ def _loaded(package: Path) -> tuple[int, ...]:
 
     In the order of `struct density`; the libraries stay loaded as long as the process lives.
     """
-    library = ctypes.CDLL(str(_library(package)))
+    library = ctypes.CDLL(str(from_cache(f"{package.stem}.so", partial(_extract, package))))
     libtorch = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
     model = ctypes.c_void_p()
     create = library.AOTInductorModelContainerCreateWithDevice
@@ -162,14 +155,13 @@ def _loaded(package: Path) -> tuple[int, ...]:
         raise RuntimeError("the compiled density cannot be loaded")
     functions = [getattr(library, _RUN), *(getattr(libtorch, f"aoti_torch_{n}") for n in _TORCH)]
     functions.append(libtorch.omp_set_num_threads)
-    return (*map(_pointer, functions), model.value)
+    return (*map(_pointer, functions), model.value or 0)
 
 
 def _described(tensor: Tensor) -> tuple[int, ...]:
     """Address, type, dimensions, sizes and strides, as the adapter reads them."""
-    return (
-        tensor.data_ptr(), _TYPES[tensor.dtype], tensor.ndim, *tensor.shape, *tensor.stride()
-    )  # fmt: skip
+    sizes = *tensor.shape, *tensor.stride()
+    return tensor.data_ptr(), _TYPES[tensor.dtype], tensor.ndim, *sizes
 
 
 def _adapter() -> Path:
@@ -191,11 +183,6 @@ def _compile(path: Path) -> None:
     source.write_text(_SOURCE)
     flags = ["-x", "c", "-O2", "-shared", "-fPIC", str(source), "-o", str(path)]
     subprocess.run([command, *flags], check=True, capture_output=True)
-
-
-def _library(package: Path) -> Path:
-    """The shared library out of a package, beside it."""
-    return from_cache(f"{package.stem}.so", partial(_extract, package))
 
 
 def _extract(package: Path, path: Path) -> None:

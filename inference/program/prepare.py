@@ -1,11 +1,10 @@
 """A problem made of a model and its data: in the run's dtype, its rows known, and checked."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,13 +21,11 @@ from ..core.settings import bound, declared
 from . import discrete, row_keys
 from .program import Program
 from .sampling import shape_of
-from .sites import Site
+from .sites import Site, Tensors
 from .supports import outside
 
-
-def prepare(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Problem:
-    """As `ready`, the problem alone."""
-    return ready(problem, dtype=dtype, checked=checked).problem
+# Option of a model to its value.
+Options = Mapping[str, Any]
 
 
 def ready(problem: Problem, *, dtype: torch.dtype, checked: bool = True) -> Program:
@@ -110,16 +107,7 @@ def _check(program: Program) -> None:
             )
 
 
-def problem_of(
-    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
-) -> Problem:
-    """As `program_of`, the problem alone."""
-    return program_of(entry, options, data, checked=checked).problem
-
-
-def program_of(
-    entry: Any, options: Mapping[str, Any], data: Any, *, checked: bool = True
-) -> Program:
+def program_of(entry: Any, options: Options, data: Any, *, checked: bool = True) -> Program:
     """The program that a run infers from.
 
     Args:
@@ -135,7 +123,7 @@ def program_of(
     return ready(problem, dtype=torch.get_default_dtype(), checked=checked)
 
 
-def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
+def unprepared(entry: Any, options: Options, data: Any) -> Problem:
     """The problem as it came in: what was not given, or has no rows, is latent."""
     tensors, free = dict(data.tensors), [k for k in entry.free if k not in data.tensors]
     tensors |= {key: torch.zeros(()) for key in free}
@@ -157,16 +145,14 @@ def unprepared(entry: Any, options: Mapping[str, Any], data: Any) -> Problem:
     )
 
 
-def truth(
-    entry: Any, data: Any, options: Mapping[str, Any], tensors: Mapping[str, Any] | None = None
-) -> Any:
+def truth(entry: Any, data: Any, options: Options, tensors: Tensors | None = None) -> Any:
     """What the model states of the truth of its data; of `tensors` in their place, where given."""
     if tensors:
         data = replace(data, tensors={**data.tensors, **tensors}, test=None)
     return entry.exact(data, **options)
 
 
-def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
+def instance(model: Any, data: Any, options: Options) -> Any:
     """The model with its options; an object of it, made for the data, where it is a class.
 
     A model that is an object is copied: a run may change what it holds.
@@ -193,28 +179,24 @@ def instance(model: Callable, data: Any, options: Mapping[str, Any]) -> Callable
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-class _Made(Mapping):
-    """Name to a part that is made when it is first asked for: it may want a library of its own."""
+class _Made(UserDict):
+    """Name to a part that is made when it is first asked for: it may want a library of its own.
+
+    Args:
+        makers: name to what makes the part.
+    """
 
     def __init__(self, makers: Mapping[str, Callable[[], Callable]]):
-        self._makers, self._made = makers, {}
+        self.made: dict[str, Callable] = {}
+        super().__init__(makers)
 
     def __getitem__(self, name: str) -> Callable:
-        if name not in self._made:
-            self._made[name] = self._makers[name]()
-        return self._made[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._makers
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
+        if name not in self.made:
+            self.made[name] = self.data[name]()
+        return self.made[name]
 
 
-def _own(part: Callable, data: Any, options: Mapping[str, Any]) -> Callable:
+def _own(part: Callable, data: Any, options: Options) -> Callable:
     """A guide or objective of the model's own with its options; an object, if it is a class."""
     if not inspect.isclass(part):
         return bound(part, options)
@@ -226,7 +208,7 @@ def place(problem: Problem, device: str) -> Problem:
     if device == "cpu":
         return problem
 
-    def moved(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def moved(tensors: Tensors) -> dict[str, Any]:
         return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in tensors.items()}
 
     redrawn = problem.redrawn and problem.redrawn._replace(tensors=moved(problem.redrawn.tensors))
@@ -311,7 +293,7 @@ def clash(error: BaseException) -> str:
 _KINDS = ("double", "float")
 
 
-def observed_keys(sites: Mapping[str, Site], tensors: Mapping[str, Any]) -> dict[str, str]:
+def observed_keys(sites: Mapping[str, Site], tensors: Tensors) -> dict[str, str]:
     """Observed site to the data key it observes: that of its name, or of the same tensor."""
     keys = {}
     for site in sites.values():
@@ -326,12 +308,12 @@ def _check_shape(site: Site, key: str) -> None:
     expected = shape_of(site.fn, site.value)
     if site.shape == expected:
         return
-    mend = f"give {key} that shape (broadcasting would be silently wrong)"
+    fix = f"give {key} that shape (broadcasting would be silently wrong)"
     if site.shape[1:] == expected:  # one value for each row, and no rows
-        mend = f'write it inside `with pyro.plate("row", {site.shape[0]}):`'
+        fix = f'write it inside `with pyro.plate("row", {site.shape[0]}):`'
     raise Refused(
         f"{key} has shape {site.shape}, its distribution {type(site.base).__name__} has "
-        f"{expected}; {mend}"
+        f"{expected}; {fix}"
     )
 
 

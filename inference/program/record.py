@@ -7,20 +7,21 @@ and then (folded), what does nothing is left out; random draws stay random. How 
 decided in `graphs.py`.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core import user_code
 
 Function = Callable[..., tuple[Tensor, ...]]
+# Arguments of a function.
+Inputs = Sequence[Tensor]
 
 aten = torch.ops.aten
 
@@ -70,11 +71,6 @@ class _Call(NamedTuple):
         changed = [v for k, v in given.items() if (i := named[k].alias_info) and i.is_write]
         return _tensors(changed)
 
-    @property
-    def is_random(self) -> bool:
-        """Whether it takes from the stream of random numbers."""
-        return torch.Tag.nondeterministic_seeded in self.function.tags
-
 
 def _tensors(tree: Any) -> list[Tensor]:
     """The tensors among what an operation takes or gives."""
@@ -109,9 +105,7 @@ class _Recorder(TorchDispatchMode):
         return out
 
 
-def record(
-    function: Function, inputs: Sequence[Tensor], live: Sequence[Tensor] = ()
-) -> fx.GraphModule:
+def record(function: Function, inputs: Inputs, live: Inputs = ()) -> fx.GraphModule:
     """The operations of a function as a graph of the same arguments.
 
     Args:
@@ -121,8 +115,8 @@ def record(
             are further arguments of the graph.
 
     Returns:
-        The graph as a module that gives the function's tensors and then, beyond `wanted` of them,
-        random draws that nobody uses.
+        The graph as a module that gives the function's tensors and then, beyond `meta["wanted"]`
+        of them, random draws that nobody uses.
 
     Raises:
         Unrecordable: it changes in place what it was given, or what it closes over; a branch or a
@@ -144,17 +138,9 @@ _SHAPE_ONLY = {
     aten.new_full.default,
 }
 # Operations that return their first argument where the second is this number.
-_NEUTRAL = {
-    aten.add.Tensor: 0,
-    aten.add.Scalar: 0,
-    aten.sub.Tensor: 0,
-    aten.sub.Scalar: 0,
-    aten.mul.Tensor: 1,
-    aten.mul.Scalar: 1,
-    aten.div.Tensor: 1,
-    aten.div.Scalar: 1,
-    aten.pow.Tensor_Scalar: 1,
-}
+_SUMS_OF_TWO = (aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar)
+_PRODUCTS = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar)
+_NEUTRAL = dict.fromkeys(_SUMS_OF_TWO, 0) | dict.fromkeys([*_PRODUCTS, aten.pow.Tensor_Scalar], 1)
 # Of operations that read values, or whose result has a shape that depends on them.
 _READS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 _COMMUTES = {aten.add.Tensor, aten.mul.Tensor}
@@ -175,7 +161,6 @@ class _Builder:
     Attributes:
         nodes: id of a varying tensor to its node.
         constants: id of a constant that is used to its node.
-        first: operation and arguments, in words, to the first call of these.
         checks: ids of what tells whether a distribution's value is valid.
         written: the memory that some operation changes in place.
 
@@ -183,14 +168,11 @@ class _Builder:
         Unrecordable: memory is written to that no operation made.
     """
 
-    def __init__(
-        self, calls: Sequence[_Call], inputs: Sequence[Tensor], values: Mapping[int, Tensor]
-    ):
+    def __init__(self, calls: Sequence[_Call], inputs: Inputs, values: Mapping[int, Tensor]):
         self.calls, self.values = calls, values
         self.module, self.graph = torch.nn.Module(), fx.Graph()
         self.nodes: dict[int, fx.Node] = {}
         self.constants: dict[int, fx.Node] = {}
-        self.first: dict[Any, _Call] = {}
         self.checks: set[int] = set()
         self.written = {_storage(t) for call in calls for t in call.written}
         for i, tensor in enumerate(inputs):
@@ -213,7 +195,7 @@ class _Builder:
         return any(_storage(tensor) in self.written for tensor in tensors)
 
     def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
-        """The graph of the recorded calls that the outputs need, each thing computed once."""
+        """The graph of the recorded calls that the outputs need."""
         for call in self.calls:
             self._refuse_values(call)
             if self._folds(call):
@@ -228,9 +210,10 @@ class _Builder:
         self.graph.eliminate_dead_code(_stays)
         # Draws that nobody uses are outputs too: compilers would leave them out, and the draws
         # that follow would be others than the function's.
-        last.args = ((*wanted, *(n for n in self.graph.nodes if is_random(n) and not n.users)),)
+        unused = [n for n in self.graph.nodes if is_random(n.target) and not n.users]
+        last.args = ((*wanted, *unused),)
         graph = fx.GraphModule(self.module, self.graph)
-        graph.wanted = len(wanted)
+        graph.meta["wanted"] = len(wanted)
         return graph
 
     def _refuse_values(self, call: _Call) -> None:
@@ -253,22 +236,21 @@ class _Builder:
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
-        if call.is_random or self._is_written(*_tensors(call.out)):
+        if is_random(call.function) or self._is_written(*_tensors(call.out)):
             return False
         return call.function in _SHAPE_ONLY or not any(map(self._varies, call.inputs))
 
     def _same_as(self, call: _Call) -> Tensor | None:
         """The varying tensor that the call merely repeats, if it does."""
         out = call.out
-        if not isinstance(out, Tensor) or call.written or call.is_random:
+        if not isinstance(out, Tensor) or call.written or is_random(call.function):
             return None
         for tensor in call.inputs:
             if self._varies(tensor) and _alias(tensor, out):
                 return tensor
         if self._is_written(out):
             return None
-        same = self._neutral(call)
-        return self._repeated(call) if same is None else same
+        return self._neutral(call)
 
     def _neutral(self, call: _Call) -> Tensor | None:
         """The argument that an operation with a neutral second one returns."""
@@ -288,7 +270,7 @@ class _Builder:
         """Whether a varying tensor can take the place of an equal one for good."""
         if not self._varies(value) or self._is_written(value):
             return False
-        return _alike(value, out) and value.stride() == out.stride()
+        return _alike(value, out)
 
     def _is(self, value: Any, number: int) -> bool:
         """Whether a value is a constant, all of whose elements are this number."""
@@ -297,20 +279,6 @@ class _Builder:
         if self._varies(value) or self._is_written(value):
             return False
         return bool((self.values.get(id(value), value) == number).all())
-
-    def _repeated(self, call: _Call) -> Tensor | None:
-        """The result of an earlier call with the same arguments."""
-        if not any(map(self._varies, call.inputs)) or self._is_written(*call.inputs):
-            return None
-        arguments = tree_map(self._key, (call.args, call.kwargs))
-        first = self.first.setdefault((call.function, repr(arguments)), call)
-        return None if first is call or not isinstance(first.out, Tensor) else first.out
-
-    def _key(self, value: Any) -> Any:
-        """What two equal arguments have in common: the node's name, the constant's id."""
-        if not isinstance(value, Tensor):
-            return value
-        return self.nodes[id(value)].name if self._varies(value) else id(value)
 
     def _emit(self, call: _Call) -> None:
         """Put a call into the graph, and give its outputs nodes."""
@@ -341,15 +309,15 @@ class _Builder:
 
 def _stays(node: fx.Node) -> bool:
     """Whether a node has an effect though nobody uses it: it writes to memory, or is random."""
-    if node.op in ("placeholder", "output") or is_random(node):
+    if node.op in ("placeholder", "output") or is_random(node.target):
         return True
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
-def is_random(node: fx.Node) -> bool:
-    """Whether a node takes from the stream of random numbers."""
-    called = isinstance(node.target, torch._ops.OpOverload)
-    return called and torch.Tag.nondeterministic_seeded in node.target.tags
+def is_random(function: Any) -> bool:
+    """Whether an operation takes from the stream of random numbers."""
+    seeded = torch.Tag.nondeterministic_seeded
+    return isinstance(function, OpOverload) and seeded in function.tags
 
 
 def _storage(tensor: Tensor) -> int:
@@ -358,11 +326,11 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors have the same shape and number type."""
-    return a.shape == b.shape and a.dtype == b.dtype
+    """Whether two tensors have the same shape, strides and number type."""
+    return a.shape == b.shape and a.stride() == b.stride() and a.dtype == b.dtype
 
 
 def _alias(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same memory, seen in the same way."""
-    where = a.storage_offset() == b.storage_offset() and a.stride() == b.stride()
-    return _alike(a, b) and where and _storage(a) == _storage(b)
+    same_place = a.storage_offset() == b.storage_offset() and _storage(a) == _storage(b)
+    return same_place and _alike(a, b)

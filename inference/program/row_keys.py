@@ -6,30 +6,24 @@ the same whether the model sees all rows or some of them, and so is that of ever
 the row plate. A table that is looked up, or the data of another plate, fails it, however long.
 """
 
-from __future__ import annotations
-
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import combinations, islice
-from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from models.contract import Rows
 
 from ..core.machine import tolerance
 from ..core.seeds import FIT, seeded
-from .handlers import condition, factors, graphless, run
+from .handlers import Factors, condition, factors, graphless, run
 from .program import Program
-from .sites import Plate
-
-Factors = dict[str, Mapping[str, Any]]
+from .sites import Message, Plate, Trace, Values
 
 # Rows on which a model is run to be compared with the run on all of them.
 _FEW = 64
@@ -50,9 +44,10 @@ def find(program: Program) -> Rows | None:
         for plate in dict.fromkeys(plates):
             if keys := experiment.keys(plate):
                 return Rows(plate.name, keys)
-    first = next((plate for plate in plates if plate.dim == -1), None)
-    keys = first and _as_long(program, first)
-    return Rows(first.name, keys) if keys else None
+    for plate in [plate for plate in plates if plate.dim == -1][:1]:
+        if keys := _as_long(program, plate):
+            return Rows(plate.name, keys)
+    return None
 
 
 @contextmanager
@@ -68,9 +63,7 @@ def fixed(program: Program) -> dict[str, Tensor]:
     return {site.name: site.value for site in program.of("latent", "discrete")}
 
 
-def cut(
-    program: Program, values: Mapping[str, Tensor], plate: str, rows: Tensor
-) -> dict[str, Tensor]:
+def cut(program: Program, values: Values, plate: str, rows: Tensor) -> dict[str, Tensor]:
     """The values of latents, those in the row plate for some of the rows alone.
 
     Args:
@@ -79,24 +72,22 @@ def cut(
         plate: name of the row plate.
         rows: their numbers (B,).
     """
-    values = dict(values)
-    for name in values.keys() & program.sites.keys():
-        site = program.sites[name]
-        for dim in [p.dim - site.event_dim for p in site.plates if p.name == plate]:
-            values[name] = values[name].index_select(dim, rows.to(values[name].device))
-    return values
+    dims = {name: program.sites[name].dim_of(plate) for name in values}
+    return {name: rows_of(value, dims[name], rows) for name, value in values.items()}
 
 
-def scored(trace: poutine.Trace) -> Factors:
+def rows_of(value: Tensor, dim: int | None, rows: Tensor) -> Tensor:
+    """Some rows of a tensor, which lie in one of its dimensions; itself where it has none."""
+    return value if dim is None else value.index_select(dim, rows.to(value.device))
+
+
+def scored(trace: Trace) -> Factors:
     """The sites of a run that have a density, each scored under its key `log_prob`."""
-    return {
-        name: node
-        for name, node in factors(trace).items()
-        if not isinstance(node["fn"], _Subsample) and not node["infer"].get("_deterministic")
-    }
+    nodes = factors(trace).items()
+    return {name: node for name, node in nodes if not node["infer"].get("_deterministic")}
 
 
-def dim_of(node: Mapping[str, Any], plate: str) -> int | None:
+def dim_of(node: Message, plate: str) -> int | None:
     """The dimension that a plate has in a site's density; None outside of the plate."""
     frames = (f for f in node["cond_indep_stack"] if f.name == plate and f.vectorized)
     return next((frame.dim for frame in frames), None)
@@ -131,7 +122,7 @@ class _Experiment:
         self.program, self.values = program, fixed(program)
         self._mixed: dict[str, tuple[Factors | None, Tensor]] = {}
 
-    def run(self, changed: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Factors | None:
+    def run(self, changed: Values, values: Values) -> Factors | None:
         """The factors with some data changed; None where the model cannot run on them."""
         data, at = {**self.program.tensors, **changed}, condition(values)
         try:
@@ -140,9 +131,9 @@ class _Experiment:
             return None
 
     @cached_property
-    def whole(self) -> Factors | None:
-        """The factors of all rows."""
-        return self.run({}, self.values)
+    def whole(self) -> Factors:
+        """The factors of all rows; none where the model cannot run."""
+        return self.run({}, self.values) or {}
 
     def keys(self, plate: Plate) -> tuple[str, ...]:
         """The keys that are cut with a plate; none where it cannot be cut.
@@ -151,14 +142,14 @@ class _Experiment:
         for some more, of those that reach nothing first.
         """
         among = _as_long(self.program, plate)
-        if not among or self.whole is None:
+        if not among or not self.whole:
             return ()
         if self._is_cut(plate, among):
             return among
         reaches = {key: self._reaches(plate, key) for key in among}
         possible = [key for key in among if reaches[key] is not False]
-        doubtful_first = sorted(possible, key=lambda key: reaches[key] is not None)
-        drops = (d for n in range(len(possible)) for d in combinations(doubtful_first, n))
+        unused_first = sorted(possible, key=lambda key: reaches[key] is not None)
+        drops = (d for n in range(len(possible)) for d in combinations(unused_first, n))
         for dropped in islice(drops, _TRIES):
             keys = tuple(key for key in possible if key not in dropped)
             if keys != among and self._is_cut(plate, keys):

@@ -9,12 +9,9 @@ the ELBO, the bound of Burda, Grosse and Salakhutdinov (2016), arXiv:1509.00519,
 draws, and what it tends to as k grows: the estimate of log p(x) by importance sampling.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
 import torch
-from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
@@ -22,14 +19,15 @@ from . import batching
 from .handlers import Batch, condition, factors, run
 from .program import Program
 from .sampling import over_draws
+from .sites import Trace, Values
 
 
 def is_of_rows(program: Program) -> bool:
     """Whether every latent belongs to a row, so that rows are independent."""
-    rows, sites = program.problem.rows, program.of("latent", "discrete", "observed")
-    if rows is None or not program.size or program.has_factor:
+    sites = program.of("latent", "discrete", "observed")
+    if not program.size or program.has_factor:
         return False
-    return all(site.is_in(rows.plate) for site in sites)
+    return all(site.is_in(program.plate) for site in sites)
 
 
 def has_weights(program: Program) -> bool:
@@ -51,30 +49,25 @@ def weighted(program: Program, guide: Callable, batch: Batch) -> tuple[Tensor, d
     drawn = run(guide, batch.tensors)
     values = {name: drawn.nodes[name]["value"] for name in program.layout}
     trace = run(program.model, batch.tensors, condition(values))
-    plate, units = program.problem.rows.plate, program.log_units_of_row
+    plate, units = program.plate, program.log_units_of_row
     return _of_rows(trace, plate) - _of_rows(drawn, plate) - units, values
 
 
-def _of_rows(trace: poutine.Trace, plate: str, names: Collection[str] | None = None) -> Tensor:
+def _of_rows(trace: Trace, plate: str, names: Collection[str] | None = None) -> Tensor:
     """The log density of a run (of the sites named), summed over all but the rows.
 
-    What lies outside the rows has none: a number that the model reports (`pyro.deterministic`), or
-    a plate, which is a site too.
+    What lies outside the rows has none: a number that the model reports (`pyro.deterministic`).
     """
     total = torch.zeros(())
     for name, node in factors(trace).items():
         dims = [f.dim for f in node["cond_indep_stack"] if f.name == plate]
-        of_plate = isinstance(node["fn"], _Subsample)
-        if not dims or of_plate or (names is not None and name not in names):
-            continue
-        by_row = node["log_prob"].movedim(dims[0], -1)
-        total = total + by_row.reshape(-1, by_row.shape[-1]).sum(0)
+        if dims and (names is None or name in names):
+            by_row = node["log_prob"].movedim(dims[0], -1)
+            total = total + by_row.reshape(-1, by_row.shape[-1]).sum(0)
     return total
 
 
-def log_prior_and_likelihood(
-    program: Program, values: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def log_prior_and_likelihood(program: Program, values: Values) -> tuple[Tensor, Tensor]:
     """log p(z) and log p(x | z) of each row, (rows,) each, nats, at its latents.
 
     Args:
@@ -82,7 +75,7 @@ def log_prior_and_likelihood(
         values: latent to its value for all rows.
     """
     trace = run(program.model, program.tensors, condition(values))
-    plate = program.problem.rows.plate
+    plate = program.plate
     both = _of_rows(trace, plate) - program.log_units_of_row
     prior = _of_rows(trace, plate, program.layout)
     return prior, both - prior
@@ -90,10 +83,9 @@ def log_prior_and_likelihood(
 
 def draws_by_row(program: Program, guide: Callable) -> bool:
     """Whether a guide draws the latents of each row apart from those of others."""
-    trace, plate = run(guide, program.tensors), program.problem.rows.plate
-    nodes = [node for node in trace.nodes.values() if node["type"] == "sample"]
-    drawn = [node for node in nodes if not isinstance(node["fn"], _Subsample)]
-    return all(plate in {f.name for f in node["cond_indep_stack"]} for node in drawn)
+    nodes = run(guide, program.tensors).nodes.values()
+    drawn = [n for n in nodes if n["type"] == "sample" and not isinstance(n["fn"], _Subsample)]
+    return all(program.plate in {f.name for f in node["cond_indep_stack"]} for node in drawn)
 
 
 def encodes(program: Program, guide: Callable) -> bool:
@@ -101,11 +93,10 @@ def encodes(program: Program, guide: Callable) -> bool:
 
     And those of each row from its own data: rows are encoded some at a time.
     """
-    tensors, keys = program.tensors, program.problem.rows.keys
-    count = 2 if program.problem.n == 1 else 1  # another number than that of the rows
-    rows = {key: tensors[key][:1].expand(count, *tensors[key].shape[1:]) for key in keys}
+    count = 2 if program.n == 1 else 1  # another number than that of the rows
+    rows = {k: v[:1].expand(count, *v.shape[1:]) for k, v in program.row_data.items()}
     try:
-        drawn = run(guide, {**tensors, **rows})
+        drawn = run(guide, {**program.tensors, **rows})
     except (RuntimeError, ValueError):  # shapes of all rows
         return False
     shapes = {name: tuple(drawn.nodes[name]["value"].shape) for name in program.layout}

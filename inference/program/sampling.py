@@ -1,11 +1,9 @@
-"""Sampling that `torch.func.vmap` can batch.
+"""Sampling that `torch.func.vmap` can batch, and a density that it batches well.
 
 Some of torch's samplers fill a tensor in place or go through an autograd function, which vmap
 cannot batch; those of the common distributions are written here out of place. The distributions
 are the same, and so are the gradients (implicit ones for the gamma family).
 """
-
-from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,14 +12,20 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
+from torch.distributions.gamma import _standard_gamma
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 # Elements of a batched evaluation over draws that are held in memory at once.
 _CHUNK_ELEMENTS = 10_000_000
 # What vmap raises for a model that it cannot batch; such a model runs draw by draw.
 NOT_VECTORISED = (RuntimeError, ValueError, NotImplementedError, TypeError)
+# Log odds above which exp overflows in single precision; softplus(x) is x there.
+_LARGE = 80.0
 
 
 class Sampling(Messenger):
@@ -94,10 +98,10 @@ def _is_known(fn: dist.TorchDistribution) -> bool:
     return type(base) in _SAMPLERS
 
 
-def masked(fn: dist.TorchDistribution) -> bool:
-    """Whether a mask takes (part of) the density away, as Pyro's flat priors do."""
-    outermost = next(iter(masks_of(fn)), None)
-    return outermost is not None and not torch.as_tensor(outermost._mask).all()
+def is_improper(fn: dist.TorchDistribution) -> bool:
+    """Whether a prior cannot be sampled: a flat one, or one whose density a mask takes away."""
+    outermost = (torch.as_tensor(layer._mask) for layer in masks_of(fn)[:1])
+    return isinstance(base_of(fn), dist.ImproperUniform) or any(not m.all() for m in outermost)
 
 
 def _sample(fn: dist.TorchDistribution) -> Tensor:
@@ -119,7 +123,7 @@ def _multivariate_normal(fn: dist.MultivariateNormal, shape: torch.Size) -> Tens
 
 def _gamma(concentration: Tensor, shape: torch.Size) -> Tensor:
     """Of scale one, with implicit gradients in the concentration; never zero."""
-    drawn = torch._standard_gamma(concentration.expand(shape))
+    drawn = _standard_gamma(concentration.expand(shape))
     return drawn.clamp_min(torch.finfo(drawn.dtype).tiny)
 
 
@@ -229,3 +233,20 @@ def _batched(function: Callable[[Any], Any], draws: Any, chunk: int | None = Non
     with torch.no_grad(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         return torch.func.vmap(function, randomness="different", chunk_size=chunk)(draws)
+
+
+class QuickBernoulli(TorchFunctionMode):
+    """While it is on, the log probability of b, 0 or 1, at log odds l costs softplus(l) - l b.
+
+    Where `torch.func.vmap` batches it: of torch's single operation it makes 25, four times as slow
+    (10 x 100 x 784 of them). Elsewhere torch's own is as fast, and stays.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
+        kwargs = kwargs or {}
+        if function is F.binary_cross_entropy_with_logits and any(map(is_batchedtensor, args)):
+            given = {name: value for name, value in kwargs.items() if value is not None}
+            if given == {"reduction": "none"}:  # each element is wanted, no weights are given
+                logits, value = args
+                return F.softplus(logits, threshold=_LARGE) - logits * value
+        return function(*args, **kwargs)

@@ -1,22 +1,38 @@
 """Sample sites: what is static about each, read from one run of the model."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
-from torch.distributions import biject_to
 
-from .edges import Bounds, narrowed
 from .sampling import base_of, masks_of
-from .supports import over_events, support_of
+from .supports import narrowed, over_events, support_of
+
+# Data key to tensor or number; site to its value; a sample site as Pyro's handlers see it.
+Tensors = Mapping[str, Any]
+Values = Mapping[str, Tensor]
+Message = Mapping[str, Any]
+# Latent to the least and greatest values that the observations leave it, in its shape.
+Bounds = Mapping[str, tuple[Tensor, Tensor]]
+Role = Literal["latent", "discrete", "observed", "deterministic", "unseen"]
+
+
+class Trace(Protocol):
+    """A traced run of a model, as Pyro gives it.
+
+    Attributes:
+        nodes: what the run met by name, a sample site as its message.
+    """
+
+    nodes: dict[str, dict[str, Any]]
+
+    def compute_log_prob(self) -> None:
+        """Add its log density to each sample site."""
 
 
 class Plate(NamedTuple):
@@ -47,12 +63,12 @@ class Site:
         value: in that run; what is observed.
         seen: which elements of an observed value count, in its shape; None where all do.
         support: of a latent, as far as the data leave it; in that run, where it moves.
-        moves: whether the support, or the value that is observed, depends on other latents, and
-            on `labels`: on discrete ones.
+        moves: what the support, or the value that is observed, depends on: `latents`, on discrete
+            ones `labels`; None where it is the same at all their values.
     """
 
     name: str
-    role: Literal["latent", "discrete", "observed", "deterministic", "unseen"]
+    role: Role
     fn: Any
     shape: tuple[int, ...]
     event_dim: int
@@ -60,7 +76,7 @@ class Site:
     value: Tensor
     seen: Tensor | None = None
     support: Any = None
-    moves: Literal["latents", "labels"] | None = None
+    moves: str | None = None
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -72,10 +88,10 @@ class Site:
         """The values that a discrete latent can have, (k, *event_shape)."""
         return self.fn.enumerate_support(expand=False).reshape(-1, *self.fn.event_shape)
 
-    @property
-    def unconstrained_shape(self) -> tuple[int, ...]:
-        """Shape of the site's part of the unconstrained vector."""
-        return tuple(biject_to(self.support).inverse_shape(self.shape))
+    def everywhere(self, which: Tensor) -> Tensor:
+        """The k-th of the choices in all elements of the plates, for each k (n,); (n, *shape)."""
+        values, ones = self.choices[which], (1,) * len(self.batch_shape)
+        return values.reshape(len(which), *ones, *self.fn.event_shape).expand(-1, *self.shape)
 
     @property
     def data(self) -> Tensor:
@@ -89,6 +105,11 @@ class Site:
         """The distribution without `to_event`, `expand` and `mask` around it."""
         return base_of(self.fn)
 
+    def dim_of(self, plate: str) -> int | None:
+        """The dimension that a plate has in the site's value; None outside of the plate."""
+        dims = (own.dim - self.event_dim for own in self.plates if own.name == plate)
+        return next(dims, None)
+
     def is_in(self, plate: str) -> bool:
         """Whether the site stands in the plate of that name."""
         return any(own.name == plate for own in self.plates)
@@ -99,7 +120,13 @@ def batch_shape(site: Site) -> tuple[int, ...]:
     return site.batch_shape
 
 
-def sites_of(trace: poutine.Trace, moving: Mapping[str, str], bounds: Bounds) -> dict[str, Site]:
+def split(flat: Tensor, like: Values) -> dict[str, Tensor]:
+    """A vector (d,) as the values whose elements it has one after the other, in their shapes."""
+    parts = zip(like.items(), flat.split([value.numel() for value in like.values()]))
+    return {name: part.view(value.shape) for (name, value), part in parts}
+
+
+def sites_of(trace: Trace, moving: Mapping[str, str], bounds: Bounds) -> dict[str, Site]:
     """The sample sites of a run by name, in the order of the model.
 
     Args:
@@ -109,9 +136,7 @@ def sites_of(trace: poutine.Trace, moving: Mapping[str, str], bounds: Bounds) ->
     """
     sites = {}
     for name, node in trace.nodes.items():
-        if node["type"] != "sample" or isinstance(node["fn"], _Subsample):
-            continue
-        if isinstance(node["fn"], dist.Unit):  # pyro.factor: a term of the density, no quantity
+        if not is_site(node):
             continue
         frames = (f for f in node["cond_indep_stack"] if f.vectorized)
         plates = (Plate(f.name, f.dim, int(f.size)) for f in frames)
@@ -131,7 +156,7 @@ def sites_of(trace: poutine.Trace, moving: Mapping[str, str], bounds: Bounds) ->
     return sites
 
 
-def _seen(node: Mapping[str, Any]) -> Tensor | None:
+def _seen(node: Message) -> Tensor | None:
     """Which elements of an observed value no mask takes out of the density; None: all of them."""
     value, fn = node["value"], node["fn"]
     masks = [(node["mask"], getattr(fn, "event_dim", 0))]
@@ -143,13 +168,18 @@ def _seen(node: Mapping[str, Any]) -> Tensor | None:
     return None if seen.shape != value.shape or seen.all() else seen
 
 
-def support_within(site: Mapping[str, Any], bounds: Bounds) -> Any:
+def support_within(site: Message, bounds: Bounds) -> Any:
     """The support of a latent (a Pyro message), as far as the data leave it."""
     support = support_of(site["fn"])
     return narrowed(support, *bounds[site["name"]]) if site["name"] in bounds else support
 
 
-def role_of(node: Mapping[str, Any]) -> str:
+def is_site(node: Message) -> bool:
+    """Whether a node of a trace is a sample site: no plate, and no `pyro.factor`, a mere term."""
+    return node["type"] == "sample" and not isinstance(node["fn"], _Subsample | dist.Unit)
+
+
+def role_of(node: Message) -> Role:
     """What a site of a trace is (see `Site`), but for latents that stand for the unseen."""
     if is_deterministic(node):
         return "deterministic"
@@ -158,6 +188,6 @@ def role_of(node: Mapping[str, Any]) -> str:
     return "discrete" if node["fn"].support.is_discrete else "latent"
 
 
-def is_deterministic(msg: Mapping[str, Any]) -> bool:
+def is_deterministic(msg: Message) -> bool:
     """Whether a site reports a number (`pyro.deterministic`, `Delta`) rather than draws one."""
     return bool(msg["infer"].get("_deterministic")) or isinstance(base_of(msg["fn"]), dist.Delta)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from pyro.distributions import constraints
 from torch import Tensor
 from torch.distributions import biject_to, transforms
@@ -22,6 +23,8 @@ from .sampling import base_of, with_base
 # Share of the range of some values by which `violation` wants them inside of their support.
 _MARGIN = 0.05
 _LINE = (-math.inf, math.inf)
+# The least distance of a value from a bound, where it is mapped onto the line.
+_TINY = 1e-300
 
 
 class Image(constraints.Constraint):
@@ -35,7 +38,7 @@ class Image(constraints.Constraint):
     def __init__(self, base: Any, parts: Sequence[transforms.Transform]):
         self.base, self.parts = base, list(parts)
 
-    def back(self, value: Tensor) -> Tensor:
+    def back(self, value: Any) -> Any:
         """Values as they were before the functions."""
         for part in reversed(self.parts):
             value = part.inv(value)
@@ -73,7 +76,7 @@ class _OntoPositiveDefinite(transforms.Transform):
         row, column = torch.tril_indices(size, size)
         place = torch.full((size, size), len(row))  # of zero, in the upper triangle
         place[row, column] = torch.arange(len(row))
-        factor = torch.nn.functional.pad(x, (0, 1))[..., place]
+        factor = F.pad(x, (0, 1))[..., place]
         factor = factor.tril(-1) + factor.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
         return factor @ factor.mT
 
@@ -183,6 +186,83 @@ def bounds_of(support: Any) -> tuple[Any, Any] | None:
     return -math.inf if low is None else low, math.inf if high is None else high
 
 
+# -- intervals of tensors ------------------------------------------------------------------------
+
+
+class Between(constraints.Constraint):
+    """Numbers from `lower_bound` to `upper_bound`, tensors whose elements may be infinite.
+
+    Torch's own interval has two finite ends, the same kind of end for all elements.
+    """
+
+    def __init__(self, lower_bound: Tensor, upper_bound: Tensor):
+        self.lower_bound, self.upper_bound = torch.broadcast_tensors(lower_bound, upper_bound)
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        return (value >= self.lower_bound) & (value <= self.upper_bound)
+
+
+class _OntoBetween(transforms.Transform):
+    """From the line to an interval: by a logistic function, an exponential one, or as it is.
+
+    With both ends x -> low + (high - low) sigmoid(x), with one low + exp(x) or high - exp(-x),
+    with none x itself; always increasing.
+
+    Args:
+        codomain: the interval; each element has its own map.
+    """
+
+    domain = constraints.real
+    bijective = True
+
+    def __init__(self, codomain: Between):
+        super().__init__()
+        self.codomain = codomain
+        low, high = codomain.lower_bound, codomain.upper_bound
+        self.has = low > -torch.inf, high < torch.inf
+        self.low = torch.where(self.has[0], low, 0.0)
+        self.high = torch.where(self.has[1], high, 0.0)
+
+    def _choose(self, both: Tensor, above: Tensor, below: Tensor, free: Tensor) -> Tensor:
+        """Of four values each element's, by which ends it has."""
+        low, high = self.has
+        one_end = torch.where(low, above, below)
+        return torch.where(low & high, both, torch.where(low | high, one_end, free))
+
+    def _call(self, x: Tensor) -> Tensor:
+        both = self.low + (self.high - self.low) * x.sigmoid()
+        return self._choose(both, self.low + x.exp(), self.high - (-x).exp(), x)
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        above, below = (y - self.low).clamp(min=_TINY), (self.high - y).clamp(min=_TINY)
+        return self._choose(above.log() - below.log(), above.log(), -below.log(), y)
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        width = torch.where(self.has[0] & self.has[1], self.high - self.low, 1.0)
+        both = width.log() + F.logsigmoid(x) + F.logsigmoid(-x)
+        return self._choose(both, x, -x, torch.zeros_like(x))
+
+
+biject_to.register(Between, _OntoBetween)
+
+
+def narrowed(support: Any, low: Tensor, high: Tensor) -> Any:
+    """A support of single elements, an interval or the line, cut to an interval.
+
+    Args:
+        support: torch's constraint.
+        low: the least value of each element, in the latent's shape; minus infinity leaves it.
+        high: the greatest.
+    """
+    own_low, own_high = bounds_of(elementwise(support)) or _LINE
+    between = Between(
+        torch.maximum(torch.as_tensor(own_low).to(low), low),
+        torch.minimum(torch.as_tensor(own_high).to(high), high),
+    )
+    return constraints.independent(between, support.event_dim) if support.event_dim else between
+
+
 # -- supports that move ------------------------------------------------------------------------
 
 
@@ -199,12 +279,6 @@ def numbers(part: Any) -> list[Tensor]:
     if isinstance(part, constraints.Constraint | transforms.Transform):
         return [t for k, v in sorted(vars(part).items()) if k != "_inv" for t in numbers(v)]
     return []
-
-
-def alike(first: Any, second: Any) -> bool:
-    """Whether two supports, or values, are equal."""
-    ours, theirs = numbers(first), numbers(second)
-    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
 
 
 # -- outside -----------------------------------------------------------------------------------
@@ -257,16 +331,16 @@ def over_events(mask: Tensor | bool, event_dim: int) -> Tensor:
 
 def within(fn: Any) -> Any:
     """The distribution with a density of zero outside its support, or its components' supports."""
-    return with_base(fn, _within)
 
+    def change(base: Any) -> Any:
+        if isinstance(base, dist.Uniform):
+            return base  # torch's own is right
+        if isinstance(base, dist.MixtureSameFamily):
+            parts = base.mixture_distribution, within(base.component_distribution)
+            return dist.MixtureSameFamily(*parts, validate_args=False)
+        return Within(base)
 
-def _within(base: Any) -> Any:
-    if isinstance(base, dist.Uniform):
-        return base  # torch's own is right
-    if isinstance(base, dist.MixtureSameFamily):
-        parts = base.mixture_distribution, within(base.component_distribution)
-        return dist.MixtureSameFamily(*parts, validate_args=False)
-    return Within(base)
+    return with_base(fn, change)
 
 
 def _inner(support: Any, like: Tensor) -> Tensor:
@@ -291,8 +365,8 @@ def outside(fn: Any, value: Tensor, key: str, missing: Tensor | bool = False) ->
     inside = torch.tensor(True) if support is None else support.check(value) | missing
     if inside.all():
         return None
-    row = torch.nonzero(~inside)[0][0].item() if inside.ndim else 0
-    cell = value.reshape(inside.numel(), -1)[torch.nonzero(~inside.reshape(-1))[0].item()]
+    row = int(torch.nonzero(~inside)[0][0]) if inside.ndim else 0
+    cell = value.reshape(inside.numel(), -1)[int(torch.nonzero(~inside.reshape(-1))[0])]
     if cell.numel() > 1:
         return f"{key} is {cell.tolist()} in row {row + 1}, outside the support"
     name = type(base_of(fn)).__name__

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..core import user_code
-from . import bits
+from . import sampling
 
 # Libraries whose own absolute values guard against overflow or cancel; and those whose do not.
 _LIBRARIES = ("torch.", "pyro.", "inference.")
@@ -28,7 +28,7 @@ _KINKED = ("torch.distributions.laplace", "pyro.distributions.asymmetriclaplace"
 _EDGED = "torch.distributions.uniform"
 # What stands between the caller and the operation.
 _BETWEEN = ("torch.overrides", "torch.nn.", "torch.functional", "torch._tensor")
-_BETWEEN = (*_BETWEEN, bits.__name__, __name__)
+_BETWEEN = (*_BETWEEN, sampling.__name__, __name__)
 # Share of the width over which an edge is smoothed.
 _STEEP = 0.01
 # Numbers of which the largest is taken by comparing pairs.
@@ -54,9 +54,7 @@ class Tape(TorchFunctionMode):
         self._parts: dict[int, slice] = {}
         self._answers: dict[int, Answer] = {}
 
-    def __torch_function__(
-        self, function: Callable, types: Any, args: tuple = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         rule = _RULES.get(function)
         if rule is not None and (self._knows(args) or (_varies(args) and _counts(args))):
             value = rule(self, *args, **(kwargs or {}))
@@ -259,40 +257,33 @@ def _where(tape: Tape, answer: Tensor, *branches: Any) -> Any:
     return _blend(answer, tape.branch(asked), *branches)
 
 
-def _where_of(tape: Tape, first: Tensor, answer: Tensor, second: Any) -> Any:
-    """`first.where(answer, second)`."""
-    return _where(tape, answer, first, second)
-
-
 def _number(tape: Tape, answer: Tensor, *how: Any, cast: Callable, **kwargs: Any) -> Any:
     """An answer as a number, such as `answer.double()`."""
     asked = tape.asked(answer)
     return NotImplemented if asked is None else cast(tape.number(asked), *how, **kwargs)
 
 
+def _everywhere(rule: Callable, *names: str) -> dict[Any, Callable]:
+    """A rule for torch's functions and the tensors' methods of these names."""
+    places = [(place, name) for place in (torch, Tensor, F) for name in names]
+    return {getattr(place, name): rule for place, name in places if hasattr(place, name)}
+
+
+_CASTS = (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)
 _RULES: dict[Any, Callable] = {
-    **dict.fromkeys([torch.abs, torch.absolute, Tensor.abs, Tensor.absolute], _absolute),
-    Tensor.__abs__: _absolute,
-    **dict.fromkeys([torch.relu, Tensor.relu, F.relu], _relu),
-    **dict.fromkeys([torch.clamp, Tensor.clamp, torch.clip, Tensor.clip], _clamp),
-    **dict.fromkeys([torch.clamp_min, Tensor.clamp_min], _larger),
-    **dict.fromkeys([torch.clamp_max, Tensor.clamp_max], _smaller),
-    **dict.fromkeys([torch.maximum, Tensor.maximum, torch.fmax, Tensor.fmax], _larger),
-    **dict.fromkeys([torch.minimum, Tensor.minimum, torch.fmin, Tensor.fmin], _smaller),
-    **dict.fromkeys([torch.max, Tensor.max, torch.amax, Tensor.amax], _largest),
-    **dict.fromkeys(
-        [torch.min, Tensor.min, torch.amin, Tensor.amin], partial(_largest, pick=_smaller)
-    ),
-    **dict.fromkeys(
-        [torch.gt, Tensor.gt, torch.ge, Tensor.ge, torch.greater], partial(_compared, above=True)
-    ),
-    **dict.fromkeys(
-        [torch.lt, Tensor.lt, torch.le, Tensor.le, torch.less], partial(_compared, above=False)
-    ),
+    **_everywhere(_absolute, "abs", "absolute", "__abs__"),
+    **_everywhere(_relu, "relu"),
+    **_everywhere(_clamp, "clamp", "clip"),
+    **_everywhere(_larger, "clamp_min", "maximum", "fmax"),
+    **_everywhere(_smaller, "clamp_max", "minimum", "fmin"),
+    **_everywhere(_largest, "max", "amax"),
+    **_everywhere(partial(_largest, pick=_smaller), "min", "amin"),
+    **_everywhere(partial(_compared, above=True), "gt", "ge", "greater"),
+    **_everywhere(partial(_compared, above=False), "lt", "le", "less"),
     torch.where: _where,
-    Tensor.where: _where_of,
+    Tensor.where: lambda tape, first, answer, second: _where(tape, answer, first, second),
     **{
-        cast: partial(_number, cast=cast)
-        for cast in (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)
+        f: partial(_number, cast=f)
+        for f in (Tensor.to, Tensor.type_as, Tensor.float, Tensor.double)
     },
 }

@@ -6,43 +6,26 @@ each evaluation, so that it may depend on other latents (`Uniform(0, sigma)`), w
 `initialize_model` freezes at its first value.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
-import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.distributions import constraints
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
 from ..core import user_code
 from ..core.problem import Problem
+from . import handlers
 from .discrete import Summed
-from .handlers import (
-    Assign,
-    Batch,
-    Fitted,
-    Start,
-    condition,
-    excluding,
-    factors,
-    freed,
-    run,
-    start_by,
-    sum_of_factors,
-)
-from .outputs import linearised
+from .handlers import Assign, Batch, condition, factors, run, start_value, sum_of_factors
+from .predictors import linearised
 from .prototype import Prototype
-from .sampling import masked
-from .sites import Site, support_within
+from .sampling import is_improper
+from .sites import Message, Site, Tensors, Trace, Values, support_within
 from .supports import elementwise, is_inside, outside
 
 # Fields of a problem that change what is known of it from its first runs.
@@ -79,8 +62,10 @@ class TracedModel:
     def __init__(
         self, problem: Problem, *, narrowed: bool = True, prototype: Prototype | None = None
     ):
-        self.problem, self.tensors = problem, problem.tensors
-        self.plain = freed(problem.latent_keys)(Fitted(problem.params)(problem.model))
+        self.problem = problem
+        self.tensors: Tensors = problem.tensors
+        fitted = handlers.Fitted(problem.params)(problem.model)
+        self.plain = handlers.freed(problem.latent_keys)(fitted)
         self.prototype = prototype or Prototype(self.plain, problem.tensors, problem.start)
         self.bounds = self.prototype.bounds() if narrowed else {}
         self.sites = self.prototype.sites(self.bounds)
@@ -90,7 +75,7 @@ class TracedModel:
         self.unfitted = [name for name in self.own if name not in problem.params]
         self.layout, self.size = {}, 0
         for site in self.of("latent"):
-            shape = site.unconstrained_shape
+            shape = tuple(biject_to(site.support).inverse_shape(site.shape))
             part = slice(self.size, self.size + math.prod(shape))
             self.layout[site.name] = (part, shape)
             self.size = part.stop
@@ -101,7 +86,7 @@ class TracedModel:
         if self.problem.linear_at is not None:
             model = linearised(model, self.problem.linear_at)
         model = self.prototype.unseen.without(model)
-        return excluding(self.edges)(model) if self.edges else model
+        return handlers.excluding(self.edges)(model) if self.edges else model
 
     def changed(self, **fields: Any) -> Self:
         """The same of a problem with some fields changed (`params`, `tensors`, `linear_at`).
@@ -130,11 +115,27 @@ class TracedModel:
     def kept(self, guide: Callable) -> Callable:
         """A guide in which parameters of the model's, already fitted, are what they are there."""
         shared = {k: v for k, v in self.problem.params.items() if k in self.own}
-        return Fitted(shared)(guide) if shared else guide
+        return handlers.Fitted(shared)(guide) if shared else guide
 
     def of(self, *roles: str) -> list[Site]:
         """The sites of the given roles."""
         return [site for site in self.sites.values() if site.role in roles]
+
+    @property
+    def n(self) -> int:
+        """Number of rows; one where no rows are known."""
+        return self.problem.n or 1
+
+    @property
+    def plate(self) -> str:
+        """Name of the row plate; empty where no rows are known."""
+        return self.problem.rows.plate if self.problem.rows else ""
+
+    @property
+    def row_data(self) -> dict[str, Tensor]:
+        """The data of the rows by key; empty where no rows are known."""
+        keys = self.problem.rows.keys if self.problem.rows else ()
+        return {key: self.tensors[key] for key in keys}
 
     @property
     def bounded(self) -> list[str]:
@@ -153,8 +154,7 @@ class TracedModel:
 
         It has many numbers, or (as a network) many products of latents and rows.
         """
-        products = self.size * (self.problem.n or 1)
-        return self.elements_of_run > _LARGE or products > _PRODUCTS
+        return self.elements_of_run > _LARGE or self.size * self.n > _PRODUCTS
 
     @cached_property
     def max_plate_nesting(self) -> int:
@@ -167,17 +167,15 @@ class TracedModel:
         """The unconstrained vector (d,) as latent name to value, in its unconstrained shape."""
         return {name: u[part].reshape(shape) for name, (part, shape) in self.layout.items()}
 
-    def continuous(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def continuous(self, values: Values) -> dict[str, Tensor]:
         """The values of the continuous latents alone."""
         return {name: values[name] for name in self.layout}
 
-    def assign(self, parts: Mapping[str, Tensor]) -> Messenger:
+    def assign(self, parts: Values) -> Assign:
         """The handler that gives latents the values of their unconstrained parts."""
         return Assign(parts, self.bounds)
 
-    def constrain(
-        self, u: Tensor, labels: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
+    def constrain(self, u: Tensor, labels: Values | None = None) -> dict[str, Tensor]:
         """Unconstrained vector (d,) to continuous latent name and value.
 
         Args:
@@ -187,18 +185,18 @@ class TracedModel:
         nodes = self.trace_at(u, labels).nodes
         return {name: nodes[name]["value"] for name in self.layout}
 
-    def unconstrain(self, values: Mapping[str, Tensor]) -> Tensor:
+    def unconstrain(self, values: Values) -> Tensor:
         """Values of the continuous latents to the unconstrained vector (d,)."""
         at = condition(self.continuous(values))
         return self.unconstrained_of(run(self.model, self.tensors, at))
 
-    def unconstrained_of(self, trace: poutine.Trace) -> Tensor:
+    def unconstrained_of(self, trace: Trace) -> Tensor:
         """The continuous latents of a run as a vector (d,)."""
         nodes = [trace.nodes[name] for name in self.layout]
         parts = [biject_to(self.support(n)).inv(n["value"]).flatten() for n in nodes]
         return torch.cat(parts).detach()
 
-    def support(self, site: Mapping[str, Any]) -> Any:
+    def support(self, site: Message) -> Any:
         """The support of a latent (a Pyro message), as far as the data leave it."""
         return support_within(site, self.bounds)
 
@@ -207,9 +205,9 @@ class TracedModel:
         nodes = self.trace_at(u).nodes
         return {name: self.support(nodes[name]) for name in self.layout}
 
-    def start_of(self, site: Mapping[str, Any], width: float = 1.0) -> Tensor:
+    def start_of(self, site: Message, width: float = 1.0) -> Tensor:
         """A random value of a latent (a Pyro message) to start from, by the problem's own rule."""
-        return start_by(self.problem.start, site, width)
+        return start_value(site, width, self.problem.start)
 
     def random_start(self) -> Tensor:
         """A random unconstrained vector (d,), whatever the density is there."""
@@ -225,18 +223,16 @@ class TracedModel:
         """The unconstrained vector (d,) of a draw from the prior."""
         return self.unconstrained_of(run(self.plain, self.tensors))
 
-    def trace_at(self, u: Tensor, labels: Mapping[str, Tensor] | None = None) -> poutine.Trace:
+    def trace_at(self, u: Tensor, labels: Values | None = None) -> Trace:
         """A run at `u` (d,) and these labels; others are drawn from their priors."""
-        handlers = [condition(labels or {}), self.assign(self.parts(u))]
-        return run(self.model, self.tensors, *handlers)
+        at_labels = condition(labels or {})
+        return run(self.model, self.tensors, at_labels, self.assign(self.parts(u)))
 
-    def plain_at(self, values: Mapping[str, Tensor]) -> poutine.Trace:
+    def plain_at(self, values: Values) -> Trace:
         """A run of the plain model at values of its latents; others are drawn."""
         return run(self.plain, self.tensors, condition(values))
 
-    def log_joint_at(
-        self, u: Tensor, labels: Mapping[str, Tensor], way: Summed | None = None
-    ) -> Tensor:
+    def log_joint_at(self, u: Tensor, labels: Values, way: Summed | None = None) -> Tensor:
         """Log density at `u` (d,) and labels of all discrete latents, with log |dT/du|.
 
         Args:
@@ -250,7 +246,7 @@ class TracedModel:
         trace = run(self.model, rows.tensors, condition(labels), assign)
         return sum_of_factors(trace, rows) + assign.log_jacobian
 
-    def factors_at(self, u: Tensor, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def factors_at(self, u: Tensor, labels: Values) -> dict[str, Tensor]:
         """The log density of each site at `u` (d,) and labels, of all plates' dimensions, nats."""
         log_probs = {}
         for name, node in factors(self.trace_at(u, labels)).items():
@@ -258,17 +254,17 @@ class TracedModel:
             for frame in node["cond_indep_stack"]:
                 if frame.vectorized:
                     shape[frame.dim] = int(frame.size)
-            shape = np.broadcast_shapes(shape, node["log_prob"].shape)
+            shape = torch.broadcast_shapes(shape, node["log_prob"].shape)
             log_probs[name] = node["log_prob"].expand(shape)
         return log_probs
 
-    def excluded(self, values: Mapping[str, Tensor]) -> str | None:
+    def excluded(self, values: Values) -> str | None:
         """The first observation that the latents exclude, in words with its line; None: none."""
         with torch.no_grad():
             nodes = self.plain_at(values).nodes
         for name in self.edges:
             if excluded := outside(nodes[name]["fn"], nodes[name]["value"], name):
-                return f"{excluded}, {line}" if (line := self.line(name)) else excluded
+                return ", ".join(filter(None, [excluded, self.line(name)]))
         return None
 
     def barred(self, u: Tensor) -> str | None:
@@ -276,7 +272,7 @@ class TracedModel:
         nodes = factors(self.trace_at(u)).items()
         return next((n for n, node in nodes if not node["log_prob"].isfinite().all()), None)
 
-    def inside(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def inside(self, values: Values) -> dict[str, Tensor]:
         """Whether each latent that has bounds is within those of its prior, a bool each."""
         nodes = self.plain_at(values).nodes
         return {name: is_inside(nodes[name]["fn"], values[name]) for name in self.bounded}
@@ -285,16 +281,10 @@ class TracedModel:
         """Where in the user's file a site is written."""
         lines = user_code.Lines()
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            run(self.plain, self.tensors, Start(self.start_of), lines)
+            run(self.plain, self.tensors, handlers.Start(self.start_of), lines)
         return lines.lines.get(name)
 
     def improper(self) -> list[str]:
         """The latents whose prior cannot be sampled: flat ones, and those that are masked."""
         under_mask = self.prototype.masked
-        return [
-            site.name
-            for site in self.of("latent")
-            if isinstance(site.base, dist.ImproperUniform)
-            or masked(site.fn)
-            or site.name in under_mask
-        ]
+        return [s.name for s in self.of("latent") if is_improper(s.fn) or s.name in under_mask]

@@ -1,10 +1,8 @@
 """Runs side by side: one table with errors, each compared with the best reference there is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,8 +10,7 @@ import pandas as pd
 from models.contract import Refused, UsageError, nearest
 
 from ..core.html import filled, frame
-from . import differences, loo, publish, reference
-from .distance import Yardstick
+from . import differences, loo, reference
 from .psis import KHAT_MAX
 from .reference import Row
 
@@ -42,7 +39,7 @@ class Table(pd.DataFrame):
         html: gives a notebook's page from the table, where that is more than its rows and notes.
     """
 
-    _metadata = ("title", "runs", "notes", "pictures", "signal", "html")
+    _metadata: ClassVar = ["title", "runs", "notes", "pictures", "signal", "html"]
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -81,7 +78,7 @@ class Comparison(Table):
     mean_error (the largest difference of a parameter's mean from the reference, in the
     reference's sds) with its Monte Carlo error mean_error_se and the parameter (worst); sd_low and
     sd_high (range of sd ratios) and sd_se; distance of the joint draws (of networks: of the
-    predictions) and its noise floor (`distance.py`); elbo, log_evidence and gap (exact log
+    predictions) and its noise floor (`reference.py`); elbo, log_evidence and gap (exact log
     evidence - ELBO), nats; khat; leave-one-out, and its difference from the best run's with the
     standard error over rows; held-out scores; smallest bulk ess and ess_per_s; log_bayes_factor
     against the largest evidence that the same method found (laplace's only where its k-hat
@@ -94,7 +91,7 @@ class Comparison(Table):
         trust: label to purpose to `yes`, `no` or `not known`, the reference having the last word.
     """
 
-    _metadata = (*Table._metadata, "references", "parameters", "trust")
+    _metadata: ClassVar = [*Table._metadata, "references", "parameters", "trust"]
 
     def to_json_object(self) -> dict[str, Any]:
         """Rows, parameters by run, references and notes as plain values."""
@@ -149,51 +146,36 @@ def compare(rows: Sequence[Row], exact: Mapping[str, Any], *, seed: int = 0) -> 
     Raises:
         Refused: the runs saw different data.
     """
-    done = {row.label: row for row in rows if row.record is not None}
-    check_same_data({label: row.record for label, row in done.items()})
+    done = {row.label: row for row in rows if row.record}
+    records = {label: row.record for label, row in done.items()}
+    check_same_data(records)
     references = {
         key: reference.best([r for r in done.values() if r.posterior == key], exact.get(key), seed)
         for key in dict.fromkeys(row.posterior for row in done.values())
     }
-    lines = {row.label: _without_run(row) for row in rows}
-    parameters = {
-        k: differences.scalars(r.summary, references[r.posterior]) for k, r in done.items()
-    }
-    trust = {}
-    yardsticks = {key: _yardstick(row) for key, row in references.items()}
-    for label, row in done.items():
-        key, each = row.posterior, parameters[label]
-        line = differences.line(row, each, references[key], yardsticks[key])
-        trust[label] = publish.trust(row.record, line, each)
-        line = publish.capped(line, trust[label], row.record["verdict"].get("trust", {}))
-        lines[label] = publish.shown(line, trust[label])
+    lines: dict[str, dict[str, Any]] = {}
+    parameters, trust = {}, {}
+    for row in rows:
+        if not row.record:
+            lines[row.label] = {"verdict": row.status, "reason": "", "reading": row.reason}
+            continue
+        known = references[row.posterior]
+        each = differences.scalars(row.summary, known)
+        line = differences.line(row, each, known)
+        answers = differences.trust(row.record, line, each)
+        line = differences.capped(line, answers, row.record["verdict"].get("trust", {}))
+        lines[row.label] = differences.shown(line, answers)
+        parameters[row.label], trust[row.label] = each, answers
     _add_bayes_factors(lines, done)
     _add_differences(lines, done)
     table = _table(lines, parameters)
-    table.references = {
-        key: row.label if row else _NO_REFERENCE for key, row in references.items()
-    }
-    records = {label: row.record for label, row in done.items()}
+    table.references = {k: row.label if row else _NO_REFERENCE for k, row in references.items()}
     table.trust = trust
-    table.notes = [*publish.hidden(records, trust), publish.last_line(trust)]
+    table.notes = [*differences.hidden(records, trust), differences.last_line(trust)]
     return table
 
 
-def _without_run(row: Row) -> dict[str, Any]:
-    """The line of what was not run: why."""
-    return {"verdict": row.status, "reason": "", "reading": row.reason}
-
-
-def _yardstick(row: Row | None) -> Yardstick | None:
-    """The measure of joint draws that a reference gives; a network's are of no use."""
-    if row is None or not row.draws or row.predictions is not None:
-        return None
-    return Yardstick(differences.stacked(row.draws, list(row.draws)), row.ess)
-
-
-def _table(
-    lines: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, pd.DataFrame]
-) -> Comparison:
+def _table(lines: dict[str, dict[str, Any]], parameters: Mapping[str, pd.DataFrame]) -> Comparison:
     """The lines as a table; scalars of all runs, indexed by run and parameter, beside it."""
     numbers = [name for name in _COLUMNS if name not in _WORDS]
     plain = pd.DataFrame.from_dict(lines, orient="index", columns=_COLUMNS)
@@ -230,7 +212,7 @@ def _add_differences(lines: Mapping[str, dict[str, Any]], done: Mapping[str, Row
         for label, row in done.items()
         if np.isfinite(lines[label].get("elpd_loo", np.nan))
     }
-    best = max(known, key=lambda label: lines[label]["elpd_loo"], default=None)
+    best = max(known, key=lambda label: lines[label]["elpd_loo"], default="")
     for label, each in known.items():
         if label != best and len(each) == len(known[best]):
             difference = loo.difference(each, known[best])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -73,7 +73,7 @@ class Verdict:
         for finding in ordered:
             if purpose in finding.spoils or (finding.level == "fail" and not finding.spoils):
                 return Answer("no", str(finding))
-        if purpose in (self.given or {}):
+        if self.given is not None and purpose in self.given:
             return self.given[purpose]
         opened = [str(f) for f in ordered if purpose in f.opens]
         return Answer("not known", opened[0]) if opened else Answer("yes")
@@ -88,7 +88,7 @@ class Verdict:
             return f"Do not use it{but}: {failed.what}."
         given = list((self.given or {}).values())
         if len(given) == len(PURPOSES) and len(set(given)) == 1:
-            return f"{self.given['parameters'].because.capitalize()}."
+            return f"{given[0].because.capitalize()}."
         words = self._answered()
         spoiling = [f for f in self.findings if "parameters" in f.spoils]
         if spoiling and all(f.of_intervals for f in spoiling):
@@ -148,7 +148,7 @@ def _listed(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer]) -> Verdict:
+def _of(findings: Sequence[Finding], given: Mapping[Purpose, Answer] | None) -> Verdict:
     worst = max((_RANK[f.level] for f in findings), default=0)
     return Verdict(("pass", "warn", "fail")[worst], tuple(findings), given)
 
@@ -175,13 +175,13 @@ def verdict(
     """
     findings = [*fit.findings, *_finite(fit), *(checked or [])]
     if fit.kind == "chains" and not any(f.level == "fail" for f in findings):
-        mixing, others = _mixing(idata), _divergences(idata) + _energy(idata)
+        mixing, others = list(_mixing(idata)), [*_divergences(idata), *_energy(idata)]
         if mixing and not others and alike():
             mixing = [replace(f, spoils=("parameters", "evidence", "loo")) for f in mixing]
         findings += mixing + others
     if "khat_high" in metrics:
         findings += _khat_of_rows(metrics["khat_high"])
-    elif "khat" in metrics:
+    elif "khat" in metrics and fit.log_ratios is not None:
         measured = checked is not None and not any("parameters" in f.opens for f in checked)
         findings += _khat(metrics["khat"], len(fit.log_ratios), idata, measured)
     return _of(findings, _given(fit, idata, metrics))
@@ -211,80 +211,77 @@ def _given(fit: Fit, idata: InferenceData, metrics: Mapping[str, float]) -> dict
     return answers
 
 
-def _finite(fit: Fit) -> list[Finding]:
+def _finite(fit: Fit) -> Iterator[Finding]:
     """No draw may be infinite, or no number."""
     bad = [name for name, value in fit.draws.items() if not value.isfinite().all()]
-    advice = "check the model's supports, or rescale the data"
-    return [Finding("fail", f"draws of {', '.join(bad)} are not finite", advice)] if bad else []
+    if bad:
+        fix = "check the model's supports, or rescale the data"
+        yield Finding("fail", f"draws of {', '.join(bad)} are not finite", fix)
 
 
-def _mixing(idata: InferenceData) -> list[Finding]:
+def _mixing(idata: InferenceData) -> Iterator[Finding]:
     """R-hat and effective sample size of what the chains are judged by."""
     judging = judged(idata)
     if judging.sizes["chain"] == 1 and judging.sizes["draw"] >= _HALVES:
         judging = in_halves(judging)
     moving = judging[[n for n, v in judging.data_vars.items() if v.dtype.kind == "f"]]
-    return _disagreement(_by_name(r_hat(moving))) + [
-        finding for method in ("bulk", "tail") for finding in _too_few(moving, method)
-    ]
+    r_hats = _by_name(r_hat(moving))
+    if r_hats:
+        yield from _disagreement(r_hats)
+    for method in ("bulk", "tail"):
+        yield from _too_few(_by_name(ess(moving, method)), method)
 
 
-def _disagreement(r_hats: Mapping[str, float]) -> list[Finding]:
+def _disagreement(r_hats: Mapping[str, float]) -> Iterator[Finding]:
     """Chains disagree where the largest R-hat is too large, or too many of many are."""
-    if not r_hats:
-        return []
-    worst = max(r_hats, key=r_hats.get)
+    worst = max(r_hats, key=lambda name: r_hats[name])
     over = np.mean([value > R_HAT_MAX for value in r_hats.values()])
     many = len(r_hats) > _MANY
-    bound = R_HAT_OF_MANY if many else R_HAT_MAX
+    bound, figures = R_HAT_OF_MANY if many else R_HAT_MAX, ""
     if r_hats[worst] > bound:
         figures = f"R-hat {r_hats[worst]:.3f} in {worst}, bound {bound}"
     elif many and over > _SHARE:
         figures = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hats)} quantities"
         figures += f", bound {_SHARE:.0%}"
-    else:
-        return []
-    advice = "run longer (--set warmup=... draws=...)"
-    return [Finding("fail", f"the chains disagree ({figures})", advice)]
+    if figures:
+        fix = "run longer (--set warmup=... draws=...)"
+        yield Finding("fail", f"the chains disagree ({figures})", fix)
 
 
-def _too_few(moving: xr.Dataset, method: str) -> list[Finding]:
+def _too_few(sizes: Mapping[str, float], method: str) -> Iterator[Finding]:
     """The smallest bulk or tail ESS is too small."""
-    sizes = _by_name(ess(moving, method))
-    worst = min(sizes, key=sizes.get, default=None)
-    if worst is None or sizes[worst] >= ESS_MIN:
-        return []
-    figures = f"{method} ESS {sizes[worst]:.0f} in {worst}, need {ESS_MIN}"
-    advice = "run longer (--set draws=...)"
-    return [Finding("fail", f"too few effective draws ({figures})", advice)]
+    worst = min(sizes, key=lambda name: sizes[name], default=None)
+    if worst is not None and sizes[worst] < ESS_MIN:
+        figures = f"{method} ESS {sizes[worst]:.0f} in {worst}, need {ESS_MIN}"
+        fix = "run longer (--set draws=...)"
+        yield Finding("fail", f"too few effective draws ({figures})", fix)
 
 
 def _by_name(dataset: xr.Dataset) -> dict[str, float]:
     """Scalar name to value, without those that do not move (NaN)."""
     values = {}
     for name, array in dataset.data_vars.items():
-        names = cells(name, [array[dim].values for dim in array.dims])
+        names = cells(str(name), [array[dim].values for dim in array.dims])
         values |= zip(names, array.values.ravel().tolist())
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
-def _divergences(idata: InferenceData) -> list[Finding]:
+def _divergences(idata: InferenceData) -> Iterator[Finding]:
     """Draws whose trajectory left its energy: the sampler misses a part (Betancourt 2017)."""
     diverging = idata["sample_stats"]["diverging"].values
-    if not diverging.any():
-        return []
-    text = f"{diverging.sum()} of {diverging.size} draws diverged, the posterior may be cut short"
-    advice = "raise --set target_accept=0.95, or reparameterise (non-centred)"
-    return [Finding("fail" if diverging.mean() > DIVERGENT_MAX else "warn", text, advice)]
+    if diverging.any():
+        what = f"{diverging.sum()} of {diverging.size} draws diverged, "
+        level = "fail" if diverging.mean() > DIVERGENT_MAX else "warn"
+        fix = "raise --set target_accept=0.95, or reparameterise (non-centred)"
+        yield Finding(level, f"{what}the posterior may be cut short", fix)
 
 
-def _energy(idata: InferenceData) -> list[Finding]:
+def _energy(idata: InferenceData) -> Iterator[Finding]:
     """The chain of lowest E-BFMI."""
     lowest = float(np.min(bfmi(idata)))
-    if lowest >= BFMI_MIN:
-        return []
-    text = f"the sampler moves too slowly between energies (E-BFMI {lowest:.2f}, need {BFMI_MIN})"
-    return [Finding("fail", text, "reparameterise heavy tails or funnels")]
+    if lowest < BFMI_MIN:
+        what = f"the sampler moves too slowly between energies (E-BFMI {lowest:.2f}, "
+        yield Finding("fail", f"{what}need {BFMI_MIN})", "reparameterise heavy tails or funnels")
 
 
 def _khat(khat: float, draws: int, idata: InferenceData, measured: bool) -> list[Finding]:
@@ -301,26 +298,26 @@ def _khat(khat: float, draws: int, idata: InferenceData, measured: bool) -> list
         return []
     figures = f"k-hat {khat:.2f}, bound {bound:.2f}"
     if "predictions" in idata.groups():  # weights nobody asks for: units can be swapped
-        text = f"the approximation misses the posterior of the weights ({figures})"
-        advice = "its weights tell nothing one by one, it is judged on what it predicts"
-        return [Finding("note", text, advice)]
+        what = f"the approximation misses the posterior of the weights ({figures})"
+        fix = "its weights tell nothing one by one, it is judged on what it predicts"
+        return [Finding("note", what, fix)]
     if measured and khat >= _NO_MEAN:
-        text = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
-        return [Finding("note", text, "compare with nuts", opens=PURPOSES)]
+        what = f"its importance weights have no mean (k-hat {khat:.2f}): it may miss much"
+        return [Finding("note", what, "compare with nuts", opens=PURPOSES)]
     if measured:
-        text = f"its importance weights are too uneven ({figures})"
-        return [Finding("note", text, opens=("evidence", "loo"))]
+        what = f"its importance weights are too uneven ({figures})"
+        return [Finding("note", what, opens=("evidence", "loo"))]
     guide = idata.attrs.get("guide", "")
     richer = "--guide mvn, or " if guide and not about_guide(guide).rich else ""
-    text = f"the approximation misses the posterior ({figures})"
-    advice = f"do not trust the parameter intervals; try {richer}nuts"
-    return [Finding("warn", text, advice, ("parameters", "evidence", "loo"), ("predictions",))]
+    what = f"the approximation misses the posterior ({figures})"
+    fix = f"do not trust the parameter intervals; try {richer}nuts"
+    return [Finding("warn", what, fix, ("parameters", "evidence", "loo"), ("predictions",))]
 
 
 def _khat_of_rows(share: float) -> list[Finding]:
     """Of the rows that have latents of their own, many that the guide misses, or a few."""
     if share <= _FEW_ROWS:
         return []
-    text = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
-    advice = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
-    return [Finding("warn" if share > _MANY_ROWS else "note", text, advice)]
+    what = f"the guide misses the latents of {share:.0%} of the rows (k-hat above {KHAT_MAX})"
+    fix = "do not trust their intervals; try a richer guide, or nuts (--init RUN)"
+    return [Finding("warn" if share > _MANY_ROWS else "note", what, fix)]

@@ -2,23 +2,31 @@
 
 Differences of means are in the reference's sds, those of sds as ratios; each comes with its Monte
 Carlo error, and is named only beyond four of them.
+
+The reference knows what a run cannot know of itself, so it has the last word: a run that calls its
+parameters right and is off loses that answer (and `pass` with it), one that did not know gains it
+where it agrees. Numbers that a run says not to use are not shown.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from .distance import Yardstick, noise_of_predictions, of_predictions
-from .reference import Row
+from ..core.problem import PURPOSES
+from .diagnostics import PURPOSES_IN_WORDS
+from .reference import Row, noise_of_predictions, of_predictions, stacked
 
 # Standard errors beyond which a difference is told from Monte Carlo noise, over all parameters.
 SURE = 4.0
 # Differences below these are of no consequence: sds of the reference, and parts of a ratio.
 _MEAN_MATTERS, _SD_MATTERS = 0.1, 0.05
+# What is wrong with a mean, in posterior sds, and with an sd, as a share of the posterior's.
+_SHIFT, _SHARE = 0.25, 0.25
+# Total variation of predictions, mean over rows, beyond noise.
+_PREDICTS = 0.02
 # Standard errors (of means in sds, of sd ratios) with which nothing can be told.
 _VAGUE = 0.08
 # Times its noise beyond which a distance is told from none.
@@ -28,6 +36,8 @@ METRICS = ("elbo", "elbo_se", "log_evidence", "khat", "elpd_loo", "elpd_loo_se",
 SCORES = ("accuracy", "log_score", "brier", "ece", "entropy", "mutual_information")
 _MOMENTS = ["mean", "sd", "hdi_low", "hdi_high", "mcse_mean", "mcse_sd"]
 THE_REFERENCE, _NOTHING = "the reference", "nothing to compare it with"
+# Purpose to the columns that are shown for it.
+_COLUMNS = {"evidence": ("log_evidence",), "loo": ("elpd_loo", "elpd_loo_se")}
 
 
 def scalars(summary: pd.DataFrame, reference: Row | None) -> pd.DataFrame:
@@ -49,29 +59,24 @@ def scalars(summary: pd.DataFrame, reference: Row | None) -> pd.DataFrame:
     sd = other["sd"].where(other["sd"] > 1e-10 * other["mean"].abs() + 1e-300)
     error = np.hypot(each["mcse_mean"].fillna(0), other["mcse_mean"].fillna(0))
     ratio = each["sd"] / sd
-    relative = np.hypot(
-        (each["mcse_sd"] / each["sd"]).fillna(0), (other["mcse_sd"] / sd).fillna(0)
-    )
+    ours, theirs = each["mcse_sd"] / each["sd"], other["mcse_sd"] / sd
     return each.assign(
         reference_mean=other["mean"],
         reference_sd=sd,
         mean_error=(each["mean"] - other["mean"]) / sd,
         mean_error_se=error / sd,
         sd_ratio=ratio,
-        sd_ratio_se=ratio * relative,
+        sd_ratio_se=ratio * np.hypot(ours.fillna(0), theirs.fillna(0)),
     )
 
 
-def line(
-    row: Row, each: pd.DataFrame, reference: Row | None, yardstick: Yardstick | None
-) -> dict[str, Any]:
+def line(row: Row, each: pd.DataFrame, reference: Row | None) -> dict[str, Any]:
     """A run's line of the table, column to value; what does not apply is absent.
 
     Args:
         row: the run.
         each: its `scalars` beside the reference.
         reference: what it is compared with.
-        yardstick: of the reference's joint draws; None of a network.
     """
     record, metrics = row.record, row.record["metrics"]
     columns: dict[str, Any] = {k: metrics[k] for k in METRICS + SCORES if k in metrics}
@@ -79,7 +84,7 @@ def line(
     columns |= {"verdict": status, "reason": "" if status == "pass" else reasons[0]}
     columns["time_s"] = record["timing"]["fit_s"]
     if row.chains:
-        columns["ess"] = float(row.summary["ess_bulk"].min())
+        columns["ess"] = float(row.summary["ess_bulk"].to_numpy().min())
         columns["ess_per_s"] = columns["ess"] / columns["time_s"]
     if reference is None:
         return columns | {"reading": _NOTHING}
@@ -88,14 +93,13 @@ def line(
     if reference.label == row.label:
         return columns | {"reading": THE_REFERENCE}
     if reference.predictions is not None:
-        return columns | _of_networks(row, reference)
-    columns |= _worst(each) | _distance(row, reference, yardstick)
+        return columns | _of_networks(row.predictions, reference.predictions)
+    columns |= _worst(each) | _distance(row, reference)
     return columns | {"reading": _reading(columns, each)}
 
 
-def _of_networks(row: Row, reference: Row) -> dict[str, Any]:
+def _of_networks(ours: xr.Dataset | None, theirs: xr.Dataset) -> dict[str, Any]:
     """A network beside another: how far apart their predictions are, and how sure that is."""
-    ours, theirs = row.predictions, reference.predictions
     if ours is None or set(ours) != set(theirs):
         return {"reading": _NOTHING}
     apart, noise = of_predictions(ours, theirs), noise_of_predictions(theirs)
@@ -105,20 +109,14 @@ def _of_networks(row: Row, reference: Row) -> dict[str, Any]:
     return {"distance": apart, "distance_floor": noise, "reading": reading}
 
 
-def _distance(row: Row, reference: Row, yardstick: Yardstick) -> dict[str, float]:
+def _distance(row: Row, reference: Row) -> dict[str, float]:
     """The distance of the joint draws; none for a point, or where sites are missing."""
-    names = list(reference.draws)
-    if row.idata["posterior"].sizes["draw"] == 1 or not set(names) <= set(row.draws):
+    names, yardstick = list(reference.draws), reference.yardstick
+    point = row.idata["posterior"].sizes["draw"] == 1
+    if yardstick is None or point or not set(names) <= set(row.draws):
         return {}
     distance = yardstick.measure(stacked(row.draws, names), row.ess)
-    if distance is None:
-        return {}
-    return {"distance": distance.value, "distance_floor": distance.floor}
-
-
-def stacked(draws: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """All scalars of the sites beside each other, (S, d)."""
-    return np.concatenate([draws[k].reshape(len(draws[k]), -1) for k in names], axis=1)
+    return {} if distance is None else dict(zip(("distance", "distance_floor"), distance))
 
 
 def _worst(each: pd.DataFrame) -> dict[str, Any]:
@@ -154,22 +152,117 @@ def _reading(columns: Mapping[str, Any], each: pd.DataFrame) -> str:
 def _named(each: pd.DataFrame) -> list[str]:
     """Sds that are too narrow or too wide, and means that are shifted, in words."""
     parts = []
-    ratio, error = each["sd_ratio"], SURE * each["sd_ratio_se"]
-    narrow = ratio[(1 - ratio > _SD_MATTERS) & (1 - ratio > error)]
-    wide = ratio[(ratio - 1 > _SD_MATTERS) & (ratio - 1 > error)]
+    ratio, bound = each["sd_ratio"], np.maximum(_SD_MATTERS, SURE * each["sd_ratio_se"])
+    narrow, wide = each.loc[1 - ratio > bound], each.loc[ratio - 1 > bound]
     if len(narrow):
-        parts.append(f"narrower ({_which(narrow, each)}, sd down to {narrow.min():.2g} of it)")
+        least = narrow["sd_ratio"].min()
+        parts.append(f"narrower ({_which(narrow, each)}, sd down to {least:.2g} of it)")
     if len(wide):
-        parts.append(f"wider ({_which(wide, each)}, sd up to {wide.max():.3g} of it)")
+        most = wide["sd_ratio"].max()
+        parts.append(f"wider ({_which(wide, each)}, sd up to {most:.3g} of it)")
     shift = each["mean_error"].abs()
-    shifted = shift[(shift > _MEAN_MATTERS) & (shift > SURE * each["mean_error_se"])]
+    shifted = shift.loc[shift > np.maximum(_MEAN_MATTERS, SURE * each["mean_error_se"])]
     if len(shifted):
         parts.append(f"shifted ({shifted.idxmax()} by {shifted.max():.3g} sd)")
     return parts
 
 
-def _which(some: pd.Series, each: pd.DataFrame) -> str:
+def _which(some: pd.DataFrame, each: pd.DataFrame) -> str:
     """One scalar by name, several by their number."""
     if len(some) == 1:
         return str(some.index[0])
     return "all parameters" if len(some) == len(each) else f"{len(some)} of {len(each)}"
+
+
+# -- who may be published, and for what --------------------------------------------------------
+
+
+def trust(
+    record: Mapping[str, Any], line: Mapping[str, Any], each: pd.DataFrame
+) -> dict[str, str]:
+    """Purpose to `yes`, `no` or `not known`, after a comparison with the reference.
+
+    Args:
+        record: the run's.
+        line: its line of the table.
+        each: its scalars beside the reference's; without columns of errors where there is none.
+    """
+    if record["verdict"]["status"] == "fail":
+        return dict.fromkeys(PURPOSES, "no")
+    own = record["verdict"].get("trust", {})
+    answers = {purpose: own.get(purpose, "not known") for purpose in PURPOSES}
+    if line["reading"] == THE_REFERENCE:
+        return answers
+    if record.get("identified", True):
+        answers["parameters"] = _corrected(answers["parameters"], _parameters(each))
+    elif "distance" in line:
+        off = line["distance"] - line["distance_floor"] > _PREDICTS
+        answers["predictions"] = _corrected(answers["predictions"], "no" if off else "yes")
+    return answers
+
+
+def _corrected(own: str, seen: str) -> str:
+    """An answer of the run's own, after what was seen: right ones lift what was not known."""
+    return seen if seen == "no" or own == "not known" else own
+
+
+def _parameters(each: pd.DataFrame) -> str:
+    """Whether means and sds are those of the reference, beyond half the Monte Carlo error."""
+    if "sd_ratio" not in each or np.isnan(each["sd_ratio"]).all():
+        return "not known"
+    shift, ratio = each["mean_error"].abs().to_numpy(), (each["sd_ratio"] - 1).abs().to_numpy()
+    errors = SURE / 2 * each[["mean_error_se", "sd_ratio_se"]].to_numpy().T
+    if (shift - _SHIFT > errors[0]).any() or (ratio - _SHARE > errors[1]).any():
+        return "no"
+    surely = (shift + errors[0] < _SHIFT) & (ratio + errors[1] < _SHARE)
+    return "yes" if surely[~np.isnan(ratio)].all() else "not known"
+
+
+def capped(line: Mapping[str, Any], answers: Mapping[str, str], own: Mapping[str, str]) -> dict:
+    """The line without a pass that the reference contradicts.
+
+    Args:
+        line: of the table.
+        answers: of `trust`.
+        own: the run's own answers; one that said `no` itself is not contradicted.
+    """
+    lost = [p for p in ("parameters", "predictions") if answers[p] == "no" != own.get(p, "no")]
+    if not lost:
+        return dict(line)
+    reason = f"the reference contradicts its {PURPOSES_IN_WORDS[lost[0]]}"
+    status = "warn" if line["verdict"] == "pass" else line["verdict"]
+    return {**line, "verdict": status, "reason": line["reason"] or reason}
+
+
+def shown(line: Mapping[str, Any], answers: Mapping[str, str]) -> dict[str, Any]:
+    """The line without numbers that the run says not to use."""
+    unfit = sum((_COLUMNS[p] for p in _COLUMNS if answers[p] == "no"), ())
+    return {name: np.nan if name in unfit else value for name, value in line.items()}
+
+
+def hidden(
+    records: Mapping[str, Mapping[str, Any]], answers: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    """A note on each number that is not shown.
+
+    Args:
+        records: label to record.
+        answers: label to purpose to answer, of `trust`.
+    """
+    notes = []
+    for label, own in answers.items():
+        because = records[label]["verdict"].get("because", {})
+        for purpose, (name, *_) in _COLUMNS.items():
+            if own[purpose] == "no" and name in records[label]["metrics"]:
+                why = f": {because[purpose]}" if purpose in because else ""
+                notes.append(f"{name} of {label} is not shown{why}")
+    return notes
+
+
+def last_line(answers: Mapping[str, Mapping[str, str]]) -> str:
+    """Which runs may be published, and for what."""
+    parts = []
+    for purpose in PURPOSES:
+        fit = [label for label, own in answers.items() if own[purpose] == "yes"]
+        parts.append(f"{PURPOSES_IN_WORDS[purpose]} of {', '.join(fit) or 'none'}")
+    return f"You may publish: {'; '.join(parts)}."

@@ -1,7 +1,5 @@
 """Fit -> InferenceData: every method's result with the same groups, labels and meaning."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +13,9 @@ from ..methods.prior import sample as prior_sample
 from ..program.program import Program
 from ..program.row_latents import is_of_rows
 from ..program.sampling import over_draws
-from ..program.sites import Site, batch_shape
+from ..program.sites import Site
 from .inference_data import InferenceData, add_group, cells, from_groups
-from .predictive import GROUP_ELEMENTS, every, predictions, replicate, thinned
+from .predictive import GROUP_ELEMENTS, every, predictions, replicate, row_tensors, thinned
 
 # Group to variable to array.
 Groups = dict[str, dict[str, np.ndarray]]
@@ -159,17 +157,13 @@ def _data_groups(program: Program) -> Groups:
     """observed_data by site, and constant_data: the other data keys that are not latent."""
     problem, sites = program.problem, program.of("observed")
     observed = {site.name: site.data for site in sites}
-    others = {
-        key: torch.as_tensor(value)
-        for key, value in problem.tensors.items()
-        if key not in observed and key not in problem.latent_keys
-    }
-    constant = {
-        key: value
-        for key, value in others.items()
-        if not any(value is site.value for site in sites)
-        and (problem.identified or value.numel() <= _MOST_DATA)
-    }
+    constant = {}
+    for key, value in problem.tensors.items():
+        value = torch.as_tensor(value)
+        infer = key in observed or key in problem.latent_keys
+        shown = infer or any(value is site.value for site in sites)
+        if not shown and (problem.identified or value.numel() <= _MOST_DATA):
+            constant[key] = value
     return {"observed_data": _arrays(observed), "constant_data": _arrays(constant)}
 
 
@@ -200,7 +194,7 @@ def _site_dims(program: Program) -> dict[str, list[str]]:
 def _dims_of(program: Program, site: Site) -> list[str]:
     """A name for each dimension of a site: `w_dim_0` where nobody names it."""
     plates = {plate.dim: plate.name for plate in site.plates}
-    batch = len(batch_shape(site))
+    batch = len(site.batch_shape)
     names = [plates.get(i - batch, f"{site.name}_dim_{i}") for i in range(batch)]
     events = list(program.problem.dims.get(site.name, ()))
     unnamed = [f"{site.name}_dim_{batch + i}" for i in range(site.event_dim)]
@@ -209,13 +203,10 @@ def _dims_of(program: Program, site: Site) -> list[str]:
 
 def _key_dims(problem: Problem) -> dict[str, list[str]]:
     """Data key to dimension names, for keys of the rows: (row, ...)."""
-    if problem.rows is None:
-        return {}
-    plate, keys = problem.rows
-    dims = {}
-    for key in keys:
+    dims, plate = {}, problem.rows.plate if problem.rows else ""
+    for key, value in row_tensors(problem).items():
         events = list(problem.dims.get(key, ()))
-        extra = problem.tensors[key].ndim - 1
+        extra = value.ndim - 1
         names = events if len(events) == extra else [f"{key}_dim_{i + 1}" for i in range(extra)]
         dims[key] = [plate, *names]
     return dims

@@ -7,8 +7,6 @@ Layout: a draw's array is (chain, draw, *shape) in every group of draws. Groups 
 name for (`predictions`, `loo`, `held_out`, ...) are ours.
 """
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import arviz as az
+import h5py
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from models.contract import Data, Exact, Refused, View
-
-from .netcdf import check_closed
 
 InferenceData = az.InferenceData
 # The share of the draws in an interval that is shown.
@@ -33,6 +30,11 @@ _FEWEST_DRAWS = 8
 # Rows whose predictions a summary shows.
 _SUMMARISED = 20
 _SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
+# The filters that HDF5 has built in and that a run's file is written with; any other would load
+# a plug-in, which is a program.
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+# What the arrays of a file may take in memory, bytes.
+_MOST_BYTES = 8e9
 
 
 # -- made --------------------------------------------------------------------------------------
@@ -53,7 +55,7 @@ def from_groups(
         dims: variable to the names of its dimensions beyond chain and draw.
         attrs: attributes of the whole.
     """
-    filled = {name: group for name, group in groups.items() if group}
+    filled: dict[str, Any] = {name: group for name, group in groups.items() if group}
     return az.from_dict(**filled, coords=coords, dims=dims, attrs=attrs)
 
 
@@ -114,11 +116,69 @@ def read(path: Path) -> InferenceData:
     """
     try:
         check_closed(path)
-        return az.from_netcdf(str(path), engine="h5netcdf").load()
+        idata = az.from_netcdf(str(path), engine="h5netcdf")
+        for dataset in idata.values():
+            dataset.load()
+        return idata
     except Refused:
         raise
     except Exception as error:  # a dozen kinds, by where the file is damaged
         raise Refused(f"{path} is no readable InferenceData ({error}); run it again") from None
+
+
+def check_closed(path: Path) -> None:
+    """Refuse a file that reaches out of itself, or that would not fit into memory.
+
+    An HDF5 file may name other files (links, external and virtual storage), and filters, which
+    are programs that the library loads; and a small one may unpack to more than memory holds. A
+    run's own file has none of it, but one may come from a stranger.
+
+    Raises:
+        Refused: a link that is no plain one, storage in other files, a filter that is not built
+            in, something that is neither group nor array, or arrays that are too large.
+        OSError: no HDF5 file.
+    """
+    size = 0
+    with h5py.File(path, "r") as file:
+        for dataset in _datasets(file, path):
+            _check_storage(dataset, path)
+            size += (dataset.size or 0) * dataset.dtype.itemsize
+    if size > _MOST_BYTES:
+        most = f"more than {_MOST_BYTES / 1e9:.0f}"
+        raise Refused(f"{path} would take {size / 1e9:.3g} GB of memory, {most}; run it again")
+
+
+def _datasets(file: h5py.File, path: Path) -> Iterator[h5py.Dataset]:
+    """The arrays of a file, each once, though groups may lie in themselves.
+
+    Raises:
+        Refused: a link that is no plain one, something that is neither group nor array.
+    """
+    links: dict[str, Any] = {}
+    file.visititems_links(lambda name, link: links.update({name: link}))
+    for name, link in links.items():
+        if not isinstance(link, h5py.HardLink):
+            raise _refused(path, f"/{name}", "is a link to another place")
+    for member in dict.fromkeys(file[name] for name in links):
+        if isinstance(member, h5py.Dataset):
+            yield member
+        elif not isinstance(member, h5py.Group):
+            raise _refused(path, str(member.name), "is neither group nor array")
+
+
+def _check_storage(dataset: h5py.Dataset, path: Path) -> None:
+    """An array's content must lie in the file itself, packed by HDF5's own filters."""
+    if dataset.external or dataset.is_virtual:
+        raise _refused(path, str(dataset.name), "lies in another file")
+    plan = dataset.id.get_create_plist()
+    filters = {plan.get_filter(i)[0] for i in range(plan.get_nfilters())}
+    if not filters <= _FILTERS:
+        others = ", ".join(map(str, sorted(filters - _FILTERS)))
+        raise _refused(path, str(dataset.name), f"needs a filter that is not built in ({others})")
+
+
+def _refused(path: Path, where: str, fault: str) -> Refused:
+    return Refused(f"{where} {fault}, {path}; no run writes that, run it again")
 
 
 # -- its parts ---------------------------------------------------------------------------------
@@ -136,10 +196,8 @@ def draws_of(idata: InferenceData) -> dict[str, np.ndarray]:
 
 def flattened(dataset: xr.Dataset) -> dict[str, np.ndarray]:
     """Variable to its draws of all chains, chain after chain, (draws, *shape)."""
-    return {
-        str(name): value.values.reshape(-1, *value.shape[2:])
-        for name, value in dataset.data_vars.items()
-    }
+    variables = dataset.data_vars.items()
+    return {str(name): v.values.reshape(-1, *v.shape[2:]) for name, v in variables}
 
 
 def cells(name: str, labels: Iterable[Iterable[Any]]) -> Iterator[str]:
@@ -153,14 +211,6 @@ def cells(name: str, labels: Iterable[Iterable[Any]]) -> Iterator[str]:
         yield f"{name}[{', '.join(map(str, cell))}]" if cell else name
 
 
-def groups_of(idata: InferenceData) -> dict[str, dict[str, np.ndarray]]:
-    """Group to variable to values."""
-    return {
-        group: {str(name): value.values for name, value in idata[group].data_vars.items()}
-        for group in idata.groups()
-    }
-
-
 def view(
     data: Data,
     idata: InferenceData,
@@ -170,10 +220,14 @@ def view(
     exact: Exact | None = None,
 ) -> View:
     """A result as the functions of the model's own see it; parameters as for `View`."""
+    groups = {
+        group: {str(name): value.values for name, value in idata[group].data_vars.items()}
+        for group in idata.groups()
+    }
     return View(
         data=data,
         draws=draws_of(idata),
-        groups=groups_of(idata),
+        groups=groups,
         params=params,
         guide=idata.attrs.get("guide", ""),
         exact=exact,
@@ -198,15 +252,14 @@ def ess(draws: xr.Dataset | np.ndarray, method: str) -> Any:
     return az.ess(draws, method=method)
 
 
-def r_hat(draws: xr.Dataset) -> xr.Dataset:
-    """Rank-normalised split R-hat (ibid., section 4) by scalar, (*shape); NaN of what is fixed."""
+def r_hat(draws: xr.Dataset) -> Any:
+    """Rank-normalised split R-hat (ibid., section 4), a Dataset (*shape); NaN of what is fixed."""
     with np.errstate(invalid="ignore"):
         return az.rhat(draws)
 
 
-def bfmi(idata: InferenceData) -> np.ndarray:
-    """Energy-Bayesian fraction of missing information (Betancourt 2016), (chain,)."""
-    return az.bfmi(idata)
+# Energy-Bayesian fraction of missing information (Betancourt 2016), (chain,), of InferenceData.
+bfmi = az.bfmi
 
 
 def hdi(draws: np.ndarray, prob: float = HDI_PROB) -> tuple[np.ndarray, np.ndarray]:
@@ -228,10 +281,10 @@ def summary(idata: InferenceData) -> pd.DataFrame:
         return pd.DataFrame(columns=["mean"])
     if dataset.sizes["draw"] < _FEWEST_DRAWS:  # a point, or the few members of an ensemble
         few = {"mean": np.mean} | ({"sd": np.std} if dataset.sizes["draw"] > 1 else {})
-        return az.summary(dataset, stat_funcs=few, extend=False, **options)
+        return pd.DataFrame(az.summary(dataset, stat_funcs=few, extend=False, **options))
     single = dataset.sizes["chain"] == 1
     with np.errstate(invalid="ignore"):  # a site that never moves has no R-hat
-        table = az.summary(in_halves(dataset) if single else dataset, **options)
+        table = pd.DataFrame(az.summary(in_halves(dataset) if single else dataset, **options))
     return table.rename(columns=_SUMMARY_NAMES).drop(columns=["r_hat"] if single else [])
 
 

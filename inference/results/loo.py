@@ -1,24 +1,23 @@
 """Leave-one-out: elpd_loo = sum_i log p(y_i | y_-i), how well the other rows predict each row.
 
 In closed form where the model states its evidence, without a Monte Carlo error. Else from draws,
-by importance weights (`psis_loo.py`).
+by importance weights (`psis.py`).
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Mapping
 from itertools import chain, product
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
 from ..core.problem import Finding, Fit, Problem
 from .groups import LIKELIHOOD_ELEMENTS
 from .inference_data import InferenceData, add_group, as_elpd_data
-from .predictive import every
-from .psis import KHAT_MAX, khat_bound
-from .psis_loo import NEGLIGIBLE, weighted
+from .predictive import every, row_tensors
+from .psis import KHAT_MAX, NEGLIGIBLE, khat_bound, weighted
 
 # Rows below which their spread tells no standard error: the sd of ten normal numbers is known to
 # within a quarter.
@@ -62,59 +61,55 @@ def judged(
     rows = pointwise(idata)  # (n, draws)
     bound = khat_bound(rows.shape[1])
     by_draws = weighted(rows, _log_ratios(fit, idata), bound, khat)
-    error, bad = by_draws.mcse(_chains(fit, idata)), np.flatnonzero(by_draws.khat > bound)
-    findings = _on_few_rows(len(rows))
+    chains = idata["log_likelihood"].sizes["chain"] if fit.kind == "chains" else None
+    error, bad = by_draws.mcse(chains), np.flatnonzero(by_draws.khat > bound)
+    findings = [] if len(rows) >= FEWEST_ROWS else [_few_rows(len(rows))]
     known = None if fit.exact is None else closed_form(problem, fit.exact, idata)
     if known is not None:
         if len(bad) or abs((known - by_draws.elpd).sum()) <= _AWAY * error + NEGLIGIBLE:
             metrics = _with_group(idata, by_draws.of_all, known)
             return metrics | {"elpd_loo_mcse": 0.0}, findings
-        findings += [Finding("note", *_CONTRADICTION, opens=("evidence", "loo"))]
+        findings.append(_CONTRADICTION)
     if not len(bad) and by_draws.apart > _APART * error:
-        text = f"no elpd_loo: two ways of weighting the draws are {by_draws.apart:.2g} nats apart"
-        return {}, [Finding("note", text, "use nuts", opens=("loo",))]
+        what = f"no elpd_loo: two ways of weighting the draws are {by_draws.apart:.2g} nats apart"
+        return {}, [Finding("note", what, "use nuts", opens=("loo",))]
     metrics = _with_group(idata, by_draws.of_all, by_draws.elpd, by_draws.khat)
     if len(bad):
         return metrics, [_on_khat(idata, bad, by_draws.khat), *findings]
     return metrics | {"elpd_loo_mcse": error}, findings
 
 
-_CONTRADICTION = (
+_CONTRADICTION = Finding(
+    "note",
     "the model's log evidence without a row contradicts its own draws",
     "elpd_loo is from the draws; check `exact` of the model",
+    opens=("evidence", "loo"),
 )
 
 
-def _why_none(
-    fit: Fit, idata: InferenceData, khat: float | None
-) -> tuple[str, str] | tuple[str] | None:
+def _why_none(fit: Fit, idata: InferenceData, khat: float | None) -> tuple[str, str] | None:
     """Why leave-one-out has no answer, and what to do about it; None where it has one."""
     held_out = "score rows that are held out (--set split=0.2)"
     if "observed_data" not in idata.groups():
-        return ("no row is observed, so none can be left out",)
+        return "no row is observed, so none can be left out", ""
     if "log_likelihood" not in idata.groups():
         return "no leave-one-out where every row has latents of its own", held_out
     if fit.kind == "independent" and fit.log_q is None and fit.trace is not None:
         return "no leave-one-out by a guide whose draws have no density", "use nuts"
     if khat is not None and not khat < KHAT_MAX:
         return f"no elpd_loo from an approximation of k-hat {khat:.2f}", "use nuts"
-    if sum(_is_seen(idata, name).sum() for name in idata["log_likelihood"].data_vars) < 2:
-        return ("a single row has no others to be predicted from",)
+    if sum(seen.sum() for seen in _seen_by_site(idata)) < 2:
+        return "a single row has no others to be predicted from", ""
     return None
 
 
 def _log_ratios(fit: Fit, idata: InferenceData) -> np.ndarray | None:
     """log p - log q of the draws whose likelihood is kept, (draws,); None of the posterior's."""
-    if fit.log_q is None:
+    if fit.log_p is None or fit.log_q is None:
         return None
     elements = sum(value.size for value in idata["observed_data"].data_vars.values())
     step = every(fit.log_p.numel(), elements, LIKELIHOOD_ELEMENTS)
     return (fit.log_p - fit.log_q)[:, ::step].flatten().numpy()
-
-
-def _chains(fit: Fit, idata: InferenceData) -> int | None:
-    """Number of chains; None of independent draws."""
-    return idata["log_likelihood"].sizes["chain"] if fit.kind == "chains" else None
 
 
 # -- in closed form ----------------------------------------------------------------------------
@@ -132,15 +127,14 @@ def closed_form(problem: Problem, truth: Any, idata: InferenceData) -> np.ndarra
     """
     if truth.leave_one_out is not None:
         return np.asarray(truth.leave_one_out())
-    if truth.log_evidence is None or not _all_rows_count(problem, idata):
+    if truth.log_evidence is None or problem.exact is None or not _all_rows_count(problem, idata):
         return None
-    _, keys = problem.rows
-    tensors = {key: problem.tensors[key] for key in keys}
-    table = np.concatenate([np.asarray(v).reshape(len(v), -1) for v in tensors.values()], axis=1)
+    rows = row_tensors(problem)
+    table = np.concatenate([v.reshape(len(v), -1).numpy() for v in rows.values()], axis=1)
     _, first, same = np.unique(table, axis=0, return_index=True, return_inverse=True)
     if len(first) > _MOST_LEFT_OUT:
         return None
-    without = [_without(problem, int(i)) for i in first]
+    without = [_without(problem.exact, rows, int(i)) for i in first]
     if None in without:
         return None
     return (truth.log_evidence - np.array(without))[same.ravel()]
@@ -150,17 +144,14 @@ def _all_rows_count(problem: Problem, idata: InferenceData) -> bool:
     """Whether what is observed are the rows of the data, each in the row plate, all there."""
     if problem.rows is None:
         return False
-    names = idata["log_likelihood"].data_vars
-    dims = {value.dims[2:] for value in names.values()}
-    return dims == {(problem.rows[0],)} and all(_is_seen(idata, n).all() for n in names)
+    dims = {site.dims[2:] for site in _sites(idata)}
+    return dims == {(problem.rows.plate,)} and all(seen.all() for seen in _seen_by_site(idata))
 
 
-def _without(problem: Problem, i: int) -> float | None:
+def _without(exact: Callable, rows: Mapping[str, Tensor], i: int) -> float | None:
     """The log evidence of all rows but one; None where the model does not know it."""
-    _, keys = problem.rows
-    others = torch.arange(problem.n) != i
     try:
-        truth = problem.exact({key: problem.tensors[key][others] for key in keys})
+        truth = exact({k: torch.cat([v[:i], v[i + 1 :]]) for k, v in rows.items()})
     except (ValueError, ArithmeticError, np.linalg.LinAlgError):  # too few rows for it
         return None
     return None if truth is None else truth.log_evidence
@@ -198,12 +189,10 @@ def _draws(idata: InferenceData) -> int:
     return sizes["chain"] * sizes["draw"]
 
 
-def _on_few_rows(n: int) -> list[Finding]:
-    """A word where there are too few rows for a standard error."""
-    if n >= FEWEST_ROWS:
-        return []
-    text = f"elpd_loo of {n} rows has no standard error, which takes {FEWEST_ROWS} or more"
-    return [Finding("note", text)]
+def _few_rows(n: int) -> Finding:
+    """A note that there are too few rows for a standard error."""
+    what = f"elpd_loo of {n} rows has no standard error, which takes {FEWEST_ROWS} or more"
+    return Finding("note", what)
 
 
 def _on_khat(idata: InferenceData, bad: np.ndarray, khat: np.ndarray) -> Finding:
@@ -211,13 +200,11 @@ def _on_khat(idata: InferenceData, bad: np.ndarray, khat: np.ndarray) -> Finding
     bad = bad[np.argsort(-khat[bad])]
     names = ", ".join(str(label) for label in np.asarray(labels(idata))[bad[:_NAMED]])
     more = ", ..." if len(bad) > _NAMED else ""
-    text = (
-        f"PSIS-LOO fails for {len(bad)} of {len(khat)} rows (k-hat up to {khat[bad[0]]:.2f}; "
-        f"rows {names}{more})"
-    )
-    advice = "do not use elpd_loo; score rows that are held out (--set split=0.2)"
+    what = f"PSIS-LOO fails for {len(bad)} of {len(khat)} rows "
+    what += f"(k-hat up to {khat[bad[0]]:.2f}; rows {names}{more})"
+    fix = "do not use elpd_loo; score rows that are held out (--set split=0.2)"
     level = "warn" if len(bad) > _MANY_BAD * len(khat) else "note"
-    return Finding(level, text, advice, spoils=("loo",))
+    return Finding(level, what, fix, spoils=("loo",))
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
@@ -272,15 +259,14 @@ def pointwise(idata: InferenceData) -> np.ndarray:
 
     Rows that a mask takes out of the density are no observations.
     """
-    sites = idata["log_likelihood"].data_vars
-    parts = [v.values.reshape(v.shape[0] * v.shape[1], -1).T for v in sites.values()]
-    rows = sum(parts) if _same_plates(idata) else np.concatenate(parts)
+    parts = [v.values.reshape(v.shape[0] * v.shape[1], -1).T for v in _sites(idata)]
+    rows = np.sum(parts, axis=0) if _same_plates(idata) else np.concatenate(parts)
     return np.ascontiguousarray(rows[_seen(idata)])
 
 
 def labels(idata: InferenceData) -> list[Any]:
     """What the rows of `pointwise` are called: by their plate's labels, (row, column) of two."""
-    sites = list(idata["log_likelihood"].data_vars.values())
+    sites = _sites(idata)
     each = [_labels(site) for site in (sites[:1] if _same_plates(idata) else sites)]
     if len(each) > 1:
         each = [[f"{site.name} {label}" for label in some] for site, some in zip(sites, each)]
@@ -295,20 +281,22 @@ def _labels(site: xr.DataArray) -> list[Any]:
     return [", ".join(map(str, cell)) for cell in product(*values)]
 
 
+def _sites(idata: InferenceData) -> list[xr.DataArray]:
+    """The pointwise log likelihood of each observed site, (chain, draw, *plates)."""
+    return list(idata["log_likelihood"].data_vars.values())
+
+
 def _same_plates(idata: InferenceData) -> bool:
-    return len({v.dims[2:] for v in idata["log_likelihood"].data_vars.values()}) == 1
+    return len({site.dims[2:] for site in _sites(idata)}) == 1
 
 
 def _seen(idata: InferenceData) -> np.ndarray:
     """Which rows are observed, of all sites one after the other unless they share their plates."""
-    each = [_is_seen(idata, name) for name in idata["log_likelihood"].data_vars]
+    each = _seen_by_site(idata)
     return np.any(each, axis=0) if _same_plates(idata) else np.concatenate(each)
 
 
-def _is_seen(idata: InferenceData, name: str) -> np.ndarray:
-    """Whether an observation is there: not all of it NaN."""
-    plates = idata["log_likelihood"][name].ndim - 2
-    if "observed_data" not in idata.groups():
-        return np.ones(idata["log_likelihood"][name].shape[2:], bool).ravel()
-    value = idata["observed_data"][name]
-    return value.notnull().any(value.dims[plates:]).values.ravel()
+def _seen_by_site(idata: InferenceData) -> list[np.ndarray]:
+    """Of each site which observations are there: not all of one NaN."""
+    values = [(site, idata["observed_data"][site.name]) for site in _sites(idata)]
+    return [v.notnull().any(v.dims[site.ndim - 2 :]).values.ravel() for site, v in values]

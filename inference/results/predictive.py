@@ -7,9 +7,7 @@ y the variance is the mean of the draws' variances plus the variance of their me
 variance). Depeweg et al. (2018), arXiv:1710.07283.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..core.problem import Fit
+from ..core.problem import Fit, Problem
 from ..core.seeds import PREDICTIVE, seeded
 from ..networks.layers import InUse, in_use, without_idle
 from ..program.handlers import run
@@ -63,15 +61,17 @@ def thinned(
     return {name: value[:, ::step].flatten(0, 1) for name, value in by_chain.items()}
 
 
-def of_rows(program: Program, rows: Mapping[str, Tensor]) -> Program:
+def row_tensors(problem: Problem) -> dict[str, Tensor]:
+    """The row keys of a problem's data; empty where the model has no rows."""
+    keys = problem.rows.keys if problem.rows else ()
+    return {key: torch.as_tensor(problem.tensors[key]) for key in keys}
+
+
+def of_rows(program: Program, rows: Mapping[str, Any]) -> Program:
     """The program on other rows; a label that they lack stands in as zero."""
-    n, tensors = len(next(iter(rows.values()))), program.tensors
-    missing = {
-        key: torch.zeros((n, *tensors[key].shape[1:]), dtype=tensors[key].dtype)
-        for key in (program.problem.rows.keys if program.problem.rows else ())
-        if key not in rows
-    }
-    return program.changed(tensors={**tensors, **missing, **rows})
+    n, known = len(next(iter(rows.values()))), row_tensors(program.problem)
+    missing = {k: v.new_zeros((n, *v.shape[1:])) for k, v in known.items() if k not in rows}
+    return program.changed(tensors={**program.tensors, **missing, **rows})
 
 
 def of_other_rows(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -89,15 +89,14 @@ def distribution(program: Program, values: Mapping[str, Tensor]) -> Any:
     """The distribution of the rows' one observed site at one draw, batch shape (rows,)."""
     (site,) = program.of("observed")
     trace = run(program.model, program.problem.tensors, poutine.condition(data=dict(values)))
-    return trace.nodes[site.name]["fn"]
+    return trace.nodes[site.name].get("fn")
 
 
 def activations(program: Program) -> int:
     """A guess of what a network holds in between: as many numbers for each row as its inputs."""
-    rows = program.problem.rows
-    if program.problem.identified or rows is None:
+    if program.problem.identified:
         return 0
-    return sum(program.problem.tensors[key].numel() for key in rows[1])
+    return sum(value.numel() for value in row_tensors(program.problem).values())
 
 
 # -- new observations --------------------------------------------------------------------------
@@ -120,21 +119,20 @@ def replicate(
         seed: of the observations.
         new_rows: whether the rows are others than the draws were learned from.
     """
-    observe = partial(program.predictive, new_rows=new_rows)
+    point: dict[str, Tensor] = {}
     if len(next(iter(draws.values()))) == 1:
         # What does not depend on new draws is computed once for all of them.
-        observe = partial(_at, observe, {name: value[0] for name, value in draws.items()})
+        point = {name: value[0] for name, value in draws.items()}
         draws = {"draw": torch.arange(_PLUG_IN_DRAWS)}
+
+    def observe(draw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return program.predictive(point or draw, new_rows=new_rows)
+
     elements = max(1, sum(site.value.numel() for site in program.of("observed")))
     some = thinned(draws, elements, GROUP_ELEMENTS, chains)
     with seeded(seed, PREDICTIVE):
         observed = over_draws(observe, some, elements)
     return {name: value.unflatten(0, (chains, -1)) for name, value in observed.items()}
-
-
-def _at(function: Callable, values: Mapping[str, Tensor], _: Any) -> Any:
-    """The function at these values, whatever the draw."""
-    return function(values)
 
 
 def table(
@@ -280,9 +278,7 @@ def classes(program: Program, draws: Mapping[str, Tensor]) -> Classes:
     some = thinned(draws, site.value.numel() * len(labels(program)))
     units = {} if program.problem.identified else in_use(program, some)
 
-    def at_draw(values: Mapping[str, Tensor]) -> Tensor:
-        return class_probabilities(program, values, units)
-
+    at_draw = partial(class_probabilities, program, units=units)
     each = over_draws(at_draw, some, program.elements + activations(program)).numpy()
     return Classes(each.mean(0), entropy(each).mean(0), each)
 
@@ -323,7 +319,7 @@ def predictions(program: Program, fit: Fit) -> dict[str, Any]:
     identified, but these are: they are what its draws are judged and compared by.
     """
     problem = program.problem
-    rows = problem.test or {key: problem.tensors[key] for key in problem.rows.keys}
+    rows: Mapping[str, Any] = problem.test or row_tensors(problem)
     program = of_rows(program, {k: v[:: every(len(v), 1, _JUDGED)] for k, v in rows.items()})
     by_class = is_classes(program)
     elements = program.of("observed")[0].value.numel()

@@ -4,10 +4,8 @@ Of each score a higher log score, and a lower Brier score and calibration error,
 said of entropy, aleatoric and epistemic uncertainty is defined in `predictive.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -22,7 +20,6 @@ from ..program.sampling import over_draws
 from ..program.supports import support_of
 from . import predictive
 from .inference_data import InferenceData, add_group
-from .predictive import Classes
 
 # Draws whose predictions along a line are kept, and that are scored one by one.
 _OF_A_LINE, _SCORED_DRAWS = 400, 100
@@ -70,50 +67,39 @@ def scored(program: Program, fit: Fit) -> Scored:
         return _of_numbers(program, draws)
 
 
-def _by_row(each: np.ndarray) -> dict[str, Any]:
-    """The group of each row's log predictive density, nats (rows,)."""
-    return {"elpd": ("row_test", each)}
-
-
 # -- classes -----------------------------------------------------------------------------------
 
 
 def _of_classes(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     """Scores of rows that are classes, by the mean of the draws' probabilities."""
     problem = program.problem
-    test = _predicted(program, draws)
-    metrics = test.scores
+    test, truth = predictive.classes(program, draws), _labels(program)
+    metrics = class_scores(test.probability, truth)
     held_out = {
-        "probability": (("row_test", "class"), test.classes.probability),
-        "label": ("row_test", test.truth),
+        "probability": (("row_test", "class"), test.probability),
+        "label": ("row_test", truth),
     }
-    each = log_scores(test.classes.probability, test.truth)
-    groups = {"held_out": held_out, "elpd_test": _by_row(each)}
+    each = log_scores(test.probability, truth)
+    groups = {"held_out": held_out, "elpd_test": {"elpd": ("row_test", each)}}
     if not problem.identified:
-        metrics |= _of_draws(program, test, draws)
-        held_out["mutual_information"] = ("row_test", test.classes.mutual_information)
-        beside = {
-            name: _predicted(predictive.of_rows(program, rows), draws, rows)
-            for name, rows in problem.beside.items()
-        }
-        for name, other in beside.items():
-            metrics |= other.metrics(name, test.classes)
+        metrics |= _of_draws(program, test, truth, draws)
+        held_out["mutual_information"] = ("row_test", test.mutual_information)
+        for name, rows in problem.beside.items():
+            there = predictive.of_rows(program, rows)
+            known = _labels(there) if program.of("observed")[0].name in rows else None
+            other = Beside(predictive.classes(there, draws), known)
+            metrics |= other.metrics(name, test)
             groups[f"beside_{name}"] = other.group
     if problem.plane is not None:
-        groups["plane"] = _in_plane(program, draws)
+        groups["plane"] = _in_plane(program, draws, problem.plane)
     return Scored(metrics, groups)
 
 
-class Predicted(NamedTuple):
-    """Predictions of the classes of some rows, and their labels (rows,) if they have any."""
+class Beside(NamedTuple):
+    """Predictions of the classes of further rows, and their labels (rows,) if they have any."""
 
-    classes: Classes
+    classes: predictive.Classes
     truth: np.ndarray | None
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Scores by the labels."""
-        return class_scores(self.classes.probability, self.truth)
 
     @property
     def group(self) -> dict[str, Any]:
@@ -123,10 +109,10 @@ class Predicted(NamedTuple):
             rows["right"] = (self.classes.probability.argmax(1) == self.truth).astype(int)
         return {name: ("row", values) for name, values in rows.items()}
 
-    def metrics(self, name: str, test: Classes) -> dict[str, float]:
+    def metrics(self, name: str, test: predictive.Classes) -> dict[str, float]:
         """Their scores; without labels how well they are told from test rows by what is unsure."""
         if self.truth is not None:
-            scores = self.scores
+            scores = class_scores(self.classes.probability, self.truth)
             metrics = {f"{key}[{name}]": scores[key] for key in ("accuracy", "log_score")}
         else:
             pairs = {k: (getattr(test, k), getattr(self.classes, k)) for k in _UNSURE}
@@ -142,15 +128,10 @@ class Predicted(NamedTuple):
 _UNSURE = ("entropy", "mutual_information")
 
 
-def _predicted(
-    program: Program, draws: Mapping[str, Tensor], rows: Mapping[str, Tensor] | None = None
-) -> Predicted:
-    """Predictions of the program's rows; their labels are known if they are among `rows`."""
+def _labels(program: Program) -> np.ndarray:
+    """The class of each row, as its place among the labels (rows,)."""
     (site,) = program.of("observed")
-    known = rows is None or site.name in rows
-    labels = predictive.labels(program).numpy()
-    truth = np.searchsorted(labels, site.value.numpy()) if known else None
-    return Predicted(predictive.classes(program, draws), truth)
+    return np.searchsorted(predictive.labels(program).numpy(), site.value.numpy())
 
 
 def class_scores(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -194,9 +175,9 @@ class Bins(NamedTuple):
         return float(np.abs(self.right - self.claimed).sum() / self.rows.sum())
 
     @property
-    def filled(self) -> Bins:
+    def filled(self) -> Self:
         """The bins that hold rows."""
-        return Bins(*(column[self.rows > 0] for column in self))
+        return type(self)(*(column[self.rows > 0] for column in self))
 
 
 def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> Bins:
@@ -212,9 +193,10 @@ def calibration_bins(probabilities: np.ndarray, truth: np.ndarray) -> Bins:
     return Bins(*(np.bincount(bins, weights=c, minlength=_BINS) for c in columns))
 
 
-def _of_draws(program: Program, test: Predicted, draws: Mapping[str, Tensor]) -> dict[str, float]:
+def _of_draws(
+    program: Program, predicted: predictive.Classes, truth: np.ndarray, draws: Mapping[str, Tensor]
+) -> dict[str, float]:
     """One draw, and the mean of the weights, in place of all draws; how sure all are."""
-    predicted, truth = test
     metrics = {"entropy": float(predicted.entropy.mean())}
     if len(predicted.draws) == 1:
         return metrics
@@ -232,9 +214,10 @@ def _of_draws(program: Program, test: Predicted, draws: Mapping[str, Tensor]) ->
     return metrics | {f"{name}_mean_weights": scores[name] for name in ("accuracy", "log_score")}
 
 
-def _in_plane(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+def _in_plane(
+    program: Program, draws: Mapping[str, Tensor], plane: Mapping[str, Any]
+) -> dict[str, Any]:
     """A group of what is predicted in the plane of two features, at points `x`."""
-    plane = program.problem.plane
     predicted = predictive.classes(predictive.of_rows(program, plane), draws)
     return {
         "x": (("point", "axis"), plane["x"].numpy()),
@@ -258,8 +241,8 @@ def _of_numbers(program: Program, draws: Mapping[str, Tensor]) -> Scored:
     each = predictive.log_predictive(program, draws, observations)
     metrics, groups = _intervals(program, draws)
     if program.problem.plane is not None and groups:
-        groups["line"] = _along_line(program, draws)
-    groups["elpd_test"] = _by_row(each)
+        groups["line"] = _along_line(program, draws, program.problem.plane)
+    groups["elpd_test"] = {"elpd": ("row_test", each)}
     return Scored({"elpd_test": float(each.sum())} | metrics, groups)
 
 
@@ -311,9 +294,10 @@ def _has_moments(program: Program) -> bool:
     return all(bool(part.isfinite().all()) for part in parts)
 
 
-def _along_line(program: Program, draws: Mapping[str, Tensor]) -> dict[str, Any]:
+def _along_line(
+    program: Program, draws: Mapping[str, Tensor], plane: Mapping[str, Any]
+) -> dict[str, Any]:
     """A group of the numbers that some draws predict at points `x` along a line: mean and sd."""
-    plane = program.problem.plane
     program = predictive.of_rows(program, plane)
     some = predictive.thinned(draws, 1, _OF_A_LINE)
     each = over_draws(lambda values: predictive.moments(program, values), some, program.elements)

@@ -3,8 +3,6 @@
 Results come as label to InferenceData, at most about ten; studies of many runs come as tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from .. import METHODS, POINTS
 from ..checks.calibration import FAMILY, Band, Calibration, band, ecdf
 from ..results.inference_data import HDI_PROB, hdi
+from ..results.reference import exact_hdi
 from ..results.scores import calibration_bins
-from ..results.truth import exact_hdi
 from . import style
-from .style import BLUE, CYCLE, GREEN, GREY, MARKERS, ORANGE, RED, captioned, grid, scalars, short
+from .style import BLUE, CYCLE, GREEN, GREY, ORANGE, RED, captioned, grid, scalars, short
 
 # Label to draws (chain, draw) of one parameter.
 Runs = dict[str, np.ndarray]
@@ -52,12 +50,7 @@ def forest(results: style.Results, exact: Any = None) -> Figure:
             _exact_band(ax, row, known[name])
         for i, label in enumerate(labels):
             if label in runs:
-                _interval(ax, runs[label], row + (i + 1.1) * step - 0.5, i)
-    for i, label in enumerate(labels):
-        single = any(label in runs and runs[label].size == 1 for runs in draws.values())
-        ax.plot([], [], "x" if single else MARKERS[i % 10], color=CYCLE[i % 7], ms=5, label=label)
-    if known:
-        ax.fill_between([], [], color="0.87", label="exact, 94 %")
+                _interval(ax, runs[label], row + (i + 1.1) * step - 0.5, i, label)
     ax.set_yticks(range(len(draws)), [short(name) for name in draws], fontsize=style.SMALLEST)
     ax.set(ylim=(len(draws) - 0.4, -0.6), xlabel="value, model's units")
     away = _beyond(ax, draws, labels, step)
@@ -73,20 +66,21 @@ def forest(results: style.Results, exact: Any = None) -> Figure:
 def _exact_band(ax: Axes, row: int, marginal: Any) -> None:
     """The 94 % HDI and the mean of an exact marginal, behind a row."""
     ends = [row - 0.44, row + 0.44]
-    ax.fill_betweenx(ends, *exact_hdi(marginal), color="0.87", lw=0)
+    ax.fill_betweenx(ends, *exact_hdi(marginal), color="0.87", lw=0, label="exact, 94 %")
     ax.plot([marginal.mean()] * 2, ends, color=GREY, lw=1)
 
 
-def _interval(ax: Axes, draws: np.ndarray, y: float, i: int) -> None:
-    """Mean and HDIs of the i-th run at a height; a point as a cross."""
+def _interval(ax: Axes, draws: np.ndarray, y: float, i: int, label: str) -> None:
+    """Mean and HDIs of the i-th run, of that name, at a height; a point as a cross."""
     colour = CYCLE[i % len(CYCLE)]
     if draws.size == 1:
-        ax.plot(draws.item(), y, "x", color=colour, ms=5, mew=1.6, zorder=3)
+        ax.plot(draws.item(), y, "x", color=colour, ms=5, mew=1.6, zorder=3, label=label)
         return
     for prob, width in ((HDI_PROB, 1.1), (_INNER, 2.8)):
         low, high = hdi(draws.reshape(-1, 1), prob)
         ax.plot([low[0], high[0]], [y, y], color=colour, lw=width, solid_capstyle="butt")
-    ax.plot(draws.mean(), y, MARKERS[i % len(MARKERS)], color=colour, ms=4, mec="w", mew=0.5)
+    look = style.look(i, ms=4, mec="w", mew=0.5, ls="none")
+    ax.plot(draws.mean(), y, label=label, **look)
 
 
 def _beyond(ax: Axes, draws: Mapping[str, Runs], labels: Sequence[str], step: float) -> str:
@@ -121,18 +115,13 @@ def overlay(results: style.Results, exact: Any = None) -> Figure:
         _outlines(ax, runs, colours)
         if name in known:
             across = style.value_range(np.array(_span(runs)), known[name])
-            ax.plot(across, known[name].pdf(across), "k--", lw=1.2)
+            ax.plot(across, known[name].pdf(across), "k--", lw=1.2, label="exact density")
         ax.set(xlabel=short(name, 34), yticks=[], ylim=(0, None), xlim=_widened(*_span(runs)))
-    for label, colour in colours.items():
-        if any(label in runs for runs in draws.values()):
-            axes[0].plot([], [], color=colour, lw=1.6, label=label)
-    if known:
-        axes[0].plot([], [], "k--", lw=1.2, label="exact")
     caption = (
         "Posterior densities of each parameter: what is too narrow, too wide or off to one side? "
-        "Upright lines: point estimates."
+        "Vertical lines: point estimates."
     )
-    return captioned(figure, caption + rest, shared=axes[0])
+    return captioned(figure, caption + rest, shared=axes)
 
 
 def _outlines(ax: Axes, runs: Runs, colours: Mapping[str, str]) -> None:
@@ -143,9 +132,9 @@ def _outlines(ax: Axes, runs: Runs, colours: Mapping[str, str]) -> None:
         if label in moving:
             counts, _ = np.histogram(values, edges)
             heights = counts / (values.size * (edges[1] - edges[0]))
-            ax.stairs(heights, edges, color=colours[label], lw=1.3)
+            ax.stairs(heights, edges, color=colours[label], lw=1.3, label=label)
         else:
-            ax.axvline(values.flat[0], color=colours[label], lw=1.6)
+            ax.axvline(values.flat[0], color=colours[label], lw=1.6, label=label)
 
 
 def _span(runs: Runs) -> tuple[float, float]:
@@ -201,13 +190,9 @@ def calibration(results: style.Results) -> Figure:
         group = run["held_out"]
         bins = calibration_bins(group["probability"].values, group["label"].values).filled
         claimed, share = bins.claimed / bins.rows, bins.right / bins.rows
-        top.plot(
-            claimed,
-            share,
-            label=f"{label} (ece {bins.error:.3f})",
-            **style.look(i, ms=4.5, lw=1.1),
-        )
-        bottom.plot(claimed, bins.rows, **style.look(i, ms=4.5, lw=1.1))
+        look = style.look(i, ms=4.5, lw=1.1)
+        top.plot(claimed, share, label=f"{label} (ece {bins.error:.3f})", **look)
+        bottom.plot(claimed, bins.rows, **look)
     bottom.set(yscale="log")
     caption = (
         "Held-out rows by the probability of the predicted class: under the diagonal is "
@@ -245,22 +230,19 @@ def asymptopia(table: pd.DataFrame, truth: Mapping[str, float] | None = None) ->
     figure, axes = _study_grid(names)
     for ax, name in zip(axes, names):
         part = table[table["parameter"] == name]
-        for i, (kind, (colour, marker, _)) in enumerate(_ESTIMATES.items()):
-            _against(ax, part[part["estimate"] == kind], "n", "value", colour, marker, i)
+        for i, (kind, (colour, marker, words)) in enumerate(_ESTIMATES.items()):
+            rows, look = part[part["estimate"] == kind], {"color": colour, "marker": marker}
+            if len(rows):
+                _against(ax, rows, "n", "value", i, label=words, **look)
         if truth and name in truth:
-            ax.axhline(truth[name], color="k", ls="--", lw=1)
+            ax.axhline(truth[name], color="k", ls="--", lw=1, label="truth")
         _rows_axis(ax, table["n"])
         ax.set(xlabel="rows of data, n")
-    for kind, (colour, marker, words) in _ESTIMATES.items():
-        if (table["estimate"] == kind).any():
-            axes[0].plot([], [], color=colour, marker=marker, ms=4, lw=1.3, label=words)
-    if truth:
-        axes[0].plot([], [], "k--", lw=1, label="truth")
     caption = (
         "With few rows the estimates differ and the posterior is wide; with many they agree and "
         "it narrows. Gaps: the estimate does not exist."
     )
-    return captioned(figure, caption + rest, shared=axes[0])
+    return captioned(figure, caption + rest, shared=axes)
 
 
 def sensitivity(table: pd.DataFrame) -> Figure:
@@ -281,7 +263,7 @@ def sensitivity(table: pd.DataFrame) -> Figure:
     for ax, name in zip(axes, names):
         for i, method in enumerate(methods):
             part = table[(table["parameter"] == name) & (table["method"] == method)]
-            _against(ax, part, "value", "mean", CYCLE[i % 7], MARKERS[i % 10], i)
+            _against(ax, part, "value", "mean", i, label=method, **style.look(i))
         ax.set(xlabel=setting)
         if wide:
             ax.set_xscale("log")
@@ -289,13 +271,11 @@ def sensitivity(table: pd.DataFrame) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(4))
         if words:
             ax.set_xticks(range(len(words)), words)
-    for i, method in enumerate(methods):
-        axes[0].plot([], [], label=method, **style.look(i, ms=4))
     caption = (
         f"Posterior mean and 94 % interval as {setting} varies: flat lines are decided by the "
         "data, sloping ones by the prior."
     )
-    return captioned(figure, caption + rest, shared=axes[0])
+    return captioned(figure, caption + rest, shared=axes)
 
 
 def _most_moved(table: pd.DataFrame) -> tuple[dict[str, Any], str]:
@@ -317,19 +297,17 @@ def _study_grid(names: Iterable[str]) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def _against(
-    ax: Axes, rows: pd.DataFrame, x: str, y: str, colour: str, marker: str, order: int
-) -> None:
+def _against(ax: Axes, rows: pd.DataFrame, x: str, y: str, order: int, **look: Any) -> None:
     """A line with markers against x, and the band from low to high where there is one.
 
     Later lines are thinner and have smaller markers, that equal values stay visible.
     """
     rows = rows.sort_values(x)
     sizes = {"ms": max(9 - 2 * order, 3.5), "lw": max(2.6 - 0.6 * order, 1)}
-    ax.plot(rows[x], rows[y], color=colour, marker=marker, **sizes)
+    ax.plot(rows[x], rows[y], **sizes, **look)
     low, high = (rows[end].to_numpy(dtype=float) for end in ("low", "high"))
     if np.isfinite(low).any():
-        ax.fill_between(rows[x], low, high, color=colour, alpha=0.18, lw=0)
+        ax.fill_between(rows[x], low, high, color=look["color"], alpha=0.18, lw=0)
 
 
 def _rows_axis(ax: Axes, counts: pd.Series) -> None:
@@ -365,26 +343,23 @@ def ranks(table: Calibration, who: str) -> Figure:
         ax.set(xlim=(0, 1), ylim=(-most, most), xticks=(0, 0.5, 1), xlabel=short(name, 34))
         ax.tick_params(labelleft=i % 3 == 0)
     axes[0].set_ylabel("ECDF - uniform")
-    axes[0].fill_between([], [], color="0.87", label="99 % band")
-    axes[0].plot([], [], color=BLUE, label="as it should be")
-    if (table["p_holm"] < FAMILY).any():
-        axes[0].plot([], [], color=RED, label="off, by the tests of the verdict")
     caption = (
         f"{who}, {n} simulated data sets: ranks of the truth among {table.levels - 1} draws, as "
         "shares. A right posterior stays in the band, at all points of a panel at once, in 99 %. "
         "A hill: the posterior is too high; a valley: too low; first up, then down: too narrow; "
         "first down, then up: too wide."
     )
-    return captioned(figure, caption + rest.replace("parameters", "quantities"), shared=axes[0])
+    return captioned(figure, caption + rest.replace("parameters", "quantities"), shared=axes)
 
 
 def _difference(ax: Axes, region: Band, step: np.ndarray, *, off: bool) -> None:
     """One quantity's ECDF minus the uniform, in its band; both are zero at the ends."""
     at = np.concatenate([[0.0], region.at, [1.0]])
     low, high = (np.pad(edge - region.at, 1) for edge in (region.low, region.high))
-    ax.fill_between(at, low, high, color="0.87", lw=0)
+    ax.fill_between(at, low, high, color="0.87", lw=0, label="99 % band")
     ax.axhline(0, color=GREY, lw=0.8)
-    ax.plot(at, np.pad(step, 1), color=RED if off else BLUE, lw=1.4)
+    colour, label = (RED, "off, by the tests of the verdict") if off else (BLUE, "as it should be")
+    ax.plot(at, np.pad(step, 1), color=colour, lw=1.4, label=label)
 
 
 def gradients(table: pd.DataFrame) -> Figure:

@@ -5,8 +5,6 @@ that gives a Figure; `PLOTS` names them all, and `available` those that a result
 those of predictions, of approximations and of the optimiser.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -20,7 +18,7 @@ from scipy import stats
 from ..results.inference_data import InferenceData, judged
 from ..results.psis import KHAT_MAX
 from ..results.scores import calibration_bins
-from . import mixing, parameters, style, uncertainty
+from . import posterior, style, uncertainty
 from .style import BLUE, GREY, RED, SKY, captioned, density, grid, scalars
 
 _PANELS = 9
@@ -264,32 +262,30 @@ def _of_network(kind: str, idata: InferenceData, exact: Any = None) -> Figure:
     return uncertainty.PICTURES[kind]({style.named(idata): idata})
 
 
-# Name to (figure function, groups of the InferenceData that it needs).
-PLOTS: dict[str, tuple[Callable[..., Figure], tuple[str, ...]]] = {
-    "trace": (mixing.trace, ("posterior", "sample_stats")),
-    "rank": (mixing.rank, ("posterior", "sample_stats")),
-    "ess": (mixing.ess, ("posterior", "sample_stats")),
-    "energy": (mixing.energy, ("sample_stats",)),
-    "marginals": (parameters.marginals, ("posterior",)),
-    "pair": (parameters.pair, ("posterior",)),
-    "prior_posterior": (parameters.prior_posterior, ("posterior", "prior")),
-    "predictive": (predictive, ("posterior_predictive", "observed_data")),
-    "reliability": (reliability, ("held_out",)),
-    "khat": (khat, ()),
-    "objective": (objective, ("objective",)),
-    **{kind: (partial(_of_network, kind), ()) for kind in uncertainty.PICTURES},
+PLOTS: dict[str, Callable[..., Figure]] = {
+    "trace": posterior.trace,
+    "rank": posterior.rank,
+    "ess": posterior.ess,
+    "energy": posterior.energy,
+    "marginals": posterior.marginals,
+    "pair": posterior.pair,
+    "prior_posterior": posterior.prior_posterior,
+    "predictive": predictive,
+    "reliability": reliability,
+    "khat": khat,
+    "objective": objective,
+    **{kind: partial(_of_network, kind) for kind in uncertainty.PICTURES},
 }
 
 
 def available(idata: InferenceData) -> list[str]:
     """The plots that this result can fill: a density wants draws, a trace wants chains."""
-    groups = set(idata.groups())
     fits = _fits(idata)
-    return [k for k, (_, needs) in PLOTS.items() if groups >= set(needs) and fits.get(k, True)]
+    return [kind for kind in PLOTS if fits[kind]]
 
 
 def _fits(idata: InferenceData) -> Mapping[str, bool]:
-    """What some plots need beyond groups: draws, chains, two parameters that move."""
+    """Whether there is what each plot shows: groups, draws, chains, two parameters that move."""
     groups = idata.groups()
     network = "predictions" in groups  # whose weights nobody looks at one by one
     values = {} if network or "posterior" not in groups else scalars(idata["posterior"])
@@ -304,8 +300,11 @@ def _fits(idata: InferenceData) -> Mapping[str, bool]:
         "ess": chains,
         "energy": "energy" in sampled,
         "marginals": filled and not network,
-        "pair": filled and bool(values) and len(parameters.moving(idata)) > 1,
+        "pair": filled and bool(values) and len(posterior.moving(idata)) > 1,
         "prior_posterior": filled and bool(before.keys() & values.keys()),
+        "predictive": {"posterior_predictive", "observed_data"} <= set(groups),
+        "reliability": "held_out" in groups,
+        "objective": "objective" in groups,
         "khat": _has_loo_khat(idata)
         or "rows" in groups
         or (filled and not network and _has_ratios(idata)),

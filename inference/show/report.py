@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.contract import Fault
 
 from ..core.html import macros, table
-from ..results import publish
 from ..results.comparison import data_in_words
-from ..results.differences import THE_REFERENCE
+from ..results.differences import THE_REFERENCE, last_line
+from . import style
 from .terminal import layout, number
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def report(
             {"label": label, "status": statuses[label], "sentences": _sentences(run, row)}
             for label, run, row in ((label, runs[label], rows.get(label)) for label in ordered)
         ],
-        "publishable": publish.last_line(trust),
+        "publishable": last_line(trust),
         "comparisons": [_side_by_side(compared) for compared in tables],
         "sections": [_section(label, runs[label], pictures.get(label, ())) for label in ordered],
         "versions": _versions(runs),
@@ -117,8 +118,8 @@ def _comparison(compared: Comparison) -> dict[str, Any]:
 
 def _side_by_side(compared: Comparison) -> dict[str, Any]:
     """The same with its pictures."""
-    figures = {kind: compared.figure(kind) for kind in compared.figures()}
-    pictures = [_drawn(figure, kind) for kind, figure in figures.items()]
+    kinds = compared.figures()
+    pictures = [_picture(partial(_drawn, compared.figure, kind), kind, kind) for kind in kinds]
     return _comparison(compared) | {"pictures": pictures}
 
 
@@ -134,6 +135,8 @@ def _section(label: str, run: Any, saved: Sequence[Path]) -> dict[str, Any]:
     shown = summary.head(_MOST_ROWS)
     rows = [[name, *(f"{value:.4g}" for value in row)] for name, row in shown.iterrows()]
     options = {**record["options"], **record["settings"], "seed": record["seed"]}
+    draws = {file.stem: partial(_saved, file) for file in saved}
+    draws = draws or {kind: partial(_drawn, run.plot, kind) for kind in run.plots()}
     return {
         "label": label,
         "status": run.verdict.status,
@@ -141,8 +144,7 @@ def _section(label: str, run: Any, saved: Sequence[Path]) -> dict[str, Any]:
         "summary": table(["", *shown.columns], rows),
         "more": len(summary) - len(shown),
         "metrics": _pairs({**record["metrics"], **record["timing"]}),
-        "pictures": [_saved(file, label) for file in saved]
-        or [_of_run(run, kind, label) for kind in run.plots()],
+        "pictures": [_picture(draw, kind, f"{label}: {kind}") for kind, draw in draws.items()],
         "options": _pairs(options),
         "notes": record["data"]["notes"],
     }
@@ -166,36 +168,33 @@ def _versions(runs: Mapping[str, Any]) -> list[tuple[str, str]]:
 # -- pictures ----------------------------------------------------------------------------------
 
 
-def _of_run(run: Any, kind: str, label: str) -> dict[str, Any]:
-    """A picture of the run, or why there is none: some need the data, which may be gone."""
+def _picture(draw: Callable[[], bytes], kind: str, alt: str) -> dict[str, Any]:
+    """A picture as a part of the page, or why there is none.
+
+    Args:
+        draw: gives the content of a PNG file; some need the data, which may be gone.
+        kind: name of the picture.
+        alt: words for who does not see it.
+    """
     try:
-        return _drawn(run.plot(kind), f"{label}: {kind}")
-    except (Fault, ValueError) as fault:
+        png = draw()
+    except (Fault, OSError, ValueError, SyntaxError) as fault:  # the last of a broken PNG
         return {"data": "", "kind": kind, "fault": fault}
+    return {"alt": alt, "data": base64.b64encode(png).decode()}
 
 
-def _drawn(figure: Figure, alt: str) -> dict[str, Any]:
-    """A figure as a part of the page."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return _encoded(buffer, alt)
+def _drawn(plot: Callable[[str], Figure], kind: str) -> bytes:
+    """A picture that is drawn now, as PNG."""
+    return style.png(plot(kind), dpi=_DPI)
 
 
-def _saved(file: Path, label: str) -> dict[str, Any]:
-    """A picture that was saved with the run, in fewer colours, or why it cannot be shown."""
+def _saved(file: Path) -> bytes:
+    """A picture that was saved with the run, as PNG in fewer colours."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise ValueError("it is too large")
-            image.convert("RGB").quantize(_COLOURS).save(buffer, "PNG")
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's word for a broken PNG
-        return {"data": "", "kind": file.stem, "fault": error}
-    return _encoded(buffer, f"{label}: {file.stem}")
-
-
-def _encoded(buffer: io.BytesIO, alt: str) -> dict[str, Any]:
-    """A PNG as a part of the page, with the words for who does not see it."""
-    return {"alt": alt, "data": base64.b64encode(buffer.getvalue()).decode()}
+    with Image.open(file, formats=["PNG"]) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError("it is too large")
+        image.convert("RGB").quantize(_COLOURS).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,12 +1,9 @@
-"""What all pictures share: one width, one palette, panels, captions, which parameters to show.
+"""What the pictures of runs share: frames, captions, densities, which parameters to show.
 
 Panels are arrays of draws by scalar name, (chain, draw). Lengths are in inches, letters in points.
 """
 
-from __future__ import annotations
-
 import io
-import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -17,21 +14,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from models.contract import figures
+from models.contract.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
+
 from ..results.inference_data import InferenceData, cells
 
 Results = Mapping[str, InferenceData]
 
-# Okabe and Ito's palette: told apart by colour-blind readers, and in grey.
-BLUE, ORANGE, GREEN, RED, PURPLE, SKY, YELLOW = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442",
-)  # fmt: skip
-GREY = "0.55"
 CYCLE = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED, "0.3")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-SMALL, SMALLEST = 8.5, 7.5  # points
-_WIDTH = 7.0  # inches: 910 pixels
-_EDGE = 0.03  # inches that stay free on the left
-_LINE, _LETTERS = 0.165, 106  # of a caption: a line's height in inches, its letters
+SMALL, SMALLEST = figures.SMALL, figures.SMALLEST
 _MOST_SCALARS = 1000
 
 
@@ -39,9 +31,14 @@ class Picture(Figure):
     """A figure that a notebook shows by itself, also where no pyplot has set matplotlib up."""
 
     def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
-        return buffer.getvalue()
+        return png(self)
+
+
+def png(figure: Figure, **options: Any) -> bytes:
+    """The content of a PNG file of the figure, with options of `savefig`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", **options)
+    return buffer.getvalue()
 
 
 def shown(figure: Figure) -> Figure:
@@ -58,13 +55,9 @@ def grid(
     height: float = 1.7,
     left: float = 0.62,
     gap: float = 0.5,
-    below: float = 0.62,
-    above: float = 0.12,
-    ratios: tuple[float, ...] | None = None,
+    **lengths: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, all of one width. Margins are set here, in inches.
-
-    Layout by measuring the texts (matplotlib's constrained layout) takes longer than to draw.
+    """A figure of `count` panels with few ticks, as `models.contract.figures.panels` makes it.
 
     Args:
         count: number of panels.
@@ -72,33 +65,16 @@ def grid(
         height: of a panel.
         left: margin for the numbers and the label of the vertical axis.
         gap: between columns.
-        below: a panel, for the numbers and the label of the horizontal axis.
-        above: the first panels, beneath the caption.
-        ratios: relative widths of the columns.
+        lengths: `below` a panel, and `above` the first ones; options of `Figure.subplots`.
     """
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    total, right = rows * height + (rows - 1) * below + 0.5 + above, 0.22
-    width = (_WIDTH - left - right - gap * (columns - 1)) / columns
-    figure = Picture(figsize=(_WIDTH, total))
-    figure.subplots_adjust(
-        left=left / _WIDTH,
-        right=1 - right / _WIDTH,
-        bottom=0.5 / total,
-        top=1 - above / total,
-        wspace=gap / width,
-        hspace=below / height,
+    margins = (left, 0.22, 0.5)
+    figure, axes = figures.panels(
+        count, columns=columns, height=height, gap=gap, margins=margins, **lengths
     )
-    axes = list(figure.subplots(rows, columns, squeeze=False, width_ratios=ratios).ravel())
-    for ax in axes[count:]:
-        ax.remove()
-    for ax in axes[:count]:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=SMALLEST)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.label.set_size(SMALL)
-            axis.set_major_locator(MaxNLocator(4))
-    return figure, axes[:count]
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.yaxis.set_major_locator(MaxNLocator(4))
+    return shown(figure), axes
 
 
 def reliability(runs: Collection[InferenceData]) -> tuple[Figure, list[Axes]]:
@@ -157,43 +133,11 @@ def captioned(
     caption: str,
     idata: InferenceData | None = None,
     *,
-    shared: Axes | None = None,
+    shared: Axes | Sequence[Axes] = (),
 ) -> Figure:
-    """Set the caption above the panels, after the run's name; the figure grows by its lines.
-
-    Args:
-        figure: from `grid`.
-        caption: what is seen, and what to look for.
-        idata: the run, to be named.
-        shared: a panel whose legend holds for all: it gets lines of its own below the caption.
-    """
-    _widen(figure)
+    """As `captioned` of the contract, the caption after the run's name where one is given."""
     who = named(idata) if idata is not None else ""
-    lines = textwrap.wrap(f"{who}: {caption}" if who else caption, _LETTERS)
-    handles, labels = shared.get_legend_handles_labels() if shared is not None else ([], [])
-    columns = max(1, min(len(labels), int(_LETTERS // (max(map(len, labels), default=0) + 8))))
-    body, words = figure.get_figheight(), _LINE * len(lines) + 0.1
-    head = words + 0.2 * -(-len(labels) // columns) + 0.05
-    at, total = figure.subplotpars, body + head
-    figure.set_figheight(total)
-    figure.subplots_adjust(bottom=at.bottom * body / total, top=at.top * body / total)
-    place = {"x": 0.012, "y": 1 - 0.06 / total, "ha": "left", "va": "top"}
-    figure.suptitle("\n".join(lines), fontsize=SMALL, linespacing=1.25, **place)
-    if labels:
-        figure.legend(
-            handles, labels, ncols=columns, frameon=False, fontsize=SMALLEST, loc="upper left",
-            bbox_to_anchor=(0.016, 1 - words / total), borderaxespad=0, borderpad=0,
-        )  # fmt: skip
-    return figure
-
-
-def _widen(figure: Figure) -> None:
-    """Widen the left margin where the numbers and the label of a vertical axis do not fit."""
-    labelled = [ax.yaxis for ax in figure.axes if ax.get_ylabel()]
-    starts = [axis.get_tightbbox().x0 / figure.dpi for axis in labelled]
-    over = _EDGE - min(starts, default=_EDGE)
-    if over > 0:
-        figure.subplots_adjust(left=figure.subplotpars.left + over / _WIDTH)
+    return figures.captioned(figure, f"{who}: {caption}" if who else caption, shared)
 
 
 def named(idata: InferenceData) -> str:
@@ -214,16 +158,11 @@ def scalars(dataset: xr.Dataset) -> dict[str, np.ndarray]:
     return panels
 
 
-def first(panels: Mapping[str, Any], most: int) -> tuple[dict[str, Any], str]:
-    """The first few, and a sentence on those left out."""
-    shown = dict(list(panels.items())[:most])
-    return shown, left_out(shown, panels, "the first")
-
-
 def chosen(
-    panels: Mapping[str, Any], score: Mapping[str, float], most: int, which: str
+    panels: Mapping[str, Any], score: Mapping[str, float] | None, most: int, which: str
 ) -> tuple[dict[str, Any], str]:
-    """Those of highest score, in their own order, and a sentence on those left out."""
+    """Those of highest score (None: the first), in their order, and a sentence on the others."""
+    score = score or dict.fromkeys(panels, 0.0)
     best = set(sorted(score, key=lambda name: -score[name])[:most])
     shown = {name: panels[name] for name in panels if name in best}
     return shown, left_out(shown, panels, which)

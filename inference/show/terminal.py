@@ -303,12 +303,12 @@ _OF_ROWS = {
 }
 
 
-def show_evidence(summary: pd.DataFrame, doubts: Sequence[str]) -> None:
+def show_evidence(summary: pd.DataFrame, reasons: Sequence[str]) -> None:
     """Print means over rows, nats, with their errors, and what speaks against them.
 
     Args:
-        summary: of `evidence.summary`: mean, mcse, se and rows of each column.
-        doubts: of `evidence.doubts`.
+        summary: of `encoder.summary`: mean, mcse, se and rows of each column.
+        reasons: of `encoder.concerns`.
     """
     out = console()
     rows = (
@@ -321,7 +321,7 @@ def show_evidence(summary: pd.DataFrame, doubts: Sequence[str]) -> None:
         for name, row in summary.iterrows()
     )
     _print_table(out, ("nats a row", "mean", "of draws", "of rows", "rows"), rows)
-    _print_lines(out, (f"  - {doubt}" for doubt in doubts))
+    _print_lines(out, (f"  - {reason}" for reason in reasons))
 
 
 # -- a comparison ------------------------------------------------------------------------------

@@ -3,8 +3,6 @@
 Each takes runs by label, one or several; those without the groups it draws are left out.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,18 +1,22 @@
-"""Files and folders that appear whole or not at all, and the faults of those that cannot."""
-
-from __future__ import annotations
+"""Files and folders that appear whole or not at all, the lock of a folder, and their faults."""
 
 import errno
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from models.contract import CannotWrite, WriteFailed
+from models.contract import CannotWrite, Locked, WriteFailed
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK = ".lock"
+# How long to wait for a lock whose holder may be just ending, seconds.
+PATIENCE = 1.0
 # The disk is at fault, or full: not the name, and not the rights.
 _IO_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT)
 
@@ -35,22 +39,19 @@ def write_faults(target: str, fix: str) -> Iterator[None]:
         raise kind(f"cannot write {target} ({error.strerror or error}); {fix}") from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, in place of an earlier one.
 
     The content is written under another name and synced; one rename then puts it in place.
-
-    Args:
-        path: the file.
-        write: writes the content to the path that it is given.
 
     Raises:
         OSError: an earlier file of that name is as it was.
     """
     partial = path.with_name(partial_name(path.name))
     try:
-        write(partial)
-        with partial.open("r+b") as file:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
         sync_folder(path.parent)
@@ -65,7 +66,7 @@ def write_text(path: Path, text: str) -> None:
         CannotWrite: not allowed, or no room; an earlier file of that name is as it was.
     """
     with write_faults(str(path), "use --out"):
-        write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_atomically(path, text.encode())
 
 
 def partial_name(name: str) -> str:
@@ -113,3 +114,51 @@ def check_writable(out: Path) -> None:
                 pass
         finally:
             remove_empty(made)
+
+
+# -- the lock of a run's folder: held by the one process that writes there ---------------------
+
+
+def acquire(folder: Path, patience: float = PATIENCE) -> "BaseFileLock":
+    """The lock of a folder, acquired; `release()` gives it back.
+
+    Args:
+        folder: the run's folder, in which the file `.lock` is made.
+        patience: how long to wait for another holder, seconds.
+
+    Raises:
+        Locked: another process still holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=patience, poll_interval=0.05)
+    except Timeout:
+        raise Locked(
+            f"the run is being written by another process, {folder}; wait for it"
+        ) from None
+    return lock
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process is writing the run; makes no file, and keeps no other reader out."""
+    try:
+        with (folder / LOCK).open("rb") as file:
+            return not _is_free(file.fileno())
+    except OSError:  # nobody has ever written here, or nobody may look
+        return False
+
+
+def _is_free(descriptor: int) -> bool:
+    """Whether nobody holds the lock of an open file; True where the system cannot tell."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except ImportError:
+        return True
+    except OSError:
+        return False
+    return True

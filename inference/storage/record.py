@@ -5,67 +5,46 @@ A record is a `RunRecord` from the beginning of the run on. Once there is a resu
 what a record must hold, and of what type: a record that comes from elsewhere is checked against
 them before anything of it is used. Keys that no type names are carried along.
 
-On disk the record is sealed by the SHA-256 of its content (`seals`), and signed by the user who
-made the run (`signature`).
+On disk the record is sealed by the SHA-256 of its content, and signed by the user who made the run
+(`seals`).
 """
 
-from __future__ import annotations
-
 import json
+import types
+import typing
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import cache, cached_property
+from dataclasses import MISSING
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NotRequired, TypedDict
 
 from models.contract import MissingRun, Refused
 
 from ..core.problem import Finding
-from . import signature
+from . import seals
 from .files import write_atomically
-from .seals import seal_of
 
 FILE, FORMAT = "run.json", 2
 # The status of a run that has its result and not yet its pictures.
 DRAWING = "drawing"
 
-Number: TypeAlias = int | float | None
-Status: TypeAlias = Literal["running", "interrupted", "drawing", "done", "failed"]
+Number = int | float | None
+Status = Literal["running", "interrupted", "drawing", "done", "failed"]
 
 # Keys of the file beside the record itself, keys of a record in memory alone, and those that are
 # left out where their value is None.
 _OF_FILE = ("sha256", "signature", "format")
 _OF_MEMORY = ("run", "signed")
 _OPTIONAL = (*_OF_MEMORY, "files_of", "calibration", "reason")
+# What holds where the file does not say: of runs that were made before it did, mostly.
+_DEFAULTS: dict[str, Any] = {"id": "", "command": [], "unhashed": {}, "given": {}}
+_DEFAULTS |= dict.fromkeys(("model_sha256", "guide_sha256", "init", "signal"))
+_DEFAULTS |= {"identified": True, "linearised": False, "dtype": "float64"}
 
 
 # -- what a record holds, by type -------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A JSON object with typed keys; a key without a default must be there.
-
-    Attributes:
-        more: keys that the type does not name, carried along as they are.
-    """
-
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Any:
-        """The part that a JSON object holds, which must be of this shape (`shape_error`)."""
-        kinds = _kinds(cls)
-        known = {k: _from_json(v, kinds[k]) for k, v in content.items() if k in kinds}
-        return cls(**known, more={k: v for k, v in content.items() if k not in kinds})
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object."""
-        return {k: _to_json(getattr(self, k)) for k in _kinds(type(self))} | dict(self.more)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked(Part):
+class Asked(TypedDict):
     """The data as they were asked for, by which they can be read again.
 
     Attributes:
@@ -79,8 +58,7 @@ class Asked(Part):
     options: dict
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataRecord(Part):
+class DataRecord(TypedDict):
     """The data of a run: where they came from.
 
     Attributes:
@@ -95,12 +73,11 @@ class DataRecord(Part):
     source: str
     n: Number
     sha256: str
-    dtype: str = "float64"
+    dtype: str
     notes: list[str]
     asked: Asked
 
 
-@dataclass(frozen=True, kw_only=True)
 class ModelledData(DataRecord):
     """The data of a run as its model saw them.
 
@@ -117,19 +94,15 @@ class ModelledData(DataRecord):
     units: dict
 
 
-@dataclass(frozen=True, kw_only=True)
-class VerdictRecord(Part):
+class VerdictRecord(TypedDict):
     """A verdict and its reasons, sentences; of draws also `headline`, `trust` and `because`."""
 
     status: Literal["pass", "warn", "fail"]
     reasons: list[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunRecord(Part, Mapping):
+class RunRecord(TypedDict):
     """What is known of a run before it has a result: how it is made, and made again.
-
-    As a mapping it gives the JSON values by key (`record["data"]["n"]`), with `run` and `signed`.
 
     Attributes:
         id: tells this run from all others; its saved state carries it.
@@ -155,64 +128,40 @@ class RunRecord(Part, Mapping):
         signed: whether this user made the run; in memory alone.
     """
 
-    id: str = ""
+    id: str
     name: str
     model: str
-    model_sha256: str | None = None
+    model_sha256: str | None
     model_in_python: bool
     method: str
     guide: str | None
-    guide_sha256: str | None = None
+    guide_sha256: str | None
     guide_in_python: bool
-    unhashed: dict = field(default_factory=dict)
-    files_of: dict | None = None
+    unhashed: dict
+    files_of: NotRequired[dict | None]
     seed: int
     device: str
     options: dict
     settings: dict
     data: DataRecord
-    init: dict | None = None
+    init: dict | None
     versions: dict[str, str | None]
-    command: list = field(default_factory=list)
-    calibration: int | None = None
+    command: list
+    calibration: NotRequired[int | None]
     status: Status
-    reason: str | None = None
-    files: dict[str, str] = field(default_factory=dict)
-    run: str | None = None
-    signed: bool | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The JSON object, without the keys that a run need not have."""
-        return {k: v for k, v in super().to_json().items() if v is not None or k not in _OPTIONAL}
-
-    def __getitem__(self, key: str) -> Any:
-        return self._json[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._json)
-
-    def __len__(self) -> int:
-        return len(self._json)
-
-    def __or__(self, changes: Mapping[str, Any]) -> RunRecord:
-        """The record with other values of some keys."""
-        return record_of({**self, **changes})
-
-    @cached_property
-    def _json(self) -> dict[str, Any]:
-        return self.to_json()
+    reason: NotRequired[str | None]
+    files: dict[str, str]
+    run: NotRequired[str | None]
+    signed: NotRequired[bool | None]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CalibrationRecord(RunRecord):
     """The record of a calibration with its verdict; `timing` in seconds, but for `fits`."""
 
     verdict: VerdictRecord
     timing: dict[str, Number]
-    files: dict[str, str]
 
 
-@dataclass(frozen=True, kw_only=True)
 class ResultRecord(CalibrationRecord):
     """The record of a run that has a result.
 
@@ -229,64 +178,57 @@ class ResultRecord(CalibrationRecord):
         given: purpose to an answer (yes, no, not known) and its reason; older runs have none.
     """
 
-    signal: int | None = None
+    signal: int | None
     data: ModelledData
     latent_keys: list[str]
-    identified: bool = True
+    identified: bool
     point: dict[str, int | float | list]
-    linearised: bool = False
+    linearised: bool
     metrics: dict[str, Number]
     exact: dict
     findings: list[Finding]
-    given: dict[str, tuple[str, str]] = field(default_factory=dict)
+    given: dict[str, tuple[str, str]]
 
 
 # What a record has once there is a result.
-RESULT_KEYS = frozenset(f.name for f in fields(ResultRecord)) - {f.name for f in fields(RunRecord)}
+RESULT_KEYS = frozenset(ResultRecord.__annotations__) - set(RunRecord.__annotations__)
 
 
 def record_of(content: Mapping[str, Any]) -> RunRecord:
     """The record that a mapping holds, as it would be read from its file."""
-    known = {k: v for k, v in content.items() if k not in _OF_FILE}
-    return _type_of(content).from_json(json.loads(json.dumps(known)))
+    content = json.loads(json.dumps(content))
+    record = _filled(content, _type_of(content))
+    record["data"] = _filled(record["data"], ModelledData)
+    for key in (*_OF_FILE, *(k for k in _OPTIONAL if record.get(k) is None)):
+        record.pop(key, None)
+    return record
 
 
-def _type_of(content: Mapping[str, Any]) -> type[RunRecord]:
+def _filled(content: Mapping[str, Any], kind: Any) -> Any:
+    """The content and what it does not say, the keys of its type first, in their order."""
+    keys = kind.__annotations__
+    whole = {k: v for k, v in _DEFAULTS.items() if k in keys} | dict(content)
+    return {k: whole[k] for k in (*keys, *whole) if k in whole}
+
+
+def findings_of(record: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """The findings of a result, as objects."""
+    findings = []
+    for finding in record["findings"]:
+        values: dict[str, Any] = dict(finding)
+        values |= {k: tuple(v) for k, v in finding.items() if isinstance(v, list)}
+        findings.append(Finding.from_json_object(values))
+    return tuple(findings)
+
+
+def _type_of(content: Mapping[str, Any]) -> Any:
     """The type of a record, by whether there is (or must be) a result, and of what."""
     if "verdict" not in content and content.get("status") not in ("done", DRAWING):
         return RunRecord
     return CalibrationRecord if "calibration" in content else ResultRecord
 
 
-# -- types and JSON ---------------------------------------------------------------------------
-
-
-@cache
-def _kinds(part: type) -> dict[str, Any]:
-    """The type of each key of a dataclass; the field `more` is no key."""
-    return {name: kind for name, kind in get_type_hints(part).items() if name != "more"}
-
-
-def _from_json(value: Any, kind: Any) -> Any:
-    """A JSON value as its type: parts and findings as objects, all else as it is."""
-    if isinstance(kind, type) and issubclass(kind, Part):
-        return kind.from_json(value)
-    if kind == list[Finding]:
-        return [Finding(**{k: _changed(v, list, tuple) for k, v in f.items()}) for f in value]
-    return value
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, Part):
-        return value.to_json()
-    if isinstance(value, Finding):
-        return {k: _changed(v, tuple, list) for k, v in vars(value).items()}
-    return [_to_json(item) for item in value] if isinstance(value, list) else value
-
-
-def _changed(value: Any, old: type, new: type) -> Any:
-    """A list as a tuple, or the reverse; another value as it is."""
-    return new(value) if isinstance(value, old) else value
+# -- the shape that a record must have ---------------------------------------------------------
 
 
 def shape_error(content: Mapping[str, Any]) -> str | None:
@@ -296,48 +238,38 @@ def shape_error(content: Mapping[str, Any]) -> str | None:
 
 def _misfits(value: Any, kind: Any, where: str) -> Iterator[str]:
     """Where a JSON value does not fit a type: `where` itself, or parts of it."""
-    if not _fits(value, kind):
+    parts = _parts(value, kind)
+    if parts is None:
         yield where
         return
-    for name, (part, of) in _parts(value, kind).items():
+    for name, (part, of) in parts.items():
         at = f"{where}.{name}" if where else str(name)
         yield from (at,) if part is MISSING else _misfits(part, of, at)
 
 
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a JSON value is of a type, its parts aside."""
+def _parts(value: Any, kind: Any) -> dict[Any, tuple[Any, Any]] | None:
+    """The parts of a JSON value, by name, each with its type; None of one of another type.
+
+    MISSING stands where there must be a part, and is none.
+    """
+    base, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Finding:  # it is made of these keys, and of no others
-        keys = {f.name: f for f in fields(Finding)}
-        needed = {name for name, f in keys.items() if _is_required(f)}
-        return isinstance(value, Mapping) and needed <= value.keys() <= keys.keys()
-    if is_dataclass(kind):
-        return isinstance(value, Mapping)
-    base = get_origin(kind)
-    if base is Literal:
-        return isinstance(value, str) and value in get_args(kind)
-    if base is tuple:  # which JSON writes as a list
-        return isinstance(value, list) and len(value) == len(get_args(kind))
-    return isinstance(value, base if base in (list, dict) else kind)
-
-
-def _parts(value: Any, kind: Any) -> dict[Any, tuple[Any, Any]]:
-    """The parts of a value, by name, each with its type; MISSING where one must be and is not."""
-    if is_dataclass(kind):
-        kinds = {} if kind is Finding else _kinds(kind)
-        needed = [f.name for f in fields(kind) if _is_required(f)]
-        return {
-            k: (value.get(k, MISSING), of) for k, of in kinds.items() if k in {*value, *needed}
-        }
-    base, arguments = get_origin(kind), get_args(kind)
-    if base is list:
-        return {i: (one, arguments[0]) for i, one in enumerate(value)}
-    if base is tuple:
+        known, needed = Finding("note", "").to_json_object().keys(), {"level", "what"}
+        return {} if isinstance(value, dict) and needed <= value.keys() <= known else None
+    if typing.is_typeddict(kind) and isinstance(value, dict):
+        known = (kind.__required_keys__ - _DEFAULTS.keys()) | value.keys()
+        kinds = {k: of for k, of in typing.get_type_hints(kind).items() if k in known}
+        return {k: (value.get(k, MISSING), of) for k, of in kinds.items()}
+    if base is list and isinstance(value, list):
+        return {i: (item, arguments[0]) for i, item in enumerate(value)}
+    if base is tuple and isinstance(value, list) and len(value) == len(arguments):
         return dict(enumerate(zip(value, arguments)))
-    return {k: (one, arguments[1]) for k, one in value.items()} if base is dict else {}
-
-
-def _is_required(key: Field) -> bool:
-    return key.default is MISSING and key.default_factory is MISSING
+    if base is dict and isinstance(value, dict):
+        return {k: (item, arguments[1]) for k, item in value.items()}
+    if base is Literal and isinstance(value, str) and value in arguments:
+        return {}
+    plain = base in (None, types.UnionType) and not typing.is_typeddict(kind)
+    return {} if plain and isinstance(value, kind) else None
 
 
 # -- the file ---------------------------------------------------------------------------------
@@ -352,10 +284,9 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     left_out = (*_OF_FILE, *_OF_MEMORY)
     content = {"format": FORMAT, **{k: v for k, v in record.items() if k not in left_out}}
     content = json.loads(json.dumps(content))  # as it will be read
-    seal = seal_of(content)
-    sealed = {"sha256": seal, "signature": signature.sign(seal), **content}
-    text = json.dumps(sealed, indent=1)
-    write_atomically(folder / FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    seal = seals.seal_of(content)
+    sealed = {"sha256": seal, "signature": seals.sign(seal), **content}
+    write_atomically(folder / FILE, json.dumps(sealed, indent=1).encode())
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -378,10 +309,10 @@ def read_record(folder: Path) -> RunRecord:
         raise Refused(f"{FILE} is damaged, {folder}; run it again") from None
     if version != FORMAT:
         raise Refused(f"{folder} has format {version}, this zoo reads {FORMAT}; run it again")
-    if seal != seal_of(content):
+    if seal != seals.seal_of(content):
         raise Refused(f"{FILE} was altered, {folder}; run it again")
     misfit = shape_error(content)
     if misfit is not None:
         raise Refused(f"{FILE} has no {misfit} as runs have it, {folder}; run it again")
-    in_memory = {"run": str(folder), "signed": signature.is_signed(seal, signed)}
+    in_memory = {"run": str(folder), "signed": seals.is_signed(seal, signed)}
     return record_of({**content, **in_memory})

@@ -14,6 +14,7 @@ but those that grow by lines is written under another name, synced and renamed. 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -25,19 +26,11 @@ from typing import TYPE_CHECKING, Any
 
 from models.contract import CannotWrite, Refused, Stopped
 
-from .files import (
-    make_folder,
-    partial_name,
-    remove_empty,
-    sync_folder,
-    write_atomically,
-    write_faults,
-)
-from .journal import Journal, seconds_spent
-from .lock import LOCK, PATIENCE, acquire
+from . import files
+from .files import LOCK, remove_empty, write_atomically, write_faults
 from .record import DRAWING, FILE, RESULT_KEYS, RunRecord, read_record, record_of, write_record
 from .seals import sealed_line, sha256
-from .state import SavedState
+from .state import Journal, SavedState, seconds_spent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +72,7 @@ class RunFolder:
         self, path: Path, record: RunRecord, lock: BaseFileLock, made: list[Path] | None = None
     ):
         self.path, self.record, self.made, self.lock = path, record, made, lock
-        self.state = SavedState(path / STATE, record.id)
+        self.state = SavedState(path / STATE, record["id"])
         self.spent = seconds_spent(path / PROGRESS)
         self.journal = Journal(path / PROGRESS)
         _remove_partial_files(path)
@@ -103,7 +96,7 @@ class RunFolder:
             return  # the run can go on when there is room
         stopped = isinstance(error, KeyboardInterrupt)
         failed = not stopped and getattr(error, "exit_code", 70) == 70
-        if self.record.status == "running" and "verdict" not in self.record:
+        if self.record["status"] == "running" and "verdict" not in self.record:
             empty = not any((self.path / name).exists() for name in (STATE, FITS))
             if self.made is not None and not failed and (empty or not stopped):
                 shutil.rmtree(self.path, ignore_errors=True)
@@ -118,7 +111,7 @@ class RunFolder:
 
     def _how_to_resume(self) -> str:
         resume = f"`zoo.py resume {self.path}`"
-        if self.record.status == DRAWING:
+        if self.record["status"] == DRAWING:
             return f"interrupted, in {self.path}; the result is saved, {resume} draws its pictures"
         return f"interrupted, in {self.path}; continue with {resume}"
 
@@ -152,14 +145,13 @@ class RunFolder:
     ) -> None:
         """Write a result of tables (.csv) and figures, as `write` does one of draws."""
         with self._write_faults():
-            _write_tables(self.path, tables)
-            _write_figures(self.path, figures)
+            _write_tables(self.path, tables, figures)
             self._finish(record)
 
     def _finish(self, record: Mapping[str, Any]) -> None:
         """Seal a result that is written; what a resume needs is removed with it."""
         self.record = record_of({"files": {}, **record})  # their hashes come with the seal
-        self._journal_end(self.record.status)
+        self._journal_end(self.record["status"])
         self._seal()
         if self._has_result:
             shutil.rmtree(self.path / STATE, ignore_errors=True)
@@ -168,9 +160,7 @@ class RunFolder:
         """Write a file of sealed lines anew, to which `append` adds."""
         text = "".join(map(sealed_line, objects))
         with self._write_faults():
-            write_atomically(
-                self.path / file, lambda path: path.write_text(text, encoding="utf-8")
-            )
+            write_atomically(self.path / file, text.encode())
 
     def append(self, file: str, content: Mapping[str, Any]) -> None:
         """Add an object to a file of sealed lines, and sync it to the disk.
@@ -192,21 +182,21 @@ class RunFolder:
         fix = f"the result is saved; make room, then `zoo.py resume {self.path}` draws them"
         with write_faults(f"the pictures in {self.path}", fix):
             _write_figures(self.path, figures)
-            if self.record.status == DRAWING:
-                self.record |= {"status": "done"}
+            if self.record["status"] == DRAWING:
+                self.record = record_of({**self.record, "status": "done"})
                 self._journal_end("done")
             self._seal()
 
     @property
     def _has_result(self) -> bool:
-        return self.record.status in ("done", DRAWING)
+        return self.record["status"] in ("done", DRAWING)
 
     def _seal(self) -> None:
         """Write the record with the hashes of the files of the result."""
-        files = sorted(path for path in self.path.rglob("*") if _is_of_result(path, self.path))
+        paths = sorted(path for path in self.path.rglob("*") if _is_of_result(path, self.path))
         if not self._has_result:  # a resume goes on writing them
-            files = [path for path in files if path.name != FITS]
-        hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in files}
+            paths = [path for path in paths if path.name != FITS]
+        hashes = {path.relative_to(self.path).as_posix(): sha256(path) for path in paths}
         write_record(self.path, {**self.record, "files": hashes})
 
     def _write_faults(self) -> AbstractContextManager[None]:
@@ -241,11 +231,11 @@ def begin(
 
     def write(folder: Path) -> None:
         if data is not None:
-            write_atomically(folder / DATA, lambda path: _write_arrays(path, data))
+            write_atomically(folder / DATA, _archive(data))
         write_record(folder, begun)
 
     with write_faults(f"the run in {out}", "use --out"):
-        made = make_folder(out)
+        made = files.make_folder(out)
         try:
             path, lock = _make_whole(out, name, write)
         except OSError:
@@ -264,12 +254,12 @@ def reopen(path: Path) -> RunFolder:
     read_record(path)
     _check_links(path)
     with write_faults(f"the run in {path}", "copy the run to where you may write"):
-        lock = acquire(path, PATIENCE)
+        lock = files.acquire(path)
         # Another process may have ended the run while the lock was waited for.
         folder = RunFolder(path, read_record(path), lock)
-        if folder.record.status == "failed":  # no longer: a resume keeps what it computes
+        if folder.record["status"] == "failed":  # no longer: a resume keeps what it computes
             status = "interrupted" if "verdict" in folder.record else "running"
-            folder.record |= {"status": status, "reason": None}
+            folder.record = record_of({**folder.record, "status": status, "reason": None})
             write_record(path, folder.record)
         return folder
 
@@ -299,15 +289,10 @@ def save_tables(
     Raises:
         CannotWrite: not allowed, or no room; nothing is left behind.
     """
-
-    def write(folder: Path) -> None:
-        _write_tables(folder, tables)
-        _write_figures(folder, figures)
-
     _check_name(name)
     with write_faults(f"{name} in {out}", "use --out"):
         out.mkdir(parents=True, exist_ok=True)
-        path, lock = _make_whole(out, name, write)
+        path, lock = _make_whole(out, name, lambda path: _write_tables(path, tables, figures))
         lock.release()
         (path / LOCK).unlink(missing_ok=True)  # nothing is added to it
         return path
@@ -328,11 +313,11 @@ def _check_name(name: str) -> None:
 
 def _make_whole(out: Path, name: str, write: Callable[[Path], None]) -> tuple[Path, BaseFileLock]:
     """A folder that appears under its name only when all of it is written, and its lock, held."""
-    partial = out / partial_name(name)
+    partial = out / files.partial_name(name)
     try:
         partial.mkdir()
         (partial / MARK).touch()
-        lock = acquire(partial, 0)  # no other process finds it unlocked
+        lock = files.acquire(partial, 0)  # no other process finds it unlocked
         write(partial)
         (partial / MARK).unlink()
         return _rename(partial, out, name), lock
@@ -348,7 +333,7 @@ def _rename(partial: Path, out: Path, name: str) -> Path:
             continue
         try:
             moved = partial.rename(target)
-            sync_folder(out)
+            files.sync_folder(out)
             return moved
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
@@ -362,8 +347,8 @@ def _check_links(path: Path) -> None:
     Raises:
         Refused: naming the first link.
     """
-    for folder, folders, files in os.walk(path):
-        for name in sorted([*folders, *files]):
+    for folder, folders, others in os.walk(path):
+        for name in sorted([*folders, *others]):
             entry = Path(folder, name)
             if entry.is_symlink() or (name in _GROWING and entry.stat().st_nlink > 1):
                 raise Refused(
@@ -381,33 +366,33 @@ def _remove_partial_files(path: Path) -> None:
 # -- the files of a result --------------------------------------------------------------------
 
 
-def _write_arrays(path: Path, data: Mapping[str, np.ndarray]) -> None:
+def _archive(data: Mapping[str, np.ndarray]) -> bytes:
     """Arrays by name as an .npz file, each name with its prefix."""
     import numpy as np
 
-    named = {f"{KEY}{name}": array for name, array in data.items()}
-    with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **named)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{f"{KEY}{name}": array for name, array in data.items()})
+    return buffer.getvalue()
 
 
 def _write_result(
     folder: Path, metrics: Mapping[str, Any], netcdf: bytes, params: Mapping[str, Tensor]
 ) -> None:
     """The files of a result: draws (idata.nc), learned parameters, metrics."""
-    write_atomically(folder / "idata.nc", lambda path: path.write_bytes(netcdf))
+    write_atomically(folder / "idata.nc", netcdf)
     if params:
         from safetensors.torch import save
 
         content = save({k: tensor.detach().contiguous() for k, tensor in params.items()})
-        write_atomically(folder / "params.safetensors", lambda path: path.write_bytes(content))
-    text = json.dumps(metrics, indent=1)
-    write_atomically(folder / "metrics.json", lambda path: path.write_text(text, encoding="utf-8"))
+        write_atomically(folder / "params.safetensors", content)
+    write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
 
 
-def _write_tables(folder: Path, tables: Mapping[str, Any]) -> None:
-    """Each DataFrame as a .csv file of its name."""
+def _write_tables(folder: Path, tables: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
+    """Each DataFrame as a .csv file of its name, and the figures."""
     for stem, table in tables.items():
-        write_atomically(folder / f"{stem}.csv", table.to_csv)
+        write_atomically(folder / f"{stem}.csv", table.to_csv().encode())
+    _write_figures(folder, figures)
 
 
 def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
@@ -416,8 +401,9 @@ def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
     options = {"format": "png", "dpi": 130, "pil_kwargs": {"compress_level": 1}}
     for name, figure in figures.items():
         (folder / "figures").mkdir(exist_ok=True)
-        path = folder / "figures" / f"{name}.png"
-        write_atomically(path, lambda path, figure=figure: figure.savefig(path, **options))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, **options)
+        write_atomically(folder / "figures" / f"{name}.png", buffer.getvalue())
 
 
 def _is_of_result(path: Path, folder: Path) -> bool:

@@ -1,19 +1,23 @@
-"""The saved state of a run under way, from which it continues after a kill.
+"""A run under way: its saved state, from which it continues after a kill, and its journal.
 
-Draws depend on (seed, chain) alone, so state is never the only copy of anything: what is missing
-or damaged is computed again, to the same numbers.
+The journal, `progress.jsonl`, says how far the run is, and how long it has taken. Draws depend on
+(seed, chain) alone, so state is never the only copy of anything: what is missing or damaged is
+computed again, to the same numbers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.callbacks import Callback
 from ..core.problem import State
 from ..core.zoo_warnings import ZooWarning
 from .files import write_atomically
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 
 # A save may take this share of the time between saves at most, which is so many seconds at least.
 _SHARE, _SECONDS = 0.05, 1.0
+# Bytes at the end of a journal in which its last step is.
+_END = 1 << 16
 
 
 class SavedState(State):
@@ -55,7 +61,7 @@ class SavedState(State):
         try:
             self.folder.mkdir(exist_ok=True)
             owner = f"{self.run}/{name}"
-            write_atomically(self._path(name), lambda path: _write(path, arrays, numbers, owner))
+            write_atomically(self._path(name), _content(arrays, numbers, owner))
         except OSError as error:
             problem = f"the run's state cannot be kept ({error.strerror or error})"
             warnings.warn(
@@ -75,17 +81,14 @@ class SavedState(State):
         return self.folder / f"{name}.safetensors"
 
 
-def _write(
-    path: Path, arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], owner: str
-) -> None:
-    """Write arrays and numbers as safetensors, with a digest of both and of whose they are."""
+def _content(arrays: Mapping[str, np.ndarray], numbers: Mapping[str, Any], owner: str) -> bytes:
+    """Arrays and numbers as safetensors, with a digest of both and of whose they are."""
     import numpy as np
     from safetensors.numpy import save
 
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     text = json.dumps(numbers, sort_keys=True)
-    metadata = {"numbers": text, "sha256": _digest(contiguous, text, owner)}
-    path.write_bytes(save(contiguous, metadata))
+    return save(contiguous, {"numbers": text, "sha256": _digest(contiguous, text, owner)})
 
 
 def _read(path: Path, owner: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
@@ -110,3 +113,80 @@ def _digest(arrays: Mapping[str, np.ndarray], text: str, owner: str) -> str:
         digest.update(f"{name}:{arrays[name].dtype.str}:{arrays[name].shape};".encode())
         digest.update(arrays[name].tobytes())
     return digest.hexdigest()
+
+
+# -- the journal -------------------------------------------------------------------------------
+
+
+class Journal(Callback):
+    """Writes a line a second, by which a run can be followed.
+
+    Each line has the time `t` since the run (or its resumption) began, in seconds.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._began = time.monotonic()
+        self._written = -1.0
+        self._waiting: Mapping[str, Any] | None = None  # the last step, if it is not written yet
+
+    def on_start(self, record: Mapping[str, Any]) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        self._write({"event": "start", "time": stamp, "method": record["method"]})
+
+    def on_step(self, step: Mapping[str, Any]) -> None:
+        self._waiting = step
+        if time.monotonic() - self._written >= 1:
+            self._write_step()
+
+    def end(self, status: str, reason: str = "") -> None:
+        """Write the last step, and how the run ended."""
+        self._write_step()
+        self._write({"event": "end", "status": status} | ({"reason": reason} if reason else {}))
+
+    def _write_step(self) -> None:
+        if self._waiting is not None:
+            self._write({"event": "step", **self._waiting})
+            self._waiting, self._written = None, time.monotonic()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        line = {"t": round(time.monotonic() - self._began, 3), **line}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def seconds_spent(path: Path) -> float:
+    """How long all attempts of a run in its journal have taken together, seconds."""
+    attempts = [0.0]
+    for line in _lines(path):
+        if line.get("event") == "start":
+            attempts.append(0.0)
+        attempts[-1] = max(attempts[-1], float(line.get("t", 0.0)))
+    return sum(attempts)
+
+
+def last_step(path: Path) -> dict[str, Any] | None:
+    """The last step near the end of a journal; None where there is none."""
+    steps = [line for line in _lines(path, _END) if line.get("event") == "step"]
+    return steps[-1] if steps else None
+
+
+def _lines(path: Path, last: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a journal, without one that was cut short when the run was killed.
+
+    Args:
+        path: the journal; one that is not there has no lines.
+        last: bytes at its end to which to keep; None reads all.
+    """
+    try:
+        with path.open("rb") as file:
+            if last is not None:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - last))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        with suppress(ValueError):
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict)]

@@ -125,7 +125,7 @@ def _calibrated_in(place: RunFolder, study: _Study) -> Calibration:
         place.journal.on_step({"step": done, "of": study.n})
 
     place.journal.on_start(place.record)
-    table = _calibrated(study, found=earlier, keep=keep)
+    table = _calibrated(study, earlier=earlier, keep=keep)
     verdict = {"status": table.verdict.status, "reasons": table.verdict.reasons}
     status = "interrupted" if table.signal else "done"
     timing = {"total_s": time.perf_counter() - began, "fits": done - len(earlier)}
@@ -140,7 +140,7 @@ def _calibrated(study: _Study, **keeping: Any) -> Calibration:
 
     Args:
         study: what to calibrate.
-        keeping: `found` and `keep` of `simulated.run`.
+        keeping: `earlier` and `keep` of `simulated.run`.
     """
     from ..checks import calibration, simulated
 
@@ -211,9 +211,9 @@ def saved(folder: Path) -> Calibration:
     Raises:
         Fault: it is damaged, or not done.
     """
-    from ..storage import reading, run_folder, seals
+    from ..storage import run_folder, saved, seals
 
-    record = reading.read_result(folder)
+    record = saved.read_result(folder)
     names = {key: record[key] for key in ("model", "method", "guide")}
     fits = seals.read_lines(folder / run_folder.FITS)
     return _judged(names, record["data"]["source"], fits, record["calibration"], 0)

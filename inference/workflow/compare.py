@@ -1,4 +1,4 @@
-"""Several methods on one model, or runs that are there, in one table."""
+"""Several methods on one model, or runs that are there: in one table, or on one HTML page."""
 
 from __future__ import annotations
 
@@ -8,17 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from models.contract import (
-    Entry,
-    Fault,
-    Interrupted,
-    Refused,
-    Stopped,
-    UsageError,
-)
+from models.contract import Entry, Fault, Interrupted, Refused, Stopped, UsageError
 
 from ..core.ambient import alone
 from ..core.arguments import checked
+from ..core.zoo_warnings import ours_alone
 from . import origin, study
 from .plan import Plan, Request, columns
 from .result import Run
@@ -142,7 +136,7 @@ def _methods_compared(
     from ..show import overlays
 
     requests = study.requests(request, jobs)
-    plans = {label: study.plan_or_refusal(one) for label, one in requests.items()}
+    plans = {label: study.plan_or_refusal(request) for label, request in requests.items()}
     sound = {label: plan for label, plan in plans.items() if isinstance(plan, Plan)}
     comparison.check_same_data(
         {label: {"data": origin.identity_of(plan.data)} for label, plan in sound.items()}
@@ -271,3 +265,62 @@ def saved_table(table: Table, out: str | Path | None) -> Table:
     path = run_folder.save_tables(Path(out), f"{table.title}-{stamp}", given, figures)
     table.notes.append(f"saved in {path}")
     return table
+
+
+# -- the report --------------------------------------------------------------------------------
+
+
+@checked
+@ours_alone()
+def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
+    """One HTML page of several runs: verdicts first, then comparison, pictures, settings.
+
+    Args:
+        run: `Run` objects, or folders of saved ones; those of the same data are compared. What
+            has no result (yet), or is no single run, is left out.
+        out: file to write, `.html`; None writes nothing.
+
+    Returns:
+        The page; it needs no other file and no network.
+
+    Raises:
+        UsageError: no runs, or a file of another kind. Fault: a run that cannot be read.
+
+    Examples:
+        >>> import zoo
+        >>> zoo.report(zoo.run("coin", method="exact", data="HHT"))[:15]
+        '<!doctype html>'
+    """
+    from ..results import comparison
+    from ..show import report as pages
+    from ..storage import files, saved
+
+    if not run:
+        raise UsageError("a report needs runs; see `zoo.py list runs`")
+    if out is not None and Path(out).suffix not in (".html", ".htm"):
+        raise UsageError(f"--out {out} is no .html; name it so")
+    if out is not None:
+        files.check_writable(Path(out).absolute().parent)
+    runs = loaded([given for given in run if not has_no_result(given)])
+    if not runs:
+        raise UsageError("none of these is a run with a result; see `zoo.py list runs`")
+    named = dict(zip(comparison.labels([run.record for run in runs]), runs))
+    alike: dict[str, dict[str, Run]] = {}
+    for label, run in named.items():
+        if has_posterior(run):
+            alike.setdefault(run.record["data"]["sha256"], {})[label] = run
+    tables = [table_of(part) for part in alike.values() if len(part) > 1]
+    pictures = {label: saved.pictures(run.path) for label, run in named.items()}
+    page = pages.report(named, tables, pictures)
+    if out is not None:
+        files.write_text(Path(out), page)
+    return page
+
+
+def has_no_result(given: Any) -> bool:
+    """Whether it is the folder of a run that failed, or was stopped, before it had a result."""
+    from ..storage.record import read_record
+
+    if isinstance(given, Run) or not study.is_run(given):
+        return False
+    return "verdict" not in read_record(Path(given))

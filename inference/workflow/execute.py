@@ -17,7 +17,7 @@ import torch
 from models.contract import Refused
 
 from .. import method
-from ..checks import baselines, circular, proofs, separable, structure, vouch
+from ..checks import baselines, check, posteriors, structure, vouch
 from ..core import machine
 from ..core.problem import Context, Finding, Fit
 from ..core.seeds import FIT, PREDICTIVE, seeded
@@ -27,8 +27,8 @@ from ..program import prepare, row_latents
 from ..program.prepare import observed_keys, program_of
 from ..program.program import Program
 from ..results import diagnostics, groups, inference_data, loo, scores
-from ..results.metrics import metrics as metrics_of
-from ..results.truth import truth_of
+from ..results.psis import metrics as metrics_of
+from ..results.reference import truth_of
 from ..rows import importance
 from .plan import Learned, Plan
 
@@ -97,9 +97,9 @@ def _must_bear_gaps(program: Program) -> None:
     with seeded(0, FIT):
         value, slope = program.density_and_gradient(program.random_start())
     if value.isnan() or slope.isnan().any():
-        what = "density" if value.isnan() else "gradient of the density"
+        failing = "density" if value.isnan() else "gradient of the density"
         raise Refused(
-            f"the {what} is NaN, as values of {_some(gaps)} are, "
+            f"the {failing} is NaN, as values of {_some(gaps)} are, "
             f"{of_function(program.problem.model)}; mask them, poutine.mask(mask=~y.isnan()), "
             "and observe y.nan_to_num()"
         )
@@ -107,8 +107,8 @@ def _must_bear_gaps(program: Program) -> None:
 
 def _unplated(program: Program) -> list[Finding]:
     """A note on observations that lie in no plate, as `check` has it."""
-    found = (structure.outside_plates(site) for site in program.of("observed"))
-    return [Finding("note", *one) for one in found if one is not None]
+    sites = program.of("observed")
+    return [Finding("note", *words) for s in sites for words in structure.outside_plates(s)]
 
 
 def _some(names: Sequence[str]) -> str:
@@ -163,14 +163,14 @@ def execute(plan: Plan, context: Context, record: Mapping[str, Any], started: fl
         )
         codes = _encoded(plan, whole, fit, idata)
         verdict, metrics = _judge(plan, shown, fit, idata, codes)
-        found = _found(plan, program, fit, record)
+        content = _content(plan, program, fit, record)
     done = time.perf_counter()
     timing = {"load_s": began - started, "fit_s": fitted - began}
     timing |= {"judge_s": done - fitted, "total_s": done - started}
-    found |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
-    found |= {"verdict": verdict.to_json_object(), "given": verdict.given}
-    found["findings"] = [vars(finding) for finding in verdict.findings]
-    return Result({**record, **found}, idata, verdict, fit.params)
+    content |= {"metrics": metrics, "exact": truth_of(fit.exact), "timing": timing}
+    content |= {"verdict": verdict.to_json_object(), "given": verdict.given}
+    content["findings"] = [finding.to_json_object() for finding in verdict.findings]
+    return Result({**record, **content}, idata, verdict, fit.params)
 
 
 def _program(plan: Plan) -> Program:
@@ -186,7 +186,7 @@ def _program(plan: Plan) -> Program:
         _must_have_densities(program)
         _must_bear_gaps(program)
     if plan.kind.uses_density:
-        proofs.prove(program)
+        check.prove(program)
     return program
 
 
@@ -196,7 +196,7 @@ def _fit(plan: Plan, program: Program, context: Context) -> Fit:
         placed = prepare.place(program.problem, plan.device)
         there = program if placed is program.problem else Program(placed)
         fit = method(plan.method)(there, seed=plan.seed, context=context, **plan.settings)
-        fit = circular.turned(there, fit, plan.seed).on_cpu()
+        fit = posteriors.turned(there, fit, plan.seed).on_cpu()
     fit.params = {**program.problem.params, **fit.params}
     return fit
 
@@ -207,8 +207,8 @@ def _notes(plan: Plan, program: Program) -> list[Finding]:
     if plan.data.n == 0:
         notes.append(Finding("note", "there are no data, so this is the prior"))
     if undrawn := program.undrawn:
-        what = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
-        notes.append(Finding("note", what))
+        gap = f"the distribution of {_some(undrawn)} has no sample(): nothing predicts it"
+        notes.append(Finding("note", gap))
     return notes + _unplated(program)
 
 
@@ -223,7 +223,7 @@ def _judge(
     entry, data = plan.entry, plan.data
     metrics = metrics_of(fit, idata, bool(program.improper()))
     left_out, findings = loo.judged(program.problem, fit, idata, metrics.get("khat"))
-    fit.findings += findings + separable.findings(program, idata)
+    fit.findings += findings + posteriors.separated(program, idata)
     metrics |= left_out | scores.scored(program, fit).added_to(idata) | dict(codes)
     if entry.results.original is not None and data.scaling is not None and fit.kind != "prior":
         inference_data.add_original(idata, lambda draws: entry.results.original(draws, data))
@@ -253,7 +253,7 @@ def _encoded(plan: Plan, program: Program, fit: Any, idata: az.InferenceData) ->
         return importance.scored(program, guide, plan.seed).added_to(idata)
 
 
-def _found(plan: Plan, program: Program, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+def _content(plan: Plan, program: Program, fit: Any, record: Mapping[str, Any]) -> dict[str, Any]:
     """What run.json holds of the result, beside what it held from the beginning."""
     return {
         "status": fit.status,

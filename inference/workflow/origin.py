@@ -1,10 +1,8 @@
 """How a run was made, as its record has it, and what of that can be had again.
 
 Whoever wrote a record chose the files that it names, and importing a file runs it: files are read
-again only for the user who ran them, as they were (see `storage/signature.py`).
+again only for the user who ran them, as they were (see `storage/seals.py`).
 """
-
-from __future__ import annotations
 
 import os
 import secrets
@@ -228,12 +226,12 @@ def source_of(record: Mapping[str, Any]) -> Any:
     asked = record["data"]["asked"]
     if not asked["in_python"]:
         return asked["source"]
-    kept = data_kept(Path(record["run"])) if record.get("run") else None
-    if kept is None:
+    data = data_kept(Path(record["run"])) if record.get("run") else None
+    if data is None:
         raise BadInput(
             "the data of this run were given in Python and are not kept; give them again: data=..."
         )
-    return kept
+    return data
 
 
 def data_kept(folder: Path) -> dict[str, Any] | None:

@@ -5,8 +5,6 @@
 The first step of these; nothing is computed here.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field

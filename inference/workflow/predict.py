@@ -20,7 +20,7 @@ from ..core.seeds import PREDICTIVE, seeded
 from ..program import prepare
 from ..program.program import Program
 from ..results import inference_data, predictive
-from ..rows import codes, evidence
+from ..rows import encoder
 from .origin import guide_of_record
 from .plan import guide_of
 
@@ -157,23 +157,23 @@ def evidence_table(
     run: Fitted,
     source: Any,
     rows: int | None,
-    effort: evidence.Effort,
+    effort: encoder.Effort,
     *,
     seed: int,
     progress: bool,
 ) -> pd.DataFrame:
-    """log p(x) of each row, nats: see `evidence.table`."""
+    """log p(x) of each row, nats: see `encoder.evidence_table`."""
     context = Context(progress=progress)
     with _encoder(run, source, rows) as (program, guide, tensors):
-        return evidence.table(program, guide, tensors, effort, seed=seed, context=context)
+        return encoder.evidence_table(program, guide, tensors, effort, seed=seed, context=context)
 
 
 def code_table(
     run: Fitted, source: Any, rows: int | None, *, draws: int, seed: int
 ) -> pd.DataFrame:
-    """The latents of each row: see `codes.table`."""
+    """The latents of each row: see `encoder.code_table`."""
     with _encoder(run, source, rows) as (program, guide, tensors):
-        return codes.table(program, guide, tensors, draws=draws, seed=seed)
+        return encoder.code_table(program, guide, tensors, draws=draws, seed=seed)
 
 
 @contextmanager

@@ -90,11 +90,11 @@ class Run:
     @ours_alone()
     def summary(self) -> pd.DataFrame:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
-        from ..results import inference_data, truth
+        from ..results import inference_data, reference
 
         table = inference_data.summary(self.idata)
         known = self.record["exact"]
-        return truth.with_truth(table, known) if known else table
+        return reference.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:
@@ -139,7 +139,7 @@ class Run:
             if figure is None:
                 raise UsageError(f"the plot '{kind}' is not for these data")
             return style.shown(figure)
-        return plots.PLOTS[kind][0](self.idata, self.exact)
+        return plots.PLOTS[kind](self.idata, self.exact)
 
     def _own_figure(self, kind: str) -> Figure | None:
         """A figure of the model's own; None where it is not for these data."""
@@ -245,7 +245,7 @@ class Run:
             Refused: the rows of this model have no latents of their own, or no encoder.
             Fault: the run held no rows out, and none are given.
         """
-        from ..rows.evidence import Effort
+        from ..rows.encoder import Effort
         from .predict import evidence_table
 
         _check_counts(1, rows=rows)

@@ -122,11 +122,12 @@ def load(
     """
     from ..results import inference_data
     from ..results.diagnostics import Answer, Verdict
-    from ..storage import reading
+    from ..storage import saved
+    from ..storage.record import findings_of
 
     folder = Path(folder)
-    record = reading.read_result(folder)
-    given = {purpose: Answer(*found) for purpose, found in record.get("given", {}).items()}
+    record = saved.read_result(folder)
+    given = {purpose: Answer(*answer) for purpose, answer in record.get("given", {}).items()}
     entry = None
     if model is not None:
         entry, _ = entry_of(model, record["data"]["asked"]["options"])
@@ -136,8 +137,8 @@ def load(
     return Run(
         record=dict(record),
         idata=inference_data.read(folder / "idata.nc"),
-        verdict=Verdict(record["verdict"]["status"], tuple(record.findings), given),
-        params=reading.read_params(folder),
+        verdict=Verdict(record["verdict"]["status"], findings_of(record), given),
+        params=saved.read_params(folder),
         _entry=entry,
         _guide=guide,
     )

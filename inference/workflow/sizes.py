@@ -48,9 +48,9 @@ def grown(request: Request, sizes: str | Sequence[int], methods: Any, progress: 
         part = _first_rows(whole, n)
         chosen = estimators(methods) or _estimators(entry, request.settings, part)
         for job in study.jobs(chosen, None):
-            (one,) = study.requests(replace(request, data=part), [job]).values()
+            (of_job,) = study.requests(replace(request, data=part), [job]).values()
             begin = partial(study.begun_run, progress=progress)
-            (run,) = study.attempt({job.label: study.plan_or_refusal(one)}, begin).values()
+            (run,) = study.attempt({job.label: study.plan_or_refusal(of_job)}, begin).values()
             if study.stopped_by([run]):
                 raise Stopped(study.stopped_by([run]))
             if isinstance(run, Run):

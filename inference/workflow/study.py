@@ -58,17 +58,17 @@ def jobs(
         raise UsageError(f"there is nothing to compare; give --methods {names}")
     name, values = _varied(vary)
     if name is None:
-        found = [Job(label, method, guide) for label, method, guide in chosen]
+        jobs = [Job(label, method, guide) for label, method, guide in chosen]
     else:
-        found = [
+        jobs = [
             Job(f"{label} {name}={value}", method, guide, {name: value})
             for label, method, guide in chosen
             for value in values
         ]
-    twice = [job.label for i, job in enumerate(found) if job.label in [j.label for j in found[:i]]]
+    twice = [job.label for i, job in enumerate(jobs) if job.label in [j.label for j in jobs[:i]]]
     if twice:
         raise UsageError(f"{twice[0]} is asked for twice; leave one out")
-    return found
+    return jobs
 
 
 def words_of(methods: str | Sequence[Any]) -> list[Any]:
@@ -198,7 +198,7 @@ def moved(table: pd.DataFrame) -> list[str]:
     Args:
         table: as `sensitivity` gives it.
     """
-    said = []
+    sentences = []
     for method, part in table.groupby("method", sort=False):
         means = part.pivot(index="parameter", columns="value", values="mean")
         sds = part.pivot(index="parameter", columns="value", values="sd")
@@ -207,12 +207,12 @@ def moved(table: pd.DataFrame) -> list[str]:
         if len(spread) and means.shape[1] > 1:
             setting, worst = part["setting"].iloc[0], spread.idxmax()
             values = list(dict.fromkeys(part["value"]))
-            said.append(
+            sentences.append(
                 f"{method}: over {setting} = {values[0]} .. {values[-1]}, mean of {worst} moves"
                 f" by {spread.max():.2g} of its smallest sds, the median parameter by "
                 f"{spread.median():.2g}"
             )
-    return said
+    return sentences
 
 
 # -- one after the other, or several at once --------------------------------------------------
@@ -255,19 +255,19 @@ def _one(plan: Any, begin: Callable[[Any], Any]) -> Any:
 
 def stopped_by(outcomes: Iterable[Any]) -> int:
     """The signal that interrupted one of the runs; 0 if none did."""
-    return max((_signal_of(one) for one in outcomes), default=0)
+    return max((_signal_of(outcome) for outcome in outcomes), default=0)
 
 
-def _signal_of(one: Any) -> int:
-    if isinstance(one, Interrupted):
-        return int(one.signal)
-    return 0 if isinstance(one, Fault) else one.record["signal"] or 0
+def _signal_of(outcome: Any) -> int:
+    if isinstance(outcome, Interrupted):
+        return int(outcome.signal)
+    return 0 if isinstance(outcome, Fault) else outcome.record["signal"] or 0
 
 
-def _outcome(one: Any) -> str:
-    if isinstance(one, Fault):
-        return str(one)
-    return f"{one.verdict.status}, {one.record['timing']['fit_s']:.1f} s"
+def _outcome(outcome: Any) -> str:
+    if isinstance(outcome, Fault):
+        return str(outcome)
+    return f"{outcome.verdict.status}, {outcome.record['timing']['fit_s']:.1f} s"
 
 
 # -- what is given ------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Rows with a class each: sets of images, two moons, tables; and what lies outside them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -121,11 +119,10 @@ def _refuse(source: str, **options: Any) -> None:
             raise BadSetting(f"{source} {why[name]}, yet {name}={value}; leave {name} out")
 
 
-def _table(source: Any, builtin: Builtin | None = None, **options: Any) -> Data:
+def _table(source: Any, **options: Any) -> Data:
     """A table with its classes as whole numbers."""
     names = dict.fromkeys((*SETS, "moons", "tent"))  # to suggest
-    known = {**names, source: lambda: builtin} if builtin else names
-    table = tabular(source, builtin=known, classes=True, **options)
+    table = tabular(source, builtin=names, classes=True, **options)
 
     def whole(tensors: Mapping[str, Any]) -> dict[str, Any]:
         return {**tensors, "y": tensors["y"].long()}
@@ -146,7 +143,7 @@ def _moons(n: int, noise: float, data_seed: int) -> Data:
     test, train = ({"x": x, "y": y} for x, y in parts)
     source = f"moons n={n} noise={noise:g} data_seed={data_seed}, 1000 points held out"
     moons = Builtin(columns=train, test=test, target="y", source=source)
-    return _table("moons", moons, standardise=False)
+    return _table(moons, standardise=False)
 
 
 def _tent(n: int, data_seed: int) -> Data:
@@ -173,7 +170,7 @@ def _tent(n: int, data_seed: int) -> Data:
     source = f"tent n={n} data_seed={data_seed}, 2000 points held out"
     classes = tuple(map(str, range(2**_FOLDED)))
     tent = Builtin(columns=train, test=test, target="y", source=source, classes=classes)
-    data = _table("tent", tent, standardise=False)
+    data = _table(tent, standardise=False)
     # That just one of four numbers is 1 needs no telling.
     return replace(data, notes=(), scaling=Steps(steps))
 

@@ -1,28 +1,25 @@
-"""Data as they come in: columns by name from a file, `name=value` pairs; checked by value."""
+"""Data as they come in: by name from a file, `name=value` pairs, or Python; checked by value."""
 
 from __future__ import annotations
 
 import io
 import json
+import sys
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from ..contract import BadInput, MissingInput, UsageError, nearest
+from ..contract import BadInput, Data, MissingInput, UsageError, data_keys, nearest
+from . import reading
 from .csv import SUFFIXES, read_cells, read_csv
-from .reading import (
-    check_cells,
-    check_once,
-    check_size,
-    content,
-    plain_array,
-    reading,
-    size_of,
-    text_of,
-)
+from .reading import check_once, check_size, plain_array, size_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SUFFIXES = (*SUFFIXES, ".json", ".npz")
 # Suffix to what such a file is, and how to fix one that is not; else it is a table.
@@ -55,7 +52,7 @@ def read_columns(source: Any, *, as_written: bool = False) -> dict[str, Any]:
         raise MissingInput(f"nothing is downloaded here; save {source} as a file, and give that")
     path = Path(source)
     suffix = path.suffix.lower()
-    with reading(path, *_KINDS.get(suffix, _TABLE)):
+    with reading.reading(path, *_KINDS.get(suffix, _TABLE)):
         if not path.exists():
             raise MissingInput(f"there is no file {path}; check the name")
         if suffix not in _SUFFIXES:
@@ -68,8 +65,8 @@ def read_columns(source: Any, *, as_written: bool = False) -> dict[str, Any]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    text = text_of(path)
-    check_cells(text, ",", path)
+    text = reading.text_of(path)
+    reading.check_cells(text, ",", path)
     try:
         values = json.loads(
             text.decode("utf-8-sig"),
@@ -133,7 +130,7 @@ def _check_cells(cells: np.ndarray, where: str) -> None:
 
 def _read_npz(path: Path) -> dict[str, Any]:
     """The arrays of an archive, whose sizes are all looked at before any is loaded."""
-    file = io.BytesIO(content(path))
+    file = io.BytesIO(reading.content(path))
     if not zipfile.is_zipfile(file):
         raise zipfile.BadZipFile("no ZIP archive")
     with zipfile.ZipFile(file) as archive:
@@ -242,8 +239,6 @@ def assignments(source: Any, *, keys: Sequence[str]) -> dict[str, Any]:
     Raises:
         BadInput: a name outside `keys`, or a value that is not one finite number.
     """
-    import torch
-
     if not isinstance(source, Mapping) and "=" in str(source) and not Path(source).is_file():
         pairs = [pair.partition("=") for pair in str(source).split(",")]
         values = {name.strip(): value for name, _, value in pairs}
@@ -268,3 +263,83 @@ def _one_number(name: str, value: Any) -> float:
 def simulated_rng(data_seed: int) -> np.random.Generator:
     """The generator of simulated data: a function of `data_seed` and of nothing else."""
     return np.random.default_rng(np.random.SeedSequence(data_seed))
+
+
+# -- data given in Python ----------------------------------------------------------------------
+
+
+def given(model: Callable, source: Any) -> Any:
+    """The source of a model's data: words, a path and `Data` as they are, all else as a mapping.
+
+    Args:
+        model: the model, whose data keys say what a column alone can be.
+        source: a DataFrame counts as the mapping of its columns; a sequence, an array, a tensor
+            or a Series as the column of the one key that the model needs.
+
+    Raises:
+        BadInput: something else, a column where the model needs several, or a ragged one.
+    """
+    if source is None or isinstance(source, str | Path | Data):
+        return source
+    if isinstance(source, Mapping):
+        return {name: _plain(name, value) for name, value in source.items()}
+    if _is("DataFrame", source):
+        return _columns(source)
+    keys = [key for key, p in data_keys(model).items() if p.default is p.empty]
+    if len(keys) == 1 and _is_column(source):
+        return {keys[0]: _column(keys[0], source)}
+    raise BadInput(_unclear(keys, source))
+
+
+def _is(name: str, source: Any) -> bool:
+    """Whether it is a pandas object; what has never been imported need not be asked for."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(source, getattr(pandas, name))
+
+
+def _is_column(source: Any) -> bool:
+    if isinstance(source, np.ndarray | torch.Tensor):
+        return source.ndim > 0
+    plain = isinstance(source, Sequence) and not isinstance(source, bytes | bytearray)
+    return plain or _is("Series", source)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A tensor or a Series as an array, an array in usual number types, all else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.numpy(force=True)
+    if isinstance(value, np.ndarray):
+        return plain_array(value, name)
+    return _values(value) if _is("Series", value) else value
+
+
+def _column(key: str, source: Any) -> np.ndarray:
+    try:
+        return np.asarray(_plain(key, source))
+    except ValueError:
+        raise BadInput(f"the rows of {key} differ in length; make them equal") from None
+
+
+def _columns(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    names = [str(name) for name in frame.columns]
+    check_once(names, "the DataFrame has several columns")
+    return {name: _values(frame.iloc[:, i]) for i, name in enumerate(names)}
+
+
+def _values(column: pd.Series) -> np.ndarray:
+    """A column's values in plain types; what is missing is None or NaN, never pandas' own NA."""
+    values = column.to_numpy()
+    if values.dtype.kind != "O":
+        return values
+    return column.astype(object).where(column.notna(), None).infer_objects().to_numpy()
+
+
+def _unclear(keys: Sequence[str], source: Any) -> str:
+    if not keys:
+        return f"the model needs no data, {type(source).__name__} given; leave it out"
+    such = ", ".join(f"{key!r}: ..." for key in keys)
+    listed = "a list, " if len(keys) == 1 else ""
+    problem = (
+        f"data given as {type(source).__name__} do not say what is {' and what is '.join(keys)}"
+    )
+    return f"{problem}; give {listed}a mapping such as {{{such}}}, a DataFrame or a file"

@@ -4,8 +4,6 @@ What cuts the rows, whether they have a header and which are refused is decided 
 of large files are read by pandas.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """Images to be generated: binary or grey rows of pixels, from a set, a folder or a file."""
 
-from __future__ import annotations
-
 import io
 import warnings
 import zlib
@@ -17,7 +15,7 @@ from torch import Tensor
 from ..contract import BadInput, BadSetting, Data, MissingInput, Redrawn, Rows, UsageError, nearest
 from .classified import classified
 from .columns import name_of, read_columns
-from .images import SETS, Images, generator
+from .images import SETS, Images, checked_images, generator
 from .reading import check_size, content, reading, size_of
 from .tables import split_rows
 
@@ -198,11 +196,7 @@ def _own(source: Any, n: int | None, split: float | None, data_seed: int) -> Dat
         return {key: torch.as_tensor(values[numbers]) for key, values in rows.items()}
 
     def new_rows(new: Any) -> dict[str, Tensor]:
-        images = _pixels(_columns(new), name_of(new))
-        if images.shape[1:] != x.shape[1:]:
-            new_size, old_size = (f"{s[1]} x {s[2]}" for s in (images.shape, x.shape))
-            problem = f"images of {new_size} pixels, {name_of(new)}"
-            raise BadInput(f"{problem}; the run's have {old_size}")
+        images = _pixels(_columns(new), name_of(new), x.shape[1:])
         return {"x": torch.as_tensor(images.reshape(len(images), -1))}
 
     return Data(
@@ -259,22 +253,7 @@ def _grey(file: Path, count: int) -> np.ndarray:
             return np.asarray(image.convert("L"))
 
 
-def _pixels(columns: Mapping[str, Any], where: str) -> np.ndarray:
+def _pixels(columns: Mapping[str, Any], where: str, size: Any = None) -> np.ndarray:
     """Images (m, height, width), grey from 0 to 1; whole numbers above 1 are of 255."""
-    if "x" not in columns:
-        raise BadInput(f"there is no 'x', {where}; give images, shape (m, height, width)")
-    x = np.asarray(columns["x"])
-    side = round(x.shape[1] ** 0.5) if x.ndim == 2 else 0
-    if side and side**2 == x.shape[1]:
-        x = x.reshape(len(x), side, side)
-    if x.dtype.kind not in "biuf" or x.ndim != 3 or x.size == 0:
-        problem = f"'x' has shape {x.shape} and type {x.dtype}"
-        raise BadInput(f"{problem}, {where}; give numbers of shape (m, height, width)")
-    x = x.astype(np.float32)
-    wrong = ~((x >= 0) & (x <= 255))  # NaN is wrong too
-    if wrong.any():
-        row = int(np.argwhere(wrong)[0][0])
-        raise BadInput(
-            f"image {row + 1} has a pixel of {x[wrong][0]:g}, {where}; give 0 to 1 or 255"
-        )
+    x = checked_images(columns, where, white=255, size=size).astype(np.float32)
     return x / 255 if x.max() > 1 else x

@@ -1,7 +1,5 @@
 """A file that a user names is opened in one place: its size is known before it is loaded."""
 
-from __future__ import annotations
-
 import os
 import stat
 from collections import Counter
@@ -23,12 +21,12 @@ _UNUSUAL = {("f", 2): np.float32, ("f", 12): np.float64, ("f", 16): np.float64}
 
 
 @contextmanager
-def reading(path: str | Path, what: str, fix: str) -> Iterator[None]:
+def reading(path: str | Path, kind: str, fix: str) -> Iterator[None]:
     """Whatever goes wrong while a file is read is a BadInput with its name.
 
     Args:
         path: the file.
-        what: what its name says that it is.
+        kind: what its name says that it is.
         fix: what to do about a file that is not.
 
     Raises:
@@ -44,7 +42,7 @@ def reading(path: str | Path, what: str, fix: str) -> Iterator[None]:
         why = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, RecursionError):
             why = "nested too deeply"
-        raise BadInput(f"{path} is no readable {what} ({why:.120}); {fix}") from None
+        raise BadInput(f"{path} is no readable {kind} ({why:.120}); {fix}") from None
 
 
 def content(path: Path) -> bytes:

@@ -1,7 +1,5 @@
 """Tables of features and one target: read, checked, one-hot encoded, standardised, split."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +23,15 @@ class Coding:
     target: str
     classes: tuple[str, ...] | None  # labels in the order of their codes; None for regression
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns of x, after one-hot coding: `bmi` or `city[Paris]`."""
+        names = []
+        for name in self.columns:
+            levels = self.levels.get(name)
+            names += [name] if levels is None else [f"{name}[{level}]" for level in levels[1:]]
+        return tuple(names)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -32,9 +39,6 @@ class Table:
 
     x: np.ndarray  # (n, k) after one-hot coding
     y: np.ndarray  # (n,); class codes 0, 1, ... for classification
-    names: tuple[str, ...]  # of the columns of x: `bmi` or `city[Paris]`
-    target: str
-    classes: tuple[str, ...] | None
     coding: Coding
     source: str
     notes: tuple[str, ...]  # what was done to the table or is odd about it, in plain words
@@ -91,17 +95,13 @@ def from_columns(
         target=chosen,
         classes=tuple(classes) if classes else None,
     )
-    x, names = _x(values, coding, source), _names(coding)
-    y = _y(values, coding, source)
+    x, y, names = _x(values, coding, source), _y(values, coding, source), coding.names
     if not names:
         raise BadInput(f"no feature takes two values, {source}; add a column that varies")
     notes += _coding_notes(coding, y) + _feature_notes(x, names)
     if target is None and chosen.lower() not in ("y", "target"):
         notes.insert(0, f"the target is the last column, '{chosen}'")
-    return Table(
-        x=x, y=y, names=names, target=chosen, classes=coding.classes,
-        coding=coding, source=source, notes=tuple(notes),
-    )  # fmt: skip
+    return Table(x=x, y=y, coding=coding, source=source, notes=tuple(notes))
 
 
 def encode(
@@ -345,15 +345,6 @@ def _plain(label: str) -> str:
     """A whole number in the one spelling that labels have: `3` for `3.0`, `1` for `True`."""
     value = number(label)
     return str(int(value)) if value is not None and value.is_integer() else label
-
-
-def _names(coding: Coding) -> tuple[str, ...]:
-    """Feature names after one-hot coding."""
-    names = []
-    for name in coding.columns:
-        levels = coding.levels.get(name)
-        names += [name] if levels is None else [f"{name}[{level}]" for level in levels[1:]]
-    return tuple(names)
 
 
 def _coding_notes(coding: Coding, y: np.ndarray) -> list[str]:

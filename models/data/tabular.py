@@ -1,7 +1,5 @@
 """From a table to the data of a regression: standardised, split, with its way back."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +47,8 @@ def tabular(
     """Data with `x` (n, k) and `y` (n,) in the plate `row`; the classes' names are coords.
 
     Args:
-        source: a built-in set's name, a file, or a mapping of columns; None takes the first set.
+        source: a built-in set or its name, a file, or a mapping of columns; None takes the first
+            set.
         builtin: name to a function that gives the table.
         classes: whether the target is a class.
         target: name of the target column.
@@ -62,7 +61,7 @@ def tabular(
         Fault: whatever is wrong with the table.
     """
     table, test = _tables(source, builtin, target, features, classes)
-    x, y, origin = table.x, table.y, table.source
+    x, y, coding, origin = table.x, table.y, table.coding, table.source
     if test is None and split is not None:
         train, others = split_rows(len(y), split, data_seed)
         test, x, y = (x[others], y[others]), x[train], y[train]
@@ -77,8 +76,8 @@ def tabular(
 
     def new_rows(new: Any) -> dict[str, torch.Tensor]:
         columns = read_columns(new, as_written=True)
-        columns.pop(table.target, None)  # what is predicted is not looked at
-        return tensors(*encode(columns, table.coding, source=name_of(new)))
+        columns.pop(coding.target, None)  # what is predicted is not looked at
+        return tensors(*encode(columns, coding, source=name_of(new)))
 
     notes = list(table.notes)
     if standardise:
@@ -88,7 +87,7 @@ def tabular(
         tensors=tensors(x, y),
         test=None if test is None else tensors(*test),
         rows=Rows("row", ("x", "y")),
-        coords={"feature": table.names} | ({"class": table.classes} if classes else {}),
+        coords={"feature": coding.names} | ({"class": coding.classes} if classes else {}),
         dims={"w": ("feature",), "x": ("feature",)},
         source=origin,
         notes=tuple(notes),
@@ -107,17 +106,17 @@ def _tables(
 ) -> tuple[Table, tuple[np.ndarray, np.ndarray | None] | None]:
     """The table, and x and y of a test set if it has one of its own."""
     source = next(iter(builtin)) if source is None else source
+    if isinstance(source, str) and source in builtin:
+        source = builtin[source]()
     options = {"target": target, "features": features, "classes": classes}
-    given = isinstance(source, Mapping)
-    if not given and source in builtin:
-        known = builtin[source]()
-        options |= {"target": target or known.target, "classes": known.classes or classes}
-        table = from_columns(known.columns, source=known.source, **options)
-        test = known.test and encode(known.test, table.coding, source=known.source)
+    if isinstance(source, Builtin):
+        options |= {"target": target or source.target, "classes": source.classes or classes}
+        table = from_columns(source.columns, source=source.source, **options)
+        test = source.test and encode(source.test, table.coding, source=source.source)
         return table, test
-    if not given and not Path(source).suffix:
-        known_names = nearest(str(source), builtin)
-        raise UsageError(f"there is no data set '{source}'; {known_names}, or give a file")
+    if not isinstance(source, Mapping) and not Path(source).suffix:
+        known = nearest(str(source), builtin)
+        raise UsageError(f"there is no data set '{source}'; {known}, or give a file")
     columns = read_columns(source, as_written=True)
     return from_columns(columns, source=name_of(source), **options), None
 
@@ -162,15 +161,10 @@ def regression(
         Raises:
             Fault: whatever is wrong with the table. BadInput: more than two classes.
         """
+        builtin = {**named, "simulate": lambda: simulated(n, k, data_seed)}
+        chosen = {"target": target, "features": features, "standardise": standardise}
         table = tabular(
-            source,
-            builtin={**named, "simulate": lambda: simulated(n, k, data_seed)},
-            classes=classes,
-            target=target,
-            features=features,
-            standardise=standardise,
-            split=split,
-            data_seed=data_seed,
+            source, builtin=builtin, classes=classes, split=split, data_seed=data_seed, **chosen
         )
         count = len(table.coords.get("class", ()))
         if count > 2:

@@ -11,9 +11,20 @@ import torch
 from torch import Tensor
 
 from ..contract import Data
+from ..contract.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    captioned,
+    panels,
+    shown,
+)
 from ..data.classified import Steps
 from ..data.images import Images, as_images
-from .figures import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY, captioned, panels, shown
 from .residual import RULES, SURENESS, WITHOUT_Q, Residual, Rule, Stop, halting, leave, signs
 
 if TYPE_CHECKING:
@@ -120,10 +131,8 @@ def scores(trained: Trained) -> dict[str, float]:
     everywhere |= {"average_posterior": trained.posterior[:, :1]} if trained.of_all else {}
     layers = trained.net.layers
     for name, weights in everywhere.items():
-        mean, work = (
-            (weights[..., None] * chances).sum(0),
-            trained.work(torch.tensor([layers]), name),
-        )
+        mean = (weights[..., None] * chances).sum(0)
+        work = trained.work(torch.tensor([layers]), name)
         numbers |= _scored(name, mean, y, layers=layers, work=work)
     for rule in trained.rules:
         numbers |= _of_rule(trained, rule, x, y)

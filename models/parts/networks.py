@@ -1,26 +1,23 @@
-"""What the networks share: plain layers of torch, and priors of their weights."""
+"""What the networks share: layers with and without priors, decoders of images."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from math import prod, sqrt
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
-from pyro.nn import PyroSample
+from pyro import poutine
+from pyro.nn import PyroModule, PyroSample
 from pyro.nn.module import to_pyro_module_
 from torch import Tensor, nn
 
-from ..contract import BadSetting
-from .priors import LogUniform, ScaleMixture
-
-if TYPE_CHECKING:
-    from ..contract import Data
+from ..contract import BadSetting, Data, View
+from .distributions import LogUniform, ScaleMixture
 
 Activation = Literal["tanh", "relu", "softplus"]
 Prior = Literal["normal", "laplace", "scale_mixture", "log_uniform"]
@@ -123,6 +120,54 @@ def _prior(name: Prior, scale: float) -> Any:
 def start(name: str, shape: tuple[int, ...]) -> Tensor:
     """Weights that keep the size of a layer's inputs, normal of sd 1 / sqrt(inputs); no biases."""
     return torch.zeros(shape) if len(shape) < 2 else torch.randn(shape) / sqrt(prod(shape[1:]))
+
+
+# -- decoders: networks from a code to an image ------------------------------------------------
+
+# Chances of pixels with which a decoder begins are the mean image's, not 0 or 1.
+_LEAST = 0.01
+
+
+class Decoder(PyroModule):
+    """A model whose code is standard normal, and whose pixels are read off hidden units.
+
+    Args:
+        data: images `x` (n, pixels) from 0 to 1.
+        latent: numbers of a code.
+        hidden: units of the hidden layers from the image to the code, such as `100,100`; the
+            decoder has them the other way round.
+
+    Attributes:
+        latent: as above.
+        hidden: as above, as numbers.
+        begin: log odds of the mean image's pixels (pixels,), the biases that pixels begin with.
+    """
+
+    def __init__(self, data: Data, latent: int, hidden: str):
+        super().__init__()
+        self.latent, self.hidden = latent, integers("hidden", hidden)
+        self.begin = torch.as_tensor(data.tensors["x"]).mean(0).clamp(_LEAST, 1 - _LEAST).logit()
+
+    def code(self, x: Tensor) -> Tensor:
+        """The codes `z` (n, latent) of images (n, pixels), drawn from their prior."""
+        zeros = torch.zeros(self.latent, device=x.device)
+        return pyro.sample("z", dist.Normal(zeros, 1.0).to_event(1))
+
+    def pixels(self, units: Tensor) -> Tensor:
+        """Log odds of the pixels (..., pixels) from the last hidden units (..., width)."""
+        return dense("decoder.x", units, len(self.begin), bias=self.begin.to(units))
+
+
+@contextmanager
+def learned(view: View) -> Iterator[None]:
+    """Within it the networks of a run have what it learned, and nothing has a gradient."""
+    dtype = getattr(torch, view.data.dtype)
+    params = {name: torch.as_tensor(value).to(dtype) for name, value in view.params.items()}
+    with torch.no_grad(), poutine.substitute(data=params):
+        yield
+
+
+# -- what has no answer ------------------------------------------------------------------------
 
 
 def one_class(method: str, data: Data) -> str | None:

@@ -5,8 +5,6 @@ rule says after which block to stop, and whose scores to take, from what was com
 blocks past the exit are not executed, the rows that go on are gathered for them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -228,8 +226,11 @@ def signs(features: Tensor, scores: Tensor) -> Tensor:
 Look = tuple[Tensor, Tensor]
 
 
-class _Rule:
-    """An exit rule, asked after every layer about the rows that are not out yet.
+class _Rules:
+    """The exit rules, asked after every layer about the rows that are not out yet.
+
+    The method of a rule's name is given a layer, the features h_l of these rows (m, units), the
+    class scores read off them (m, classes), and the rows' numbers among all, (m,).
 
     Args:
         x: all rows (n, inputs).
@@ -249,80 +250,31 @@ class _Rule:
         self.last = len(log_prior) - 1
         self.left, self.best = x.new_ones(len(x)), x.new_full((len(x),), -torch.inf)
 
-    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
-        """What to do with rows after a layer, (m,) each.
-
-        Args:
-            layer: l.
-            features: h_l of these rows, (m, units).
-            scores: the class scores read off them, (m, classes).
-            going: numbers of these rows among all, (m,).
-        """
-        raise NotImplementedError
-
-    def share(self, layer: int, features: Tensor, scores: Tensor) -> Tensor:
-        """Of q's mass at this depth and those that follow, the part at this one, (m,)."""
-        if layer == self.last:
-            return features.new_ones(len(features))
-        return torch.sigmoid(self.stop(layer, signs(features, scores)))
-
-    def mass(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Tensor:
-        """q of this depth, (m,); `left` is what follows."""
-        share, before = self.share(layer, features, scores), self.left[going]
-        self.left[going] = before * (1 - share)
-        return before * share
-
-    def likeliest(self, layer: int, scores: Tensor) -> Tensor:
-        """max_y log p(y, z = l | x), (m,)."""
-        return scores.log_softmax(-1).amax(-1) + self.log_prior[layer]
-
-    def after(self, layer: int) -> Tensor | float:
-        """What `likeliest` cannot be above at depths that follow, as p(z) does not increase."""
-        return self.log_prior[layer + 1] if layer < self.last else -torch.inf
-
-    def better(self, here: Tensor, going: Tensor) -> Tensor:
-        """Whether this depth is the best so far; it is remembered."""
-        better = here > self.best[going]
-        self.best[going] = torch.maximum(here, self.best[going])
-        return better
-
-
-class _Sample(_Rule):
-    """Stops with the probability that q gives."""
-
-    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
-        share = self.share(layer, features, scores)
+    def sample(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        """Stops with the probability that q gives."""
+        share = self._share(layer, features, scores)
         ends = share > torch.rand(len(features), generator=self.generator)
         return ends, ends
 
-
-class _Quantile(_Rule):
-    """Stops once half of q lies behind."""
-
-    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
-        self.mass(layer, features, scores, going)
+    def quantile(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        """Stops once half of q lies behind."""
+        self._mass(layer, features, scores, going)
         ends = self.left[going] <= 0.5
         return ends, ends
 
-
-class _Mode(_Rule):
-    """Takes the mode of q; stops once it has as much as all depths that are left."""
-
-    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
-        better = self.better(self.mass(layer, features, scores, going), going)
+    def mode(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        """Takes the mode of q; stops once it has as much as all depths that are left."""
+        better = self._better(self._mass(layer, features, scores, going), going)
         return better, self.best[going] >= self.left[going]
 
+    def gain(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        """Stops once going on is not expected to gain, in log score, what the next layer costs.
 
-class _Gain(_Rule):
-    """Stops once going on is not expected to gain, in log score, what the next layer costs.
-
-    Where the ELBO is greatest, q(z | x) is p(z) exp(E[log p(y | x, z)]) up to a factor, and so its
-    log odds of stopping are the prior's, less by what those that follow are expected to gain: the
-    log of the mean of exp(E[log p(y | x, z) - log p(y | x, l)]) over the prior of the depths that
-    are left. A layer costs log p(l) / p(l + 1).
-    """
-
-    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        Where the ELBO is greatest, q(z | x) is p(z) exp(E[log p(y | x, z)]) up to a factor, and so
+        its log odds of stopping are the prior's, less by what those that follow are expected to
+        gain: the log of the mean of exp(E[log p(y | x, z) - log p(y | x, l)]) over the prior of
+        the depths that are left. A layer costs log p(l) / p(l + 1).
+        """
         if layer == self.last:
             ends = torch.ones(len(features), dtype=torch.bool)
         else:
@@ -330,39 +282,49 @@ class _Gain(_Rule):
             ends = self.stop(layer, signs(features, scores)) >= least[layer]
         return ends, ends
 
+    def sure(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        """Stops once its class at this depth is at least as likely as any at the next could be.
 
-class _Sure(_Rule):
-    """Stops once its class at this depth is at least as likely as any at the next could be.
-
-    That is once max_y p(y | x, l) p(l) >= p(l + 1); of a geometric prior of ratio r, once the
-    network is sure by r.
-    """
-
-    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
-        ends = self.likeliest(layer, scores) >= self.after(layer)
+        That is once max_y p(y | x, l) p(l) >= p(l + 1); of a geometric prior of ratio r, once the
+        network is sure by r.
+        """
+        ends = self._likeliest(layer, scores) >= self._after(layer)
         return ends, ends
 
+    def joint_mode(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
+        """Takes the mode of p(y, z | x); stops once no later depth can beat it.
 
-class _JointMode(_Rule):
-    """Takes the mode of p(y, z | x); stops once no later depth can beat it.
+        That is once max_{k <= l, y} p(y | x, k) p(k) >= p(l + 1), for p(y | x, k) <= 1 and p(z)
+        does not increase.
+        """
+        better = self._better(self._likeliest(layer, scores), going)
+        return better, self.best[going] >= self._after(layer)
 
-    That is once max_{k <= l, y} p(y | x, k) p(k) >= p(l + 1), for p(y | x, k) <= 1 and p(z) does
-    not increase.
-    """
+    def _share(self, layer: int, features: Tensor, scores: Tensor) -> Tensor:
+        """Of q's mass at this depth and those that follow, the part at this one, (m,)."""
+        if layer == self.last:
+            return features.new_ones(len(features))
+        return torch.sigmoid(self.stop(layer, signs(features, scores)))
 
-    def look(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Look:
-        better = self.better(self.likeliest(layer, scores), going)
-        return better, self.best[going] >= self.after(layer)
+    def _mass(self, layer: int, features: Tensor, scores: Tensor, going: Tensor) -> Tensor:
+        """q of this depth, (m,); `left` is what follows."""
+        share, before = self._share(layer, features, scores), self.left[going]
+        self.left[going] = before * (1 - share)
+        return before * share
 
+    def _likeliest(self, layer: int, scores: Tensor) -> Tensor:
+        """max_y log p(y, z = l | x), (m,)."""
+        return scores.log_softmax(-1).amax(-1) + self.log_prior[layer]
 
-_RULES: dict[Rule, type[_Rule]] = {
-    "sample": _Sample,
-    "quantile": _Quantile,
-    "mode": _Mode,
-    "gain": _Gain,
-    "joint_mode": _JointMode,
-    "sure": _Sure,
-}
+    def _after(self, layer: int) -> Tensor | float:
+        """What `_likeliest` cannot be above at depths that follow, as p(z) does not increase."""
+        return self.log_prior[layer + 1] if layer < self.last else -torch.inf
+
+    def _better(self, here: Tensor, going: Tensor) -> Tensor:
+        """Whether this depth is the best so far; it is remembered."""
+        better = here > self.best[going]
+        self.best[going] = torch.maximum(here, self.best[going])
+        return better
 
 
 def leave(
@@ -386,7 +348,7 @@ def leave(
             `WITHOUT_Q`.
         generator: of the random numbers of `sample`.
     """
-    judge, n = _RULES[rule](x, log_prior, stop, generator), len(x)
+    look, n = getattr(_Rules(x, log_prior, stop, generator), rule), len(x)
     depth, layers = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
     logits, going, h = x.new_zeros(n, net.classes), torch.arange(n), net.begin(x)
     for layer in range(net.layers + 1):
@@ -395,7 +357,7 @@ def leave(
             layers[going] = layer
         features = net.features(h)
         scores = net.scores(layer, features)
-        better, ends = judge.look(layer, features, scores, going)
+        better, ends = look(layer, features, scores, going)
         depth[going[better]], logits[going[better]] = layer, scores[better]
         if layer == net.layers or ends.all():
             break

@@ -23,6 +23,8 @@ from pyro.poutine.reparam_messenger import ReparamHandler
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import nn
 
+# Values that an option keeps as its default.
+_PLAIN = bool | int | float | str | None
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -66,14 +68,14 @@ def heart(model: Callable) -> Callable:
         model = layer.under
     if inspect.isfunction(model) or inspect.isbuiltin(model):
         return model
-    found = _called(model if inspect.isclass(model) else type(model))
-    return model if found is None else heart(found)
+    method = _called(model if inspect.isclass(model) else type(model))
+    return model if method is None else heart(method)
 
 
 def _called(kind: type) -> Callable | None:
     """The method by which objects of a class are called; None where Python itself has it."""
-    found = getattr(kind, "forward" if issubclass(kind, nn.Module) else "__call__", None)
-    return found if inspect.isfunction(found) or inner(found) is not None else None
+    method = getattr(kind, "forward" if issubclass(kind, nn.Module) else "__call__", None)
+    return method if inspect.isfunction(method) or inner(method) is not None else None
 
 
 def signature(model: Callable) -> inspect.Signature:
@@ -104,17 +106,14 @@ def _bound(
     """What is left of a signature when some arguments are given."""
     left, waiting = [], len(args)
     for parameter in whole.parameters.values():
+        value = keywords.get(parameter.name)
         if parameter.kind in POSITIONAL and waiting:
             waiting -= 1
         elif parameter.name not in keywords:
             left.append(parameter)
-        elif parameter.kind is parameter.KEYWORD_ONLY and _is_plain(keywords[parameter.name]):
-            left.append(parameter.replace(default=keywords[parameter.name]))
+        elif parameter.kind is parameter.KEYWORD_ONLY and isinstance(value, _PLAIN):
+            left.append(parameter.replace(default=value))
     return inspect.Signature(left)
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 class Model:
@@ -162,8 +161,8 @@ def as_function(model: Callable, *, whole: bool = False) -> Callable:
         ValueError: its parameters cannot be known.
     """
     plain = inspect.isfunction(model) and inner(model) is None
-    kept = (type, Model, nn.Module) if whole else (type, Model)
-    return model if plain or isinstance(model, kept) else Model(model)
+    allowed = (type, Model, nn.Module) if whole else (type, Model)
+    return model if plain or isinstance(model, allowed) else Model(model)
 
 
 def _name_of(model: Callable) -> str:
@@ -177,7 +176,7 @@ def _renewed(model: Callable) -> Callable:
     layer = inner(model)
     if layer is None or inspect.isfunction(model):
         return copy.deepcopy(model)
-    args = [copy.deepcopy(one) if _is_of(one, layer) else one for one in layer.args]
+    args = [copy.deepcopy(arg) if _is_of(arg, layer) else arg for arg in layer.args]
     if inspect.ismethod(model):
         return types.MethodType(layer.under, *args)
     under = _renewed(layer.under)
@@ -185,10 +184,10 @@ def _renewed(model: Callable) -> Callable:
     return functools.partial(under, *args, **layer.keywords) if args or layer.keywords else under
 
 
-def _is_of(one: Any, layer: Layer) -> bool:
+def _is_of(argument: Any, layer: Layer) -> bool:
     """Whether the function under a layer is a method of an object that is bound."""
     name = getattr(layer.under, "__name__", "")
-    return bool(name) and hasattr(type(one), name)
+    return bool(name) and hasattr(type(argument), name)
 
 
 def object_of(model: Callable) -> Any:

@@ -1,7 +1,5 @@
 """A user's own model: any Python file with a Pyro function named `model` (or a whole `ENTRY`)."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys
@@ -19,22 +17,12 @@ import numpy as np
 import torch
 from pyro.util import get_rng_state, set_rng_seed, set_rng_state
 
-from ..contract import (
-    BadInput,
-    Data,
-    Entry,
-    Guide,
-    Inference,
-    MissingInput,
-    data_keys,
-    nearest,
-    takes_any,
-)
+from .. import contract
+from ..contract import BadInput, Data, Entry, MissingInput, data_keys, nearest, takes_any
 from ..data.columns import check_finite, name_of, read_columns
 from ..data.csv import SUFFIXES, cells_of, check_stray, fix_of, join_names, number, split_names
 from .callables import as_function, signature
-from .fingerprint import is_users
-from .trees import root_of, trees
+from .fingerprint import is_users, root_of, trees
 
 
 def load_file(name: str, dtype: str = "float64") -> Entry:
@@ -53,9 +41,7 @@ def load_file(name: str, dtype: str = "float64") -> Entry:
     module = _import(path, dtype)
     if isinstance(getattr(module, "ENTRY", None), Entry):
         return module.ENTRY
-    model = getattr(module, "model", None)
-    if not callable(model):
-        raise BadInput(f"{path.name} defines no function `model`, {path}; name your Pyro model so")
+    model = _defined(module, "model", path)
     guide = getattr(module, "guide", None)
     return wrap(model, guide if callable(guide) else None)
 
@@ -73,9 +59,7 @@ def load_guide(name: str, keys: Iterable[str], dtype: str = "float64") -> Callab
         BadInput: an error on import, with file and line; no `guide`, or one of other parameters.
     """
     path = _existing(name, "guide file")
-    guide = getattr(_import(path, dtype), "guide", None)
-    if not callable(guide):
-        raise BadInput(f"{path.name} defines no function `guide`, {path}; name your Pyro guide so")
+    guide = _defined(_import(path, dtype), "guide", path)
     try:
         signature(guide).bind(**dict.fromkeys(keys))
     except TypeError as error:
@@ -93,6 +77,15 @@ def _existing(name: str, kind: str) -> Path:
     return path
 
 
+def _defined(module: ModuleType, name: str, path: Path) -> Callable:
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise BadInput(
+            f"{path.name} defines no function `{name}`, {path}; name your Pyro {name} so"
+        )
+    return function
+
+
 def wrap(model: Callable, guide: Callable | None = None) -> Entry:
     """The entry of a Pyro function (or what acts as one): its data are read by parameter name.
 
@@ -104,8 +97,8 @@ def wrap(model: Callable, guide: Callable | None = None) -> Entry:
         BadInput: no data keys can be read from its parameters.
     """
     data_keys(model)
-    guides = {} if guide is None else {"own": Guide(guide)}
-    return Entry(model=model, data=_reader(model), inference=Inference(guides=guides))
+    guides = {} if guide is None else {"own": contract.Guide(guide)}
+    return Entry(model=model, data=_reader(model), inference=contract.Inference(guides=guides))
 
 
 @contextmanager
@@ -203,8 +196,8 @@ def _package(path: Path) -> str:
     parts = path.parent.relative_to(root_of(path)).parts
     if not parts or not all(part.isidentifier() for part in parts):
         return ""
-    found = importlib.import_module(".".join(parts))
-    return f"{found.__name__}." if str(path.parent) in getattr(found, "__path__", ()) else ""
+    package = importlib.import_module(".".join(parts))
+    return f"{package.__name__}." if str(path.parent) in getattr(package, "__path__", ()) else ""
 
 
 def _is_within(module: ModuleType, folders: Sequence[str]) -> bool:

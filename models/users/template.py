@@ -1,7 +1,5 @@
 """`zoo.py new NAME`: a model file and its test that run as they are, to be made one's own."""
 
-from __future__ import annotations
-
 import keyword
 from pathlib import Path
 from string import Template

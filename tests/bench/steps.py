@@ -61,11 +61,9 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
     from inference.core.problem import Context, Guide, Problem
     from inference.methods import ascent
     from inference.methods.ascent import AscentSettings
-    from inference.methods.batches import batches
-    from inference.methods.objective import gradient_of
-    from inference.program.prepare import prepare
+    from inference.methods.training import batches, gradient_of
+    from inference.program.prepare import ready
     from inference.program.program import Program
-    from inference.storage.state import State
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -86,16 +84,14 @@ def by_zoo(pixels: int, hidden: int, latent: int) -> Callable[[int], None]:
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
     problem = Problem(model=model, tensors={"x": torch.as_tensor(images(pixels))})
-    problem = prepare(problem, dtype=torch.float32)
+    problem = ready(problem, dtype=torch.float32).problem
     parts = batches(problem, BATCH)
     settings = AscentSettings(STEPS, BATCH, lr=1e-3)
     gradient, flat = gradient_of(Program(problem), Guide(guide), settings, [next(parts)])
 
     def steps(count: int) -> None:
-        adam = ascent.Adam(flat, 1e-3)
-        ascent.Ascent(adam, AscentSettings(count, window=10 * count), State()).run(
-            gradient, parts, Context()
-        )
+        how = AscentSettings(count, lr=1e-3, window=10 * count)
+        ascent.Ascent(flat, how, Context()).run(gradient, parts)
 
     return steps
 
@@ -201,12 +197,10 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     from inference.core.problem import Context
     from inference.methods import ascent
     from inference.methods.ascent import AscentSettings
-    from inference.methods.batches import batches
-    from inference.methods.objective import gradient_of
-    from inference.methods.resolve import resolve
-    from inference.program.prepare import problem_of
+    from inference.methods.guides import resolve
+    from inference.methods.training import batches, gradient_of
+    from inference.program.prepare import program_of
     from inference.program.program import Program
-    from inference.storage.state import State
 
     pyro.clear_param_store()
     torch.set_num_threads(1)
@@ -214,7 +208,7 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
     data = entry.data({"x": grey_images().reshape(-1, 28, 28)}, split=0.01)
     options = {"latent": LATENT, "hidden": f"{HIDDEN},{HIDDEN}", "likelihood": "bernoulli"}
     with machine.numbers("float32"):
-        problem = problem_of(entry, options, data)
+        problem = program_of(entry, options, data).problem
         program = Program(problem)
         parts = batches(problem, BATCH)
         aim = "elbo" if particles == 1 else "iwae"
@@ -223,10 +217,8 @@ def vae_by_zoo(particles: int) -> Callable[[int], None]:
         gradient, flat = gradient_of(program, chosen, settings, [next(parts)])
 
     def steps(count: int) -> None:
-        adam = ascent.Adam(flat, 1e-3)
-        ascent.Ascent(adam, AscentSettings(count, window=10 * count), State()).run(
-            gradient, parts, Context()
-        )
+        how = AscentSettings(count, lr=1e-3, window=10 * count)
+        ascent.Ascent(flat, how, Context()).run(gradient, parts)
 
     return steps
 

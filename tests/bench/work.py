@@ -25,7 +25,7 @@ def problem(n: int):
     torch.set_num_threads(1)
     entry = models.load("logistic")
     options = {k: s.default for k, s in declared(entry.model).items()}
-    return prepare.problem_of(entry, options, entry.data("simulate", n=n, k=FEATURES))
+    return prepare.program_of(entry, options, entry.data("simulate", n=n, k=FEATURES)).problem
 
 
 def microseconds(n: int) -> float:
@@ -95,7 +95,7 @@ def seconds(chains: int) -> float:
 
     entry = models.load("logistic")
     options = {k: s.default for k, s in declared(entry.model).items()}
-    ours = prepare.problem_of(entry, options, entry.data())
+    ours = prepare.program_of(entry, options, entry.data()).problem
     began = time.perf_counter()
     nuts(Program(ours), seed=0, context=Context(), chains=chains)
     return time.perf_counter() - began

@@ -47,7 +47,7 @@ def tensors(draws):
 def problem_with(n):
     """The problem of n simulated rows and a network of three hidden units."""
     entry = heteroscedastic.ENTRY
-    return prepare.problem_of(entry, OPTIONS, heteroscedastic.data(n=n))
+    return prepare.program_of(entry, OPTIONS, heteroscedastic.data(n=n)).problem
 
 
 def test_log_joint_against_numpy():
@@ -185,7 +185,9 @@ def test_the_error_of_sigma_is_that_of_the_mean_variance():
 def test_sigma_stays_above_its_bound():
     draws, data = tensors(weights(2)), heteroscedastic.data(n=50)
     draws["net.2.bias"][:, 1] = -1000.0
-    problem = prepare.problem_of(heteroscedastic.ENTRY, {**OPTIONS, "sigma_min": 0.25}, data)
+    problem = prepare.program_of(
+        heteroscedastic.ENTRY, {**OPTIONS, "sigma_min": 0.25}, data
+    ).problem
     program = Program(problem)
     found = over_draws(lambda values: predictive.moments(program, values), draws)
     np.testing.assert_allclose(found[..., 1], 0.25, rtol=1e-12)

@@ -14,7 +14,7 @@ from pyro import poutine
 
 import zoo
 from inference.core.problem import Fit
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.networks.weights import Points
 from inference.program.handlers import Batch, Weighted
 from inference.program.program import Program

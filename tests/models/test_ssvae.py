@@ -14,10 +14,8 @@ from scipy import signal, special, stats
 
 import zoo
 from inference.methods.ascent import AscentSettings
-from inference.methods.batches import batches
-from inference.methods.objective import gradient_of
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
+from inference.methods.training import batches, gradient_of, store
 from inference.program.program import Program
 from inference.program.sampling import over_draws
 from models import load, ssvae

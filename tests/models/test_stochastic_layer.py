@@ -30,7 +30,7 @@ NOISY = {"data": "moons", "noise": 0.4, "n": 200, "hidden": "10", "width": 4, "s
 def problem(n=40):
     """A small network on two moons, its parameters given."""
     data = stochastic_layer.ENTRY.data("moons", n=n)
-    made = prepare.problem_of(stochastic_layer.ENTRY, OPTIONS, data)
+    made = prepare.program_of(stochastic_layer.ENTRY, OPTIONS, data).problem
     return replace(made, params=parameters())
 
 

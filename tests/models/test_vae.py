@@ -14,11 +14,9 @@ from scipy import special, stats
 import zoo
 from inference.methods.ascent import AscentSettings
 from inference.methods.draws import draw_one
-from inference.methods.objective import gradient_of
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
-from inference.methods.training import trained_guide
+from inference.methods.training import gradient_of, store, trained_guide
 from inference.program.handlers import Batch, run
 from inference.program.program import Program
 from inference.program.sampling import over_draws

@@ -197,7 +197,7 @@ def test_a_difference_that_few_rows_may_have_made_leaves_predictions_open():
     noise = np.random.default_rng(1).normal(size=221)
     _, (finding,) = baselines.compared(Program(problem), scored(own + noise - noise.mean() - 0.1))
     assert finding.level == "warn" and finding.spoils == () and finding.opens == ("predictions",)
-    assert "hold out more rows" in finding.mend
+    assert "hold out more rows" in finding.fix
 
 
 def test_only_one_observation_a_row_is_compared():

@@ -8,7 +8,7 @@ from models.contract import Refused
 
 def test_a_refusal_speaks_for_itself():
     check = raised("unused", Refused("y is empty, d.json; give at least one row"))
-    assert (check.ok, check.what, check.mend) == (
+    assert (check.ok, check.what, check.fix) == (
         False,
         "y is empty, d.json",
         "give at least one row",
@@ -30,7 +30,7 @@ def test_a_list_is_ok_without_a_failed_check_and_counts_those_that_failed():
         "model": "m.py",
         "data": "d.json",
         "checks": [
-            {"name": c.name, "ok": c.ok, "what": c.what, "mend": c.mend} for c in checked.checks
+            {"name": c.name, "ok": c.ok, "what": c.what, "mend": c.fix} for c in checked.checks
         ],
     }
     assert [check.mark for check in checked.checks] == ["✓", "✗", "✗", "-"]

@@ -214,7 +214,7 @@ def one(i):
 def test_fits_that_were_made_are_not_made_again():
     kept = []
     found = {1: {"i": 1, "rank": {"pi": 7}}, 9: {"i": 9, "rank": {"pi": 9}}}
-    fits, stopped = simulated.run(one, 4, found=found, keep=kept.append)
+    fits, stopped = simulated.run(one, 4, earlier=found, keep=kept.append)
     assert [fit["i"] for fit in fits] == [0, 1, 2, 3] and fits[1]["rank"]["pi"] == 7
     assert [fit["i"] for fit in kept] == [0, 2, 3] and stopped == 0
 

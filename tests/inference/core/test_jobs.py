@@ -16,7 +16,7 @@ from conftest import HOUSE
 
 from inference.core.jobs import each
 from inference.core.signals import Heard
-from inference.storage.journal import last_step
+from inference.storage.state import last_step
 from models.contract import Died
 
 
@@ -57,9 +57,7 @@ def test_forked_processes_have_what_cannot_be_sent_and_share_memory():
         shared[i] = os.getpid()
         return i * 10
 
-    found = all_of(
-        count, range(3), start="fork", shared=(counts,), meanwhile=lambda: looks.append(1)
-    )
+    found = all_of(count, range(3), fork=True, shared=(counts,), meanwhile=lambda: looks.append(1))
     assert found == {0: 0, 1: 10, 2: 20} and looks
     assert len({*counts}) <= 2 and 0 not in counts and os.getpid() not in counts
 
@@ -132,9 +130,11 @@ def test_a_comparison_that_is_stopped_shows_what_is_done(number, tmp_path):
         text=True,
     )
     until = time.monotonic() + 180
-    journals = "coin-nuts*/progress.jsonl"
-    while not any(map(last_step, tmp_path.glob(journals))) and time.monotonic() < until:
-        time.sleep(0.2)
+    while time.monotonic() < until:
+        time.sleep(0.5)
+        steps = map(last_step, tmp_path.glob("coin-nuts*/progress.jsonl"))
+        if any(steps) and any(tmp_path.glob("coin-exact*/metrics.json")):
+            break
     begun.send_signal(number)
     out, err = begun.communicate(timeout=90)
     time.sleep(1.5)

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from inference.core import caches
-from inference.core.system_errors import told
+from inference.core.system_errors import described
 
 
 @pytest.mark.parametrize(
@@ -21,10 +21,10 @@ from inference.core.system_errors import told
     ],
 )
 def test_each_has_its_fix_and_its_code(number, code, fix):
-    words, found = told(OSError(number, "so it is", "here"))
+    words, found = described(OSError(number, "so it is", "here"))
     assert found == code and fix in words and words.startswith("so it is, here")
 
 
 def test_a_cache_that_cannot_be_used_is_named():
-    words, code = told(OSError(errno.EIO, "so it is", str(caches.root() / "x")))
+    words, code = described(OSError(errno.EIO, "so it is", str(caches.root() / "x")))
     assert code == 73 and "XDG_CACHE_HOME" in words

@@ -10,9 +10,9 @@ import torch
 from conftest import QUIET, problem_from, regression
 
 from inference.core.callbacks import Callback
-from inference.core.problem import Context, State
+from inference.core.problem import Context
 from inference.methods.ascent import Adam, Ascent, AscentSettings
-from inference.methods.batches import batches
+from inference.methods.training import batches
 from inference.storage.state import SavedState
 from models.contract import Fault
 
@@ -29,17 +29,16 @@ class Watch:
         schedule="plateau",
         live=(),
         of_pass=1,
-        state=None,
+        context=QUIET,
         rows=10,
         **settings,
     ):
         self.flat = torch.zeros(3)
-        self.adam, self.rates, self.seen = Adam(self.flat, 0.1), [], []
-        self.values, self.live = values, live
+        self.rates, self.seen, self.values, self.live = [], [], values, live
         self.ascent = Ascent(
-            self.adam,
+            self.flat,
             AscentSettings(steps, window=10, schedule=schedule),
-            state or State(),
+            context,
             of_pass=of_pass,
             rows=rows,
             live=live,
@@ -47,15 +46,15 @@ class Watch:
         )
 
     def __call__(self, *rows):
-        self.rates.append(self.adam.lr)
+        self.rates.append(self.ascent.adam.lr)
         self.seen.append([float(number) for number, _ in self.live])
         step = len(self.rates) - 1
         gap = self.flat - 1 + (0.1 * rows[0].mean() if rows else 0)
         value = -0.5 * gap @ gap if self.values is None else torch.tensor(self.values[step])
         return value, -gap
 
-    def run(self, parts=NO_BATCHES, context=QUIET):
-        return self.ascent.run(self, parts, context)
+    def run(self, parts=NO_BATCHES):
+        return self.ascent.run(self, parts)
 
 
 def test_a_signal_that_comes_too_late_is_passed_on():
@@ -66,7 +65,7 @@ def test_a_signal_that_comes_too_late_is_passed_on():
             signals.raise_signal(signals.SIGINT)
         return watch(*rows)
 
-    ended = watch.ascent.run(step, NO_BATCHES, QUIET)
+    ended = watch.ascent.run(step, NO_BATCHES)
     assert ended["signal"] == signals.SIGINT and ended.get("status", "done") == "done"
     assert len(ended["trace"]) == 400
 
@@ -153,10 +152,10 @@ def test_an_ascent_that_goes_on_is_one_that_never_stopped(schedule, tmp_path, mo
     monkeypatch.setattr("inference.storage.state._SHARE", 1e9)
     problem = problem_from(regression, {"y": torch.arange(20.0)})
 
-    def watch(folder):
+    def watch(folder, **context):
         number = torch.zeros(())
-        state = SavedState(tmp_path / folder)
-        made = Watch(400, live=[(number, float)], of_pass=4, state=state, schedule=schedule)
+        context = Context(state=SavedState(tmp_path / folder), **context)
+        made = Watch(400, live=[(number, float)], of_pass=4, context=context, schedule=schedule)
         made.ascent.window = 20
         return made
 
@@ -164,9 +163,9 @@ def test_an_ascent_that_goes_on_is_one_that_never_stopped(schedule, tmp_path, mo
     whole = watch("whole")
     ended = whole.run(batches(problem, 5))
     torch.manual_seed(7)
-    first = watch("parts")
+    first = watch("parts", callbacks=StopAt(240))
     with pytest.raises(KeyboardInterrupt):
-        first.run(batches(problem, 5), Context(callbacks=StopAt(240)))
+        first.run(batches(problem, 5))
     torch.manual_seed(8)
     second = watch("parts")
     assert second.ascent.load()
@@ -181,9 +180,9 @@ def test_an_ascent_that_goes_on_is_one_that_never_stopped(schedule, tmp_path, mo
 
 def test_without_a_state_or_with_that_of_other_parameters_it_begins_anew(tmp_path):
     (tmp_path / "state").mkdir()
-    watch = Watch(100, schedule="linear", state=SavedState(tmp_path / "state"))
+    context = Context(state=SavedState(tmp_path / "state"))
+    watch = Watch(100, schedule="linear", context=context)
     assert not watch.ascent.load()
     watch.ascent.save()
-    other = Ascent(Adam(torch.zeros(5), 0.1), AscentSettings(100), SavedState(tmp_path / "state"))
-    assert not other.load()
-    assert Watch(100, schedule="linear", state=SavedState(tmp_path / "state")).ascent.load()
+    assert not Ascent(torch.zeros(5), AscentSettings(100), context).load()
+    assert Watch(100, schedule="linear", context=context).ascent.load()

@@ -24,8 +24,13 @@ from models.contract import Fault
 def counting(chain, monitor):
     """Ten steps, each its number."""
     for _ in range(10):
-        monitor.tick(chain)
+        monitor.steps[chain] += 1
     return {"u": np.arange(10.0)[:, None] + chain}
+
+
+def run(chain, count, workers=0, draws=10):
+    """Chains of so many draws, without a warm-up."""
+    return chains.run(chain, count, draws=draws, warmup=0, workers=workers, context=QUIET)
 
 
 def until_stopped(chain, monitor):
@@ -39,36 +44,36 @@ def until_stopped(chain, monitor):
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_results_come_in_the_order_of_the_chains(workers):
-    outcome = chains.run(counting, 5, steps=10, workers=workers)
-    assert list(outcome.results) == [0, 1, 2, 3, 4]
-    assert [result["u"][0, 0] for result in outcome.results.values()] == [0, 1, 2, 3, 4]
-    assert outcome.died is None
-    assert outcome.signal is None
+    results, stopped = run(counting, 5, workers)
+    assert [result["u"][0, 0] for result in results] == [0, 1, 2, 3, 4]
+    assert stopped == {}
 
 
 def test_a_chain_that_is_killed_ends_the_others_with_what_they_have():
     def chain(number, monitor):
         if number == 1:
+            time.sleep(0.3)  # the others have begun
             os.kill(os.getpid(), signal.SIGKILL)
         return until_stopped(number, monitor)
 
     began = time.monotonic()
-    outcome = chains.run(chain, 3, steps=10, workers=3)
-    assert time.monotonic() - began < 1
-    assert outcome.died == "chain 2 died (signal 9)"
-    assert list(outcome.results) == [0, 2]
+    results, stopped = run(chain, 3, 3)
+    assert time.monotonic() - began < 2
+    assert len(results) in (1, 2) and len(results[0]["u"]) > 3
+    assert stopped["findings"][0].what.startswith("chain 2 died (signal 9); kept are ")
+    assert (stopped["status"], stopped["signal"]) == ("failed", None)
 
 
 def test_the_first_signal_keeps_what_is_done_the_second_does_not():
     threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
-    outcome = chains.run(until_stopped, 2, steps=10, workers=2)
-    assert outcome.signal == signal.SIGINT
-    assert all(len(result["u"]) > 10 for result in outcome.results.values())
+    results, stopped = run(until_stopped, 2, 2)
+    assert (stopped["status"], stopped["signal"]) == ("interrupted", signal.SIGINT)
+    assert all(len(result["u"]) > 10 for result in results)
 
     for after in (0.3, 0.6):
         threading.Timer(after, os.kill, [os.getpid(), signal.SIGINT]).start()
     with pytest.raises(KeyboardInterrupt):
-        chains.run(lambda *_: time.sleep(60), 2, steps=10, workers=2)
+        run(lambda *_: time.sleep(60), 2, 2)
 
 
 def test_what_a_chain_raises_is_raised():
@@ -76,7 +81,7 @@ def test_what_a_chain_raises_is_raised():
         raise ValueError("no such thing")
 
     with pytest.raises(Fault, match=r"chain 1 failed \(ValueError: no such thing\)"):
-        chains.run(chain, 1, steps=10)
+        run(chain, 1)
 
 
 def test_draws_are_equal_for_any_number_of_workers_and_after_other_runs():
@@ -90,14 +95,23 @@ def test_draws_are_equal_for_any_number_of_workers_and_after_other_runs():
             assert torch.equal(value, again.draws[name]), (name, workers)
 
 
+def test_unequal_chains_are_cut_to_the_largest_table():
+    lengths = [1000, 900, 5, 0]
+    results = [{"u": np.zeros((n, 1)), "lp": np.zeros(n)} for n in lengths]
+    whole, stopped = chains._equally_long(results, 4, 1000, None, 2)
+    assert [result["u"].shape for result in whole] == [(900, 1), (900, 1)]
+    assert stopped["findings"][0].what.endswith("kept are 900 of 1000 draws of 2 of 4 chains")
+    assert stopped["status"] == "interrupted"
+
+
 @pytest.mark.slow
 def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
     script = tmp_path / "spawned.py"
     script.write_text(
         "import zoo\n"
-        "from inference.methods import chains\n"
+        "from inference.core import jobs\n"
         "if __name__ == '__main__':\n"
-        "    chains._start_method = lambda: 'spawn'\n"
+        "    jobs._CAN_FORK = False\n"
         "    run = zoo.run('coin', method='nuts', seed=1, draws=50, chains=2)\n"
         "    print(run.idata['posterior']['pi'].values.sum().hex())\n"
         "    plain = zoo.run('coin', method='nuts', draws=20, chains=2, compile='plain')\n"
@@ -115,19 +129,23 @@ def test_where_processes_cannot_be_forked_the_draws_are_the_same(tmp_path):
 LARGE = """
 import os, signal, sys, time
 import numpy as np
+from inference.core.callbacks import Callback
+from inference.core.problem import Context
 from inference.methods import chains
 
 def chain(number, monitor):
     with open(sys.argv[1], "a") as file:
         file.write(f"{os.getpid()}\\n")
-    monitor.tick(number)
+    monitor.steps[number] += 1
     return {"u": np.zeros(10**6)}  # far more than a pipe holds
 
-def report(_):
-    time.sleep(1)  # the chains are at their pipes, nobody reads
-    os.kill(os.getpid(), signal.SIGKILL)
+class Kill(Callback):
+    def on_step(self, step):
+        time.sleep(1)  # the chains are at their pipes, nobody reads
+        os.kill(os.getpid(), signal.SIGKILL)
 
-chains.run(chain, 3, steps=1, workers=3, report=report)
+context = Context(callbacks=Kill())
+chains.run(chain, 3, draws=1, warmup=0, workers=3, context=context)
 """
 
 

@@ -15,7 +15,7 @@ LEVELLED = "the objective was level at the end"
 
 def findings(values, rows=10, of_rows=False):
     watch = Watch(len(values), values, schedule="linear", rows=rows, of_rows=of_rows)
-    return [(f.level, f.what, f.mend) for f in watch.run()["findings"]]
+    return [(f.level, f.what, f.fix) for f in watch.run()["findings"]]
 
 
 def at_full_rate(steps):
@@ -60,7 +60,7 @@ def test_a_rise_that_ended_before_the_rate_fell_is_no_rise():
 def test_a_rise_that_waits_for_the_rate_to_fall_names_the_rate():
     share = np.arange(1000) / 1000
     (finding,) = findings(LEVEL + 200 * np.clip(share - 0.5, 0, None))
-    assert "only as the learning rate fell: 0.1 is too large" in finding[1]
+    assert "only as the learning rate fell: the learning rate of 0.1 is too large" in finding[1]
     assert finding[2] == "lower it (--set lr=0.01)"
 
 
@@ -89,10 +89,10 @@ def test_too_few_steps_fail_and_are_named(steps, few):
 def test_first_steps_that_wreck_the_objective_fail_and_name_a_lower_rate():
     wrecked = LEVEL.copy()
     wrecked[37:42] = wrecked[0] - 120
-    ((level, what, mend),) = findings(wrecked)
+    ((level, what, fix),) = findings(wrecked)
     assert level == "fail"
     assert "(step 38): the learning rate of 0.1 is too large" in what
-    assert mend == "lower it (--set lr=0.01)"
+    assert fix == "lower it (--set lr=0.01)"
     # Not by less than was there, nor later than in the first tenth.
     wrecked[37:42] = wrecked[0] - 90
     assert findings(wrecked) == []

@@ -1,4 +1,4 @@
-"""NUTS: against the truth and Pyro's own; seeds by chain; faults."""
+"""NUTS: against the truth and Pyro's own; seeds by chain; faults; one chain."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from scipy import stats
 
 import inference.program.program
 import zoo
-from inference.methods import nuts as module
-from inference.methods.chains import Outcome
-from inference.methods.nuts import nuts
+from inference.methods.chains import Monitor
+from inference.methods.nuts import NutpieChain, nuts
 from inference.program.program import Program
 from inference.results.groups import to_inference_data
 from inference.results.inference_data import summary
@@ -141,18 +140,48 @@ def test_every_way_of_running_the_density_samples_the_posterior(how, tmp_path, m
     assert np.abs(z).max() < 5
 
 
-def test_unequal_chains_are_cut_to_the_largest_table():
-    lengths = [1000, 900, 5, 0]
-    results = {i: {"u": np.zeros((n, 1)), "lp": np.zeros(n)} for i, n in enumerate(lengths)}
-    outcome = Outcome(results=results, signal=2)
-    whole, stopped = module._equally_long(outcome, 4, 1000)
-    assert [result["u"].shape for result in whole] == [(900, 1), (900, 1)]
-    assert stopped["findings"][0].what.endswith("kept are 900 of 1000 draws of 2 of 4 chains")
-    assert stopped["status"] == "interrupted"
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 def test_on_the_gpu_the_posterior_is_the_same():
     run = zoo.run("coin", method="nuts", data="HHHT", device="cuda", chains=2, draws=500)
     row = run.summary().iloc[0]
     assert abs(row["mean"] - 4 / 6) < 5 * row["mcse_mean"]
+
+
+# -- one chain ---------------------------------------------------------------------------------
+
+
+SETTINGS = {"target_accept": 0.9, "maxdepth": 8, "low_rank_modified_mass_matrix": False}
+
+
+def normal(u):
+    """The log density of independent normals with sd 2, and its gradient."""
+    return -0.125 * (u**2).sum(), -0.25 * u
+
+
+def chain(draws=2000, warmup=400):
+    starts = (torch.ones(3),) * 2
+    return NutpieChain(normal, starts, 0, {"draws": draws, "tune": warmup, **SETTINGS})
+
+
+def test_its_draws_are_those_of_the_density_and_its_own():
+    monitor = Monitor(2)
+    first, second = (chain()(number, monitor) for number in (0, 1))
+    assert not np.array_equal(first["u"], second["u"])
+    assert first["u"].shape == (2000, 3) and monitor.steps[0] == 2400
+    # Every fourth draw is about independent of the one before.
+    assert stats.kstest(first["u"][::4, 0] / 2, "norm").pvalue > 1e-3
+
+
+def test_each_draw_has_its_statistics():
+    result = chain(draws=20, warmup=50)(0, Monitor(2))
+    names = {"diverging", "energy", "lp", "tree_depth", "n_steps", "step_size", "acceptance_rate"}
+    assert result.keys() == names | {"u", "left"}
+    assert all(len(values) == 20 for values in result.values())
+    np.testing.assert_allclose(result["lp"], -0.125 * (result["u"] ** 2).sum(1), rtol=1e-9)
+    assert not result["left"].any()
+
+
+def test_a_chain_that_is_told_to_stop_has_what_it_has():
+    monitor = Monitor(2)
+    monitor.stop()
+    assert len(chain(draws=100_000)(0, monitor)["u"]) < 100_000

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import problem_of
+from conftest import NETWORK_GUIDES, problem_of
 from pyro.distributions import constraints
 from scipy import integrate, special, stats
 from test_weights import (
@@ -28,11 +28,12 @@ from test_weights import (
     steps,
 )
 
-from inference.methods.parameters import store
+from inference.methods.guides import resolve
+from inference.methods.training import store
 from inference.networks import dropout, weights
 from inference.program.program import Program
 from models.contract import Refused
-from models.parts.priors import LogUniform
+from models.parts.distributions import LogUniform
 
 # -- dropout -----------------------------------------------------------------------------------
 
@@ -324,3 +325,13 @@ def test_a_log_uniform_latent_that_has_no_noise_is_refused():
 
     with pytest.raises(Refused, match="the log-uniform prior of c is infinite at zero"):
         dropout.Sparse(program_of(model), begin()).guide()
+
+
+# -- as they are asked for ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["coin", "linear"])
+@pytest.mark.parametrize("guide", NETWORK_GUIDES)
+def test_guides_of_networks_refuse_what_is_bounded(name, guide):
+    with pytest.raises(Refused, match=r"for the weights of a network.*use the guide normal"):
+        resolve(guide, Program(problem_of(name)))

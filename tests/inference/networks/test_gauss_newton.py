@@ -14,8 +14,13 @@ from conftest import QUIET, problem_from
 from scipy import stats
 
 import zoo
+from inference.methods.ascent import AscentSettings
 from inference.methods.laplace import laplace
-from inference.networks.gauss_newton import Gaussian, gaussian
+from inference.networks.gauss_newton import (
+    Gaussian,
+    estimate,
+    gaussian,
+)
 from inference.program.program import Program
 from inference.results import predictive
 from models.contract import BadSetting, Refused
@@ -202,3 +207,27 @@ def test_what_has_no_such_gaussian_is_refused_before_the_climb():
 def test_a_matrix_too_large_is_refused_before_the_climb():
     with pytest.raises(Refused, match=r"20,902 weights takes .* structure=last"):
         zoo.run("bnn", data="moons", method="laplace", structure="full", hidden="200,100")
+
+
+# -- points ------------------------------------------------------------------------------------
+
+
+LINE = torch.linspace(-1.0, 1.0, 12, dtype=torch.float64)[:, None] ** torch.arange(2)  # (n, 2)
+HEIGHT = LINE @ torch.tensor([0.5, -2.0], dtype=torch.float64) + 0.1 * torch.cos(9 * LINE[:, 1])
+
+
+def one_layer(x, y):
+    w = pyro.sample("w", dist.Normal(torch.zeros(2), 0.5).to_event(1))
+    with pyro.plate("row", len(y)):
+        pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_a_layer_without_hidden_units_ends_at_ridge_or_least_squares(prior):
+    problem = replace(problem_from(one_layer, {"x": LINE, "y": HEIGHT}), identified=False)
+    settings = AscentSettings(4000, lr=0.05, schedule="linear")
+    fit = estimate(Program(problem), settings, 0, QUIET, prior=prior)
+    penalty = 4.0 * torch.eye(2, dtype=LINE.dtype) if prior else 0.0  # 1 / 0.5^2
+    known = torch.linalg.solve(LINE.T @ LINE + penalty, LINE.T @ HEIGHT)
+    assert torch.allclose(fit.params["w"], known, atol=1e-4)
+    assert fit.kind == "point" and fit.draws["w"].shape == (1, 1, 2)

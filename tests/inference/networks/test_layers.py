@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from conftest import NETWORK_GUIDES, perceptron, problem_from, problem_of
 from pyro import poutine
 
-from inference.methods import objective
+from inference.methods import training
 from inference.methods.ascent import AscentSettings
-from inference.methods.objective import gradient_of
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
+from inference.methods.training import gradient_of, store
 from inference.networks import layers as _layers
 from inference.networks.layers import Call, Layer, Layers, layers
 from inference.program.graphs import Recorded
@@ -185,7 +184,7 @@ def test_particles_are_vectorised(guide, monkeypatch):
     called = []
     vmap = torch.func.vmap
     monkeypatch.setattr(torch.func, "vmap", lambda *a, **k: called.append(1) or vmap(*a, **k))
-    monkeypatch.setattr(objective, "NOT_VECTORISED", ())  # no falling back to a loop
+    monkeypatch.setattr(training, "NOT_VECTORISED", ())  # no falling back to a loop
     gradient_by(guide, 3, "plain")
     assert called
 

@@ -14,18 +14,15 @@ from torch.distributions import kl_divergence
 
 from inference.core.problem import Guide
 from inference.methods.ascent import AscentSettings
-from inference.methods.batches import batch_of
 from inference.methods.draws import draw
-from inference.methods.objective import gradient_of
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
-from inference.methods.training import train
+from inference.methods.training import batch_of, gradient_of, store, train
 from inference.networks import dropout, weights
 from inference.program.handlers import Batch, Weighted, run
 from inference.program.program import Program
 from models.contract import Refused
-from models.parts.priors import LogUniform, ScaleMixture
+from models.parts.distributions import LogUniform, ScaleMixture
 
 RNG = np.random.default_rng(0)
 X = torch.as_tensor(RNG.normal(size=(8, 2)))

@@ -19,13 +19,12 @@ from torch import nn
 
 import models
 from inference.core.problem import Guide
-from inference.methods.batches import batch_of
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
+from inference.methods.training import batch_of, store
 from inference.program import batching
 from inference.program.handlers import Batch
-from inference.program.prepare import problem_of
+from inference.program.prepare import program_of
 from inference.program.program import Program
 from models.contract import Refused
 
@@ -54,7 +53,7 @@ def fit(problem, **asked):
 
 def case(name):
     entry = models.load(str(HERE / name / "model.py"))
-    return problem_of(entry, {}, entry.data(str(HERE / name / "d.json")))
+    return program_of(entry, {}, entry.data(str(HERE / name / "d.json"))).problem
 
 
 def averaged(problem, values, size):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from inference.program.kinks import Kinks
+from inference.program.kinks import Kinks, difference, value_and_grad
 
 Y = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64)
 U = torch.tensor([1.3, 0.2], dtype=torch.float64)
@@ -98,3 +98,28 @@ def test_a_comparison_is_a_step_where_its_branches_do_not_meet():
     assert all(found[0].startswith("test_kinks.py, line") for found in lines)
     assert Kinks.of(WAYS["where"], U).steps(U) == []
     assert Kinks.of(WAYS["AsymmetricLaplace"], U).steps(U) == []
+
+
+# -- derivatives -------------------------------------------------------------------------------
+
+
+POINT = torch.tensor([0.3, -0.7, 1.1])
+
+
+def test_value_and_gradient_of_a_cubic():
+    value, gradient = value_and_grad(lambda u: (u**3).sum(), POINT)
+    assert value.item() == pytest.approx((POINT**3).sum().item())
+    torch.testing.assert_close(gradient, 3 * POINT**2)
+    assert not value.requires_grad and not gradient.requires_grad
+
+
+def test_a_difference_is_the_slope_also_beside_a_kink():
+    near = torch.tensor([2e-6])  # the usual step reaches over zero, the smallest does not
+    way = torch.ones(1)
+    slope = difference(lambda u: u.abs().sum(), near, way, 1.0, 1e-6)
+    assert slope == pytest.approx(1.0, abs=1e-6)
+
+
+def test_a_difference_that_agrees_with_no_wrong_slope():
+    found = difference(lambda u: (u**2).sum(), POINT, torch.eye(3)[0], 5.0, 1e-6)
+    assert found == pytest.approx(0.6, rel=1e-3)

@@ -9,7 +9,7 @@ import torch
 from conftest import Y, problem_from, regression
 
 import models
-from inference.program.prepare import problem_of
+from inference.program.prepare import program_of
 from inference.program.program import Program
 from models.contract import Refused
 
@@ -89,9 +89,9 @@ def test_a_single_observed_number_will_do(y):
 
 def test_what_is_not_given_or_has_no_rows_is_latent():
     coin, gaussian = models.load("coin"), models.load("gaussian")
-    none = problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data(""))
+    none = program_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data("")).problem
     assert none.latent_keys == ("x",) and none.tensors["x"].shape == (1,)
-    half = problem_of(gaussian, {"rho": 0.5}, gaussian.data("y=1.5"))
+    half = program_of(gaussian, {"rho": 0.5}, gaussian.data("y=1.5")).problem
     assert half.latent_keys == ("x",) and float(half.tensors["y"]) == 1.5
-    whole = problem_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data("HT"))
+    whole = program_of(coin, {"alpha": 1.0, "beta": 1.0}, coin.data("HT")).problem
     assert whole.latent_keys == () and whole.rows == ("flip", ("x",)) and whole.n == 2

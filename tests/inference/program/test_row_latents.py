@@ -13,9 +13,9 @@ from conftest import QUIET, problem_from
 from scipy import stats
 
 from inference.core.problem import Guide
-from inference.methods.parameters import store
-from inference.methods.resolve import resolve
+from inference.methods.guides import resolve
 from inference.methods.svi import svi
+from inference.methods.training import store
 from inference.program import row_latents
 from inference.program.handlers import Batch
 from inference.program.program import Program

@@ -34,7 +34,6 @@ def test_roles_plates_and_shapes_are_those_of_the_model():
     y = sites()["y"]
     assert y.plates == (Plate("row", -1, 2),) and sites()["scale"].plates == ()
     assert (y.shape, y.event_dim, batch_shape(y)) == ((2, 3), 1, (2,))
-    assert sites()["scale"].unconstrained_shape == ()
     assert type(y.base) is dist.Normal
 
 

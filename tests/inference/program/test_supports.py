@@ -11,9 +11,10 @@ from scipy import stats
 from torch.distributions import biject_to, transforms
 
 from inference.program.supports import (
-    alike,
+    Between,
     ends,
     is_inside,
+    narrowed,
     numbers,
     outside,
     support_of,
@@ -107,9 +108,8 @@ def test_a_mixture_is_that_of_components_within_their_supports():
     assert support_of(normals) is constraints.real  # which torch cannot transform
 
 
-def test_supports_are_compared_by_the_numbers_in_them():
-    one, other = (support_of(shifted(torch.tensor(shift))) for shift in (2.0, 3.0))
-    assert alike(one, support_of(shifted(torch.tensor(2.0)))) and not alike(one, other)
+def test_the_numbers_in_a_support():
+    assert torch.tensor(2.0) in numbers(support_of(shifted(torch.tensor(2.0))))
     assert numbers(dist.Normal(0.0, 1.0).support) == []
 
 
@@ -134,3 +134,27 @@ def test_positive_definite_matrices_are_as_many_numbers_as_a_triangle():
     torch.testing.assert_close(onto.inv(matrix), u)
     slopes = torch.autograd.functional.jacobian(lambda u: onto(u)[row, column], u)
     torch.testing.assert_close(onto.log_abs_det_jacobian(u, matrix), slopes.slogdet()[1])
+
+
+# -- intervals of tensors ----------------------------------------------------------------------
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize("ends", [(2.0, INF), (-INF, 5.0), (2.0, 5.0), (-INF, INF)])
+def test_the_map_onto_an_interval_is_its_own_inverse_and_has_its_slope(ends):
+    low, high = (torch.full((3,), end, dtype=torch.float64) for end in ends)
+    transform = biject_to(Between(low, high))
+    u = torch.tensor([-3.0, 0.2, 2.0], dtype=torch.float64)
+    x = transform(u)
+    assert Between(low, high).check(x).all()
+    torch.testing.assert_close(transform.inv(x), u)
+    slope = torch.autograd.functional.jacobian(transform, u).diagonal()
+    torch.testing.assert_close(transform.log_abs_det_jacobian(u, x), slope.log())
+
+
+def test_an_interval_is_cut_by_another_element_by_element():
+    low, high = torch.tensor([-INF, 3.0]), torch.tensor([INF, 9.0])
+    cut = narrowed(constraints.greater_than(1.0), low, high)
+    assert cut.lower_bound.tolist() == [1.0, 3.0] and cut.upper_bound.tolist() == [INF, 9.0]

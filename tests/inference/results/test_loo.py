@@ -260,10 +260,12 @@ def test_differences_are_of_the_same_rows():
 def test_rows_of_several_sites_are_summed_where_they_match():
     groups = {"a": np.ones((1, 2, 3)), "b": 2 * np.ones((1, 2, 3))}
     same = {"a": ["row"], "b": ["row"]}
-    idata = az.from_dict(log_likelihood=groups, dims=same)
+    observed = {"a": np.zeros(3), "b": np.zeros(3)}
+    idata = az.from_dict(log_likelihood=groups, observed_data=observed, dims=same)
     np.testing.assert_array_equal(loo.pointwise(idata), np.full((3, 2), 3.0))
     assert loo.labels(idata) == [0, 1, 2]
-    idata = az.from_dict(log_likelihood=groups, dims={"a": ["row"], "b": ["other"]})
+    other = {"a": ["row"], "b": ["other"]}
+    idata = az.from_dict(log_likelihood=groups, observed_data=observed, dims=other)
     assert loo.pointwise(idata).shape == (6, 2)
     assert loo.labels(idata) == ["a 0", "a 1", "a 2", "b 0", "b 1", "b 2"]
 

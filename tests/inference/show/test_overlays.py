@@ -9,7 +9,7 @@ import pytest
 
 import zoo
 from inference.checks import calibration
-from inference.results import truth
+from inference.results import reference
 from inference.show import overlays
 from inference.show.style import BLUE, RED
 
@@ -45,7 +45,7 @@ def many(shift, k=20):
 
 def test_forest_intervals_are_the_hdis(runs, coin, tmp_path):
     figure = overlays.forest(coin, runs["exact"].exact)
-    assert save(figure, tmp_path) == ["nuts", "map", "exact", "exact, 94 %"]
+    assert save(figure, tmp_path) == ["exact, 94 %", "nuts", "map", "exact"]
     axes = figure.axes[0]
     spans = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
     for label in ("nuts", "exact"):
@@ -57,7 +57,7 @@ def test_forest_intervals_are_the_hdis(runs, coin, tmp_path):
     assert [line.get_xdata()[0] for line in crosses] == pytest.approx([2 / 3])
     band = axes.collections[0].get_paths()[0].get_extents()
     assert (band.x0, band.x1) == pytest.approx(
-        truth.exact_hdi(runs["exact"].exact.marginals["pi"])
+        reference.exact_hdi(runs["exact"].exact.marginals["pi"])
     )
     assert [text.get_text() for text in axes.get_yticklabels()] == ["pi"]
 
@@ -109,7 +109,7 @@ def test_a_parameter_that_some_runs_lack_is_drawn_for_the_others(coin, tmp_path)
 
 def test_overlaid_densities_share_bins_and_the_truth_is_dashed(runs, coin, tmp_path):
     figure = overlays.overlay(coin, runs["exact"].exact)
-    assert save(figure, tmp_path) == ["nuts", "map", "exact", "exact"]
+    assert save(figure, tmp_path) == ["nuts", "map", "exact", "exact density"]
     axes = figure.axes[0]
     first, second = (patch.get_data() for patch in axes.patches)
     np.testing.assert_array_equal(first.edges, second.edges)
@@ -155,7 +155,7 @@ def coin_study():
 
 def test_asymptopia_draws_estimates_against_rows_and_gaps(tmp_path):
     figure = overlays.asymptopia(coin_study(), truth={"pi": 0.7})
-    words = ["maximum likelihood", "posterior mean, 94 %", "posterior predictive", "truth"]
+    words = ["maximum likelihood", "posterior mean, 94 %", "truth", "posterior predictive"]
     assert save(figure, tmp_path) == words
     parameter, predictive = figure.axes
     assert parameter.get_ylabel() == "pi" and predictive.get_ylabel() == "P(next is heads)"

@@ -192,7 +192,7 @@ def test_groups_behind_the_pictures_come_back_from_a_file(classes, tmp_path):
     again = inference_data.read(tmp_path / "idata.nc")
     assert plots.available(again) == plots.available(classes.idata)
     for kind in ("khat", "reliability"):
-        before, after = (plots.PLOTS[kind][0](i) for i in (classes.idata, again))
+        before, after = (plots.PLOTS[kind](i) for i in (classes.idata, again))
         assert before.get_suptitle() == after.get_suptitle()
         pairs = zip(before.axes[0].lines, after.axes[0].lines)
         assert all(np.array_equal(a.get_ydata(), b.get_ydata()) for a, b in pairs)

@@ -69,8 +69,8 @@ def test_scalars_have_the_names_of_the_summary_and_no_whole_numbers():
 
 def test_what_is_left_out_is_said():
     panels = dict.fromkeys("abcd", 0)
-    assert style.first(panels, 4) == (panels, "")
-    assert style.first(panels, 2)[1] == " Shown: the first 2 of 4 parameters."
+    assert style.chosen(panels, None, 4, "the first") == (panels, "")
+    assert style.chosen(panels, None, 2, "the first")[1] == " Shown: the first 2 of 4 parameters."
     score = {"a": 1.0, "b": 3.0, "c": 2.0, "d": 0.0}
     kept, words = style.chosen(panels, score, 2, "the worst")
     assert list(kept) == ["b", "c"] and words == " Shown: the worst 2 of 4 parameters."

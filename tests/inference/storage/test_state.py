@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+import zoo
 from inference.core.problem import State
+from inference.storage import state
 from inference.storage.state import SavedState
 
 
@@ -47,7 +51,7 @@ def test_a_full_disk_ends_the_keeping_with_a_warning(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     state = SavedState(tmp_path)
-    monkeypatch.setattr("inference.storage.state._write", full)
+    monkeypatch.setattr("inference.storage.state._content", full)
     with pytest.warns(UserWarning, match="No space left on device.*it goes on"):
         state.save("a", {"u": np.zeros(1)})
     assert not state.due and list(tmp_path.iterdir()) == []
@@ -76,3 +80,28 @@ def test_without_a_folder_nothing_is_kept():
     state = State()
     state.save("a", {"u": np.zeros(1)})
     assert not state.due and state.load("a") is None
+
+
+def test_the_journal_follows_a_run(tmp_path):
+    asked = {"method": "svi", "guide": "normal", "steps": 300, "draws": 20}
+    path = zoo.run("coin", out=tmp_path, **asked).path
+    lines = [json.loads(line) for line in (path / "progress.jsonl").read_text().splitlines()]
+    assert lines[0]["event"] == "start"
+    assert lines[-1]["event"] == "end" and lines[-1]["status"] == "done"
+    assert [line["t"] for line in lines] == sorted(line["t"] for line in lines)
+    assert state.last_step(path / "progress.jsonl")["step"] == 300
+
+
+def test_the_time_of_all_attempts_is_known(tmp_path):
+    file = tmp_path / "progress.jsonl"
+    assert state.seconds_spent(file) == 0
+    lines = [(0.5, "start"), (4.0, "step"), (0.25, "start"), (2.0, "end")]
+    file.write_text("".join(json.dumps({"t": t, "event": e}) + "\n" for t, e in lines))
+    assert state.seconds_spent(file) == 6.0
+
+
+def test_a_journal_cut_short_is_read_as_far_as_it_goes(tmp_path):
+    file = tmp_path / "progress.jsonl"
+    assert state.last_step(file) is None
+    file.write_text('{"event": "step", "step": 5, "of": 9}\n{"event": "st')
+    assert state.last_step(file) == {"event": "step", "step": 5, "of": 9}

@@ -6,13 +6,13 @@ import pytest
 from stopping import save_at_each_chance  # noqa: F401
 
 import zoo
-from inference.storage import journal, run_folder, seals
+from inference.storage import run_folder, seals, state
 from inference.storage.record import read_record
 
 
 def test_a_calibration_goes_on_from_its_last_fit(tmp_path, monkeypatch, capsys):
     asked = {"method": "exact", "n": 5, "draws": 100}
-    first = journal.Journal.on_step
+    first = state.Journal.on_step
 
     def stop_at_15(self, step):
         first(self, step)
@@ -20,7 +20,7 @@ def test_a_calibration_goes_on_from_its_last_fit(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal.Journal, "on_step", stop_at_15)
+        patch.setattr(state.Journal, "on_step", stop_at_15)
         with pytest.raises(KeyboardInterrupt, match=r"continue with `zoo\.py resume"):
             zoo.calibrate("coin", 30, out=tmp_path, **asked)
     (path,) = tmp_path.iterdir()

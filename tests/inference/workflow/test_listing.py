@@ -8,8 +8,10 @@ import resource
 import shutil
 
 import pytest
+from conftest import HOUSE
 from stopping import SVI, save_at_each_chance, stopped  # noqa: F401
 
+import inference
 import zoo
 
 
@@ -64,3 +66,14 @@ def test_clean_removes_nothing_through_a_link(tmp_path, capsys):
     assert zoo.main(["clean", "--out", str(runs), "--interrupted"]) == 0
     assert zoo.main(["clean", str(runs / "one")]) == 65
     assert "is a link" in capsys.readouterr().err and (path / "run.json").is_file()
+
+
+def test_show_teaches(capsys):
+    assert zoo.main(["show", "coin"]) == 0
+    text = capsys.readouterr().out
+    for word in ("pi  ~ Beta(alpha, beta)", "default 1.0", "> 0", "Data keys: x", "Bernoulli"):
+        assert word in text
+    for method in inference.METHODS:
+        assert f"  {method} " in text
+    assert "target_accept=0.9" in text
+    assert str(HOUSE / "models" / "coin.py") in text

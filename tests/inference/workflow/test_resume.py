@@ -26,7 +26,7 @@ from stopping import (  # noqa: F401
 )
 
 import zoo
-from inference.storage import lock, run_folder, run_list
+from inference.storage import files, run_folder, saved
 from inference.storage.record import read_record, write_record
 from models.contract import Fault, Locked, Refused
 
@@ -113,15 +113,15 @@ def test_a_failed_run_that_is_resumed_and_killed_is_no_longer_failed(tmp_path):
 def test_a_run_is_locked_while_it_is_written(tmp_path):
     path = stopped(tmp_path, 0.5, **SVI)
     with run_folder.reopen(path):
-        assert lock.is_running(path)
+        assert files.is_running(path)
         with pytest.raises(Locked, match="written by another process") as caught:
             zoo.resume(path)
         assert caught.value.exit_code == 75
         with pytest.raises(Locked, match="not done yet"):
             zoo.load(path)
         with pytest.raises(Locked):
-            run_list.remove(path)
-    assert not lock.is_running(path)
+            saved.remove(path)
+    assert not files.is_running(path)
     with pytest.raises(Refused, match="stopped before it was done") as caught:
         zoo.load(path)
     assert caught.value.exit_code == 65

@@ -45,7 +45,8 @@ def said(table, *words):
 
 def test_one_hot_matches_a_matrix_by_hand(table):
     homes = table(HOMES)
-    assert (homes.target, homes.names) == ("price", ("size", "city[Paris]", "city[Rome]"))
+    assert homes.coding.target == "price"
+    assert homes.coding.names == ("size", "city[Paris]", "city[Rome]")
     np.testing.assert_array_equal(homes.x, [[50, 0, 1], [80, 0, 0], [65, 1, 0], [70, 0, 1]])
     np.testing.assert_array_equal(homes.y, [1.5, 2.5, 2.0, 3.5])
     assert homes.x.dtype == homes.y.dtype == np.float64
@@ -65,7 +66,7 @@ def test_one_hot_matches_a_matrix_by_hand(table):
 )
 def test_spellings_of_one_csv(table, text):
     read = table(text)
-    assert (read.names, read.target) == (("a", "b"), "y")
+    assert (read.coding.names, read.coding.target) == (("a", "b"), "y")
     np.testing.assert_array_equal(np.column_stack([read.x, read.y]), [[1, 2, 3], [4, 5, 6]])
 
 
@@ -99,7 +100,7 @@ def test_header_or_none(tmp_path, text, names, rows):
 
 def test_codes_with_letters_among_them_stay_categories(table):
     read = table("floor,y\n" + "".join(f"{'12A'[i % 3]},{i}\n" for i in range(30)))
-    assert read.names == ("floor[2]", "floor[A]")
+    assert read.coding.names == ("floor[2]", "floor[A]")
 
 
 def test_json_npz_and_frames_agree(table, tmp_path):
@@ -108,15 +109,15 @@ def test_json_npz_and_frames_agree(table, tmp_path):
     from_json = table(json.dumps({"x": x, "y": y}), name="t.json")
     frame = pd.DataFrame(x, columns=["x_1", "x_2"]).assign(y=np.ravel(y))
     for read in (read_table(tmp_path / "t.npz"), from_json, build(frame)):
-        assert read.names == ("x_1", "x_2") and read.y.shape == (3,)
+        assert read.coding.names == ("x_1", "x_2") and read.y.shape == (3,)
         np.testing.assert_array_equal(np.column_stack([read.x, read.y]), np.hstack([x, y]))
 
 
 def test_target_and_features(table):
     text = "Y,mean radius,b,c\n1,2,3,5\n4,5,6,4\n7,7,7,1\n"
-    assert table(text).target == "Y"
+    assert table(text).coding.target == "Y"
     chosen = table(text, target="c", features=" mean radius, Y")
-    assert (chosen.target, chosen.names) == ("c", ("mean radius", "Y"))
+    assert (chosen.coding.target, chosen.coding.names) == ("c", ("mean radius", "Y"))
     np.testing.assert_array_equal(chosen.x, [[2, 1], [5, 4], [7, 7]])
 
 
@@ -133,7 +134,7 @@ def test_target_and_features(table):
 )
 def test_classes_are_coded_by_sorted_label(labels, classes, codes):
     read = build({"a": [3, 1, 2], "y": labels}, classes=True)
-    assert read.classes == classes and read.y.tolist() == codes
+    assert read.coding.classes == classes and read.y.tolist() == codes
     new = [str(label) for label in labels]
     assert encode({"a": codes, "y": new}, read.coding, source="new")[1].tolist() == codes
     assert said(read, "one class only") == (len(set(codes)) == 1)
@@ -209,7 +210,7 @@ def test_notes_name_the_odd_columns():
     assert said(odd, "'flat' is constant") and said(odd, "'again' repeats 'a'")
     assert said(odd, "'id' counts the rows") and said(odd, "'one' left out: constant")
     assert "collinear, each follows from others of them: 'a', 'b', 'sum'" in odd.notes
-    assert odd.x.shape == (30, 7) and "one" not in odd.names
+    assert odd.x.shape == (30, 7) and "one" not in odd.coding.names
     assert build({"a": a, "b": b, "y": c}).notes == ()
     assert said(build({"a": a[:2], "b": b[:2], "y": c[:2]}), "2 features", "2 rows")
     assert said(build({"a": [1], "y": [2]}), "one row only")

@@ -8,10 +8,10 @@ import torch
 
 import zoo
 from models import resnet
+from models.contract.figures import grid
 from models.data.classified import Steps
 from models.parts import depths
 from models.parts.depths import Trained
-from models.parts.figures import grid
 from models.parts.residual import RULES, Residual, geometric
 
 

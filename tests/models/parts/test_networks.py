@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -9,8 +11,9 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import nn
 
-from models.contract import Data
+from models.contract import Data, View
 from models.parts import networks
+from models.parts.networks import Decoder, learned
 
 
 class Net(PyroModule):
@@ -59,3 +62,34 @@ def test_one_class_has_no_maximum_of_the_likelihood():
             "one class" in (networks.refuses("mle", {"prior": "normal"}, data) or "")
         ) is refused
         assert networks.refuses("map", {"prior": "normal"}, data) is None
+
+
+IMAGES = torch.as_tensor(np.random.default_rng(0).random((50, 6)))
+DATA = Data(tensors={"x": IMAGES.clone()}, source="test")
+DATA.tensors["x"][:, 0] = 1.0  # its log odds would be infinite
+
+
+def test_pixels_begin_at_those_of_the_mean_image():
+    decoder = Decoder(DATA, 2, "4,3")
+    assert decoder.hidden == [4, 3]
+    chances = decoder.pixels(torch.zeros(5, 4)).sigmoid().detach()
+    assert chances.shape == (5, 6)
+    torch.testing.assert_close(chances[0, 1:], IMAGES[:, 1:].mean(0))
+    assert float(chances[0, 0]) == pytest.approx(0.99)
+
+
+def test_codes_are_standard_normal():
+    pyro.set_rng_seed(0)
+    codes = Decoder(DATA, 3, "4").code(torch.zeros(1, 6)).expand(1, 3)
+    assert codes.shape == (1, 3)
+    trace = pyro.poutine.trace(Decoder(DATA, 3, "4").code).get_trace(torch.zeros(1, 6))
+    assert trace.nodes["z"]["fn"].base_dist.mean.eq(0).all()
+    assert trace.nodes["z"]["fn"].base_dist.stddev.eq(1).all()
+
+
+def test_networks_have_what_was_learned_and_no_gradient():
+    params = {"decoder.x.weight": np.full((6, 4), 0.5), "decoder.x.bias": np.arange(6.0)}
+    with learned(View(data=DATA, draws={}, params=params)):
+        logits = Decoder(DATA, 2, "4").pixels(torch.ones(1, 4))
+    assert not logits.requires_grad
+    torch.testing.assert_close(logits[0], 2 + torch.arange(6.0))
