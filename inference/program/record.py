@@ -9,6 +9,7 @@ decided in `graphs.py`.
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -334,3 +335,22 @@ def _alias(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same memory, seen in the same way."""
     same_place = a.storage_offset() == b.storage_offset() and _storage(a) == _storage(b)
     return same_place and _alike(a, b)
+
+
+class Recorded:
+    """A graph that can be called like its function; its outputs carry no gradient.
+
+    Attributes:
+        run: the graph in a form that runs.
+        live: tensors that it reads beside its arguments.
+        outputs: so many of the graph's are the function's; None takes all.
+        package: the file of compiled code that it runs; None where there is none.
+    """
+
+    run: Any
+    live: list[Tensor]
+    outputs: int | None = None
+    package: Path | None = None
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return self.run(*arguments, *self.live)[: self.outputs]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.program.c_graph import Native
+from inference.program.native import Native
 from inference.program.operations import Unknown
 from inference.program.record import record
 
