@@ -33,6 +33,7 @@ class Method:
         mode_of: the density that its `point` is the mode of: in the model's own space
             (`constrained`) or the `unconstrained` one; None: of none.
         label: its estimate in words, where that has a name of its own.
+        longer: the settings by which it runs longer, first those of what is thrown away.
     """
 
     function: str
@@ -45,6 +46,7 @@ class Method:
     states_evidence: bool = False
     mode_of: Literal["constrained", "unconstrained"] | None = None
     label: str = ""
+    longer: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +65,13 @@ class GuideKind:
 
 
 METHODS = {
-    "nuts": Method(function="methods.nuts:nuts", result="chains", single=True, on_gpu=True),
+    "nuts": Method(
+        function="methods.nuts:nuts",
+        result="chains",
+        single=True,
+        on_gpu=True,
+        longer=("warmup", "draws"),
+    ),
     "svi": Method(function="methods.svi:svi", takes_guide=True, single=True, on_gpu=True),
     "laplace": Method(
         function="methods.laplace:laplace",
@@ -112,23 +120,29 @@ GUIDES = {
 }
 
 
-def _only(**field: object) -> str:
-    """The name of the one method whose record has that field."""
+def _first(**field: object) -> str:
+    """The name of the first method whose record has that field."""
     ((key, value),) = field.items()
-    (name,) = (name for name, method in METHODS.items() if getattr(method, key) == value)
-    return name
+    return next(name for name, method in METHODS.items() if getattr(method, key) == value)
 
 
 # The method of whoever names a guide and no method; the sampler; the closed form.
-OF_GUIDES, SAMPLER, EXACT = _only(takes_guide=True), _only(result="chains"), _only(result="exact")
+OF_GUIDES, SAMPLER = _first(takes_guide=True), _first(result="chains")
+EXACT = _first(result="exact")
 # What `compare` runs where no methods are named, from one point to the truth.
 COMPARED = ("mle", "map", "laplace", "svi:normal", "svi:mvn", "nuts", "exact")
 POINTS = tuple(m for m in COMPARED if m in METHODS and METHODS[m].result == "point")
 
 
 def load(function: str) -> Callable:
-    """The function of a dotted name `module:name`; its module is imported now."""
+    """The function of a dotted name `module:name`; its module is imported now.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
     module, _, name = function.partition(":")
+    if not hasattr(import_module(f".{module}", __package__), name):
+        raise LookupError(f"inference/{module.replace('.', '/')}.py has no function {name}")
     return getattr(import_module(f".{module}", __package__), name)
 
 

@@ -66,17 +66,16 @@ def has_exact(name: str) -> bool:
     return "exact" in entry_fields(name)
 
 
-# Methods that want a prior of every weight.
-_OF_PRIORS = ("mle", "map", "laplace", "nuts", "prior")
-
-
 def refused(name: str) -> dict[str, str]:
-    """Method to the reason why it is refused on the default data."""
-    fields = entry_fields(name)
-    if "has_parameters" in fields and ast.literal_eval(fields["has_parameters"]):
-        reason = "its networks have weights without priors, which only svi fits"
-        return dict.fromkeys(_OF_PRIORS, reason)
-    return ast.literal_eval(fields["refused"]) if "refused" in fields else {}
+    """Method to the reason why it is refused on the default data, as far as the model says so."""
+    field = entry_fields(name).get("refused")
+    return ast.literal_eval(field) if field is not None else {}
+
+
+def has_parameters(name: str) -> bool:
+    """Whether networks of the model have weights without priors."""
+    field = entry_fields(name).get("has_parameters")
+    return field is not None and ast.literal_eval(field)
 
 
 def own_guides(name: str) -> list[str]:

@@ -7,7 +7,7 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn
 
@@ -71,7 +71,9 @@ def options_of(verb: Callable, like: Callable | None = None) -> list[Option]:
 
 
 def _option(parameter: inspect.Parameter, text: str) -> Option:
-    name, annotation = parameter.name, str(parameter.annotation)
+    name, annotation = parameter.name, parameter.annotation
+    if not isinstance(annotation, str):
+        annotation = inspect.formatannotation(annotation)
     details: dict[str, Any] = {"help": text, "default": argparse.SUPPRESS}
     if annotation == "bool":
         return Option(_flags(name), {**details, "action": "store_true"})
@@ -79,6 +81,8 @@ def _option(parameter: inspect.Parameter, text: str) -> Option:
         details["choices"] = ast.literal_eval(annotation.removeprefix("Literal"))
     else:
         details["metavar"] = _VALUES.get(name, name.upper().replace("_OR_", "|"))
+        if text.startswith("file "):
+            details["metavar"] = "FILE"
     if "int" in annotation.split(" | "):
         details["type"] = _seed if name == "seed" else int
     if parameter.kind is parameter.VAR_POSITIONAL:
@@ -119,7 +123,11 @@ def _seed(text: str) -> int:
 
 
 def arguments_of(
-    verb: Callable, given: Mapping[str, Any], name: str, **other: Any
+    verb: Callable,
+    given: Mapping[str, Any],
+    name: str,
+    options: Collection[str] = (),
+    **other: Any,
 ) -> inspect.BoundArguments:
     """The arguments of a function, of what the command line was given.
 
@@ -127,6 +135,7 @@ def arguments_of(
         verb: the function.
         given: option to value, of those that were given.
         name: the command, for messages.
+        options: names that are options of the command, if not of this function.
         other: further arguments, taken where the function knows them and they were not given.
 
     Raises:
@@ -140,7 +149,7 @@ def arguments_of(
     named = {k: v for k, v in {**other, **given}.items() if k in form.parameters}
     pairs = pairs_of(named.pop("settings", ()))
     for key in pairs:
-        if key in form.parameters:
+        if key in form.parameters or key in options:
             raise UsageError(f"{key} is no setting of --set; write --{key} {pairs[key]}")
     several = [p.name for p in form.parameters.values() if p.kind is p.VAR_POSITIONAL]
     positional = [value for key in several for value in named.pop(key, ())]
@@ -194,6 +203,9 @@ class Command:
         for verb in self.verbs:
             for option in options_of(verb, like):
                 name = option.details.get("dest", option.names[-1].strip("-").replace("-", "_"))
+                if name in self.defaults:
+                    text = f"{option.details['help']} (default {self.defaults[name]})"
+                    option = option._replace(details={**option.details, "help": text})
                 if name not in self.apart:
                     options.setdefault(name, option)
         return options
@@ -247,7 +259,7 @@ class Typed:
             UsageError: an option that this function would ignore, or a setting that is none.
         """
         other = {**self.command.defaults, "progress": self.progress, **other}
-        return arguments_of(verb, self.given, self.name, **other)
+        return arguments_of(verb, self.given, self.name, self.command.options(None), **other)
 
 
 def parser(commands: Mapping[str, Command], words: str, like: Callable) -> argparse.ArgumentParser:
@@ -261,7 +273,9 @@ def parser(commands: Mapping[str, Command], words: str, like: Callable) -> argpa
     program = _Parser(prog="zoo", description=words)
     listed = program.add_subparsers(required=True, metavar="COMMAND")
     for name, command in commands.items():
-        of_command = listed.add_parser(name, help=command.line, description=command.line)
+        of_command = listed.add_parser(
+            name, help=command.line, description=command.line.replace("%%", "%")
+        )
         of_command.set_defaults(command=name, parser=of_command)
         for option in [*command.options(like).values(), *command.flags, VERBOSE]:
             of_command.add_argument(*option.names, **option.details)
@@ -296,4 +310,4 @@ def parsed(
     names = commands[name].options(like)
     given = {key: value for key, value in typed.items() if key in names}
     flags = {key: value for key, value in typed.items() if key not in names}
-    return Typed(name, commands[name], check_arguments(given), flags)
+    return Typed(name, commands[name], check_arguments(given), check_arguments(flags))

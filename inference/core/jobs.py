@@ -26,6 +26,7 @@ from typing import Any
 
 import cloudpickle
 import torch
+from tqdm.auto import tqdm
 
 from models.contract import Died
 
@@ -220,6 +221,8 @@ def _serve(function: Any, shared: Sequence[Any], pipe: Connection, parent: int) 
     os.setpgrp()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
+    # The lock of bars is one of the system's else, which a process that is ended leaves behind.
+    tqdm.set_lock(threading.RLock())
     function = pickle.loads(function) if isinstance(function, bytes) else function
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:

@@ -230,7 +230,8 @@ class Fit:
         draws: site (deterministic ones included) to tensor (chain, draw, *shape).
         kind: `chains` of a Markov chain (R-hat applies), `independent` draws, a `point` estimate
             (1 chain, 1 draw), or the `prior`.
-        stats: sampler statistic to tensor (chain, draw).
+        stats: sampler statistic, by ArviZ's name, to tensor (chain, draw); of chains `diverging`
+            and `energy` are judged where they are given.
         log_p: log joint density of data and draws in the constrained space (chain, draw), nats.
         log_q: log density of the approximation at the draws (chain, draw), nats.
         log_ratios: log p - log q at further draws (many,), for the ELBO and k-hat: k-hat from a

@@ -10,6 +10,7 @@ from multiprocessing import RawArray, RawValue
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from models.contract import Died, Fault, Stopped
@@ -17,7 +18,10 @@ from models.contract import Died, Fault, Stopped
 from ..core.jobs import each
 from ..core.machine import cores
 from ..core.problem import Context, Finding, State
+from ..core.seeds import DISCRETE, seeded
 from ..core.signals import listening
+from ..program.program import Program
+from ..program.sampling import over_draws
 
 # Draws of a chain cut short of which a statistic can be computed.
 _FEWEST_DRAWS = 4
@@ -128,7 +132,6 @@ def _finished(state: State, chains: int, draws: int) -> dict[int, Results]:
 def _shown(monitor: Monitor, steps: int, context: Context) -> Iterator[Callable[[], None]]:
     """A function that shows how far each chain is: on its bar, and to the callbacks."""
     chains, reported = len(monitor.steps), []
-    # No bars that are not shown: each makes a lock, which a process that is killed leaves behind.
     shown, how = chains if context.progress else 0, {"mininterval": 0.2, "miniters": 1}
     bars = [tqdm(total=steps, desc=f"chain {i + 1}", position=i, **how) for i in range(shown)]
 
@@ -169,3 +172,21 @@ def _equally_long(
     status = "failed" if died else "interrupted"
     cut = [{name: values[:length] for name, values in result.items()} for result in long]
     return cut, {"findings": [finding], "status": status, "signal": signal}
+
+
+def latents(program: Program, u: Tensor, seed: int) -> dict[str, Tensor]:
+    """What chains of the unconstrained vector say of all sites.
+
+    Args:
+        program: the model and its data.
+        u: unconstrained vectors (chain, draw, d).
+        seed: of the run; discrete latents are drawn from a stream of their own.
+
+    Returns:
+        Site, discrete and deterministic ones included, to tensor (chain, draw, *shape).
+    """
+    points = {"u": u.flatten(0, 1)}
+    with seeded(seed, DISCRETE):
+        constrained = over_draws(lambda at: program.constrain(at["u"]), points, program.elements)
+        values = program.complete(constrained)
+    return {name: value.unflatten(0, u.shape[:2]) for name, value in values.items()}

@@ -8,7 +8,7 @@ import torch
 from models.contract import Refused
 
 from ..core.problem import Context, Fit
-from ..core.seeds import DRAWS, seeded, spawn
+from ..core.seeds import DISCRETE, DRAWS, seeded, spawn
 from ..program import memory
 from ..program.program import Program
 
@@ -33,7 +33,9 @@ def exact(
     if truth is not None:
         rng, dtype = np.random.default_rng(spawn(seed, DRAWS)), torch.get_default_dtype()
         sample = truth.sample(draws, rng)
-        values = program.complete({k: torch.as_tensor(v, dtype=dtype) for k, v in sample.items()})
+        with seeded(seed, DISCRETE):
+            drawn = {k: torch.as_tensor(v, dtype=dtype) for k, v in sample.items()}
+            values = program.complete(drawn)
         evidence = truth.log_evidence
     elif program.of("discrete") and not program.size:  # a sum over all their values
         with seeded(seed, DRAWS):

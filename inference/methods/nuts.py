@@ -14,7 +14,7 @@ from torch import Tensor
 from models.contract import Fault, Refused
 
 from ..core.problem import Context, Finding, Fit
-from ..core.seeds import CHAIN, DISCRETE, FIT, seeded, spawn
+from ..core.seeds import CHAIN, FIT, seeded, spawn
 from ..program import memory
 from ..program.ahead import nutpie_model, nutpie_model_of
 from ..program.graphs import How, Recorded, compiled
@@ -22,7 +22,7 @@ from ..program.native import Native
 from ..program.program import Program
 from ..program.record import Function
 from ..program.sampling import over_draws
-from .chains import Monitor, Results, run
+from .chains import Monitor, Results, latents, run
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
@@ -130,12 +130,8 @@ def _fit(
     u = u.to(torch.get_default_dtype()).to(device)
     stats = {name: torch.as_tensor(np.stack([r[name] for r in results])) for name in results[0]}
     edge = _edge(program, u, stats, stats.pop("left"), seed)
-    with seeded(seed, DISCRETE):
-        points = {"u": u.flatten(0, 1)}
-        constrained = over_draws(lambda at: program.constrain(at["u"]), points, program.elements)
-        values = program.complete(constrained)
     return Fit(
-        draws={name: value.unflatten(0, u.shape[:2]) for name, value in values.items()},
+        draws=latents(program, u, seed),
         kind="chains",
         stats=stats,
         **{**stopped, "findings": [*stopped.get("findings", []), *edge]},

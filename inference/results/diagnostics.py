@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .. import about_guide
+from .. import about, about_guide
 from ..core.problem import PURPOSES, Finding, Fit
 from .inference_data import InferenceData, bfmi, cells, ess, in_halves, judged, r_hat
 from .psis import KHAT_MAX, khat_bound
@@ -226,13 +226,20 @@ def _mixing(idata: InferenceData) -> Iterator[Finding]:
         judging = in_halves(judging)
     moving = judging[[n for n, v in judging.data_vars.items() if v.dtype.kind == "f"]]
     r_hats = _by_name(r_hat(moving))
+    longer = about(idata.attrs.get("method", "")).longer
     if r_hats:
-        yield from _disagreement(r_hats)
-    for method in ("bulk", "tail"):
-        yield from _too_few(_by_name(ess(moving, method)), method)
+        yield from _disagreement(r_hats, longer)
+    for kind in ("bulk", "tail"):
+        yield from _too_few(_by_name(ess(moving, kind)), kind, longer)
 
 
-def _disagreement(r_hats: Mapping[str, float]) -> Iterator[Finding]:
+def _run_longer(settings: Sequence[str]) -> str:
+    """What to do about chains that are too short, by the settings that make them longer."""
+    words = " ".join(f"{name}=..." for name in settings)
+    return f"run longer (--set {words})" if words else "run longer"
+
+
+def _disagreement(r_hats: Mapping[str, float], longer: Sequence[str]) -> Iterator[Finding]:
     """Chains disagree where the largest R-hat is too large, or too many of many are."""
     worst = max(r_hats, key=lambda name: r_hats[name])
     over = np.mean([value > R_HAT_MAX for value in r_hats.values()])
@@ -244,16 +251,15 @@ def _disagreement(r_hats: Mapping[str, float]) -> Iterator[Finding]:
         figures = f"R-hat above {R_HAT_MAX} in {over:.0%} of {len(r_hats)} quantities"
         figures += f", bound {_SHARE:.0%}"
     if figures:
-        fix = "run longer (--set warmup=... draws=...)"
-        yield Finding("fail", f"the chains disagree ({figures})", fix)
+        yield Finding("fail", f"the chains disagree ({figures})", _run_longer(longer))
 
 
-def _too_few(sizes: Mapping[str, float], method: str) -> Iterator[Finding]:
+def _too_few(sizes: Mapping[str, float], kind: str, longer: Sequence[str]) -> Iterator[Finding]:
     """The smallest bulk or tail ESS is too small."""
     worst = min(sizes, key=lambda name: sizes[name], default=None)
     if worst is not None and sizes[worst] < ESS_MIN:
-        figures = f"{method} ESS {sizes[worst]:.0f} in {worst}, need {ESS_MIN}"
-        fix = "run longer (--set draws=...)"
+        figures = f"{kind} ESS {sizes[worst]:.0f} in {worst}, need {ESS_MIN}"
+        fix = _run_longer(longer[-1:])
         yield Finding("fail", f"too few effective draws ({figures})", fix)
 
 
@@ -268,6 +274,8 @@ def _by_name(dataset: xr.Dataset) -> dict[str, float]:
 
 def _divergences(idata: InferenceData) -> Iterator[Finding]:
     """Draws whose trajectory left its energy: the sampler misses a part (Betancourt 2017)."""
+    if "diverging" not in idata["sample_stats"]:
+        return
     diverging = idata["sample_stats"]["diverging"].values
     if diverging.any():
         what = f"{diverging.sum()} of {diverging.size} draws diverged, "
@@ -278,6 +286,8 @@ def _divergences(idata: InferenceData) -> Iterator[Finding]:
 
 def _energy(idata: InferenceData) -> Iterator[Finding]:
     """The chain of lowest E-BFMI."""
+    if "energy" not in idata["sample_stats"]:
+        return
     lowest = float(np.min(bfmi(idata)))
     if lowest < BFMI_MIN:
         what = f"the sampler moves too slowly between energies (E-BFMI {lowest:.2f}, "

@@ -198,6 +198,7 @@ def _remote_fit(token: str, request: Request, i: int) -> dict[str, Any] | None:
 def resumed(place: RunFolder, given: Mapping[str, Any], watch: Watch) -> Calibration:
     """A calibration that was cut short, from its last fit on: see `resume.resumed`."""
     check_idle({"callbacks": watch.callbacks or None}, "a calibration tells nobody")
+    origin.check_same_libraries(place.record)
     request = origin.request_of(place.record, given)
     plan = plan_of(request)
     origin.check_same_run(place.record, plan)

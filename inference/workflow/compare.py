@@ -278,7 +278,7 @@ def report(*run: str | Path | Run, out: str | Path | None = None) -> str:
     Args:
         run: `Run` objects, or folders of saved ones; those of the same data are compared. What
             has no result (yet), or is no single run, is left out.
-        out: file to write, `.html`; None writes nothing.
+        out: file to write, `.html`; in Python without one nothing is written.
 
     Returns:
         The page; it needs no other file and no network.

@@ -65,6 +65,10 @@ def lines_of(rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def methods_of(name: str) -> dict[str, str | None]:
     """Method to None where it runs on the default data, else to the reason."""
     reasons = dict(models.refused(name))
+    if models.has_parameters(name):
+        reason = "its networks have weights without priors, which only svi fits"
+        fitted = {k for k, kind in inference.METHODS.items() if kind.takes_guide}
+        reasons |= dict.fromkeys(inference.METHODS.keys() - fitted - {inference.EXACT}, reason)
     if not models.has_exact(name):
         reasons[inference.EXACT] = "no exact posterior is known"
     return {method: reasons.get(method) for method in inference.METHODS}

@@ -122,11 +122,11 @@ def request_of(record: Mapping[str, Any], given: Mapping[str, Any]) -> Request:
     )
 
 
-def check_same_run(record: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """Refuse to go on with a run that is not the record's; gives the record made anew.
+def check_same_libraries(record: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under other libraries, or another version of the zoo.
 
     Raises:
-        BadInput: model, guide, data or libraries are not those of the run, naming both.
+        BadInput: naming both.
     """
     from ..core import machine
 
@@ -136,6 +136,14 @@ def check_same_run(record: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
                 f"the run was begun with {name} {record['versions'].get(name)}, here is {now}: "
                 "its draws would not be those of either; install that one, or run it again"
             )
+
+
+def check_same_run(record: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Refuse to go on with a run that is not the record's; gives the record made anew.
+
+    Raises:
+        BadInput: model, guide or data are not those of the run, naming both.
+    """
     fresh = begun(plan)
     files, then = fresh["files_of"], record.get("files_of", fresh["files_of"])
     for part in ("model", "guide"):

@@ -95,6 +95,7 @@ def _drawn(place: RunFolder, given: Mapping[str, Any], watch: Watch) -> Run:
 
 def _run_resumed(place: RunFolder, given: Mapping[str, Any], watch: Watch) -> Run:
     started = time.perf_counter()
+    origin.check_same_libraries(place.record)
     plan = plan_of(origin.request_of(place.record, given))
     fresh = origin.check_same_run(place.record, plan)
     place.record |= {name: fresh[name] for name in origin.OF_FILES}

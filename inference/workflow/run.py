@@ -60,7 +60,7 @@ def run(
         target: column of a table that is the target.
         features: columns of a table that are the features: a list, or separated by commas.
         seed: seed of all that is random, except the data.
-        out: folder in which the run's folder is made; without one nothing is saved.
+        out: folder in which the run's folder is made; in Python without one nothing is saved.
         device: `cuda` computes svi and nuts on the GPU, `auto` does so where there is one.
         init: an earlier run, whose parameters of the model's own (a decoder) are taken as they
             are; a guide that shares some with it (an encoder) begins with these. What is not given

@@ -107,7 +107,8 @@ def captioned(figure: Figure, caption: str | None, shared: Axes | Sequence[Axes]
 def _widen(figure: Figure) -> None:
     """Widen the left margin where the numbers and the label of a vertical axis do not fit."""
     labelled = [ax.yaxis for ax in figure.axes if ax.get_ylabel()]
-    starts = [axis.get_tightbbox().x0 / figure.dpi for axis in labelled]
+    boxes = [axis.get_tightbbox() for axis in labelled]
+    starts = [box.x0 / figure.dpi for box in boxes if box is not None]
     over = _EDGE - min(starts, default=_EDGE)
     if over > 0:
         figure.subplots_adjust(left=figure.subplotpars.left + over / _WIDTH)

@@ -1,5 +1,6 @@
 """`zoo.py new NAME`: a model file and its test that run as they are, to be made one's own."""
 
+import json
 import keyword
 from pathlib import Path
 from string import Template
@@ -40,7 +41,7 @@ def write(name: str) -> list[Path]:
     try:
         source.parent.mkdir(parents=True, exist_ok=True)
         source.write_text(_filled("new_model.txt", title=title, package=package), "utf-8")
-        test.write_text(_filled("new_test.txt", name=stem, call=repr(call)), "utf-8")
+        test.write_text(_filled("new_test.txt", name=stem, call=json.dumps(call)), "utf-8")
     except OSError as error:
         raise CannotWrite(
             f"cannot write {error.filename} ({error.strerror}); choose another folder"

@@ -14,6 +14,7 @@ import zoo
 from inference.program.program import Program
 from models import bnn
 from models.contract import BadSetting, Refused
+from models.parts.networks import start
 
 MOONS = {"model": "bnn", "data": "moons", "hidden": "8"}
 SHORT = {"steps": 10, "draws": 5}
@@ -98,10 +99,10 @@ def test_a_prior_has_the_standard_deviation_of_its_layer(prior):
 
 def test_a_start_keeps_the_size_of_a_layers_inputs_and_has_no_biases():
     torch.manual_seed(0)
-    weight = bnn.start("net.0.weight", (300, 64))
+    weight = start("net.0.weight", (300, 64))
     assert weight.shape == (300, 64)
     assert weight.std().item() == pytest.approx(1 / 8, rel=0.02)
-    assert torch.equal(bnn.start("net.0.bias", (300,)), torch.zeros(300))
+    assert torch.equal(start("net.0.bias", (300,)), torch.zeros(300))
     x = torch.randn(50, 64)
     assert (x @ weight.T).std().item() == pytest.approx(1, rel=0.05)
 

@@ -191,7 +191,7 @@ def objective_of(problem, guide, draws=1, seed=0, batch=None):
     tensors = (
         problem.tensors if batch is None else {k: v[:batch] for k, v in problem.tensors.items()}
     )
-    part = Program(problem).batch(tensors)
+    part = Batch.of(problem, tensors)
     with pyro.get_param_store().scope(), torch.no_grad():
         torch.manual_seed(seed)
         poutine.trace(chosen.guide).get_trace(**tensors)

@@ -119,3 +119,30 @@ def test_every_option_of_every_command_has_its_words(name):
     assert command.line
     for option in [*command.options(zoo.run).values(), *command.flags]:
         assert option.details["help"], option
+
+
+def test_a_name_of_an_option_is_no_setting_though_another_function_has_it(capsys):
+    assert zoo.main(["check", "coin", "--set", "method=nuts"]) == 2
+    assert "write --method nuts" in capsys.readouterr().err
+
+
+def test_a_file_to_write_is_checked_as_every_path(capsys):
+    assert zoo.main(["predict", "nowhere", "--out", ""]) == 2
+    assert "out='' is no path" in capsys.readouterr().err
+
+
+def test_help_shows_percent_signs_and_defaults(capsys):
+    for words, shown in ((["predict"], "94 % interval"), (["report"], "(default report.html)")):
+        with pytest.raises(SystemExit):
+            zoo.main([*words, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert shown in text and "%%" not in text
+
+
+def test_types_are_read_whether_or_not_they_are_written_as_text():
+    def typed(run: str, *, k: int = 3, kind: Literal["a", "b"] = "a", dry: bool = False) -> None:
+        """Types that are evaluated."""
+
+    as_text = options_of(typed)
+    typed.__annotations__ = {"run": str, "k": int, "kind": Literal["a", "b"], "dry": bool}
+    assert options_of(typed) == as_text

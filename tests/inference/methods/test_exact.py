@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import QUIET, problem_of
 from scipy import stats
 
@@ -23,3 +24,10 @@ def test_without_a_truth_it_is_refused():
     problem = dataclasses.replace(problem_of("coin"), exact=None)
     with pytest.raises(Refused, match="no exact posterior"):
         exact(Program(problem), seed=0, context=QUIET)
+
+
+def test_what_is_predicted_without_data_is_drawn_under_the_seed():
+    one, again = (
+        exact(Program(problem_of("coin", "")), seed=3, context=QUIET).draws["x"] for _ in range(2)
+    )
+    assert torch.equal(one, again)

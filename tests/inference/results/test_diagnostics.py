@@ -18,9 +18,9 @@ def judge(draws, *, energy=None, diverging=None, metrics=None, **fields):
     shape = draws.shape[:2]
     energy = RNG.normal(size=shape) if energy is None else energy
     diverging = np.zeros(shape, bool) if diverging is None else diverging
-    idata = az.from_dict(
-        posterior={"x": draws}, sample_stats={"energy": energy, "diverging": diverging}
-    )
+    statistics = {"energy": energy, "diverging": diverging}
+    attrs = {"method": fields.pop("method", "nuts")}
+    idata = az.from_dict(posterior={"x": draws}, sample_stats=statistics, attrs=attrs)
     fit = Fit(draws={"x": torch.as_tensor(draws)}, kind=fields.pop("kind", "chains"), **fields)
     return verdict(fit, idata, metrics or {})
 
@@ -77,6 +77,8 @@ def test_many_quantities_get_a_wider_bound():
     assert few.status == "fail" and few.reasons[0].endswith(
         "in x, bound 1.01); run longer (--set warmup=... draws=...)"
     )
+    # Of chains of another kind it is not known what makes them longer.
+    assert judge(draws[:, :, 0], method="other").reasons[0].endswith("run longer")
 
 
 def test_the_bound_that_was_crossed_is_named():

@@ -161,3 +161,13 @@ def test_a_record_whose_numbers_were_changed_is_refused(saved):
     (saved / "run.json").write_text(text.replace('"seed": 0', '"seed": 1'))
     with pytest.raises(Refused, match=r"run\.json was altered"):
         zoo.load(saved)
+
+
+def test_a_calibration_that_was_cut_short_by_an_older_zoo_is_read(saved):
+    content = json.loads((saved / "run.json").read_text())
+    for key in (*records.RESULT_KEYS, "sha256", "signature", "files"):
+        content.pop(key, None) if key not in ("data", "settings") else None
+    content |= {"status": "interrupted", "calibration": 200}
+    content["sha256"] = records.seals.seal_of(content)
+    (saved / "run.json").write_text(json.dumps(content))
+    assert read_record(saved)["files"] == {}

@@ -1,6 +1,10 @@
 """`new`: names, places, and never over what is there."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import HOUSE
 
 from models.contract import BadSetting, CannotWrite
 from models.users import template
@@ -13,6 +17,12 @@ def test_two_files_that_name_the_model(tmp_path):
     assert str(source) in test.read_text()
     with pytest.raises(BadSetting, match="there already"):
         template.write(str(source))
+    for path in (source, test):
+        # The test names the whole path of the model, which may be long.
+        ruff = [sys.executable, "-m", "ruff", "check", "--ignore", "E501"]
+        ruff += ["--stdin-filename", str(HOUSE / path.name), "-"]
+        done = subprocess.run(ruff, input=path.read_bytes(), capture_output=True)
+        assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize(
