@@ -179,3 +179,11 @@ def _scratch(folder: Path) -> tempfile.TemporaryDirectory:
         raise Refused(
             f"the cache {folder} cannot be written ({error.strerror}); set XDG_CACHE_HOME"
         ) from error
+
+
+def c_compiler() -> list[str] | None:
+    """The C compiler as a command: `CC`, cc, gcc, clang, or that of ziglang; None without one."""
+    for name in (os.environ.get("CC", "cc"), "cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    return None

@@ -18,7 +18,9 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -125,6 +127,7 @@ def each(
     tries: int = 1,
     shared: Sequence[Any] = (),
     fork: bool = False,
+    threads: bool = False,
     patience: float | None = _PATIENCE,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, Any]]:
@@ -143,11 +146,17 @@ def each(
         shared: objects in memory that the processes share (`multiprocessing.RawArray`).
         fork: copies this process, where that can be done, with all that it has in memory, which
             then need not be sent; such processes begin none of their own. Else they are fresh.
+        threads: takes threads of this process in their place, for tasks that are compiled code; a
+            task that dies takes all with it. They see by themselves that they should stop.
         patience: how long tasks may take to end after a request to stop, seconds; those that take
             longer have no result. None waits for tasks that see by themselves that they should.
         meanwhile: called some ten times a second, for those who watch.
     """
     tasks = list(tasks)
+    if threads and workers:
+        function = partial(_result, function, shared=shared)
+        yield from _in_threads(function, tasks, workers, heard, meanwhile)
+        return
     waiting, deaths = [*range(len(tasks))][::-1], Counter()
     pool, deadline = None, None
     if workers and not multiprocessing.current_process().daemon:
@@ -179,6 +188,24 @@ def each(
             meanwhile()
     finally:
         pool.end()
+
+
+def _in_threads(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    workers: int,
+    heard: Heard,
+    meanwhile: Callable[[], None],
+) -> Iterator[tuple[int, Any]]:
+    """As `each`, in threads."""
+    with futures.ThreadPoolExecutor(workers) as pool:
+        running = {pool.submit(function, task): number for number, task in enumerate(tasks)}
+        while running:
+            done, _ = futures.wait(running, _LOOK, futures.FIRST_COMPLETED)
+            for future in [f for f in running if heard.stopped and f.cancel()]:
+                del running[future]
+            yield from ((running.pop(f), f.result()) for f in done if f in running)
+            meanwhile()
 
 
 def _result(function: Callable[..., Any], task: Any, shared: Sequence[Any]) -> Any:

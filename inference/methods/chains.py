@@ -57,7 +57,14 @@ Chain = Callable[[int, Monitor], Results]
 
 
 def run(
-    chain: Chain, chains: int, *, draws: int, warmup: int, workers: int, context: Context
+    chain: Chain,
+    chains: int,
+    *,
+    draws: int,
+    warmup: int,
+    workers: int,
+    context: Context,
+    threads: bool = False,
 ) -> tuple[list[Results], dict[str, Any]]:
     """Run chains in processes, as many at once as there are workers.
 
@@ -72,6 +79,8 @@ def run(
         workers: processes at once; 0 takes the cores there are.
         context: whether to show a bar for each chain, and run them apart (a GPU's memory is of one
             process); callbacks, and the state of an earlier attempt.
+
+        threads: takes threads in the place of processes, for a chain that runs without Python.
 
     Returns:
         The results of equally long chains, in their order, and what a `Fit` says of a run that was
@@ -88,15 +97,17 @@ def run(
     workers = (workers or cores()) if context.apart and context.device == "cpu" else 0
     with _shown(monitor, warmup + draws, context) as show, listening(monitor.stop) as heard:
         how = {"shared": [monitor], "fork": True, "patience": None, "meanwhile": show}
+        how["threads"] = threads
         for i, result in each(chain, waiting, workers, heard, **how):
             name = f"chain {waiting[i] + 1}"
             if isinstance(result, Died):
                 end, _, _ = str(result).partition(";")
                 died = died or end.replace("its process", name)
                 monitor.stop()
-            elif isinstance(result, Fault):
-                raise result
             elif isinstance(result, Exception):
+                monitor.stop()
+                if isinstance(result, Fault):
+                    raise result
                 first = str(result).partition("\n")[0]
                 failed = f"{name} failed ({type(result).__name__}: {first})"
                 raise Fault(f"{failed}; check the model") from result

@@ -16,8 +16,9 @@ from models.contract import Fault, Refused
 from ..core.problem import Context, Finding, Fit
 from ..core.seeds import CHAIN, FIT, seeded, spawn
 from ..program import memory
+from ..program.ahead import nutpie_model, nutpie_model_of
 from ..program.graphs import How, Recorded, compiled
-from ..program.native import nutpie_model
+from ..program.native import Native
 from ..program.program import Program
 from ..program.record import Function
 from ..program.sampling import over_draws
@@ -93,9 +94,8 @@ def nuts(
     settings = {"draws": draws, "tune": warmup, "target_accept": target_accept}
     settings |= {"maxdepth": max_tree_depth, "low_rank_modified_mass_matrix": lowrank}
     chain = NutpieChain(density, starts, seed, settings)
-    results, stopped = run(
-        chain, chains, draws=draws, warmup=warmup, workers=workers, context=context
-    )
+    how = {"workers": workers, "context": context, "threads": chain.is_native}
+    results, stopped = run(chain, chains, draws=draws, warmup=warmup, **how)
     fit = _fit(program, results, stopped, seed, context.device)
     fit.findings += _unsettled(fit, warmup)
     return fit
@@ -217,6 +217,11 @@ class NutpieChain:
     seed: int
     settings: Mapping[str, Any]
 
+    @property
+    def is_native(self) -> bool:
+        """Whether the density is compiled code, which takes doubles and needs no Python."""
+        return isinstance(self.density, Native) and self.starts[0].dtype == torch.float64
+
     def __call__(self, chain: int, monitor: Monitor) -> Results:
         """`u` (draw, d) and the statistics of each draw (draw,), in fewer draws if stopped.
 
@@ -262,6 +267,8 @@ class NutpieChain:
     def _native(self, chain: int, monitor: Monitor) -> Any:
         """The model of a compiled density, called without Python; None for others."""
         start = self.starts[chain]
+        if self.is_native:
+            return nutpie_model_of(self.density, start, monitor.steps, chain)
         package = self.density.package if isinstance(self.density, Recorded) else None
         if package is None or start.dtype != torch.float64 or sys.platform != "linux":
             return None

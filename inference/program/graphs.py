@@ -28,9 +28,11 @@ from models.contract import Refused
 
 from ..core.compiled import checked, compiler, from_cache, torch_works_in
 from ..core.zoo_warnings import ZooWarning
-from .record import Function, Inputs, Unrecordable, record
+from .native import Native
+from .operations import Unknown
+from .record import Function, Inputs, Recorded, Unrecordable, record
 
-How = Literal["traced", "aot", "plain"]
+How = Literal["traced", "aot", "native", "plain"]
 # Examples of a function's arguments, all of them at each point.
 Points = Sequence[Inputs]
 
@@ -55,6 +57,13 @@ def compiled(
     """
     if how == "plain":
         return function
+    if how == "native":
+        try:
+            return faster(function, points, how=how, live=live)
+        except Unknown as reason:
+            note = f"{reason} has no form in C, so that the model runs traced, which is slower"
+            warnings.warn(note, ZooWarning, stacklevel=2)
+            how = "traced"
     try:
         return faster(function, points, how=how, live=live)
     except Refused:
@@ -81,7 +90,7 @@ def faster(
         Refused: `aot` without a C++ compiler, or without a cache of the user's alone.
     """
     graph = record(function, points[0], live)
-    run = (_Scripted if how == "traced" else _AheadOfTime)(graph, points[0], live)
+    run = _WAYS[how](graph, points[0], live)
     run.outputs = graph.meta["wanted"]
     if not _same(run, function, points):
         raise Unrecordable("the recorded graph gave other values")
@@ -129,25 +138,6 @@ class Recordings:
         if first.shape != tensor.shape:
             first = self._memory[name] = tensor
         return first.copy_(tensor)
-
-
-class Recorded:
-    """A graph that can be called like its function; its outputs carry no gradient.
-
-    Attributes:
-        run: the graph in a form that runs.
-        live: tensors that it reads beside its arguments.
-        outputs: so many of the graph's are the function's; None takes all.
-        package: the file of compiled code that it runs; None where there is none.
-    """
-
-    run: Any
-    live: list[Tensor]
-    outputs: int | None = None
-    package: Path | None = None
-
-    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return self.run(*arguments, *self.live)[: self.outputs]
 
 
 def _script_convolutions(graph: fx.GraphModule) -> None:
@@ -304,6 +294,9 @@ def _without_asides() -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
+
+
+_WAYS = {"traced": _Scripted, "aot": _AheadOfTime, "native": Native}
 
 
 def _key(graph: fx.GraphModule, inputs: Inputs) -> str:

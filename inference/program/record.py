@@ -9,6 +9,7 @@ decided in `graphs.py`.
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -210,7 +211,7 @@ class _Builder:
         self.graph.eliminate_dead_code(_stays)
         # Draws that nobody uses are outputs too: compilers would leave them out, and the draws
         # that follow would be others than the function's.
-        unused = [n for n in self.graph.nodes if _is_random(n.target) and not n.users]
+        unused = [n for n in self.graph.nodes if is_random(n.target) and not n.users]
         last.args = ((*wanted, *unused),)
         graph = fx.GraphModule(self.module, self.graph)
         graph.meta["wanted"] = len(wanted)
@@ -236,14 +237,14 @@ class _Builder:
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
-        if _is_random(call.function) or self._is_written(*_tensors(call.out)):
+        if is_random(call.function) or self._is_written(*_tensors(call.out)):
             return False
         return call.function in _SHAPE_ONLY or not any(map(self._varies, call.inputs))
 
     def _same_as(self, call: _Call) -> Tensor | None:
         """The varying tensor that the call merely repeats, if it does."""
         out = call.out
-        if not isinstance(out, Tensor) or call.written or _is_random(call.function):
+        if not isinstance(out, Tensor) or call.written or is_random(call.function):
             return None
         for tensor in call.inputs:
             if self._varies(tensor) and _alias(tensor, out):
@@ -309,12 +310,12 @@ class _Builder:
 
 def _stays(node: fx.Node) -> bool:
     """Whether a node has an effect though nobody uses it: it writes to memory, or is random."""
-    if node.op in ("placeholder", "output") or _is_random(node.target):
+    if node.op in ("placeholder", "output") or is_random(node.target):
         return True
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
 
 
-def _is_random(function: Any) -> bool:
+def is_random(function: Any) -> bool:
     """Whether an operation takes from the stream of random numbers."""
     seeded = torch.Tag.nondeterministic_seeded
     return isinstance(function, OpOverload) and seeded in function.tags
@@ -334,3 +335,22 @@ def _alias(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same memory, seen in the same way."""
     same_place = a.storage_offset() == b.storage_offset() and _storage(a) == _storage(b)
     return same_place and _alike(a, b)
+
+
+class Recorded:
+    """A graph that can be called like its function; its outputs carry no gradient.
+
+    Attributes:
+        run: the graph in a form that runs.
+        live: tensors that it reads beside its arguments.
+        outputs: so many of the graph's are the function's; None takes all.
+        package: the file of compiled code that it runs; None where there is none.
+    """
+
+    run: Any
+    live: list[Tensor]
+    outputs: int | None = None
+    package: Path | None = None
+
+    def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
+        return self.run(*arguments, *self.live)[: self.outputs]

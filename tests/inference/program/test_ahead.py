@@ -11,7 +11,7 @@ from scipy import stats
 
 from inference.methods.chains import Monitor
 from inference.methods.nuts import nuts
-from inference.program import native
+from inference.program import ahead
 from inference.program.graphs import _AheadOfTime
 from inference.program.program import Program
 from inference.program.record import record
@@ -32,7 +32,7 @@ def test_its_values_are_those_of_the_graph():
     u = program.start()
     density = _AheadOfTime(record(program.density_and_gradient, [u]), [u], [])
     monitor = Monitor(2)
-    model = native.nutpie_model(
+    model = ahead.nutpie_model(
         density.package, program.size, lambda _: u.numpy(), monitor.steps, 1
     )
     # What nutpie stores of its first draws are the density's own values there.
@@ -54,7 +54,7 @@ def test_what_changes_is_read_where_it_lies():
     monitor = Monitor(1)
     for shift in (0.0, 3.0):
         y += shift
-        model = native.nutpie_model(
+        model = ahead.nutpie_model(
             density.package, program.size, lambda _: u.numpy(), monitor.steps, 0, density.live
         )
         trace = nutpie.sample(
