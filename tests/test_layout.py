@@ -24,6 +24,7 @@ FLOORS = (
     "networks",
     "methods",
     "program",
+    "native",
     "core",
 )
 

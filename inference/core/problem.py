@@ -116,7 +116,7 @@ class Graphs(Protocol):
         function: Callable[..., Any],
         points: Sequence[Sequence[Tensor]],
         *,
-        how: str = "traced",
+        how: str = "native",
         live: Sequence[Tensor] = (),
     ) -> Callable[..., Any]:
         """The function recorded, from the graph of an earlier fit if there is one."""

@@ -61,7 +61,7 @@ class AscentSettings:
     steps: int
     batch_size: int | None = None
     particles: int = 1
-    compile: How = "traced"
+    compile: How = "native"
     objective: Bound = "elbo"
     lr: float = 0.1
     window: int = 100

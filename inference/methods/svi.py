@@ -47,7 +47,7 @@ def svi(
     draws: Annotated[int, ">= 2"] = 4000,
     rows: Annotated[int | None, ">= 1"] = None,
     begin: Literal["start", "map"] = "start",
-    compile: How = "traced",
+    compile: How = "native",
 ) -> Fit:
     """Maximises the guide's objective, by default the ELBO, with Adam (Kingma and Ba 2015).
 

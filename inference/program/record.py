@@ -9,7 +9,6 @@ decided in `graphs.py`.
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -137,6 +136,13 @@ _SHAPE_ONLY = {
     aten.new_zeros.default,
     aten.new_ones.default,
     aten.new_full.default,
+}
+# Operations that take the shape of a tensor alone to those that are given it.
+_EMPTY = (aten.empty_like.default, aten.new_empty.default, aten.new_empty_strided.default)
+_OF_SHAPE = {
+    **dict.fromkeys(_EMPTY, aten.empty.memory_format),
+    aten.randn_like.default: aten.randn.default,
+    aten.rand_like.default: aten.rand.default,
 }
 # Operations that return their first argument where the second is this number.
 _SUMS_OF_TWO = (aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar)
@@ -284,7 +290,11 @@ class _Builder:
     def _emit(self, call: _Call) -> None:
         """Put a call into the graph, and give its outputs nodes."""
         args, kwargs = tree_map(self._reference, (tuple(call.args), call.kwargs))
-        node = self.graph.call_function(call.function, args, kwargs)
+        function = call.function
+        if function in _OF_SHAPE and call.out.is_contiguous():
+            function, args = _OF_SHAPE[function], (list(call.out.shape),)
+            kwargs = {"dtype": call.out.dtype, "device": call.out.device}
+        node = self.graph.call_function(function, args, kwargs)
         if isinstance(call.out, Tensor):
             self.nodes[id(call.out)] = node
         elif isinstance(call.out, list | tuple):
@@ -340,17 +350,21 @@ def _alias(a: Tensor, b: Tensor) -> bool:
 class Recorded:
     """A graph that can be called like its function; its outputs carry no gradient.
 
-    Attributes:
+    Args:
         run: the graph in a form that runs.
-        live: tensors that it reads beside its arguments.
-        outputs: so many of the graph's are the function's; None takes all.
-        package: the file of compiled code that it runs; None where there is none.
+        live: what it takes beside its arguments.
+        wanted: so many of the graph's outputs are the function's.
+        by_torch: names of the operations that are not compiled though others are.
     """
 
-    run: Any
-    live: list[Tensor]
-    outputs: int | None = None
-    package: Path | None = None
+    def __init__(
+        self,
+        run: Callable[..., Sequence[Tensor]],
+        live: Sequence[Any],
+        wanted: int,
+        by_torch: Sequence[str] = (),
+    ):
+        self.run, self.live, self.wanted, self.by_torch = run, live, wanted, by_torch
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        return self.run(*arguments, *self.live)[: self.outputs]
+        return tuple(self.run(*arguments, *self.live)[: self.wanted])

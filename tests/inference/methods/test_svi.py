@@ -63,8 +63,8 @@ def test_too_few_steps_are_a_failure_and_a_wild_rate_is_told_with_its_step():
 
 
 def test_a_rate_that_wrecks_the_first_steps_is_named_as_the_cause():
-    fit = svi(Program(problem_of("linear")), seed=0, context=QUIET, lr=10.0, draws=50)
-    assert any("the learning rate of 10 is too large" in f.what for f in fit.findings)
+    fit = svi(Program(problem_of("linear")), seed=0, context=QUIET, lr=20.0, draws=50)
+    assert any("the learning rate of 20 is too large" in f.what for f in fit.findings)
     assert {f.level for f in fit.findings} == {"fail"}
 
 

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.program.native import Native
-from inference.program.operations import Unknown
+from inference.native.parts import in_c
 from inference.program.record import record
 
 ODD = [0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 1e-320, 1e-30, 30.0, -30.0, 750.0, -750.0, 1e300]
@@ -145,12 +144,27 @@ SHAPES = {
     "solve_upper": lambda x: torch.linalg.solve_triangular(
         torch.linalg.cholesky(x @ x.T + torch.eye(3)).mT, x, upper=True
     ),
+    "cholesky_of_several": lambda x: torch.linalg.cholesky(
+        torch.stack([x @ x.T, 2 * x @ x.T]) + torch.eye(3)
+    ),
+    "solve_several": lambda x: torch.linalg.solve_triangular(
+        torch.stack([x[:, :3], x[:, 1:]]).tril() + 9 * torch.eye(3),
+        torch.stack([x, x + 1]),
+        upper=False,
+    ),
+    "solve_several_from_the_right": lambda x: torch.linalg.solve_triangular(
+        torch.stack([x[:, :3], x[:, 1:]]).triu() + 9 * torch.eye(3),
+        x.T[None].expand(2, 4, 3),
+        upper=True,
+        left=False,
+    ),
     "in_place": lambda x: (x * 1).masked_fill_(x > 0, 2.0).add_(x),
 }
 
 
 def _agree(function, *inputs: Tensor, names, exact: float) -> None:
-    native = Native(record(function, inputs), inputs, ())
+    native = in_c(record(function, inputs), inputs).whole
+    assert native is not None
     for name, ours, theirs in zip(names, native(*inputs), function(*inputs), strict=True):
         torch.testing.assert_close(
             ours, theirs, rtol=exact, atol=exact, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
@@ -225,6 +239,9 @@ def test_large_products_by_a_library(sizes):
     _agree(all_of, a, b, names=range(5), exact=1e-11)
 
 
-def test_what_has_no_form_in_c_is_named():
-    with pytest.raises(Unknown, match=r"aten\.sort"):
-        Native(record(lambda x: (x.sort().values,), (torch.rand(3),)), (torch.rand(3),), ())
+def test_what_has_no_form_in_c_is_done_by_torch_and_named():
+    x = torch.rand(3)
+    found = in_c(record(lambda x: (x.exp().sort().values.log(),), (x,)), (x,))
+    assert found.whole is None and found.by_torch == ["aten.sort.default"]
+    (value,) = found.graph(x, *found.functions)
+    torch.testing.assert_close(value, x.sort().values)

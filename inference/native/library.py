@@ -1,0 +1,105 @@
+"""C files compiled to libraries, which are kept in the user's cache.
+
+No header but our own declarations of the mathematical functions is needed, and no fast-math: NaN
+and infinity mean what they mean in torch. Where glibc has vector versions of the functions
+(libmvec), loops over them are vectorised.
+"""
+
+import ctypes
+import hashlib
+import platform
+import subprocess
+from collections.abc import Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+
+from ..core.compiled import c_compiler, from_cache
+from .functions import FUNCTIONS, HELPERS, LIBRARY
+
+_FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp-simd -shared -fPIC -w"
+# Memory is used again for numbers of other types.
+_FLAGS += " -fno-strict-aliasing"
+
+
+class NoCompiler(Exception):
+    """There is no C compiler, or none that works."""
+
+
+def library(text: str) -> Path:
+    """The library of some C functions, compiled where the cache does not have it.
+
+    Raises:
+        NoCompiler: there is none, or it fails.
+        Refused: the cache is not the user's alone.
+    """
+    command = c_compiler()
+    if command is None:
+        raise NoCompiler("there is no C compiler")
+    text = f"{_declared()}\n{text}"
+    key = hashlib.sha256("\n".join([text, *command, _processor()]).encode()).hexdigest()[:24]
+    return from_cache(f"graph-{key}.so", partial(_compile, command, text))
+
+
+def loaded(path: Path) -> ctypes.CDLL:
+    """A library, its calls of torch's own products of matrices connected."""
+    code = ctypes.CDLL(str(path))
+    for name, address in _torch_functions().items():
+        ctypes.c_void_p.in_dll(code, name).value = address
+    return code
+
+
+def _compile(command: Sequence[str], text: str, path: Path) -> None:
+    """Compile some C into a library.
+
+    Raises:
+        NoCompiler: the compiler fails.
+    """
+    file = path.with_suffix(".c")
+    file.write_text(text)
+    libraries = ["-lmvec"] if _has_vector_functions() else []
+    words = [*command, *_FLAGS.split(), str(file), "-o", str(path), *libraries, "-lm"]
+    try:
+        subprocess.run(words, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise NoCompiler(f"the C compiler {command[0]} fails") from error
+
+
+@cache
+def _processor() -> str:
+    """What the code of one processor must not be run on: the instructions that it knows."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    known = [line for line in lines if line.startswith(("flags", "Features"))]
+    return " ".join([platform.machine(), platform.processor(), *known[:1]])
+
+
+@cache
+def _has_vector_functions() -> bool:
+    """Whether the C library has vector versions of all functions, which gcc finds by attribute."""
+    name, version = platform.libc_ver()
+    numbers = tuple(int(part) for part in version.split(".") if part.isdecimal())
+    return platform.machine() == "x86_64" and name == "glibc" and numbers >= (2, 35)
+
+
+@cache
+def _declared() -> str:
+    """The mathematical functions, in both types."""
+    mark = '__attribute__((simd("notinbranch"), const)) ' if _has_vector_functions() else ""
+    lines = ["typedef long long i64;", "typedef unsigned long long u64;"]
+    for name, (arguments, vector) in FUNCTIONS.items():
+        for suffix, kind in (("", "double"), ("f", "float")):
+            given = ", ".join([kind] * arguments)
+            lines.append(f"{mark if vector else ''}{kind} {name}{suffix}({given});")
+    return "\n".join([*lines, HELPERS])
+
+
+@cache
+def _torch_functions() -> dict[str, int]:
+    """The addresses of functions of torch's own libraries, by name in C."""
+    torch_library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    functions = {name: getattr(torch_library, symbol) for name, symbol in LIBRARY.items()}
+    return {name: ctypes.cast(f, ctypes.c_void_p).value or 0 for name, f in functions.items()}

@@ -1,0 +1,193 @@
+"""Products of matrices and triangular systems in C.
+
+Small ones are plain loops, large ones are left to the BLAS that is in the process already.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from .formulas import Operation, Unknown, apply
+from .loops import Array, Steps
+
+aten = torch.ops.aten
+
+# Columns that a row of a product may have to be kept in registers while it is made; and products
+# of numbers from which on a library is faster than plain loops.
+_NARROW, _LARGE = 64, 1 << 17
+
+
+def product(steps: Steps, out: Array, a: Array, b: Array, *, adds: bool = False) -> None:
+    """out (m, n) = a (m, k) b (k, n), or that added to what is there."""
+    steps.lines(_product(out, a, b, adds), out, a, b)
+
+
+def _product(out: Array, a: Array, b: Array, adds: bool) -> str:
+    """The lines of a product of matrices, by whichever way runs along its memory."""
+    (m, k), n = a.shape, b.shape[1]
+    if m * n * k >= _LARGE and min(m, n, k) > 1 and all(map(_is_dense, (out, a, b))):
+        return _by_library(out, a, b, adds)
+    if n == 1 and a.strides[0] < a.strides[1]:
+        # The rows of a transposed matrix lie close together: turn the product over.
+        return _product(_turned(out), _turned(b), _turned(a), adds)
+    loop = "for (i64 {0} = 0; {0} < {1}; {0}++)".format
+    first, second, cell = a.at(["i", "l"]), b.at(["l", "j"]), out.at(["i", "j"])
+    sign = "+=" if adds else "="
+    if b.strides[1] != 1 or n == 1:
+        lines = [f"{loop('i', m)} {loop('j', n)} {{ {out.type} sum = 0;"]
+        lines += [
+            "#pragma omp simd reduction(+:sum)",
+            f"{loop('l', k)} sum += {first} * {second};",
+        ]
+        lines += [f"{cell} {sign} sum; }}"]
+    elif n <= _NARROW:
+        lines = [f"{loop('i', m)} {{ {out.type} row[{n}] = {{0}};", f"{loop('l', k)} {{"]
+        lines += [f"const {out.type} x = {first};", "#pragma omp simd"]
+        lines += [f"{loop('j', n)} row[j] += x * {second}; }}"]
+        lines += [f"{loop('j', n)} {cell} {sign} row[j]; }}"]
+    else:
+        lines = [] if adds else [f"{loop('i', m)} {loop('j', n)} {cell} = 0;"]
+        lines += [f"{loop('i', m)} {loop('l', k)} {{ const {out.type} x = {first};"]
+        lines += ["#pragma omp simd", f"{loop('j', n)} {cell} += x * {second}; }}"]
+    return "\n".join(lines)
+
+
+def _is_dense(matrix: Array) -> bool:
+    """Whether rows or columns lie one element after another."""
+    (rows, columns), (down, along) = matrix.shape, matrix.strides
+    return (along == 1 and down >= columns) or (down == 1 and along >= rows)
+
+
+def _by_library(out: Array, a: Array, b: Array, adds: bool) -> str:
+    """A product by the process's own BLAS, which reads columns where C has rows."""
+    if out.strides[1] != 1:
+        return _by_library(_turned(out), _turned(b), _turned(a), adds)
+    (m, k), n = a.shape, b.shape[1]
+    ways = ["N" if matrix.strides[1] == 1 else "T" for matrix in (b, a)]
+    leads = [max(matrix.strides) for matrix in (b, a, out)]
+    places = [f"&{matrix.at(['0', '0'])}" for matrix in (b, a, out)]
+    name = "sgemm" if out.dtype == torch.float32 else "dgemm"
+    return (
+        f"const int sizes[] = {{{n}, {m}, {k}, {', '.join(map(str, leads))}}};\n"
+        f"const {out.type} one = 1, before = {int(adds)};\n"
+        f'{name}("{ways[0]}", "{ways[1]}", sizes, sizes + 1, sizes + 2, &one, {places[0]}, '
+        f"sizes + 3, {places[1]}, sizes + 4, &before, {places[2]}, sizes + 5);"
+    )
+
+
+def _turned(matrix: Array) -> Array:
+    """The matrix, or each of several, with rows for columns."""
+    *batch, rows, columns = range(len(matrix.shape))
+    return matrix.moved([*batch, columns, rows])
+
+
+def _column(x: Array) -> Array:
+    """A vector as a matrix of one column."""
+    return x._replace(shape=(*x.shape, 1), strides=(*x.strides, 0))
+
+
+def _matrix_vector(steps: Steps, out: Array, a: Array, x: Array) -> None:
+    product(steps, _column(out), a, _column(x))
+
+
+def _dot(steps: Steps, out: Array, a: Array, b: Array) -> None:
+    apply(steps, out, "{0} * {1}", a, b, adds=True)
+
+
+def _batch_product(steps: Steps, out: Array, a: Array, b: Array) -> None:
+    _each_matrix(steps, lambda out, a, b: _product(out, a, b, False), out, a, b)
+
+
+def _each_matrix(steps: Steps, lines: Callable[..., str], out: Array, *others: Array) -> None:
+    """Lines of C for each matrix of arrays that hold several, (..., m, n)."""
+    arrays = [out, *others]
+    batch = out.shape[:-2]
+    names = [f"z{d}" for d in range(len(batch))]
+    wide = [array.expanded((*batch, *array.shape[-2:])) for array in arrays]
+    matrices = [
+        array._replace(
+            memory=f"({' + '.join([array.memory, *map('{}*{}'.format, names, array.strides)])})",
+            shape=array.shape[-2:],
+            strides=array.strides[-2:],
+        )
+        for array in wide
+    ]
+    loops = [f"for (i64 {z} = 0; {z} < {n}; {z}++)" for z, n in zip(names, batch)]
+    steps.lines("\n".join([*loops, f"{{\n{lines(*matrices)}\n}}"]), *arrays)
+
+
+def _plus_product(
+    steps: Steps, out: Array, c: Array, a: Array, b: Array, *, beta: float = 1, alpha: float = 1
+) -> None:
+    if alpha != 1:
+        raise Unknown("a scaled product")
+    apply(steps, out, "{0} * {1}", c, beta)
+    if len(b.shape) == 1:
+        return product(steps, _column(out), a, _column(b), adds=True)
+    return product(steps, out, a, b, adds=True)
+
+
+def _cholesky(
+    steps: Steps, outs: Sequence[Array], x: Array, *, upper: bool = False, **_: Any
+) -> None:
+    """The lower factor of each matrix; NaN where one is not positive definite."""
+    if upper:
+        raise Unknown("the upper factor of a matrix")
+    out, info = outs
+    wide = info._replace(shape=(*info.shape, 1, 1), strides=(*info.strides, 0, 0))
+    _each_matrix(steps, _factor, out, wide, x)
+
+
+def _factor(out: Array, info: Array, x: Array) -> str:
+    n, factor, failed = x.shape[0], out.at, info.at(["0", "0"])
+    root = f"sqrt{'f' if out.dtype == torch.float32 else ''}"
+    return (
+        f"{failed} = 0;\n"
+        f"for (i64 j = 0; j < {n}; j++) {{ for (i64 i = 0; i < j; i++) {factor(['i', 'j'])} = 0;\n"
+        f"for (i64 i = j; i < {n}; i++) {{ {out.type} sum = {x.at(['i', 'j'])};\n"
+        f"for (i64 k = 0; k < j; k++) sum -= {factor(['i', 'k'])} * {factor(['j', 'k'])};\n"
+        f"if (i == j && !(sum > 0) && !{failed}) {failed} = j + 1;\n"
+        f"{factor(['i', 'j'])} = i == j ? {root}(sum) : sum / {factor(['j', 'j'])}; }} }}"
+    )
+
+
+def _solved(
+    steps: Steps,
+    out: Array,
+    a: Array,
+    b: Array,
+    *,
+    upper: bool,
+    left: bool = True,
+    unitriangular: bool = False,
+) -> None:
+    """x of a x = b (or x a = b) for triangular matrices a."""
+    if unitriangular:
+        raise Unknown("a triangular system with a diagonal of ones")
+    if not left:
+        a, b, out, upper = _turned(a), _turned(b), _turned(out), not upper
+    _each_matrix(steps, partial(_solution, upper), out, a, b)
+
+
+def _solution(upper: bool, out: Array, a: Array, b: Array) -> str:
+    n, m = b.shape
+    rows = f"for (i64 i = {n} - 1; i >= 0; i--)" if upper else f"for (i64 i = 0; i < {n}; i++)"
+    known = f"for (i64 k = i + 1; k < {n}; k++)" if upper else "for (i64 k = 0; k < i; k++)"
+    return (
+        f"for (i64 j = 0; j < {m}; j++) {rows} {{ {out.type} sum = {b.at(['i', 'j'])};\n"
+        f"{known} sum -= {a.at(['i', 'k'])} * {out.at(['k', 'j'])};\n"
+        f"{out.at(['i', 'j'])} = sum / {a.at(['i', 'i'])}; }}"
+    )
+
+
+OPERATIONS: Mapping[Any, Operation] = {
+    aten.mm.default: product,
+    aten.mv.default: _matrix_vector,
+    **dict.fromkeys([aten.dot.default, aten.vdot.default], _dot),
+    aten.bmm.default: _batch_product,
+    **dict.fromkeys([aten.addmm.default, aten.addmv.default], _plus_product),
+    aten.linalg_cholesky_ex.default: _cholesky,
+    aten.linalg_solve_triangular.default: _solved,
+}
