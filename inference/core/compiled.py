@@ -8,12 +8,14 @@ thing at once each load a whole file.
 """
 
 import hashlib
+import importlib.util
 import os
+import shlex
 import shutil
 import stat
+import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
 
@@ -22,10 +24,15 @@ from models.contract import Refused
 from . import caches
 
 
-def compiler() -> str | None:
-    """The C and C++ compiler: `CXX`, g++ or clang++; None without one."""
-    names = (os.environ.get("CXX", "g++"), "g++", "clang++")
-    return next((name for name in names if shutil.which(name)), None)
+def c_compiler() -> list[str] | None:
+    """The C compiler as a command: `CC`, cc, gcc, clang, or that of ziglang; None without one."""
+    for name in (os.environ.get("CC") or "cc", "cc", "gcc", "clang"):
+        command = shlex.split(name)
+        if command and shutil.which(command[0]):
+            return command
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc"]
+    return None
 
 
 def from_cache(name: str, make: Callable[[Path], None]) -> Path:
@@ -67,34 +74,6 @@ def checked(path: Path) -> Path:
         raise Refused(f"{path} is not what was compiled; run again to compile it anew")
     _check_folder(path.parent)
     return path
-
-
-@contextmanager
-def torch_works_in(folder: Path) -> Iterator[None]:
-    """Keep the work files of torch's compilers in a folder for the time of a compilation.
-
-    By default they lie in the system's temporary folder under a name that anyone can foresee
-    (`torchinductor_USER`), and torch loads libraries that it finds there.
-    """
-    ours = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
-    before = {name: os.environ.get(name) for name in ours}
-    with ExitStack() as stack:
-        stack.callback(_set, before)
-        _set({name: str(folder / part) for name, part in ours.items()})
-        from torch._inductor.utils import clear_caches  # torch makes the folder at this import
-
-        clear_caches()  # an earlier compilation remembers files of another folder
-        stack.callback(clear_caches)
-        yield
-
-
-def _set(variables: Mapping[str, str | None]) -> None:
-    """Set variables of the environment, or unset those that are None."""
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 def _folder() -> Path:
@@ -179,11 +158,3 @@ def _scratch(folder: Path) -> tempfile.TemporaryDirectory:
         raise Refused(
             f"the cache {folder} cannot be written ({error.strerror}); set XDG_CACHE_HOME"
         ) from error
-
-
-def c_compiler() -> list[str] | None:
-    """The C compiler as a command: `CC`, cc, gcc, clang, or that of ziglang; None without one."""
-    for name in (os.environ.get("CC", "cc"), "cc", "gcc", "clang"):
-        if shutil.which(name):
-            return [name]
-    return None

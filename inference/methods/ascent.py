@@ -181,6 +181,7 @@ class Ascent:
         rows: of the data, by which a rise of the objective is measured.
         live: numbers that change while the steps go on.
         of_rows: whether the objective is of the rows alone.
+        way: how a step runs, which a resume keeps to.
     """
 
     flat: Tensor
@@ -190,6 +191,7 @@ class Ascent:
     rows: int = 1
     live: Live = ()
     of_rows: bool = False
+    way: How = "native"
 
     def __post_init__(self) -> None:
         self.adam = Adam(self.flat, self.settings.lr)
@@ -306,7 +308,7 @@ class Ascent:
         arrays |= {"means": torch.stack(at.means)} if at.means else {}
         arrays |= {} if at.level is None else {"level": at.level}
         numbers = {"done": at.done, "phase": at.phase, "averaging": at.averaging}
-        numbers |= {"converged": at.converged, "lr": self.adam.lr}
+        numbers |= {"converged": at.converged, "lr": self.adam.lr, "way": self.way}
         saved = {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}
         self.context.state.save("svi", saved, **numbers)
 
@@ -324,6 +326,7 @@ class Ascent:
         for name, tensor in self.adam.state.items():
             tensor.copy_(arrays[name])
         self.adam.lr = numbers.pop("lr")
+        numbers.pop("way", None)
         self.trace[: numbers["done"]] = arrays["trace"]
         means = arrays.get("means", torch.zeros(0)).to(self.flat)
         self.at = _Progress(**numbers, means=list(means), level=arrays.get("level"))

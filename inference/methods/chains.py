@@ -65,6 +65,7 @@ def run(
     workers: int,
     context: Context,
     threads: bool = False,
+    **kept: Any,
 ) -> tuple[list[Results], dict[str, Any]]:
     """Run chains in processes, as many at once as there are workers.
 
@@ -79,8 +80,8 @@ def run(
         workers: processes at once; 0 takes the cores there are.
         context: whether to show a bar for each chain, and run them apart (a GPU's memory is of one
             process); callbacks, and the state of an earlier attempt.
-
         threads: takes threads in the place of processes, for a chain that runs without Python.
+        kept: numbers that are kept with each chain.
 
     Returns:
         The results of equally long chains, in their order, and what a `Fit` says of a run that was
@@ -114,7 +115,7 @@ def run(
             else:
                 results[waiting[i]] = result
                 if len(result["u"]) == draws:  # the sampler can only begin a chain anew
-                    context.state.save(f"chain-{waiting[i]}", result)
+                    context.state.save(f"chain-{waiting[i]}", result, **kept)
     in_order = [results[number] for number in sorted(results)]
     if died is None and heard.signal is None:
         return in_order, {}
@@ -126,6 +127,12 @@ def _finished(state: State, chains: int, draws: int) -> dict[int, Results]:
     saved = {chain: state.load(f"chain-{chain}") for chain in range(chains)}
     results = {chain: arrays[0] for chain, arrays in saved.items() if arrays is not None}
     return {chain: result for chain, result in results.items() if len(result["u"]) == draws}
+
+
+def kept_with(state: State, chains: int, name: str) -> Any:
+    """A number that an earlier attempt kept with its chains; None where no chain had ended."""
+    saved = [state.load(f"chain-{chain}") for chain in range(chains)]
+    return next((numbers.get(name) for _, numbers in filter(None, saved)), None)
 
 
 @contextmanager

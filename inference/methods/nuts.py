@@ -1,5 +1,6 @@
 """The No-U-Turn sampler (Hoffman and Gelman 2014) on the recorded density, in several chains."""
 
+import warnings
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -10,12 +11,13 @@ from models.contract import Refused
 
 from ..core.problem import Context, Finding, Fit
 from ..core.seeds import CHAIN, FIT, seeded
+from ..core.zoo_warnings import ZooWarning
 from ..program import memory
-from ..program.graphs import How, compiled
+from ..program.graphs import How, compiled, way_of
 from ..program.program import Program
 from ..program.record import Function
 from ..program.sampling import over_draws
-from .chains import Results, latents, run
+from .chains import Results, kept_with, latents, run
 from .nutpie_chain import NutpieChain
 
 # Unconstrained dimensions up to which correlations are learnt by default.
@@ -49,7 +51,7 @@ def nuts(
         program: model and data; discrete latents are summed out, then recovered.
         seed: seed; draws depend on it and on the number of the chain alone.
         context: whether to show progress, and the device.
-        chains: independent chains, a process each.
+        chains: independent chains, a thread each; where the density is not compiled, a process.
         draws: draws kept of each chain.
         warmup: steps before them, in which step size and mass matrix adapt.
         target_accept: acceptance aimed at; closer to 1 takes smaller steps (fewer divergences).
@@ -59,8 +61,8 @@ def nuts(
         metric: mass matrix, `lowrank` learns correlations; `auto` does so up to 64 dimensions,
             beyond which it costs more than it brings (a network of 354 weights: six times as
             long).
-        compile: how the density runs: `traced`, `aot` (needs a C++ compiler; some 20 s once,
-            then up to four times faster) or `plain` Pyro.
+        compile: how the density runs: `native` as compiled C (needs a C compiler, else it is
+            `traced`, with a note), `traced` by torch, or `plain` Pyro.
         workers: chains at once; 0 takes the cores there are.
 
     Raises:
@@ -69,17 +71,20 @@ def nuts(
     if not program.size:
         raise Refused("nuts needs a continuous latent, the model has none; use exact")
     memory.check(program, chains * draws)
-    density, starts = _density_and_starts(program, seed, chains, compile, context)
+    earlier = kept_with(context.state, chains, "way")
+    density, starts = _density_and_starts(program, seed, chains, earlier or compile, context)
+    way = way_of(density, earlier)
     import nutpie  # noqa: F401  here, that the forked chains find it imported
 
     lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
     settings = {"draws": draws, "tune": warmup, "target_accept": target_accept}
     settings |= {"maxdepth": max_tree_depth, "low_rank_modified_mass_matrix": lowrank}
     chain = NutpieChain(density, starts, seed, settings)
-    how = {"workers": workers, "context": context, "threads": chain.is_native}
+    how = {"workers": workers, "context": context, "threads": chain.is_native, "way": way}
     results, stopped = run(chain, chains, draws=draws, warmup=warmup, **how)
     fit = _fit(program, results, stopped, seed, context.device)
     fit.findings += _unsettled(fit, warmup)
+    fit.settings["compile"] = way
     return fit
 
 
@@ -93,6 +98,9 @@ def _density_and_starts(
         points = [(u,), (5 * u,), (-u,), (program.start(),)]
         record = compiled if context.graphs is None else context.graphs.compiled
         density = record(program.density_and_gradient, points, how=how)
+    if names := getattr(density, "by_torch", ()):
+        text = f"{', '.join(names)} cannot be compiled, and is left to torch, which is slower"
+        warnings.warn(text, ZooWarning, stacklevel=2)
     starts = []
     for chain in range(chains):
         with seeded(seed, CHAIN, chain):

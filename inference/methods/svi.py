@@ -78,7 +78,7 @@ def svi(
             by a guide that has an encoder; None takes all, as every other guide does.
         begin: where the location of a shared guide begins: at a random `start`, or at the mode of
             the unconstrained density, `map`.
-        compile: how a step runs: `traced`, `aot` (needs a C++ compiler) or `plain` Pyro.
+        compile: how a step runs: `native` (compiled C), `traced` (torch) or `plain` Pyro.
 
     Raises:
         Refused: the guide's sites are not the model's latents; batches of a problem that has no
@@ -114,7 +114,8 @@ def svi(
         params = params if chosen.packed is None else chosen.packed(params)
     ended["findings"] = findings + ended["findings"] + notes
     first = None if drawn is program else drawn.problem.n
-    return Fit(params=params, settings=used, metrics=metrics, rows=first, **sample, **ended)
+    ended["settings"] |= used
+    return Fit(params=params, metrics=metrics, rows=first, **sample, **ended)
 
 
 def _at_mode(

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -23,7 +24,7 @@ from models.contract import Fault, Refused
 from ..core.problem import Context, Graphs, Guide, Problem
 from ..core.seeds import FIT, seeded
 from ..program import batching, row_latents
-from ..program.graphs import compiled
+from ..program.graphs import compiled, way_of
 from ..program.handlers import Batch, Weighted, run, sum_of_factors
 from ..program.prepare import clash, where
 from ..program.program import Program
@@ -52,7 +53,8 @@ def train(
         context: where progress is shown, and the state of an earlier attempt.
 
     Returns:
-        What a `Fit` holds of the ascent: `trace`, `findings`, `outlook`, `status`, `signal`.
+        What a `Fit` holds of the ascent: `trace`, `findings`, `outlook`, `status`, `signal`, and
+        of its settings how a step ran.
 
     Raises:
         Refused: as `gradient_of`; or the guide draws what the priors or the data exclude.
@@ -65,6 +67,9 @@ def train(
     with seeded(seed, FIT), in_mode(chosen.guide, True):
         parts = batches(problem, size)
         ahead = [next(parts), next(parts)]
+        _, saved = context.state.load("svi") or ({}, {})
+        earlier = saved.get("way")
+        settings = replace(settings, compile=earlier or settings.compile)
         gradient, params = gradient_of(program, chosen, settings, ahead, context.graphs)
         ascent = Ascent(
             params,
@@ -74,6 +79,7 @@ def train(
             rows=problem.n or 1,
             live=chosen.live,
             of_rows=row_latents.is_of_rows(program),
+            way=way_of(gradient, earlier),
         )
         check_draws(program, chosen, seed)
         # At the end of a window the batches of a pass are all drawn: a new pass begins.
@@ -85,7 +91,7 @@ def train(
             raise
         if ended.get("status") == "failed":
             check_edges(program, chosen, seed)
-    return {"findings": [], **ended}
+    return {"findings": [], "settings": {"compile": ascent.way}, **ended}
 
 
 @contextmanager

@@ -18,9 +18,11 @@ import torch
 from ..core.compiled import c_compiler, from_cache
 from .functions import FUNCTIONS, HELPERS, LIBRARY
 
-_FLAGS = "-O3 -march=native -fno-math-errno -fno-trapping-math -fopenmp-simd -shared -fPIC -w"
-# Memory is used again for numbers of other types.
-_FLAGS += " -fno-strict-aliasing"
+# Memory is used again for numbers of other types, hence no strict aliasing.
+_FLAGS = (
+    *("-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing"),
+    *("-fopenmp-simd", "-shared", "-fPIC", "-w"),
+)
 
 
 class NoCompiler(Exception):
@@ -51,19 +53,36 @@ def loaded(path: Path) -> ctypes.CDLL:
 
 
 def _compile(command: Sequence[str], text: str, path: Path) -> None:
-    """Compile some C into a library.
+    """Compile some C into a library, for this very processor and with vector functions if it can.
 
     Raises:
         NoCompiler: the compiler fails.
     """
     file = path.with_suffix(".c")
     file.write_text(text)
-    libraries = ["-lmvec"] if _has_vector_functions() else []
-    words = [*command, *_FLAGS.split(), str(file), "-o", str(path), *libraries, "-lm"]
-    try:
-        subprocess.run(words, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise NoCompiler(f"the C compiler {command[0]} fails") from error
+    words = [*command, *_FLAGS, str(file), "-o", str(path)]
+    why = ""
+    for further in _choices(command):
+        try:
+            done = subprocess.run([*words, *further, "-lm"], capture_output=True, check=False)
+        except OSError as error:
+            why = str(error.strerror)
+            break
+        if done.returncode == 0:
+            return
+        why = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+    raise NoCompiler(f"the C compiler {command[-1]} fails ({why})")
+
+
+def _choices(command: Sequence[str]) -> list[list[str]]:
+    """Further flags of the compiler, the fastest first, the last of which every compiler knows."""
+    here = ["-march=native"]
+    if not _has_vector_functions():
+        return [here, []]
+    said = subprocess.run([*command, "--version"], capture_output=True, check=False).stdout
+    # gcc finds the vector functions by their declaration.
+    vectors = ["-fveclib=libmvec"] if b"clang" in said else []
+    return [[*here, *vectors, "-lmvec"], here, []]
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
-from models.contract import Fault
+from models.contract import Fault, Refused
 
 from ..core.zoo_warnings import ZooWarning
 from ..native.formulas import Unknown
@@ -126,6 +126,28 @@ class _Traced:
         names = {"torch": torch, **self._names}
         exec(compile(self._code, "<recorded>", "exec"), names)
         self._forward = names["forward"]
+
+
+def way_of(function: Function, earlier: str | None = None) -> How:
+    """How a function runs.
+
+    Args:
+        function: as `compiled` gave it.
+        earlier: how it ran in an earlier attempt, whose draws it goes on with; None if there is
+            none.
+
+    Raises:
+        Refused: in another way, by which its draws would be others.
+    """
+    way: How = "plain"
+    if isinstance(function, Recorded):
+        way = "native" if function.is_native else "traced"
+    if earlier not in (None, way):
+        raise Refused(
+            f"the run was begun with compile={earlier}, and here the model runs {way}: it would "
+            "not end in the same draws; resume it where it was begun, or run it again"
+        )
+    return way
 
 
 class Recordings:

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from ..core import user_code
+from ..native.native import Native
 
 Function = Callable[..., tuple[Tensor, ...]]
 # Arguments of a function.
@@ -365,6 +366,11 @@ class Recorded:
         by_torch: Sequence[str] = (),
     ):
         self.run, self.live, self.wanted, self.by_torch = run, live, wanted, by_torch
+
+    @property
+    def is_native(self) -> bool:
+        """Whether some of it is compiled code."""
+        return any(isinstance(part, Native) for part in (self.run, *self.live))
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.run(*arguments, *self.live)[: self.wanted])
