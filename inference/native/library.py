@@ -70,7 +70,8 @@ def _compile(command: Sequence[str], text: str, path: Path) -> None:
             break
         if done.returncode == 0:
             return
-        why = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        why = next((line for line in said if "error" in line), "".join(said[:1]))
     raise NoCompiler(f"the C compiler {command[-1]} fails ({why})")
 
 

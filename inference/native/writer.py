@@ -185,7 +185,7 @@ class Writer:
     ) -> tuple[str, int]:
         """The C function `name(given, results, scratch)`, and the bytes of `scratch` it needs."""
         declared = [
-            f"const {TYPES[tensor.dtype]} *const given{i} = given[{i}];"
+            f"{TYPES[tensor.dtype]} *const given{i} = given[{i}];"
             for i, tensor in enumerate(given)
         ]
         for i, value in enumerate(results):

@@ -1,0 +1,66 @@
+"""Products of matrices, factors and triangular systems, small and large."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from compared import agree, matrix
+
+FUNCTIONS = {
+    "mm": lambda x: x @ x.T,
+    "mm_turned": lambda x: x.T @ x,
+    "mv": lambda x: x @ x[0],
+    "mv_turned": lambda x: x.T @ x[:, 0],
+    "dot": lambda x: x[0] @ x[1],
+    "bmm": lambda x: torch.stack([x, x + 1]) @ torch.stack([x.T, x.T]),
+    "addmm": lambda x: F.linear(x, x * 2, x[:, 0]),
+    "cholesky": lambda x: torch.linalg.cholesky(x @ x.T + torch.eye(3)),
+    "solve": lambda x: torch.linalg.solve_triangular(
+        torch.linalg.cholesky(x @ x.T + torch.eye(3)), x, upper=False
+    ),
+    "solve_upper": lambda x: torch.linalg.solve_triangular(
+        torch.linalg.cholesky(x @ x.T + torch.eye(3)).mT, x, upper=True
+    ),
+    "cholesky_of_several": lambda x: torch.linalg.cholesky(
+        torch.stack([x @ x.T, 2 * x @ x.T]) + torch.eye(3)
+    ),
+    "solve_several": lambda x: torch.linalg.solve_triangular(
+        torch.stack([x[:, :3], x[:, 1:]]).tril() + 9 * torch.eye(3),
+        torch.stack([x, x + 1]),
+        upper=False,
+    ),
+    "solve_several_from_the_right": lambda x: torch.linalg.solve_triangular(
+        torch.stack([x[:, :3], x[:, 1:]]).triu() + 9 * torch.eye(3),
+        x.T[None].expand(2, 4, 3),
+        upper=True,
+        left=False,
+    ),
+}
+
+
+@pytest.mark.parametrize("laid", ["rows", "columns"])
+def test_small_ones(laid):
+    agree(FUNCTIONS, matrix(laid), within=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(70, 80, 90), (1, 300, 500), (300, 500, 1), (64, 64, 64)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_large_products_by_a_library(sizes, dtype):
+    torch.manual_seed(0)
+    m, k, n = sizes
+    a, b = torch.randn(m, k, dtype=dtype), torch.randn(k, n, dtype=dtype)
+    functions = {
+        "plain": lambda a, b: a @ b,
+        "turned": lambda a, b: b.T @ a.T,
+        "linear": lambda a, b: F.linear(a, b.T.contiguous(), b[0]),
+        "left": lambda a, b: a.T @ (a @ b),
+        "right": lambda a, b: (a @ b) @ b.T,
+    }
+    scale = float((a.abs() @ b.abs()).max()) ** 2
+    agree(functions, a, b, within=scale * torch.finfo(dtype).eps)
+
+
+def test_a_matrix_that_is_not_positive_definite_has_no_factor():
+    x = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
+    agree({"info": lambda x: torch.linalg.cholesky_ex(x).info}, x, within=0)
