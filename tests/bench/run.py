@@ -15,9 +15,10 @@ each other have an interpreter each, and may be asked for in one command:
         --python numpyro=NP/bin/python numpyro-0.20=NP20/bin/python pymc=PM/bin/python \\
         nutpie=PM/bin/python
 
-NP has numpyro and scikit-learn, NP20 numpyro==0.20 and jax==0.9.1 as well, PM pymc<6, nutpie,
-numba and scikit-learn. Runs are appended to `nuts.jsonl` in --out; what that file has is not run
-again, and the table is of all that it has, so that a new benchmark needs a new folder.
+NP has numpyro and scikit-learn, NP20 the same with numpyro==0.20 and jax==0.9.1, PM pymc<6,
+nutpie, numba and scikit-learn. Runs are appended to `nuts.jsonl` in --out; what that file has is not run
+again, and the table is of all that it has, so that a new benchmark needs a new folder. Ratios
+are of effective draws per second.
 """
 
 from __future__ import annotations
