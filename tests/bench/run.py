@@ -16,9 +16,9 @@ each other have an interpreter each, and may be asked for in one command:
         nutpie=PM/bin/python
 
 NP has numpyro and scikit-learn, NP20 the same with numpyro==0.20 and jax==0.9.1, PM pymc<6,
-nutpie, numba and scikit-learn. Runs are appended to `nuts.jsonl` in --out; what that file has is not run
-again, and the table is of all that it has, so that a new benchmark needs a new folder. Ratios
-are of effective draws per second.
+nutpie, numba and scikit-learn. Runs are appended to `nuts.jsonl` in --out. What that file has is
+not run again, and the table is of all that it has: a new benchmark needs a new folder. Ratios are
+of effective draws per second.
 """
 
 from __future__ import annotations
