@@ -30,6 +30,26 @@ def logistic(x, y):
         numpyro.sample("y", dist.Bernoulli(logits=x @ w + b), obs=y)
 
 
+def schools(y, sigma):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = numpyro.sample("tau", dist.HalfCauchy(5.0))
+    with numpyro.plate("school", len(y)):
+        eta = numpyro.sample("eta", dist.Normal(0.0, 1.0))
+        theta = numpyro.deterministic("theta", mu + tau * eta)
+        numpyro.sample("y", dist.Normal(theta, sigma), obs=y)
+
+
+def radon(floor, group, y):
+    mu = numpyro.sample("mu", dist.Normal(0.0, 2.0))
+    tau = numpyro.sample("tau", dist.HalfNormal(1.0))
+    beta = numpyro.sample("beta", dist.Normal(0.0, 1.0))
+    sigma = numpyro.sample("sigma", dist.HalfNormal(1.0))
+    with numpyro.plate("county", 85):
+        alpha = numpyro.sample("alpha", dist.Normal(mu, tau))
+    with numpyro.plate("home", len(y)):
+        numpyro.sample("y", dist.Normal(alpha[group] + beta * floor, sigma), obs=y)
+
+
 def network(x, y):
     hidden = x
     for i, (rows, columns) in enumerate(pairwise(SIZES)):
