@@ -51,6 +51,7 @@ class _Partition:
         outputs: the nodes that it gives.
         values: what torch gives at each node, for an example.
         unknown: the nodes that have no form in C, and why.
+        by_torch: the names of these operations, but for random draws.
         stage: node to the stage in which it is done.
         whole: whether all is one function in C.
         parts: stage to its function.
@@ -63,6 +64,7 @@ class _Partition:
         *self.nodes, last = graph.graph.nodes
         self.outputs = list(last.args[0])
         self.values, self.unknown = run_once(graph, inputs)
+        self.by_torch = sorted({str(n.target) for n in self.unknown if not is_random(n)})
         self._leave_memory_to_torch()
         self.whole = not self.unknown
         self.stage: dict[fx.Node, int] = {}
@@ -283,6 +285,5 @@ def in_c(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> InC:
     single = any(tensor.dtype == torch.float32 for tensor in values)
     if partition.whole:
         return InC(functions[1], graph, [], [], single)
-    by_torch = {str(node.target) for node in partition.unknown if not is_random(node)}
     composed = _Composer(graph, partition).module
-    return InC(None, composed, list(functions.values()), sorted(by_torch), single)
+    return InC(None, composed, list(functions.values()), partition.by_torch, single)

@@ -39,7 +39,7 @@ def test_parts_of_arrays(laid):
 def test_indices_that_are_computed():
     index = torch.tensor([2, 0, -1, 1])
     functions = {
-        "rows": lambda i: torch.arange(12.0).view(4, 3)[(i + 1) % 4],
+        "rows": lambda i: torch.arange(12.0).view(4, 3)[i * 1],
         "spread": lambda i: torch.zeros(5).index_add(0, i + 1, torch.arange(4.0)),
     }
     agree(functions, index, within=0)

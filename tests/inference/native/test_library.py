@@ -51,8 +51,8 @@ def test_damaged_code_is_compiled_again():
 
 
 def test_a_compiler_that_fails_is_named_with_its_reason(tmp_path, monkeypatch):
-    with pytest.raises(NoCompiler, match=r"fails \(.*error.*nonsense"):
-        library("nonsense();")
+    with pytest.raises(NoCompiler, match=r"fails \(.*error"):
+        library("nonsense")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CC", "/nowhere/cc")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)

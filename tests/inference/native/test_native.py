@@ -58,7 +58,8 @@ def call(task, u):
     run = task.functions.density
     run.argtypes = [ctypes.c_uint64, *[ctypes.c_void_p] * 4]
     run.restype = ctypes.c_int64
-    return value[0], slope, run(len(u), places[0], places[1], places[2], places[3])
+    code = run(len(u), *places)
+    return value[0], slope, code
 
 
 def test_a_sampler_calls_it_without_python(native):

@@ -25,7 +25,7 @@ def test_views_are_told_from_copies():
     values, unknown = run_once(graph, [x])
     assert not unknown
     views = [str(node.target) for node in graph.graph.nodes if is_view(node, values)]
-    assert views[0] == "aten.t.default" and any("split" in view for view in views)
+    assert "permute" in views[0] and any("split" in view for view in views)
     assert not is_view(node_of(graph, "exp"), values)
     assert values[node_of(graph, "exp")].is_contiguous()
 
