@@ -652,7 +652,7 @@ def test_a_cache_that_is_not_ours_is_not_used(how, runner, scene, monkeypatch):
         os.chown(cache, 65534, 65534)
     else:
         pytest.skip("only root can give a folder away")
-    words = ["run", "coin", "--set", "compile=aot", "draws=20", "--method", "nuts"]
+    words = ["run", "coin", "--set", "draws=20", "--method", "nuts"]
     done = getattr(scene, runner)(*words)
     said = "; set XDG_CACHE_HOME"
     scene.judge("cache", done, 65, said, leaves=0, what=f"the cache is {how}")
@@ -661,7 +661,7 @@ def test_a_cache_that_is_not_ours_is_not_used(how, runner, scene, monkeypatch):
 @linux
 @pytest.mark.slow
 def test_compiled_code_that_was_cut_short_is_compiled_again(scene):
-    words = ["run", "coin", "--set", "compile=aot", "draws=20", "--method", "nuts", "-q"]
+    words = ["run", "coin", "--set", "draws=20", "--method", "nuts", "-q"]
     cache = str(scene.folder / "cache")
     scene.judge("cache", scene.run(*words, XDG_CACHE_HOME=cache), 0, "saved in", leaves=1)
     made = [path for path in (scene.folder / "cache" / "bayeszoo").iterdir() if path.is_file()]

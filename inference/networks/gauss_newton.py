@@ -165,6 +165,7 @@ def network(
             metrics["log_evidence"] = normal.log_evidence(float(program.log_joint(values)))
     with seeded(seed, DRAWS):
         drawn = normal.draw(draws)
+    ended["settings"] |= {"structure": structure}
     ended["findings"] = [*ended["findings"], _note(normal, structure, program.size)]
     return Fit(
         draws=one_chain(program, drawn, seed),
@@ -172,7 +173,6 @@ def network(
         params=values,
         metrics=metrics,
         linear_at=values,
-        settings={"structure": structure},
         **ended,
     )
 

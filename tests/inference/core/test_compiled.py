@@ -6,17 +6,14 @@ import ctypes
 import os
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Barrier
 
 import pytest
-from conftest import HOUSE
 
 from inference.core import compiled
-from inference.core.compiled import checked, from_cache, torch_works_in
-from inference.program import native
+from inference.core.compiled import checked, from_cache
 from models.contract import Refused
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
@@ -228,71 +225,20 @@ def test_a_planted_library_does_not_run(tmp_path):
     assert ran.exists()  # the library does run where it is loaded
 
 
-@needs_compiler
-def test_a_truncated_adapter_is_compiled_again():
-    path = native._adapter()
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert hasattr(ctypes.CDLL(str(native._adapter())), "value_and_gradient")
+# -- the compiler -----------------------------------------------------------------------------
 
 
-# -- torch's own work files -------------------------------------------------------------------
-
-
-def test_torchs_compilers_work_where_they_are_told(tmp_path, monkeypatch):
-    from torch._inductor.runtime.cache_dir_utils import cache_dir, triton_cache_dir
-
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "before")
-    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
-    with pytest.raises(InterruptedError), torch_works_in(tmp_path):
-        assert cache_dir() == str(tmp_path / "inductor")
-        assert triton_cache_dir(0) == str(tmp_path / "triton")
-        raise InterruptedError
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "before"
-    assert "TRITON_CACHE_DIR" not in os.environ
-
-
-# Compiles with and without torch's compiler imported before, as its optimisers do. Every path that
-# Python opens, makes or lists, and every command line, is written down.
-_COMPILE = """
-import os, sys, tempfile
-
-if {before}:
-    import torch._inductor.codecache
-    assert os.listdir(tempfile.gettempdir())
-shared = os.path.join(tempfile.gettempdir(), "torchinductor_")
-touched = []
-
-def watch(event, args):
-    if shared in repr(args) and event != "os.putenv":
-        touched.append((event, args))
-
-sys.addaudithook(watch)
-
-import torch
-from inference.graph import _AheadOfTime, compiled
-
-u = torch.tensor([0.3, -0.7])
-run = compiled(lambda u: ((u**2).sum(), 2 * u), [(u,)], how="aot")
-assert isinstance(run, _AheadOfTime) and torch.equal(run(3 * u)[1], 6 * u)
-assert not touched, touched
-for folder in os.scandir(tempfile.gettempdir()):
-    # The code is unpacked into a new folder of a random name, closed to others.
-    unpacked = folder.name.startswith("aotinductor_") and folder.stat().st_mode & 0o777 == 0o700
-    assert unpacked or {before} and not os.listdir(folder), folder
-assert "TRITON_CACHE_DIR" not in os.environ
-"""
-
-
-@pytest.mark.slow
-@needs_compiler
-@pytest.mark.parametrize("before", [False, True])
-def test_a_compilation_touches_no_folder_that_others_could_foresee(before, cache, tmp_path):
-    (tmp_path / "shared").mkdir()
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "shared")}
-    environment.pop("TORCHINDUCTOR_CACHE_DIR", None)
-    environment.pop("TRITON_CACHE_DIR", None)
-    words = [sys.executable, "-c", _COMPILE.format(before=before)]
-    done = subprocess.run(words, cwd=HOUSE, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert [path.suffix for path in cache.iterdir()] == [".pt2"]
+def test_the_compiler_is_that_of_the_environment_or_one_there_is(monkeypatch, tmp_path):
+    for name in ("my-cc", "gcc"):
+        (tmp_path / name).write_text("")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", "my-cc -m64")
+    assert compiled.c_compiler() == ["my-cc", "-m64"]
+    monkeypatch.setenv("CC", "nowhere")
+    assert compiled.c_compiler() == ["gcc"]
+    (tmp_path / "gcc").unlink()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "ziglang")
+    assert compiled.c_compiler()[1:] == ["-m", "ziglang", "cc"]
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert compiled.c_compiler() is None
