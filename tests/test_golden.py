@@ -44,9 +44,9 @@ def key(case):
     return f"{torch_version}, nutpie {version('nutpie')}" if "nuts" in case else torch_version
 
 
-def found(case):
+def found(case, **settings):
     """The first three draws of each chain, learned parameters, and the ELBO if it has one."""
-    run = zoo.run(**CASES[case])
+    run = zoo.run(**CASES[case], **settings)
     values = {name: draws[:, :3] for name, draws in run.idata["posterior"].data_vars.items()}
     values |= run.params
     values |= {name: run.metrics[name] for name in ("elbo", "log_evidence") if name in run.metrics}
@@ -71,6 +71,12 @@ def agree(ours, theirs):
 @pytest.mark.parametrize("case", CASES)
 def test_the_first_draws_are_those_written_down(case):
     agree(found(case), known(case))
+
+
+@pytest.mark.parametrize("how", ["traced", "plain"])
+@pytest.mark.parametrize("case", [case for case in CASES if "nuts" in case or "svi" in case])
+def test_they_are_the_same_in_every_way_of_running(case, how):
+    agree(found(case, compile=how), known(case))
 
 
 def disturb(monkeypatch, size):

@@ -18,7 +18,7 @@ from ..program.program import Program
 from ..program.record import Function
 from ..program.sampling import over_draws
 from .chains import Results, kept_with, latents, run
-from .nutpie_chain import NutpieChain
+from .nutpie_chain import NutpieChain, sampler_library
 
 # Unconstrained dimensions up to which correlations are learnt by default.
 _LOWRANK_MOST = 64
@@ -74,12 +74,16 @@ def nuts(
     earlier = kept_with(context.state, chains, "way")
     density, starts = _density_and_starts(program, seed, chains, earlier or compile, context)
     way = way_of(density, earlier)
-    import nutpie  # noqa: F401  here, that the forked chains find it imported
-
-    lowrank = metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST)
-    settings = {"draws": draws, "tune": warmup, "target_accept": target_accept}
-    settings |= {"maxdepth": max_tree_depth, "low_rank_modified_mass_matrix": lowrank}
-    chain = NutpieChain(density, starts, seed, settings)
+    sampler_library()  # here, that forked chains find it loaded
+    chain = NutpieChain(
+        density,
+        starts,
+        seed,
+        draws,
+        warmup,
+        lowrank=metric == "lowrank" or (metric == "auto" and program.size <= _LOWRANK_MOST),
+        settings={"target_accept": target_accept, "maxdepth": max_tree_depth},
+    )
     how = {"workers": workers, "context": context, "threads": chain.is_native, "way": way}
     results, stopped = run(chain, chains, draws=draws, warmup=warmup, **how)
     fit = _fit(program, results, stopped, seed, context.device)

@@ -15,11 +15,11 @@ from ..core.compiled import checked
 from .library import loaded
 from .loops import LINE
 
-# The first function as a sampler wants it, and one that counts its draws. 3 and 4 tell nutpie that
-# the trajectory left where gradient or value are finite. A sampler's thread has no other for its
-# products: it would wake a team for each.
+# The first function as a sampler wants it, and one that counts and keeps its draws. 3 and 4 tell
+# nutpie that the trajectory left where gradient or value are finite. A sampler's thread has no
+# other for its products: it would wake a team for each.
 _SAMPLED = """
-struct task { void **given; char *scratch; i64 *steps; };
+struct task { void **given; char *scratch; i64 *steps; double *points; };
 i64 density(u64 size, double *u, double *gradient, double *value, struct task *task) {
   static __thread int alone = 0;
   if (!alone) { set_threads(1); alone = 1; }
@@ -31,7 +31,9 @@ i64 density(u64 size, double *u, double *gradient, double *value, struct task *t
   return __builtin_isfinite(*value) ? 0 : 4;
 }
 i64 expand(u64 size, u64 expanded, double *u, double *out, struct task *task) {
-  for (u64 i = 0; i < size; i++) out[i] = u[i];
+  double *point = task->points + *task->steps * size;
+  for (u64 i = 0; i < size; i++) point[i] = u[i];
+  *out = 0;
   ++*task->steps;
   return 0;
 }
@@ -124,15 +126,16 @@ class Native:
         checked(self.path)
         self._load()
 
-    def task(self, arguments: Sequence[Tensor], steps: int) -> Task:
+    def task(self, arguments: Sequence[Tensor], steps: int, points: np.ndarray) -> Task:
         """What `density` and `expand` need beside u (d,), for one chain.
 
         Args:
             arguments: an unconstrained vector (d,), float64, and what else the function is given.
             steps: address of a number that counts the draws.
+            points: of the draws, (draw, d), float64.
         """
         laid = [layout.laid_out(tensor) for layout, tensor in zip(self._given, arguments)]
-        return Task(self._code, [*laid, *self._constants], _Memory(self._bytes), steps)
+        return Task(self._code, [*laid, *self._constants], _Memory(self._bytes), steps, points)
 
 
 class Task:
@@ -143,10 +146,17 @@ class Task:
         data: what both are handed at each call.
     """
 
-    def __init__(self, functions: ctypes.CDLL, given: list[Tensor], scratch: _Memory, steps: int):
-        self.functions, self._given, self._scratch = functions, given, scratch
+    def __init__(
+        self,
+        functions: ctypes.CDLL,
+        given: list[Tensor],
+        scratch: _Memory,
+        steps: int,
+        points: np.ndarray,
+    ):
+        self.functions, self._alive = functions, (given, scratch, points)
         self._table = np.array([tensor.data_ptr() for tensor in given], dtype=np.uint64)
-        numbers = [self._table.ctypes.data, scratch.address, steps]
+        numbers = [self._table.ctypes.data, scratch.address, steps, points.ctypes.data]
         self.data = np.array(numbers, dtype=np.uint64)
 
 

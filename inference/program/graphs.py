@@ -71,7 +71,8 @@ def faster(
         Unrecordable: it does what a graph cannot repeat, or the graph gives other values.
         Refused: the cache of compiled code is not the user's alone.
     """
-    graph = record(function, points[0], live)
+    with torch.random.fork_rng(devices=[]):  # the draws after it are those of the function itself
+        graph = record(function, points[0], live)
     live = [tensor.detach() for tensor in live]
     if how == "native" and all(tensor.device.type == "cpu" for tensor in (*points[0], *live)):
         run = _native(graph, function, points, live)
@@ -176,13 +177,12 @@ class Recordings:
         """As the function `compiled`, from the graph of an earlier fit if there is one."""
         shapes = [tensor.shape for point in points for tensor in point]
         key = (function.__qualname__, how, str(shapes), len(live))
-        with torch.random.fork_rng(devices=[]):
-            run = self._runs.get(key)
-            if run is not None and not isinstance(run, Recorded):
-                return function  # it cannot be recorded, as was told once
-            if run is None or not _same(run, function, points):
-                live = [*live, *self.live]
-                run = self._runs[key] = compiled(function, points, how=how, live=live)
+        run = self._runs.get(key)
+        if run is not None and not isinstance(run, Recorded):
+            return function  # it cannot be recorded, as was told once
+        if run is None or not _same(run, function, points):
+            live = [*live, *self.live]
+            run = self._runs[key] = compiled(function, points, how=how, live=live)
         return run
 
     def memory(self, name: str, tensor: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import torch
-from conftest import problem_of
+from conftest import HOUSE, problem_of
 from scipy import stats
 
 from inference.methods.chains import Monitor
@@ -12,7 +15,7 @@ from inference.methods.nutpie_chain import NutpieChain
 from inference.program.graphs import compiled
 from inference.program.program import Program
 
-SETTINGS = {"target_accept": 0.9, "maxdepth": 8, "low_rank_modified_mass_matrix": False}
+SETTINGS = {"lowrank": False, "settings": {"target_accept": 0.9, "maxdepth": 8}}
 
 
 def normal(u):
@@ -22,7 +25,7 @@ def normal(u):
 
 def chain(draws=2000, warmup=400):
     starts = (torch.ones(3),) * 2
-    return NutpieChain(normal, starts, 0, {"draws": draws, "tune": warmup, **SETTINGS})
+    return NutpieChain(normal, starts, 0, draws, warmup, **SETTINGS)
 
 
 def test_its_draws_are_those_of_the_density_and_its_own():
@@ -53,10 +56,24 @@ def test_compiled_it_draws_from_the_same_density_and_counts_its_steps():
     program = Program(problem_of("linear"))
     u = program.start()
     density = compiled(program.density_and_gradient, [(u,)])
-    of_c = NutpieChain(density, (u, u), 0, {"draws": 20, "tune": 20, **SETTINGS})
+    of_c = NutpieChain(density, (u, u), 0, 20, 20, **SETTINGS)
     assert of_c.is_native
     monitor = Monitor(2)
     result = of_c(1, monitor)
     assert list(monitor.steps) == [0, 40]
     values = [program.log_density(torch.tensor(point)).item() for point in result["u"]]
     np.testing.assert_allclose(result["lp"], values, rtol=1e-10)
+
+
+def test_the_sampler_is_loaded_without_its_package_or_with_it():
+    run = "import sys; from inference.methods.nutpie_chain import sampler_library as library; {}"
+    alone = (
+        "assert library().PySampler and 'arviz' not in sys.modules and 'nutpie' not in sys.modules"
+    )
+    later = "library(); import nutpie; assert nutpie._lib is library()"
+    whole = "import importlib.util as u; u.find_spec = lambda name: None; " + later
+    for words in (alone, later, whole):
+        done = subprocess.run(
+            [sys.executable, "-c", run.format(words)], cwd=HOUSE, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr

@@ -64,7 +64,7 @@ def call(task, u):
 
 def test_a_sampler_calls_it_without_python(native):
     steps = (ctypes.c_int64 * 1)()
-    task = native.task([U], ctypes.addressof(steps))
+    task = native.task([U], ctypes.addressof(steps), np.empty((1, 3)))
     value, slope, code = call(task, [0.1, 0.2, 0.3])
     expected = density(torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64))
     assert code == 0 and value == pytest.approx(expected[0].item(), rel=1e-14)
@@ -74,7 +74,7 @@ def test_a_sampler_calls_it_without_python(native):
 
 def test_threads_have_memory_of_their_own(native):
     steps = (ctypes.c_int64 * 4)()
-    tasks = [native.task([U], ctypes.addressof(steps)) for _ in range(4)]
+    tasks = [native.task([U], ctypes.addressof(steps), np.empty((1, 3))) for _ in range(4)]
 
     def values(number):
         return {call(tasks[number], [0.1 * number] * 3)[0] for _ in range(2000)}
