@@ -22,7 +22,7 @@ HOUSE = Path(__file__).resolve().parent.parent
 _LONGEST, _PATIENCE = 15.0, 300.0  # seconds until it is stopped, and until it has then ended
 _FINE = (0, 130, -signal.SIGINT)  # done, interrupted, stopped in its last moment
 # Words of what is the user's own, of other machines and of further libraries.
-_NOT_HERE = ("my", "new", "schools", "cuda", "aot", "flow")
+_NOT_HERE = ("my", "new", "schools", "cuda", "flow")
 
 
 def commands(readme: str) -> Iterator[str]:
