@@ -113,7 +113,7 @@ def run_folder(given: Any) -> Any:
 
 def has_posterior(run: Run) -> bool:
     """Whether a run has draws, or a point, of the posterior."""
-    return "posterior" in run.idata.groups()
+    return "posterior" in run.groups.groups()
 
 
 def _runs_compared(runs: Sequence[Run]) -> Table:
@@ -221,7 +221,7 @@ def _pictures(runs: Mapping[str, Run], exact: Mapping[str, Any]) -> dict[str, Ca
     """Kind to what draws it, of those that these runs can fill."""
     from ..show import overlays, uncertainty
 
-    results = {label: run.idata for label, run in runs.items()}
+    results = {label: run.groups for label, run in runs.items()}
     truth = next(iter(exact.values())) if len(exact) == 1 else None
     pictures: dict[str, Callable] = {}
     if all(run.record.get("identified", True) for run in runs.values()):
@@ -238,7 +238,7 @@ def _row(label: str, run: Run | Fault, key: str) -> Row:
     from ..results import comparison
 
     if isinstance(run, Run):
-        return comparison.Row(label=label, posterior=key, record=run.record, idata=run.idata)
+        return comparison.Row(label=label, posterior=key, record=run.record, idata=run.groups)
     status = "refused" if isinstance(run, Refused) else "failed"
     status = "interrupted" if isinstance(run, Interrupted) else status
     return comparison.Row(label=label, posterior=key, reason=str(run), status=status)

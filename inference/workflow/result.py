@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..results.diagnostics import Verdict
+    from ..results.inference_data import InferenceData
     from .predict import Fitted
 
 
@@ -35,13 +36,13 @@ class Run:
     Attributes:
         record: what run.json holds: command, settings, data, versions, timing, metrics; `status`
             is `done`, or `interrupted` or `failed` for what was kept of a run cut short.
-        idata: the result as ArviZ InferenceData.
+        groups: the result as groups of arrays; from the first look at `idata` on ArviZ's own.
         verdict: `pass`, `warn` or `fail`, with reasons.
         params: learned parameters, if any.
     """
 
     record: dict[str, Any]
-    idata: az.InferenceData
+    groups: InferenceData | az.InferenceData
     verdict: Verdict
     params: dict[str, Any] = field(default_factory=dict)
     _entry: Entry | None = None
@@ -58,6 +59,15 @@ class Run:
     def path(self) -> Path | None:
         """The run's folder; None if it was not saved."""
         return Path(self.record["run"]) if self.record.get("run") else None
+
+    @property
+    def idata(self) -> az.InferenceData:
+        """The result as ArviZ InferenceData."""
+        from ..results import inference_data
+
+        if isinstance(self.groups, inference_data.InferenceData):
+            self.groups = inference_data.as_arviz(self.groups)
+        return self.groups
 
     @cached_property
     def entry(self) -> Entry:
@@ -92,14 +102,14 @@ class Run:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
         from ..results import inference_data, reference
 
-        table = inference_data.summary(self.idata)
+        table = inference_data.summary(self.groups)
         known = self.record["exact"]
         return reference.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:
         """The exact truth; None where it is not known, or the model or the data are gone."""
-        if "posterior" not in self.idata.groups():
+        if "posterior" not in self.groups.groups():
             return None
         try:
             known = self.entry.exact
@@ -113,7 +123,7 @@ class Run:
         """The kinds that `plot` can draw for this run."""
         from ..show import plots
 
-        return [*plots.available(self.idata), *self._own_figures]
+        return [*plots.available(self.groups), *self._own_figures]
 
     @property
     def _own_figures(self) -> Mapping[str, Callable]:
@@ -139,14 +149,14 @@ class Run:
             if figure is None:
                 raise UsageError(f"the plot '{kind}' is not for these data")
             return style.shown(figure)
-        return plots.PLOTS[kind](self.idata, self.exact)
+        return plots.PLOTS[kind](self.groups, self.exact)
 
     def _own_figure(self, kind: str) -> Figure | None:
         """A figure of the model's own; None where it is not for these data."""
         from ..results import inference_data
 
         options = self.record["options"]
-        view = inference_data.view(self.data, self.idata, self.params, options, self.metrics)
+        view = inference_data.view(self.data, self.groups, self.params, options, self.metrics)
         return self._own_figures[kind](view)
 
     def pictures(self) -> dict[str, Figure]:
@@ -178,7 +188,7 @@ class Run:
 
         return Fitted(
             record=self.record,
-            idata=self.idata,
+            idata=self.groups,
             params=self.params,
             entry=self.entry,
             data=self.data,
@@ -298,9 +308,9 @@ class Run:
         """
         from ..results import loo
 
-        if "loo" not in self.idata.groups():
+        if "loo" not in self.groups.groups():
             raise Refused(self.verdict.trust["loo"].because or "the run has no elpd_loo")
-        return loo.elpd_data(self.idata, self.metrics)
+        return loo.elpd_data(self.groups, self.metrics)
 
     # -- on disk and on screen ----------------------------------------------------------------
 
@@ -314,7 +324,7 @@ class Run:
         source = self._source
         if source is None and self.path is not None:
             source = origin.data_kept(self.path)
-        arrays, netcdf = run_folder.arrays_of(source), inference_data.netcdf(self.idata)
+        arrays, netcdf = run_folder.arrays_of(source), inference_data.netcdf(self.groups)
         with run_folder.begin(Path(out), self.record["name"], self.record, arrays) as place:
             self.record["run"] = str(place.path)
             place.write(self.record, netcdf=netcdf, params=self.params, pictures=True)

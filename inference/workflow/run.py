@@ -136,7 +136,7 @@ def load(
         origin.check_same_file(part, named, record)
     return Run(
         record=dict(record),
-        idata=inference_data.read(folder / "idata.nc"),
+        groups=inference_data.read(folder / "idata.nc"),
         verdict=Verdict(record["verdict"]["status"], findings_of(record), given),
         params=saved.read_params(folder),
         _entry=entry,
@@ -227,7 +227,7 @@ def in_place(plan: Plan, watch: Watch, started: float, place: RunFolder) -> Run:
             done.record["timing"]["earlier_s"] = place.spent
         ended.append(done)
         try:
-            netcdf = inference_data.netcdf(done.idata)
+            netcdf = inference_data.netcdf(done.groups)
             place.write(done.record, netcdf=netcdf, params=done.params, pictures=watch.figures)
         finally:
             watch.show(done)  # also where there is no room to save it
