@@ -8,7 +8,7 @@ ArviZ itself gives the same numbers, after a second of imports.
 from __future__ import annotations
 
 import numpy as np
-import scipy
+import torch
 from numpy.fft import irfft, rfft
 
 # Draws of a chain below which nothing can be said.
@@ -100,7 +100,8 @@ def _scores(draws: np.ndarray) -> np.ndarray:
     """Normal scores of the ranks among all draws; equal draws have their mean rank."""
     _, place, counts = np.unique(draws, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    return scipy.special.ndtri((ranks - 0.375) / (draws.size + 0.25)).reshape(draws.shape)
+    shares = torch.as_tensor((ranks - 0.375) / (draws.size + 0.25))
+    return torch.special.ndtri(shares).numpy().reshape(draws.shape)
 
 
 def _quantiles(draws: np.ndarray, shares: tuple[float, ...]) -> list[float]:
@@ -154,7 +155,7 @@ def _time(correlations: np.ndarray) -> float:
 def _autocovariances(chains: np.ndarray) -> np.ndarray:
     """Autocovariances by lag (draw,), the mean of those of the chains (chain, draw)."""
     size = chains.shape[1]
-    padded = scipy.fft.next_fast_len(2 * size)
+    padded = 1 << (2 * size - 1).bit_length()  # a power of two, for speed
     spectrum = rfft(chains - chains.mean(axis=1, keepdims=True), n=padded, axis=1)
     spectrum *= np.conjugate(spectrum)
     by_chain = irfft(spectrum, n=padded, axis=1)[:, :size] / size

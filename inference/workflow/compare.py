@@ -254,13 +254,14 @@ def _exact_of(run: Run) -> Any:
 
 def saved_table(table: Table, out: str | Path | None) -> Table:
     """The table, with its pictures saved under `out`, if that is given."""
+    from ..show import style
     from ..storage import run_folder
 
     if out is None:
         return table
     stamp = time.strftime("%Y%m%d-%H%M%S")
     tables = {"table": table, "parameters": getattr(table, "parameters", None)}
-    figures = {kind: table.figure(kind) for kind in table.figures()}
+    figures = {kind: style.saved(table.figure(kind)) for kind in table.figures()}
     given = {name: rows for name, rows in tables.items() if rows is not None}
     path = run_folder.save_tables(Path(out), f"{table.title}-{stamp}", given, figures)
     table.notes.append(f"saved in {path}")

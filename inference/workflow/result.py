@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from models.contract import Data, Entry, Fault, Refused, UsageError, nearest
 
 from ..core.ambient import alone
 from ..core.arguments import checked
-from ..core.zoo_warnings import ZooWarning, ours_alone
+from ..core.zoo_warnings import ours_alone
 from . import origin
 from .plan import entry_of, read_data
 
@@ -159,21 +158,19 @@ class Run:
         view = inference_data.view(self.data, self.groups, self.params, options, self.metrics)
         return self._own_figures[kind](view)
 
-    def pictures(self) -> dict[str, Figure]:
-        """All pictures of a run that is done; one that cannot be drawn costs a warning."""
-        pictures = {}
-        for kind in self.plots() if self.record["status"] == "done" else ():
-            try:
-                own = kind in self._own_figures
-                figure = self._own_figure(kind) if own else self.plot(kind)
-                if figure is not None:
-                    pictures[kind] = figure
-            except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                warnings.warn(
-                    f"the picture '{kind}' could not be drawn ({reason})", ZooWarning, stacklevel=2
-                )
-        return pictures
+    def pictures(self) -> dict[str, bytes]:
+        """The PNG files of a run that is done, by kind; one that fails costs a warning."""
+        from ..show import drawing
+
+        if self.record["status"] != "done":
+            return {}
+        own, kinds = self._own_figures, self.plots()
+        _ = self.exact  # once, before others draw with it
+
+        def draw(kind: str) -> Figure | None:
+            return self._own_figure(kind) if kind in own else self.plot(kind)
+
+        return drawing.files(draw, [k for k in kinds if k not in own], list(own))
 
     # -- rows ---------------------------------------------------------------------------------
 
