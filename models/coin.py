@@ -127,11 +127,11 @@ def updating(view: View) -> Figure:
     x, alpha, beta = np.asarray(view.data.tensors["x"]), *map(view.options.get, ("alpha", "beta"))
     # At most a dozen curves stay readable: all of a short sequence, then evenly in log n.
     counts = np.unique(np.geomspace(1, len(x) + 1, min(len(x) + 1, 12)).round().astype(int)) - 1
-    grid = np.linspace(0, 1, 801)[1:-1]
+    grid = torch.linspace(0, 1, 801, dtype=torch.float64)[1:-1]
     figure, (axes,) = panels(height=3.4)
     for i, n in enumerate(counts):
-        heads = x[:n].sum()
-        density = scipy.stats.beta.pdf(grid, alpha + heads, beta + n - heads)
+        heads = float(x[:n].sum())
+        density = dist.Beta(alpha + heads, beta + n - heads).log_prob(grid).exp()
         shade = 1 - 0.85 * (len(counts) - 1 - i) / max(len(counts) - 1, 1)
         label = f"after {n} ({heads:.0f} heads)" if n else "prior"
         axes.plot(grid, density, color=BLUE, alpha=shade, label=label)

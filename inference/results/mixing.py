@@ -82,6 +82,12 @@ def hdi(draws: np.ndarray, prob: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks among all values, from 1, in their shape; equal ones have their mean rank."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place.ravel()].reshape(values.shape)
+
+
 # -- parts --------------------------------------------------------------------------------------
 
 
@@ -97,11 +103,9 @@ def _halves(draws: np.ndarray) -> np.ndarray:
 
 
 def _scores(draws: np.ndarray) -> np.ndarray:
-    """Normal scores of the ranks among all draws; equal draws have their mean rank."""
-    _, place, counts = np.unique(draws, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-    shares = torch.as_tensor((ranks - 0.375) / (draws.size + 0.25))
-    return torch.special.ndtri(shares).numpy().reshape(draws.shape)
+    """Normal scores of the ranks among all draws."""
+    shares = torch.as_tensor((ranks(draws) - 0.375) / (draws.size + 0.25))
+    return torch.special.ndtri(shares).numpy()
 
 
 def _quantiles(draws: np.ndarray, shares: tuple[float, ...]) -> list[float]:

@@ -1,15 +1,14 @@
-"""Pictures as PNG files, drawn in several processes at once where there are cores for it."""
+"""Pictures as PNG files, drawn by several processes at once where there are cores for it."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from multiprocessing import RawArray
+from typing import Any
 
 from matplotlib.figure import Figure
-
-from models.contract import Died
 
 from ..core.jobs import each
 from ..core.machine import cores
@@ -21,19 +20,26 @@ from . import style
 _WORTH = 3
 
 Draw = Callable[[str], Figure | None]
+Drawn = dict[str, bytes | Exception | None]
 
 
-def files(draw: Draw, kinds: Sequence[str], own: Sequence[str] = ()) -> dict[str, bytes]:
+def files(
+    draw: Draw,
+    kinds: Sequence[str],
+    own: Sequence[str] = (),
+    first: Callable[[], None] = lambda: None,
+) -> dict[str, bytes]:
     """The content of the PNG file of each picture, by kind; one that fails costs a warning.
 
     A picture is the same whichever process draws it. Whatever ends this process ends the others.
 
     Args:
         draw: kind to figure; None of a picture that is not for this result.
-        kinds: of pictures that copies of this process may draw.
+        kinds: of pictures that copies of this process may draw; they begin with the first.
         own: of those that this process draws: a model's own, which may begin threads.
+        first: what this process does before it draws.
     """
-    drawn = dict(_drawn(draw, kinds, own))
+    drawn = _drawn(draw, kinds, own, first)
     found: dict[str, bytes] = {}
     for kind in (*kinds, *own):
         if isinstance(result := drawn[kind], Exception):
@@ -46,23 +52,34 @@ def files(draw: Draw, kinds: Sequence[str], own: Sequence[str] = ()) -> dict[str
 
 
 def _drawn(
-    draw: Draw, kinds: Sequence[str], own: Sequence[str]
-) -> Iterator[tuple[str, bytes | Exception | None]]:
-    """Each kind and its file, or what went wrong, as they are ready."""
-    one, ready = partial(_file, draw), {}
-    waiting = iter(own)
+    draw: Draw, kinds: Sequence[str], own: Sequence[str], first: Callable[[], None]
+) -> Drawn:
+    """Each kind and its file, or what went wrong.
 
-    def meanwhile() -> None:
-        for kind in waiting:
-            ready[kind] = one(kind)
-            return
+    Copies draw from the first kind on, this process its own and then from the last kind back; two
+    that take the same one at the same time both draw it, which costs less than a lock would.
+    """
+    taken, workers = RawArray("b", len(kinds)), _workers(len(kinds))
+    mine: list[Drawn] = []
 
-    for number, result in each(one, kinds, _workers(len(kinds)), Heard(), fork=True,
-                               meanwhile=meanwhile):  # fmt: skip
-        kind = kinds[number]
-        yield kind, one(kind) if isinstance(result, Died) else result
-    yield from ready.items()
-    yield from ((kind, one(kind)) for kind in waiting)
+    def work() -> None:
+        if not mine:
+            mine.append({})
+            first()
+            mine[0] |= {kind: _file(draw, kind) for kind in own}
+            mine[0] |= _shared(draw, kinds, taken, step=-1)
+
+    drawn: Drawn = {}
+
+    def copy(_: int, taken: Any) -> Drawn:
+        return _shared(draw, kinds, taken)
+
+    how = {"shared": [taken], "fork": True, "meanwhile": work}
+    for _, result in each(copy, range(workers), workers, Heard(), **how):
+        drawn |= result if isinstance(result, dict) else {}
+    work()
+    drawn |= mine[0]
+    return drawn | {kind: _file(draw, kind) for kind in kinds if kind not in drawn}
 
 
 def _workers(pictures: int) -> int:
@@ -70,8 +87,17 @@ def _workers(pictures: int) -> int:
 
     Elsewhere than on Linux a process begins from nothing: its imports take longer than to draw.
     """
-    most = min(cores(), pictures // _WORTH)
-    return most if sys.platform == "linux" and most > 1 else 0
+    return min(cores() - 1, pictures // _WORTH) if sys.platform == "linux" else 0
+
+
+def _shared(draw: Draw, kinds: Sequence[str], taken: Any, step: int = 1) -> Drawn:
+    """Those of the kinds, from the first or the last on, that nobody has taken by then."""
+    drawn: Drawn = {}
+    for i in range(len(kinds))[::step]:
+        if not taken[i]:
+            taken[i] = 1
+            drawn[kinds[i]] = _file(draw, kinds[i])
+    return drawn
 
 
 def _file(draw: Draw, kind: str) -> bytes | Exception | None:

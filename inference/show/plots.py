@@ -276,6 +276,8 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "objective": objective,
     **{kind: partial(_of_network, kind) for kind in uncertainty.PICTURES},
 }
+# Those that show the exact truth.
+OF_TRUTH = ("marginals", "objective")
 
 
 def available(idata: InferenceData) -> list[str]:

@@ -121,7 +121,7 @@ def _most_correlated(idata: InferenceData) -> tuple[dict[str, np.ndarray], str]:
     """
     panels = moving(idata)
     draws = np.stack([v.ravel() for v in panels.values()])
-    ranks = scipy.stats.rankdata(draws[:, :: max(1, draws.shape[1] // 1000)], axis=1)
+    ranks = [mixing.ranks(d) for d in draws[:, :: max(1, draws.shape[1] // 1000)]]
     correlation = np.abs(np.corrcoef(ranks))
     np.fill_diagonal(correlation, -1)
     taken = list(np.unravel_index(correlation.argmax(), correlation.shape))
@@ -191,11 +191,12 @@ def rank(idata: InferenceData, exact: Any = None) -> Figure:
     for ax, (name, values) in zip(axes, panels.items()):
         draws = values.shape[1]
         bins = int(np.clip(draws // 25, 5, 20))
-        ranks = scipy.stats.rankdata(values, method="ordinal").reshape(values.shape)
+        ranks = np.empty(values.size)
+        ranks[np.argsort(values, axis=None, kind="stable")] = np.arange(1, values.size + 1)
         low, high = _uniform_band(values, bins)
         ax.axhspan(low, high, color="0.85", lw=0, label="99 % band")
         ax.axhline(draws / bins, color=GREY, lw=0.8)
-        for chain, own in enumerate(ranks):
+        for chain, own in enumerate(ranks.reshape(values.shape)):
             counts, edges = np.histogram(own, bins, range=(0.5, values.size + 0.5))
             colour = CYCLE[chain % len(CYCLE)]
             ax.stairs(counts, edges, baseline=None, color=colour, lw=1.1, label=f"chain {chain}")
@@ -228,7 +229,9 @@ def _uniform_band(values: np.ndarray, bins: int) -> tuple[float, float]:
     draws = values.shape[1]
     alone = np.mean([mixing.ess(chain[None], "mean") for chain in values])
     effective = np.clip(alone, 5, draws) if np.isfinite(alone) else draws
-    low, high = scipy.stats.binom.ppf([0.005, 0.995], int(effective), 1 / bins) * draws / effective
+    size = int(effective)
+    below = scipy.special.bdtr(np.arange(size + 1), size, 1 / bins)  # of a binomial, cumulated
+    low, high = np.searchsorted(below, [0.005, 0.995]) * draws / effective
     return float(low), float(high)
 
 

@@ -148,7 +148,7 @@ class Run:
             if figure is None:
                 raise UsageError(f"the plot '{kind}' is not for these data")
             return style.shown(figure)
-        return plots.PLOTS[kind](self.groups, self.exact)
+        return plots.PLOTS[kind](self.groups, self.exact if kind in plots.OF_TRUTH else None)
 
     def _own_figure(self, kind: str) -> Figure | None:
         """A figure of the model's own; None where it is not for these data."""
@@ -158,19 +158,26 @@ class Run:
         view = inference_data.view(self.data, self.groups, self.params, options, self.metrics)
         return self._own_figures[kind](view)
 
-    def pictures(self) -> dict[str, bytes]:
-        """The PNG files of a run that is done, by kind; one that fails costs a warning."""
-        from ..show import drawing
+    def pictures(self, first: Callable[[], None] = lambda: None) -> dict[str, bytes]:
+        """The PNG files of a run that is done, by kind; one that fails costs a warning.
+
+        Args:
+            first: what else there is to do, while other processes draw.
+        """
+        from ..show import drawing, plots
 
         if self.record["status"] != "done":
+            first()
             return {}
-        own, kinds = self._own_figures, self.plots()
-        _ = self.exact  # once, before others draw with it
+        own = self._own_figures
+        kinds = [kind for kind in plots.available(self.groups) if kind not in own]
 
         def draw(kind: str) -> Figure | None:
             return self._own_figure(kind) if kind in own else self.plot(kind)
 
-        return drawing.files(draw, [k for k in kinds if k not in own], list(own))
+        # The truth takes long to import.
+        kinds.sort(key=lambda kind: kind not in plots.OF_TRUTH)
+        return drawing.files(draw, kinds, list(own), first)
 
     # -- rows ---------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import pytest
 from matplotlib.figure import Figure
@@ -36,8 +37,24 @@ def test_copies_draw_what_is_shared_and_this_process_its_own(two_cores):
     files = drawing.files(draw, [*kinds, "nothing"], ["own"])
     assert list(files) == [*kinds, "own"]  # in the order that was asked for
     drawn_by = {name: int(content.split()[1]) for name, content in files.items()}
-    assert drawn_by.pop("own") == os.getpid()
-    assert os.getpid() not in drawn_by.values() and len(set(drawn_by.values())) <= 2
+    assert drawn_by["own"] == os.getpid() != drawn_by["kind0"]
+    assert len(set(drawn_by.values())) == 2
+
+
+@LINUX
+@pytest.mark.parametrize("cores", [1, 2])
+def test_what_comes_first_is_done_once_and_here_while_others_draw(cores, monkeypatch):
+    monkeypatch.setattr(drawing, "cores", lambda: cores)
+    done = []
+
+    def first():
+        time.sleep(0.5)  # long enough for a copy to draw all
+        done.append(os.getpid())
+
+    files = drawing.files(draw, [f"kind{i}" for i in range(6)], first=first)
+    assert done == [os.getpid()]
+    drawn_by = {int(content.split()[1]) for content in files.values()}
+    assert len(drawn_by) == 1 and (os.getpid() in drawn_by) == (cores == 1)
 
 
 def test_few_pictures_or_one_core_take_no_other_process(two_cores, monkeypatch):
@@ -61,8 +78,7 @@ def test_the_files_are_the_same_whoever_draws_them(two_cores, monkeypatch):
     run = coin("nuts")
     files = run.pictures()
     assert set(files) == set(run.plots()) and "updating" in files
-    kinds = [kind for kind in run.plots() if kind in plots.PLOTS]
-    for kind in kinds:
+    for kind in plots.available(run.groups):
         assert files[kind] == style.saved(run.plot(kind)), kind
     monkeypatch.setattr(drawing, "cores", lambda: 1)
     assert run.pictures() == files
