@@ -86,12 +86,12 @@ __all__ += ["run"]
 
 def _called(verb: Callable, typed: Typed) -> None:
     """Call a verb and show what it gives, if anything: a table, or words."""
-    from inference.show import terminal
-
     result = typed.calls(verb)
     if typed.json:
         print(json.dumps(rows_of(result) if hasattr(result, "iterrows") else result))
     elif hasattr(result, "iterrows"):
+        from inference.show import terminal
+
         terminal.show_table(terminal.console(), result)
     elif result is not None:
         _say(str(result))
@@ -112,16 +112,21 @@ def show(model_or_run: str) -> None:
     Args:
         model_or_run: a model's name (see list), a file of yours (.py), or a run's folder.
     """
+    folder = Path(model_or_run)
+    if not (folder / "run.json").is_file():
+        for line in described(model_or_run):
+            _say(line)
+    else:
+        _show_saved(folder)
+
+
+def _show_saved(folder: Path) -> None:
+    """What the record of a run says of it, and its numbers where it has a result."""
     from inference.show import terminal
     from inference.storage import saved
     from inference.storage.record import read_record
     from inference.workflow import calibrate as calibrations
 
-    folder = Path(model_or_run)
-    if not (folder / "run.json").is_file():
-        for line in described(model_or_run):
-            _say(line)
-        return
     record = read_record(folder)
     if "verdict" not in record:
         _say(state_of({**record, "status": saved.status(folder, record)}))

@@ -36,6 +36,7 @@ from pyro.distributions import constraints
 
 from .contract import Data, Entry, Exact, Inference, Results, View
 from .contract.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
+from .data import shipped
 from .data.tabular import Builtin, coefficients, regression, simulated_features
 from .parts.distributions import Gridded
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 
 LogJoint = Callable[[np.ndarray], np.ndarray]
+# What is measured of the cells of a tumour: the mean, its error and the worst of each.
+_OF_CELLS = ("radius", "texture", "perimeter", "area", "smoothness", "compactness")
+_OF_CELLS += ("concavity", "concave points", "symmetry", "fractal dimension")
 
 
 def model(
@@ -81,11 +85,10 @@ def _simulated(n: int, k: int, data_seed: int) -> Builtin:
 
 def _breast_cancer() -> Builtin:
     """Whether each of 569 tumours is benign, by 30 features."""
-    from sklearn.datasets import load_breast_cancer
-
-    table = load_breast_cancer()
-    columns = dict(zip(map(str, table.feature_names), table.data.T))
-    columns |= {"benign": table.target}
+    x, benign = shipped.features_and_target("breast_cancer")
+    forms = ("mean {}", "{} error", "worst {}")
+    names = [form.format(name) for form in forms for name in _OF_CELLS]
+    columns = {**dict(zip(names, x.T)), "benign": benign}
     return Builtin(columns=columns, target="benign", source="breast_cancer")
 
 
