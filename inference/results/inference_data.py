@@ -177,10 +177,12 @@ def netcdf(idata: InferenceData) -> bytes:
     Made in memory: on a full disk the HDF5 library leaves files that it crashes on.
     """
     buffer = io.BytesIO()
+    # Bytes of the same place side by side pack better at the fastest level than at any without.
+    packed = {"zlib": True, "complevel": 1, "shuffle": True}
     parts = {"/": xr.Dataset(attrs=idata.attrs)} if idata.attrs else {}
     parts |= {f"/{name}": idata[name] for name in idata.groups()}
     for i, (name, dataset) in enumerate(parts.items()):
-        small = {k: {"zlib": True} for k, v in dataset.variables.items() if v.dtype.kind in "iufb"}
+        small = {k: packed for k, v in dataset.variables.items() if v.dtype.kind in "iufb"}
         mode = "a" if i else "w"
         dataset.to_netcdf(buffer, mode=mode, engine="h5netcdf", group=name, encoding=small)
     return buffer.getvalue()
