@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import RawArray
 from typing import Any
 
+from matplotlib.backends import backend_agg  # noqa: F401  what `savefig` would import
 from matplotlib.figure import Figure
 
 from ..core.jobs import each

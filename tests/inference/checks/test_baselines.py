@@ -226,8 +226,8 @@ def test_large_tables_are_thinned():
 
 def test_the_log_densities_are_those_of_scipy():
     rng = np.random.default_rng(0)
-    x, loc, scale = rng.normal(size=(2, 50)).tolist() + [rng.gamma(2.0, size=50)]
-    x, counts, rate = np.array(x), rng.poisson(3.0, size=50), rng.gamma(2.0, size=50)
+    (x, loc), (scale, rate) = rng.normal(size=(2, 50)), rng.gamma(2.0, size=(2, 50))
+    counts = rng.poisson(3.0, size=50)
     ours = baselines._normal(x, scale), baselines._student(x, 7, loc, scale)
     theirs = stats.norm.logpdf(x, scale=scale), stats.t.logpdf(x, 7, loc, scale)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
