@@ -190,7 +190,7 @@ def _remote(request: Request, out: Any) -> Any:
     (run,) = study.attempt({"": plan}, begin).values()
     if not isinstance(run, Run):
         return run
-    return {name: getattr(run, name) for name in ("record", "idata", "verdict", "params")}
+    return {name: getattr(run, name) for name in ("record", "groups", "verdict", "params")}
 
 
 # -- the table ----------------------------------------------------------------------------------
