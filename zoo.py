@@ -11,6 +11,7 @@ The same verbs in Python and on the command line:
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -85,12 +86,12 @@ __all__ += ["run"]
 
 def _called(verb: Callable, typed: Typed) -> None:
     """Call a verb and show what it gives, if anything: a table, or words."""
-    from inference.show import terminal
-
     result = typed.calls(verb)
     if typed.json:
         print(json.dumps(rows_of(result) if hasattr(result, "iterrows") else result))
     elif hasattr(result, "iterrows"):
+        from inference.show import terminal
+
         terminal.show_table(terminal.console(), result)
     elif result is not None:
         _say(str(result))
@@ -111,16 +112,21 @@ def show(model_or_run: str) -> None:
     Args:
         model_or_run: a model's name (see list), a file of yours (.py), or a run's folder.
     """
+    folder = Path(model_or_run)
+    if not (folder / "run.json").is_file():
+        for line in described(model_or_run):
+            _say(line)
+    else:
+        _show_saved(folder)
+
+
+def _show_saved(folder: Path) -> None:
+    """What the record of a run says of it, and its numbers where it has a result."""
     from inference.show import terminal
     from inference.storage import saved
     from inference.storage.record import read_record
     from inference.workflow import calibrate as calibrations
 
-    folder = Path(model_or_run)
-    if not (folder / "run.json").is_file():
-        for line in described(model_or_run):
-            _say(line)
-        return
     record = read_record(folder)
     if "verdict" not in record:
         _say(state_of({**record, "status": saved.status(folder, record)}))
@@ -316,6 +322,8 @@ def new(name: str) -> None:
 
 # -- the parser ---------------------------------------------------------------------------------
 
+# New objects after which garbage is looked for: most are of modules, which stay.
+_ALLOCATED = 10_000
 _WORDS = "Models of Bayesian deep learning, every inference on every model."
 _RUNS = {"out": "runs"}
 _JSON = flag("--json", help="one JSON object on stdout")
@@ -430,5 +438,18 @@ def _fail(message: str, code: int, verbose: bool) -> int:
     return code
 
 
+def command() -> NoReturn:
+    """The command line of a process of its own, which ends with the exit code.
+
+    Nothing in it is garbage for long: what is imported stays, and what a run leaves in cycles goes
+    with the process. To search hundreds of thousands of objects again and again for what could be
+    freed, while libraries are imported and at the end, took most of a second.
+    """
+    gc.set_threshold(_ALLOCATED)
+    code = main()
+    gc.freeze()
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pyro
 import pyro.distributions as dist
+import scipy
 import torch
 from pyro.distributions import constraints
-from scipy import special, stats
 
 from .contract import BadInput, Data, Entry, Exact, Guide, Inference, Results, Rows, View
 from .contract.figures import BLUE, captioned, panels
@@ -107,12 +107,12 @@ def exact(data: Data, *, alpha: float, beta: float) -> Exact:
     """Conjugate posterior (lecture A, "Coin Tossing"); evidence of the *sequence* of flips."""
     x = np.asarray(data.tensors["x"])
     a, b = alpha + x.sum(), beta + len(x) - x.sum()
-    posterior = stats.beta(a, b)
+    posterior = scipy.stats.beta(a, b)
     return Exact(
         sample=lambda n, rng: {"pi": posterior.rvs(n, random_state=rng)},
         marginals={"pi": posterior},
-        log_evidence=float(special.betaln(a, b) - special.betaln(alpha, beta)),
-        predictive={"x": stats.bernoulli(a / (a + b))},
+        log_evidence=float(scipy.special.betaln(a, b) - scipy.special.betaln(alpha, beta)),
+        predictive={"x": scipy.stats.bernoulli(a / (a + b))},
     )
 
 
@@ -127,11 +127,11 @@ def updating(view: View) -> Figure:
     x, alpha, beta = np.asarray(view.data.tensors["x"]), *map(view.options.get, ("alpha", "beta"))
     # At most a dozen curves stay readable: all of a short sequence, then evenly in log n.
     counts = np.unique(np.geomspace(1, len(x) + 1, min(len(x) + 1, 12)).round().astype(int)) - 1
-    grid = np.linspace(0, 1, 801)[1:-1]
+    grid = torch.linspace(0, 1, 801, dtype=torch.float64)[1:-1]
     figure, (axes,) = panels(height=3.4)
     for i, n in enumerate(counts):
-        heads = x[:n].sum()
-        density = stats.beta.pdf(grid, alpha + heads, beta + n - heads)
+        heads = float(x[:n].sum())
+        density = dist.Beta(alpha + heads, beta + n - heads).log_prob(grid).exp()
         shade = 1 - 0.85 * (len(counts) - 1 - i) / max(len(counts) - 1, 1)
         label = f"after {n} ({heads:.0f} heads)" if n else "prior"
         axes.plot(grid, density, color=BLUE, alpha=shade, label=label)

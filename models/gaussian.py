@@ -26,7 +26,7 @@ from typing import Annotated, Any
 import numpy as np
 import pyro
 import pyro.distributions as dist
-from scipy import stats
+import scipy
 
 from .contract import BadInput, Data, Entry, Exact, Inference
 from .data.columns import assignments, name_of
@@ -61,15 +61,15 @@ def exact(data: Data, *, rho: float) -> Exact:
         covariance = np.array([[1, rho], [rho, 1]])
         return Exact(
             sample=lambda n, rng: _columns(rng.multivariate_normal([0, 0], covariance, size=n)),
-            marginals={"x": stats.norm(0, 1), "y": stats.norm(0, 1)},
+            marginals={"x": scipy.stats.norm(0, 1), "y": scipy.stats.norm(0, 1)},
             log_evidence=0.0,
         )
     (given,) = data.tensors.values()
-    conditional = stats.norm(rho * float(given), sqrt(1 - rho**2))
+    conditional = scipy.stats.norm(rho * float(given), sqrt(1 - rho**2))
     return Exact(
         sample=lambda n, rng: {latent[0]: conditional.rvs(n, random_state=rng)},
         marginals={latent[0]: conditional},
-        log_evidence=float(stats.norm.logpdf(float(given))),
+        log_evidence=float(scipy.stats.norm.logpdf(float(given))),
     )
 
 

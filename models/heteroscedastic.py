@@ -40,9 +40,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pyro
 import pyro.distributions as dist
+import scipy
 import torch
 from pyro.nn import PyroModule
-from scipy import special
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -226,11 +226,11 @@ def bands(view: View) -> Figure | None:
 
 def mixture_quantile(p: float, locs: np.ndarray, sigmas: np.ndarray) -> np.ndarray:
     """The quantile (rows,) of equal mixtures of normals, locs and sigmas (draws, rows)."""
-    sides = locs + special.ndtri(p) * sigmas
+    sides = locs + scipy.special.ndtri(p) * sigmas
     low, high = sides.min(0), sides.max(0)
     for _ in range(60):  # bisection, to the last bit
         middle = (low + high) / 2
-        below = special.ndtr((middle - locs) / sigmas).mean(0) < p
+        below = scipy.special.ndtr((middle - locs) / sigmas).mean(0) < p
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return (low + high) / 2
 

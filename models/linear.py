@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import pyro
 import pyro.distributions as dist
-from scipy import special, stats
+import scipy
 
 from .contract import Data, Entry, Exact, Inference, Results, View
 from .contract.figures import BLUE, RED, SKY, captioned, panels
@@ -125,7 +125,7 @@ class _Noise:
         self.grid = _sigma_grid(posterior) if known is None else np.array([known])
         log_joint = posterior.log_evidence(self.grid)
         if known is None:
-            log_joint = log_joint + stats.halfnorm.logpdf(self.grid)
+            log_joint = log_joint + scipy.stats.halfnorm.logpdf(self.grid)
         self.density = np.exp(log_joint - log_joint.max())
         mass = np.trapezoid(self.density, self.grid) if known is None else 1.0
         self.log_evidence = float(log_joint.max() + np.log(mass))
@@ -166,7 +166,7 @@ def _leave_one_out(
 
     def log_joint(sigma: np.ndarray) -> np.ndarray:
         """log p(sigma, y), and for each row that of the others, (n + 1, m)."""
-        of_all = posterior.log_evidence(sigma) + stats.halfnorm.logpdf(sigma) + np.log(sigma)
+        of_all = posterior.log_evidence(sigma) + scipy.stats.halfnorm.logpdf(sigma) + np.log(sigma)
         return np.vstack([of_all, of_all - _without_row(posterior, along, y, sigma)])
 
     # Without an outlier the noise may be far less: a range that holds the mass of all.
@@ -174,7 +174,7 @@ def _leave_one_out(
     values = log_joint(wide)
     inside = np.flatnonzero((values > values.max(1, keepdims=True) - 40).any(0))
     ends = wide[[max(inside[0] - 1, 0), min(inside[-1] + 1, len(wide) - 1)]]
-    of_all, *others = special.logsumexp(log_joint(np.geomspace(*ends, 501)), axis=1)
+    of_all, *others = scipy.special.logsumexp(log_joint(np.geomspace(*ends, 501)), axis=1)
     return of_all - np.array(others)
 
 
@@ -203,7 +203,7 @@ def _without_row(
 def _sigma_grid(posterior: _Posterior) -> np.ndarray:
     """2001 values of sigma that hold all but 1e-12 of its posterior."""
     wide = np.geomspace(1e-4, 1e2, 4001)
-    log_joint = posterior.log_evidence(wide) + stats.halfnorm.logpdf(wide)
+    log_joint = posterior.log_evidence(wide) + scipy.stats.halfnorm.logpdf(wide)
     inside = wide[log_joint > log_joint.max() - 40]
     return np.linspace(inside[0] * 0.99, inside[-1] * 1.01, 2001)
 
@@ -225,7 +225,7 @@ def _marginals(posterior: _Posterior, sigma: _Noise, features: tuple[str, ...]) 
     # The density is smooth and falls to nothing at both ends: 500 nodes are as exact as 2000.
     means, sds = posterior.means(sigma.grid)[::4], posterior.sds(sigma.grid)[::4]
     if sigma.marginal is None:
-        return {name: stats.norm(means[0, j], sds[0, j]) for j, name in enumerate(names)}
+        return {name: scipy.stats.norm(means[0, j], sds[0, j]) for j, name in enumerate(names)}
     weights = sigma.density[::4] / sigma.density[::4].sum()
     mixed = {n: NormalMixture(weights, means[:, j], sds[:, j]) for j, n in enumerate(names)}
     return {**mixed, "sigma": sigma.marginal}

@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import pyro
 import pyro.distributions as dist
+import scipy
 from pyro.distributions import constraints
-from scipy import optimize, special, stats
 
 from .contract import Data, Entry, Exact, Inference, Results, View
 from .contract.figures import BLUE, GREY, ORANGE, RED, SKY, captioned, panels
+from .data import shipped
 from .data.tabular import Builtin, coefficients, regression, simulated_features
 from .parts.distributions import Gridded
 
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 
 
 LogJoint = Callable[[np.ndarray], np.ndarray]
+# What is measured of the cells of a tumour: the mean, its error and the worst of each.
+_OF_CELLS = ("radius", "texture", "perimeter", "area", "smoothness", "compactness")
+_OF_CELLS += ("concavity", "concave points", "symmetry", "fractal dimension")
 
 
 def model(
@@ -73,7 +77,7 @@ def model(
 def _simulated(n: int, k: int, data_seed: int) -> Builtin:
     """A table whose weights are 3/2 and -1 in turn, and its intercept -1/2."""
     rng, x = simulated_features(n, k, data_seed)
-    chance = special.expit(x @ np.resize([1.5, -1.0], k) - 0.5)
+    chance = scipy.special.expit(x @ np.resize([1.5, -1.0], k) - 0.5)
     y = (rng.random(n) < chance).astype(int)
     source = f"simulate n={n} k={k} data_seed={data_seed} (w = 1.5, -1, ..., b = -0.5)"
     return Builtin(columns={"x": x, "y": y}, target="y", source=source)
@@ -81,11 +85,10 @@ def _simulated(n: int, k: int, data_seed: int) -> Builtin:
 
 def _breast_cancer() -> Builtin:
     """Whether each of 569 tumours is benign, by 30 features."""
-    from sklearn.datasets import load_breast_cancer
-
-    table = load_breast_cancer()
-    columns = dict(zip(map(str, table.feature_names), table.data.T))
-    columns |= {"benign": table.target}
+    x, benign = shipped.features_and_target("breast_cancer")
+    forms = ("mean {}", "{} error", "worst {}")
+    names = [form.format(name) for form in forms for name in _OF_CELLS]
+    columns = {**dict(zip(names, x.T)), "benign": benign}
     return Builtin(columns=columns, target="benign", source="breast_cancer")
 
 
@@ -105,7 +108,7 @@ def separable(x: np.ndarray, y: np.ndarray, *, intercept: bool) -> bool:
     """
     design = np.column_stack([x, np.ones(len(x))]) if intercept else x
     signed = design * (2 * y - 1)[:, None]
-    best = optimize.linprog(
+    best = scipy.optimize.linprog(
         -signed.sum(0), A_ub=-signed, b_ub=np.zeros(len(y)), bounds=(-1, 1), method="highs"
     )
     return bool(-best.fun > 1e-7 * np.abs(signed).sum())
@@ -153,15 +156,15 @@ def exact(
     design = np.column_stack([x, np.ones(len(x))]) if intercept else x
     if design.shape[1] > 2 or prior == "flat":
         return None
-    family = {"normal": stats.norm, "laplace": stats.laplace}[prior]
+    family = {"normal": scipy.stats.norm, "laplace": scipy.stats.laplace}[prior]
     priors = [family(0, prior_scale)] * x.shape[1]
-    priors += [stats.norm(0, intercept_scale)] * intercept
+    priors += [scipy.stats.norm(0, intercept_scale)] * intercept
     names = [*(f"w[{name}]" for name in data.coords["feature"]), *["b"] * intercept]
 
     def log_joint(theta: np.ndarray) -> np.ndarray:
         """Log density of y and the coefficients (m, d), at each of them (m,)."""
         signed = theta @ (design * (2 * y - 1)[:, None]).T  # (m, n)
-        return special.log_expit(signed).sum(1) + sum(
+        return scipy.special.log_expit(signed).sum(1) + sum(
             p.logpdf(theta[:, j]) for j, p in enumerate(priors)
         )
 
@@ -210,7 +213,9 @@ def _axes(log_joint: LogJoint, d: int) -> list[np.ndarray] | None:
     None where such a box is mostly empty (coefficients that depend closely on each other, as
     those of features far from zero do): a grid would miss the density.
     """
-    best = optimize.minimize(lambda t: -log_joint(t[None])[0], np.zeros(d), method="Nelder-Mead")
+    best = scipy.optimize.minimize(
+        lambda t: -log_joint(t[None])[0], np.zeros(d), method="Nelder-Mead"
+    )
     ranges = np.stack([best.x - 1, best.x + 1], axis=1)
     for _ in range(40):
         axes = [np.linspace(low, high, 41) for low, high in ranges]
@@ -276,7 +281,7 @@ def _chances(
     fixed[features] = 0
     mesh = np.stack(np.meshgrid(*spans), axis=-1)  # (*grid, 1 or 2)
     logits = np.tensordot(w[:, features], mesh, axes=(1, -1))  # (draws, *grid)
-    return special.expit(logits + (b + w @ fixed).reshape(-1, *[1] * len(spans)))
+    return scipy.special.expit(logits + (b + w @ fixed).reshape(-1, *[1] * len(spans)))
 
 
 def _curve(spans: list, chances: np.ndarray, rows: list, y: np.ndarray, names: list) -> Figure:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from models.contract import Fault
 
@@ -120,7 +120,7 @@ class _Null(NamedTuple):
 
 def scores(ranks: np.ndarray, levels: int) -> np.ndarray:
     """Normal scores of ranks 0..levels-1."""
-    return stats.norm.ppf((ranks + 0.5) / levels)
+    return scipy.stats.norm.ppf((ranks + 0.5) / levels)
 
 
 @cache
@@ -133,7 +133,7 @@ def _null(levels: int) -> _Null:
 
 def shift_test(z: np.ndarray, levels: int) -> np.ndarray:
     """Two-sided p-values of the sums of scores (N, quantities), normal with the exact variance."""
-    return 2 * stats.norm.sf(np.abs(z.sum(0)) / np.sqrt(len(z) * _null(levels).mean))
+    return 2 * scipy.stats.norm.sf(np.abs(z.sum(0)) / np.sqrt(len(z) * _null(levels).mean))
 
 
 def spread_test(z: np.ndarray, levels: int) -> np.ndarray:
@@ -151,7 +151,7 @@ def _squares(n: int, levels: int) -> Any:
     """The null distribution of a sum of n squared scores."""
     null = _null(levels)
     skewness = null.third / null.spread**1.5 / np.sqrt(n)
-    return stats.pearson3(skewness, loc=n * null.mean, scale=np.sqrt(n * null.spread))
+    return scipy.stats.pearson3(skewness, loc=n * null.mean, scale=np.sqrt(n * null.spread))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -242,7 +242,7 @@ def _findings(table: Calibration) -> list[Finding]:
 
 def _sight(n: int, k: int) -> Finding:
     """How small an error would have been seen, four times out of five."""
-    reach = stats.norm.isf(FAMILY / (4 * k)) + stats.norm.isf(0.2)
+    reach = scipy.stats.norm.isf(FAMILY / (4 * k)) + scipy.stats.norm.isf(0.2)
     shift, ratio = reach / np.sqrt(n), 1 / np.sqrt(1 + reach * np.sqrt(2 / n))
     error = f"an sd {100 * (1 - ratio):.0f} % too small, or a mean off by {shift:.2f} sd"
     what = f"{error}, would have been seen four times out of five"
@@ -311,7 +311,9 @@ def band(n: int, levels: int, prob: float = 0.99, replicates: int = 20_000) -> B
     """
     at = _points(levels) / levels
     counts = np.arange(n + 1)[:, None]
-    tails = np.minimum(stats.binom.cdf(counts, n, at), stats.binom.sf(counts - 1, n, at))
+    tails = np.minimum(
+        scipy.stats.binom.cdf(counts, n, at), scipy.stats.binom.sf(counts - 1, n, at)
+    )
     rng = np.random.default_rng(0)
     cells = np.diff(np.concatenate([[0.0], at, [1.0]]))
     sums = rng.multinomial(n, cells, size=replicates)[:, :-1].cumsum(1)

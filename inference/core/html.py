@@ -7,13 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from .plain_text import plain
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Environment, Template
 
 
 def filled(template: str, **values: Any) -> Markup:
@@ -61,9 +61,13 @@ def _finalized(value: Any) -> Any:
     return value if isinstance(value, Markup) else plain(str(value))
 
 
-_ENVIRONMENT = Environment(autoescape=True, undefined=StrictUndefined, finalize=_finalized)
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined, finalize=_finalized)
 
 
 @cache
 def _template(text: str) -> Template:
-    return _ENVIRONMENT.from_string(text)
+    return _environment().from_string(text)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 import torch
-from scipy import optimize
 from torch import Tensor
 
 from ..program.kinks import Kinks
@@ -297,7 +297,7 @@ def _multipliers(across: Tensor, gradient: Tensor, jumps: Tensor) -> Tensor:
     # Of unit gradients, so that residuals of any unit weigh alike.
     bounds = ((jumps * lengths).numpy(), np.zeros(len(jumps)))
     unit = (across / lengths[:, None]).T.numpy()
-    fitted = optimize.lsq_linear(unit, gradient.numpy(), bounds, method="bvls", tol=1e-14)
+    fitted = scipy.optimize.lsq_linear(unit, gradient.numpy(), bounds, method="bvls", tol=1e-14)
     return torch.as_tensor(fitted.x).to(gradient) / lengths
 
 

@@ -11,8 +11,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import optimize
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
@@ -108,7 +108,7 @@ def _ascend(
             return np.inf, np.zeros_like(x)
         return -value.item(), -gradient.numpy().astype(float)
 
-    end = optimize.minimize(
+    end = scipy.optimize.minimize(
         negative,
         u.numpy().astype(float),
         jac=True,

@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from scipy import optimize
 from torch import Tensor
 
 from models.contract import Fault, Refused
@@ -95,6 +94,8 @@ class Program(TracedModel):
                 nodes = run(self.plain, self.tensors, self.assign(self.parts(u))).nodes
             sites = [nodes[name] for name in self.edges]
             return sum((violation(n["fn"], n["value"]) for n in sites), 0 * u.sum())
+
+        from scipy import optimize
 
         def negative(x: Any) -> tuple[float, Any]:
             value, slope = value_and_grad(outwards, torch.as_tensor(x).to(u))

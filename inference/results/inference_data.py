@@ -1,20 +1,21 @@
 """InferenceData: made from arrays, kept in a file, read again, and the statistics of its draws.
 
-This is the one module that calls ArviZ, so that what depends on its version is in one place; the
-others know its type alone.
+This is the one module that calls ArviZ, so that what depends on its version is in one place.
 
 Layout: a draw's array is (chain, draw, *shape) in every group of draws. Groups that ArviZ has no
 name for (`predictions`, `loo`, `held_out`, ...) are ours.
 """
 
+from __future__ import annotations
+
 import io
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import arviz as az
 import h5py
 import numpy as np
 import pandas as pd
@@ -22,19 +23,69 @@ import xarray as xr
 
 from models.contract import Data, Exact, Refused, View
 
-InferenceData = az.InferenceData
+from . import mixing
+
+if TYPE_CHECKING:
+    import arviz as az
+
 # The share of the draws in an interval that is shown.
 HDI_PROB = 0.94
 # Draws below which no Monte Carlo error of an average is computed.
 _FEWEST_DRAWS = 8
 # Rows whose predictions a summary shows.
 _SUMMARISED = 20
-_SUMMARY_NAMES = {"hdi_3%": "hdi_low", "hdi_97%": "hdi_high"}
 # The filters that HDF5 has built in and that a run's file is written with; any other would load
 # a plug-in, which is a program.
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 # What the arrays of a file may take in memory, bytes.
 _MOST_BYTES = 8e9
+# Groups in the order in which ArviZ has them; others come last. Those of data have no draws.
+_ORDER = ("posterior", "posterior_predictive", "predictions", "log_likelihood", "sample_stats")
+_ORDER += ("prior", "prior_predictive", "observed_data", "constant_data")
+_OF_DATA = ("observed_data", "constant_data")
+
+
+class InferenceData(Mapping[str, xr.Dataset]):
+    """The groups of a run by name, as ArviZ's class of this name has them.
+
+    ArviZ takes a second to import: `as_arviz` makes one of its own where somebody asks for it.
+
+    Attributes:
+        attrs: attributes of the whole.
+    """
+
+    def __init__(
+        self,
+        groups: Mapping[str, xr.Dataset] | None = None,
+        attrs: Mapping[str, Any] | None = None,
+    ):
+        self._groups, self.attrs = dict(groups or {}), dict(attrs or {})
+
+    def groups(self) -> list[str]:
+        """The names of the groups, in ArviZ's order."""
+        first = [name for name in _ORDER if name in self._groups]
+        return first + [name for name in self._groups if name not in first]
+
+    def add_groups(self, groups: Mapping[str, xr.Dataset]) -> None:
+        """Add groups in place."""
+        self._groups |= groups
+
+    def __getitem__(self, name: str) -> xr.Dataset:
+        return self._groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.groups())
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+
+def as_arviz(idata: InferenceData) -> az.InferenceData:
+    """The same groups as ArviZ's own InferenceData, which shares their arrays."""
+    import arviz as az
+
+    groups: dict[str, Any] = dict(idata)
+    return az.InferenceData(attrs=idata.attrs, **groups)
 
 
 # -- made --------------------------------------------------------------------------------------
@@ -55,12 +106,39 @@ def from_groups(
         dims: variable to the names of its dimensions beyond chain and draw.
         attrs: attributes of the whole.
     """
-    filled: dict[str, Any] = {name: group for name, group in groups.items() if group}
-    return az.from_dict(**filled, coords=coords, dims=dims, attrs=attrs)
+    made = {"created_at": datetime.now(UTC).isoformat()}
+    datasets = {}
+    for group, variables in groups.items():
+        more = made | dict(attrs or {}) if group in _OF_DATA else made
+        first = () if group in _OF_DATA else ("chain", "draw")
+        if variables:
+            datasets[group] = _labelled(variables, first, coords, dims).assign_attrs(more)
+    return InferenceData(datasets, attrs)
+
+
+def _labelled(
+    variables: Mapping[str, np.ndarray],
+    first: Sequence[str],
+    coords: Mapping[str, Sequence[Any]],
+    dims: Mapping[str, Sequence[str]],
+) -> xr.Dataset:
+    """A dataset of arrays whose dimensions begin with `first`; the rest as for `from_groups`.
+
+    A dimension that has no name is `name_dim_0`, and one without labels is numbered.
+    """
+    named, labels = {}, {}
+    for name, value in variables.items():
+        array = np.atleast_1d(value)
+        own = list(dims.get(name, ()))[: array.ndim - len(first)]
+        own += [f"{name}_dim_{i}" for i in range(len(own), array.ndim - len(first))]
+        named[name] = ([*first, *own], array)
+        for dim, size in zip(named[name][0], array.shape):
+            labels[dim] = np.asarray(coords[dim]) if dim in coords else np.arange(size)
+    return xr.Dataset(named, coords=labels)
 
 
 def add_group(idata: InferenceData, name: str, variables: Mapping[str, Any], **more: Any) -> None:
-    """Add a group of our own in place; ArviZ warns that it has no name for it, and keeps it.
+    """Add a group of our own in place; ArviZ's class warns that it has no name for it.
 
     Args:
         idata: what it is added to.
@@ -99,10 +177,12 @@ def netcdf(idata: InferenceData) -> bytes:
     Made in memory: on a full disk the HDF5 library leaves files that it crashes on.
     """
     buffer = io.BytesIO()
+    # Bytes of the same place side by side pack better at the fastest level than at any without.
+    packed = {"zlib": True, "complevel": 1, "shuffle": True}
     parts = {"/": xr.Dataset(attrs=idata.attrs)} if idata.attrs else {}
     parts |= {f"/{name}": idata[name] for name in idata.groups()}
     for i, (name, dataset) in enumerate(parts.items()):
-        small = {k: {"zlib": True} for k, v in dataset.variables.items() if v.dtype.kind in "iufb"}
+        small = {k: packed for k, v in dataset.variables.items() if v.dtype.kind in "iufb"}
         mode = "a" if i else "w"
         dataset.to_netcdf(buffer, mode=mode, engine="h5netcdf", group=name, encoding=small)
     return buffer.getvalue()
@@ -116,10 +196,10 @@ def read(path: Path) -> InferenceData:
     """
     try:
         check_closed(path)
-        idata = az.from_netcdf(str(path), engine="h5netcdf")
-        for dataset in idata.values():
-            dataset.load()
-        return idata
+        with h5py.File(path) as file:
+            names = [name for name, member in file.items() if isinstance(member, h5py.Group)]
+        groups = {name: xr.load_dataset(path, group=name, engine="h5netcdf") for name in names}
+        return InferenceData(groups, xr.load_dataset(path, engine="h5netcdf").attrs)
     except Refused:
         raise
     except Exception as error:  # a dozen kinds, by where the file is damaged
@@ -239,33 +319,31 @@ def view(
 # -- statistics of draws -----------------------------------------------------------------------
 
 
-def ess(draws: xr.Dataset | np.ndarray, method: str) -> Any:
-    """Effective sample size (Vehtari et al. 2021, arXiv:1903.08008, section 3).
-
-    Args:
-        draws: (chain, draw), or a Dataset of (chain, draw, *shape).
-        method: `bulk`, `tail`, or of the `mean`.
-
-    Returns:
-        A number, or a Dataset of (*shape); NaN of what never moves.
-    """
-    return az.ess(draws, method=method)
+def ess(draws: xr.Dataset, kind: str) -> xr.Dataset:
+    """Effective sample sizes of a kind (`mixing.ess`) of (chain, draw, *shape), (*shape)."""
+    return _of_cells(lambda values: mixing.ess(values, kind), draws)
 
 
-def r_hat(draws: xr.Dataset) -> Any:
-    """Rank-normalised split R-hat (ibid., section 4), a Dataset (*shape); NaN of what is fixed."""
-    with np.errstate(invalid="ignore"):
-        return az.rhat(draws)
+def r_hat(draws: xr.Dataset) -> xr.Dataset:
+    """R-hat (`mixing.r_hat`) of (chain, draw, *shape), (*shape); NaN of what is fixed."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _of_cells(mixing.r_hat, draws)
 
 
-# Energy-Bayesian fraction of missing information (Betancourt 2016), (chain,), of InferenceData.
-bfmi = az.bfmi
+def _of_cells(statistic: Callable[[np.ndarray], float], draws: xr.Dataset) -> xr.Dataset:
+    """A statistic of (chain, draw) of each scalar."""
+    how = {"vectorize": True, "output_dtypes": [float]}
+    return xr.apply_ufunc(statistic, draws, input_core_dims=[["chain", "draw"]], **how)
 
 
 def hdi(draws: np.ndarray, prob: float = HDI_PROB) -> tuple[np.ndarray, np.ndarray]:
     """Ends of the shortest intervals that hold `prob` of the draws (S, cells), (cells,) each."""
-    ends = az.hdi(draws[None], hdi_prob=prob)
-    return ends[:, 0], ends[:, 1]
+    return mixing.hdi(draws, prob)
+
+
+def bfmi(idata: InferenceData) -> np.ndarray:
+    """Energy-Bayesian fraction of missing information of each chain, (chain,)."""
+    return mixing.bfmi(idata["sample_stats"]["energy"].values)
 
 
 def summary(idata: InferenceData) -> pd.DataFrame:
@@ -276,20 +354,39 @@ def summary(idata: InferenceData) -> pd.DataFrame:
     """
     dataset = judged(idata) if "posterior" in idata.groups() else idata["prior"]
     dataset = dataset.isel(row_test=slice(_SUMMARISED)) if "row_test" in dataset.dims else dataset
-    options = {"hdi_prob": HDI_PROB, "round_to": "none"}
     if not len(dataset.data_vars):
         return pd.DataFrame(columns=["mean"])
-    if dataset.sizes["draw"] < _FEWEST_DRAWS:  # a point, or the few members of an ensemble
-        few = {"mean": np.mean} | ({"sd": np.std} if dataset.sizes["draw"] > 1 else {})
-        return pd.DataFrame(az.summary(dataset, stat_funcs=few, extend=False, **options))
     single = dataset.sizes["chain"] == 1
-    with np.errstate(invalid="ignore"):  # a site that never moves has no R-hat
-        table = pd.DataFrame(az.summary(in_halves(dataset) if single else dataset, **options))
-    return table.rename(columns=_SUMMARY_NAMES).drop(columns=["r_hat"] if single else [])
+    few = dataset.sizes["draw"] < _FEWEST_DRAWS  # a point, or the few members of an ensemble
+    dataset = in_halves(dataset) if single and not few else dataset
+    columns = _of_few if few else _of_many
+    rows = {}
+    with np.errstate(invalid="ignore", divide="ignore"):  # a site that never moves has no R-hat
+        for name, array in dataset.data_vars.items():
+            names = cells(str(name), [array[dim].values for dim in array.dims[2:]])
+            values = np.moveaxis(array.values.reshape(*array.shape[:2], -1), 2, 0)
+            rows |= {cell: columns(draws) for cell, draws in zip(names, values)}
+    table = pd.DataFrame.from_dict(rows, orient="index", dtype=float)
+    return table.drop(columns=["r_hat"] if single and not few else [])
+
+
+def _of_few(draws: np.ndarray) -> dict[str, float]:
+    """What a summary says of few draws (chain, draw)."""
+    return {"mean": draws.mean()} | ({"sd": draws.std()} if draws.shape[1] > 1 else {})
+
+
+def _of_many(draws: np.ndarray) -> dict[str, float]:
+    """What a summary says of draws (chain, draw)."""
+    low, high = mixing.hdi(draws.reshape(-1, 1), HDI_PROB)
+    numbers = {"mean": draws.mean(), "sd": draws.std(ddof=1), "hdi_low": low[0]}
+    numbers["hdi_high"] = high[0]
+    numbers["mcse_mean"], numbers["mcse_sd"] = mixing.errors(draws)
+    numbers |= {f"ess_{kind}": mixing.ess(draws, kind) for kind in ("bulk", "tail")}
+    return {**numbers, "r_hat": mixing.r_hat(draws)}
 
 
 def in_halves(dataset: xr.Dataset) -> xr.Dataset:
-    """One chain as two: ArviZ's statistics want two, and independent draws have no order."""
+    """One chain as two: R-hat wants two, and independent draws have no order."""
     half = dataset.sizes["draw"] // 2
     parts = [dataset.isel(draw=slice(i * half, (i + 1) * half)) for i in (0, 1)]
     halves = [part.assign_coords(draw=range(half), chain=[i]) for i, part in enumerate(parts)]

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..core.problem import Fit
-from .inference_data import InferenceData, add_group, ess
+from . import mixing
+from .inference_data import InferenceData, add_group
 
 # Above it importance weights cannot be trusted (Vehtari et al. 2024, section 3.2.4).
 KHAT_MAX = 0.7
@@ -247,7 +248,7 @@ class Weighted(NamedTuple):
         influence = (1 + (k / (1 - k)) ** 2) @ self.influence
         error = float(np.sqrt(np.square(influence).sum()))
         if chains is not None and np.ptp(influence) > 0:
-            error *= np.sqrt(influence.size / float(ess(influence.reshape(chains, -1), "mean")))
+            error *= np.sqrt(influence.size / mixing.ess(influence.reshape(chains, -1), "mean"))
         return float(np.hypot(error, self.idle))
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ..core.problem import Fit
@@ -228,7 +228,7 @@ def _in_plane(
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
     """The chance that a row outside scores above one inside, ties by half (Mann-Whitney)."""
-    above = stats.mannwhitneyu(outside, inside).statistic
+    above = scipy.stats.mannwhitneyu(outside, inside).statistic
     return float(above / len(inside) / len(outside))
 
 

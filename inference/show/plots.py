@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
 from ..results.inference_data import InferenceData, judged
 from ..results.psis import KHAT_MAX
@@ -94,7 +94,7 @@ def reliability(idata: InferenceData, exact: Any = None) -> Figure:
     n, claimed, right = bins.filled
     claimed, share = claimed / n, right / n
     figure, (top, bottom) = style.reliability([idata])
-    low, high = stats.binom.ppf([[0.05], [0.95]], n, claimed) / n
+    low, high = scipy.stats.binom.ppf([[0.05], [0.95]], n, claimed) / n
     top.vlines(claimed, low, high, color="0.8", lw=9, label="90 % of shares if calibrated")
     top.plot(claimed, share, "o", color=BLUE, label="share that is right", zorder=3)
     bars = len(bins.rows)
@@ -276,6 +276,8 @@ PLOTS: dict[str, Callable[..., Figure]] = {
     "objective": objective,
     **{kind: partial(_of_network, kind) for kind in uncertainty.PICTURES},
 }
+# Those that show the exact truth.
+OF_TRUTH = ("marginals", "objective")
 
 
 def available(idata: InferenceData) -> list[str]:

@@ -9,12 +9,12 @@ network it is its predictions.
 from typing import Any
 
 import numpy as np
+import scipy
 from matplotlib.figure import Figure
-from scipy import stats
 
 from models.contract.figures import BLUE, GREY, ORANGE, RED, SKY
 
-from ..results import inference_data
+from ..results import inference_data, mixing
 from ..results.diagnostics import BFMI_MIN, ESS_MIN
 from ..results.inference_data import InferenceData, judged
 from . import style
@@ -121,13 +121,13 @@ def _most_correlated(idata: InferenceData) -> tuple[dict[str, np.ndarray], str]:
     """
     panels = moving(idata)
     draws = np.stack([v.ravel() for v in panels.values()])
-    ranks = stats.rankdata(draws[:, :: max(1, draws.shape[1] // 1000)], axis=1)
+    ranks = [mixing.ranks(d) for d in draws[:, :: max(1, draws.shape[1] // 1000)]]
     correlation = np.abs(np.corrcoef(ranks))
     np.fill_diagonal(correlation, -1)
     taken = list(np.unravel_index(correlation.argmax(), correlation.shape))
     which, diverging = "the most correlated", _diverging(idata, draws.shape[1])
     if diverging.sum() >= _GATHERED:
-        apart = [stats.ks_2samp(d[diverging], d[~diverging]).statistic for d in draws]
+        apart = [scipy.stats.ks_2samp(d[diverging], d[~diverging]).statistic for d in draws]
         taken = [int(np.argmax(apart))]
         which = f"where divergences stand out ({list(panels)[taken[0]]}) and the most correlated,"
     while len(taken) < min(_PAIR, len(panels)):
@@ -191,11 +191,12 @@ def rank(idata: InferenceData, exact: Any = None) -> Figure:
     for ax, (name, values) in zip(axes, panels.items()):
         draws = values.shape[1]
         bins = int(np.clip(draws // 25, 5, 20))
-        ranks = stats.rankdata(values, method="ordinal").reshape(values.shape)
+        ranks = np.empty(values.size)
+        ranks[np.argsort(values, axis=None, kind="stable")] = np.arange(1, values.size + 1)
         low, high = _uniform_band(values, bins)
         ax.axhspan(low, high, color="0.85", lw=0, label="99 % band")
         ax.axhline(draws / bins, color=GREY, lw=0.8)
-        for chain, own in enumerate(ranks):
+        for chain, own in enumerate(ranks.reshape(values.shape)):
             counts, edges = np.histogram(own, bins, range=(0.5, values.size + 0.5))
             colour = CYCLE[chain % len(CYCLE)]
             ax.stairs(counts, edges, baseline=None, color=colour, lw=1.1, label=f"chain {chain}")
@@ -226,9 +227,11 @@ def _uniform_band(values: np.ndarray, bins: int) -> tuple[float, float]:
         Low and high, in draws.
     """
     draws = values.shape[1]
-    alone = np.mean([inference_data.ess(chain[None], "mean") for chain in values])
+    alone = np.mean([mixing.ess(chain[None], "mean") for chain in values])
     effective = np.clip(alone, 5, draws) if np.isfinite(alone) else draws
-    low, high = stats.binom.ppf([0.005, 0.995], int(effective), 1 / bins) * draws / effective
+    size = int(effective)
+    below = scipy.special.bdtr(np.arange(size + 1), size, 1 / bins)  # of a binomial, cumulated
+    low, high = np.searchsorted(below, [0.005, 0.995]) * draws / effective
     return float(low), float(high)
 
 
@@ -283,7 +286,7 @@ def ess(idata: InferenceData, exact: Any = None) -> Figure:
 
 def _ess(values: np.ndarray) -> tuple[float, float]:
     """Bulk and tail ESS of (chain, draw); zero where nothing moves."""
-    both = [inference_data.ess(values, method) for method in ("bulk", "tail")]
+    both = [mixing.ess(values, kind) for kind in ("bulk", "tail")]
     return tuple(np.nan_to_num(both).tolist())
 
 

@@ -41,6 +41,12 @@ def png(figure: Figure, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def saved(figure: Figure) -> bytes:
+    """The content of a figure's file in the folder of a run."""
+    # A tenth larger than at the default level of compression, in half the time.
+    return png(figure, dpi=130, pil_kwargs={"compress_level": 1})
+
+
 def shown(figure: Figure) -> Figure:
     """A figure made elsewhere, as one that a notebook shows by itself."""
     if type(figure) is Figure:

@@ -35,7 +35,6 @@ from .state import Journal, SavedState, seconds_spent
 if TYPE_CHECKING:
     import numpy as np
     from filelock import BaseFileLock
-    from matplotlib.figure import Figure
     from torch import Tensor
 
 # What a calibration has in place of draws: a line for each of its fits.
@@ -141,7 +140,7 @@ class RunFolder:
             self._finish(record)
 
     def write_tables(
-        self, record: Mapping[str, Any], tables: Mapping[str, Any], figures: Mapping[str, Figure]
+        self, record: Mapping[str, Any], tables: Mapping[str, Any], figures: Mapping[str, bytes]
     ) -> None:
         """Write a result of tables (.csv) and figures, as `write` does one of draws."""
         with self._write_faults():
@@ -173,7 +172,7 @@ class RunFolder:
             lines.flush()
             os.fsync(lines.fileno())
 
-    def add_figures(self, figures: Mapping[str, Figure]) -> None:
+    def add_figures(self, figures: Mapping[str, bytes]) -> None:
         """Write the pictures of a result; with them the run is done.
 
         Raises:
@@ -282,7 +281,7 @@ def arrays_of(data: Any) -> dict[str, np.ndarray] | None:
 
 
 def save_tables(
-    out: Path, name: str, tables: Mapping[str, Any], figures: Mapping[str, Figure]
+    out: Path, name: str, tables: Mapping[str, Any], figures: Mapping[str, bytes]
 ) -> Path:
     """Write a folder of tables (.csv) and figures under `out`; returns it.
 
@@ -388,22 +387,18 @@ def _write_result(
     write_atomically(folder / "metrics.json", json.dumps(metrics, indent=1).encode())
 
 
-def _write_tables(folder: Path, tables: Mapping[str, Any], figures: Mapping[str, Figure]) -> None:
+def _write_tables(folder: Path, tables: Mapping[str, Any], figures: Mapping[str, bytes]) -> None:
     """Each DataFrame as a .csv file of its name, and the figures."""
     for stem, table in tables.items():
         write_atomically(folder / f"{stem}.csv", table.to_csv().encode())
     _write_figures(folder, figures)
 
 
-def _write_figures(folder: Path, figures: Mapping[str, Figure]) -> None:
-    """Each figure as a .png file of its name, in the folder `figures`."""
-    # A tenth larger than at the default level of compression, in half the time.
-    options = {"format": "png", "dpi": 130, "pil_kwargs": {"compress_level": 1}}
-    for name, figure in figures.items():
+def _write_figures(folder: Path, figures: Mapping[str, bytes]) -> None:
+    """The content of each picture as a .png file of its name, in the folder `figures`."""
+    for name, content in figures.items():
         (folder / "figures").mkdir(exist_ok=True)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, **options)
-        write_atomically(folder / "figures" / f"{name}.png", buffer.getvalue())
+        write_atomically(folder / "figures" / f"{name}.png", content)
 
 
 def _is_of_result(path: Path, folder: Path) -> bool:

@@ -111,6 +111,7 @@ def _design(model: Any, data: Any, settings: Mapping[str, Any]) -> Any:
 
 def _calibrated_in(place: RunFolder, study: _Study) -> Calibration:
     """A calibration in its folder, which goes on from the fits that are there."""
+    from ..show import style
     from ..storage import run_folder, seals
 
     began = time.perf_counter()
@@ -130,7 +131,8 @@ def _calibrated_in(place: RunFolder, study: _Study) -> Calibration:
     status = "interrupted" if table.signal else "done"
     timing = {"total_s": time.perf_counter() - began, "fits": done - len(earlier)}
     record = {**place.record, "status": status, "verdict": verdict, "timing": timing}
-    place.write_tables(record, {"table": table}, {k: table.figure(k) for k in table.figures()})
+    figures = {kind: style.saved(table.figure(kind)) for kind in table.figures()}
+    place.write_tables(record, {"table": table}, figures)
     table.notes.append(f"saved in {place.path}")
     return table
 

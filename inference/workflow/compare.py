@@ -113,7 +113,7 @@ def run_folder(given: Any) -> Any:
 
 def has_posterior(run: Run) -> bool:
     """Whether a run has draws, or a point, of the posterior."""
-    return "posterior" in run.idata.groups()
+    return "posterior" in run.groups.groups()
 
 
 def _runs_compared(runs: Sequence[Run]) -> Table:
@@ -190,7 +190,7 @@ def _remote(request: Request, out: Any) -> Any:
     (run,) = study.attempt({"": plan}, begin).values()
     if not isinstance(run, Run):
         return run
-    return {name: getattr(run, name) for name in ("record", "idata", "verdict", "params")}
+    return {name: getattr(run, name) for name in ("record", "groups", "verdict", "params")}
 
 
 # -- the table ----------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def _pictures(runs: Mapping[str, Run], exact: Mapping[str, Any]) -> dict[str, Ca
     """Kind to what draws it, of those that these runs can fill."""
     from ..show import overlays, uncertainty
 
-    results = {label: run.idata for label, run in runs.items()}
+    results = {label: run.groups for label, run in runs.items()}
     truth = next(iter(exact.values())) if len(exact) == 1 else None
     pictures: dict[str, Callable] = {}
     if all(run.record.get("identified", True) for run in runs.values()):
@@ -238,7 +238,7 @@ def _row(label: str, run: Run | Fault, key: str) -> Row:
     from ..results import comparison
 
     if isinstance(run, Run):
-        return comparison.Row(label=label, posterior=key, record=run.record, idata=run.idata)
+        return comparison.Row(label=label, posterior=key, record=run.record, idata=run.groups)
     status = "refused" if isinstance(run, Refused) else "failed"
     status = "interrupted" if isinstance(run, Interrupted) else status
     return comparison.Row(label=label, posterior=key, reason=str(run), status=status)
@@ -254,13 +254,14 @@ def _exact_of(run: Run) -> Any:
 
 def saved_table(table: Table, out: str | Path | None) -> Table:
     """The table, with its pictures saved under `out`, if that is given."""
+    from ..show import style
     from ..storage import run_folder
 
     if out is None:
         return table
     stamp = time.strftime("%Y%m%d-%H%M%S")
     tables = {"table": table, "parameters": getattr(table, "parameters", None)}
-    figures = {kind: table.figure(kind) for kind in table.figures()}
+    figures = {kind: style.saved(table.figure(kind)) for kind in table.figures()}
     given = {name: rows for name, rows in tables.items() if rows is not None}
     path = run_folder.save_tables(Path(out), f"{table.title}-{stamp}", given, figures)
     table.notes.append(f"saved in {path}")

@@ -33,17 +33,17 @@ from ..rows import importance
 from .plan import Learned, Plan
 
 if TYPE_CHECKING:
-    import arviz as az
     from torch import Tensor
 
     from ..results.diagnostics import Verdict
+    from ..results.inference_data import InferenceData
 
 
 class Result(NamedTuple):
     """What a run found: its record, draws, verdict and learned parameters."""
 
     record: dict[str, Any]
-    idata: az.InferenceData
+    groups: InferenceData
     verdict: Verdict
     params: dict[str, Tensor]
 
@@ -216,7 +216,7 @@ def _judge(
     plan: Plan,
     program: Program,
     fit: Any,
-    idata: az.InferenceData,
+    idata: InferenceData,
     codes: Mapping[str, float],
 ) -> tuple[Verdict, dict[str, float]]:
     """Verdict and metrics of a fit; adds what the model knows to its InferenceData."""
@@ -241,7 +241,7 @@ def _judge(
     return verdict.with_findings(findings), metrics | beside
 
 
-def _encoded(plan: Plan, program: Program, fit: Any, idata: az.InferenceData) -> dict[str, float]:
+def _encoded(plan: Plan, program: Program, fit: Any, idata: InferenceData) -> dict[str, float]:
     """What an encoder makes of rows that were held out; of others, their codes alone."""
     trained = plan.kind.takes_guide and fit.trace is not None and fit.status != "failed"
     if not trained or not row_latents.has_weights(program):

@@ -25,9 +25,10 @@ from .origin import guide_of_record
 from .plan import guide_of
 
 if TYPE_CHECKING:
-    import arviz as az
     import pandas as pd
     from torch import Tensor
+
+    from ..results.inference_data import InferenceData
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Fitted:
     """
 
     record: Mapping[str, Any]
-    idata: az.InferenceData
+    idata: InferenceData
     params: Mapping[str, Tensor]
     entry: Entry
     data: Data

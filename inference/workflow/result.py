@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from models.contract import Data, Entry, Fault, Refused, UsageError, nearest
 
 from ..core.ambient import alone
 from ..core.arguments import checked
-from ..core.zoo_warnings import ZooWarning, ours_alone
+from ..core.zoo_warnings import ours_alone
 from . import origin
 from .plan import entry_of, read_data
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..results.diagnostics import Verdict
+    from ..results.inference_data import InferenceData
     from .predict import Fitted
 
 
@@ -35,13 +35,13 @@ class Run:
     Attributes:
         record: what run.json holds: command, settings, data, versions, timing, metrics; `status`
             is `done`, or `interrupted` or `failed` for what was kept of a run cut short.
-        idata: the result as ArviZ InferenceData.
+        groups: the result as groups of arrays; from the first look at `idata` on ArviZ's own.
         verdict: `pass`, `warn` or `fail`, with reasons.
         params: learned parameters, if any.
     """
 
     record: dict[str, Any]
-    idata: az.InferenceData
+    groups: InferenceData | az.InferenceData
     verdict: Verdict
     params: dict[str, Any] = field(default_factory=dict)
     _entry: Entry | None = None
@@ -58,6 +58,15 @@ class Run:
     def path(self) -> Path | None:
         """The run's folder; None if it was not saved."""
         return Path(self.record["run"]) if self.record.get("run") else None
+
+    @property
+    def idata(self) -> az.InferenceData:
+        """The result as ArviZ InferenceData."""
+        from ..results import inference_data
+
+        if isinstance(self.groups, inference_data.InferenceData):
+            self.groups = inference_data.as_arviz(self.groups)
+        return self.groups
 
     @cached_property
     def entry(self) -> Entry:
@@ -92,14 +101,14 @@ class Run:
         """One row per scalar: mean, sd, HDI, Monte Carlo errors, ESS, R-hat; what applies."""
         from ..results import inference_data, reference
 
-        table = inference_data.summary(self.idata)
+        table = inference_data.summary(self.groups)
         known = self.record["exact"]
         return reference.with_truth(table, known) if known else table
 
     @cached_property
     def exact(self) -> Any:
         """The exact truth; None where it is not known, or the model or the data are gone."""
-        if "posterior" not in self.idata.groups():
+        if "posterior" not in self.groups.groups():
             return None
         try:
             known = self.entry.exact
@@ -113,7 +122,7 @@ class Run:
         """The kinds that `plot` can draw for this run."""
         from ..show import plots
 
-        return [*plots.available(self.idata), *self._own_figures]
+        return [*plots.available(self.groups), *self._own_figures]
 
     @property
     def _own_figures(self) -> Mapping[str, Callable]:
@@ -139,31 +148,36 @@ class Run:
             if figure is None:
                 raise UsageError(f"the plot '{kind}' is not for these data")
             return style.shown(figure)
-        return plots.PLOTS[kind](self.idata, self.exact)
+        return plots.PLOTS[kind](self.groups, self.exact if kind in plots.OF_TRUTH else None)
 
     def _own_figure(self, kind: str) -> Figure | None:
         """A figure of the model's own; None where it is not for these data."""
         from ..results import inference_data
 
         options = self.record["options"]
-        view = inference_data.view(self.data, self.idata, self.params, options, self.metrics)
+        view = inference_data.view(self.data, self.groups, self.params, options, self.metrics)
         return self._own_figures[kind](view)
 
-    def pictures(self) -> dict[str, Figure]:
-        """All pictures of a run that is done; one that cannot be drawn costs a warning."""
-        pictures = {}
-        for kind in self.plots() if self.record["status"] == "done" else ():
-            try:
-                own = kind in self._own_figures
-                figure = self._own_figure(kind) if own else self.plot(kind)
-                if figure is not None:
-                    pictures[kind] = figure
-            except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                warnings.warn(
-                    f"the picture '{kind}' could not be drawn ({reason})", ZooWarning, stacklevel=2
-                )
-        return pictures
+    def pictures(self, first: Callable[[], None] = lambda: None) -> dict[str, bytes]:
+        """The PNG files of a run that is done, by kind; one that fails costs a warning.
+
+        Args:
+            first: what else there is to do, while other processes draw.
+        """
+        from ..show import drawing, plots
+
+        if self.record["status"] != "done":
+            first()
+            return {}
+        own = self._own_figures
+        kinds = [kind for kind in plots.available(self.groups) if kind not in own]
+
+        def draw(kind: str) -> Figure | None:
+            return self._own_figure(kind) if kind in own else self.plot(kind)
+
+        # The truth takes long to import.
+        kinds.sort(key=lambda kind: kind not in plots.OF_TRUTH)
+        return drawing.files(draw, kinds, list(own), first)
 
     # -- rows ---------------------------------------------------------------------------------
 
@@ -178,7 +192,7 @@ class Run:
 
         return Fitted(
             record=self.record,
-            idata=self.idata,
+            idata=self.groups,
             params=self.params,
             entry=self.entry,
             data=self.data,
@@ -298,9 +312,9 @@ class Run:
         """
         from ..results import loo
 
-        if "loo" not in self.idata.groups():
+        if "loo" not in self.groups.groups():
             raise Refused(self.verdict.trust["loo"].because or "the run has no elpd_loo")
-        return loo.elpd_data(self.idata, self.metrics)
+        return loo.elpd_data(self.groups, self.metrics)
 
     # -- on disk and on screen ----------------------------------------------------------------
 
@@ -314,7 +328,7 @@ class Run:
         source = self._source
         if source is None and self.path is not None:
             source = origin.data_kept(self.path)
-        arrays, netcdf = run_folder.arrays_of(source), inference_data.netcdf(self.idata)
+        arrays, netcdf = run_folder.arrays_of(source), inference_data.netcdf(self.groups)
         with run_folder.begin(Path(out), self.record["name"], self.record, arrays) as place:
             self.record["run"] = str(place.path)
             place.write(self.record, netcdf=netcdf, params=self.params, pictures=True)

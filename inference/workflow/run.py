@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -136,7 +137,7 @@ def load(
         origin.check_same_file(part, named, record)
     return Run(
         record=dict(record),
-        idata=inference_data.read(folder / "idata.nc"),
+        groups=inference_data.read(folder / "idata.nc"),
         verdict=Verdict(record["verdict"]["status"], findings_of(record), given),
         params=saved.read_params(folder),
         _entry=entry,
@@ -216,8 +217,6 @@ def carried_out(plan: Plan, watch: Watch, started: float, out: str | Path | None
 
 def in_place(plan: Plan, watch: Watch, started: float, place: RunFolder) -> Run:
     """The planned run in its folder: computed, saved, shown, and last its pictures."""
-    from ..results import inference_data
-
     context, callbacks = _context(plan, watch, place)
     with _ending(callbacks) as ended:
         done = _executed(plan, context, dict(place.record), started)
@@ -226,14 +225,30 @@ def in_place(plan: Plan, watch: Watch, started: float, place: RunFolder) -> Run:
             done.record["timing"]["fit_s"] += place.spent
             done.record["timing"]["earlier_s"] = place.spent
         ended.append(done)
+        still = [partial(_kept, done, watch, place)]
+
+        def keep() -> None:
+            if still:
+                still.pop()()
+
         try:
-            netcdf = inference_data.netcdf(done.idata)
-            place.write(done.record, netcdf=netcdf, params=done.params, pictures=watch.figures)
+            pictures = done.pictures(keep) if watch.figures else {}
         finally:
-            watch.show(done)  # also where there is no room to save it
+            keep()  # also where nothing can be drawn
         if watch.figures:
-            place.add_figures(done.pictures())
+            place.add_figures(pictures)
     return done
+
+
+def _kept(done: Run, watch: Watch, place: RunFolder) -> None:
+    """A result in its folder, and shown."""
+    from ..results import inference_data
+
+    try:
+        netcdf = inference_data.netcdf(done.groups)
+        place.write(done.record, netcdf=netcdf, params=done.params, pictures=watch.figures)
+    finally:
+        watch.show(done)  # also where there is no room to save it
 
 
 def _context(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ..contract import BadInput, Data, MissingInput, Rows
+from . import shipped
 from .columns import name_of, read_columns, simulated_rng
 from .tables import split_rows
 
@@ -157,9 +158,7 @@ def _chosen(total: int, n: int | None, name: str, data_seed: int) -> np.ndarray:
 
 def _digits(split: float | None, data_seed: int) -> tuple[tuple, tuple]:
     """Images (m, 64) and labels (m,) of the training and of the test set."""
-    from sklearn.datasets import load_digits
-
-    x, y = load_digits(return_X_y=True)
+    x, y = shipped.features_and_target("digits")
     share = 360 / 1797 if split is None else split  # a fifth
     return tuple((x[rows], y[rows]) for rows in split_rows(len(y), share, data_seed))
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..contract import BadInput, Data, Rows, UsageError, nearest
+from . import shipped
 from .columns import name_of, read_columns, simulated_rng
 from .tables import Table, encode, from_columns, scaling, split_rows
 
@@ -176,10 +177,9 @@ def regression(
 
 def diabetes() -> Builtin:
     """The progression of diabetes by ten features of 442 patients: Efron et al. (2004)."""
-    from sklearn.datasets import load_diabetes
-
-    table = load_diabetes(scaled=False)
-    columns = {**dict(zip(table.feature_names, table.data.T)), "progression": table.target}
+    x, progression = shipped.features_and_target("diabetes")
+    names = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
+    columns = {**dict(zip(names, x.T)), "progression": progression}
     return Builtin(columns=columns, target="progression", source="diabetes")
 
 

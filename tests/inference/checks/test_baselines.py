@@ -222,3 +222,14 @@ def test_large_tables_are_thinned():
     found = linear(Table("classes", 2, rows, test, np.zeros(100)))
     assert found.elpd.mean() > -0.1
     assert linear(Table("classes", 2, rows, None, np.zeros(30_000))) is None
+
+
+def test_the_log_densities_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    (x, loc), (scale, rate) = rng.normal(size=(2, 50)), rng.gamma(2.0, size=(2, 50))
+    counts = rng.poisson(3.0, size=50)
+    ours = baselines._normal(x, scale), baselines._student(x, 7, loc, scale)
+    theirs = stats.norm.logpdf(x, scale=scale), stats.t.logpdf(x, 7, loc, scale)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    expected = stats.poisson.logpmf(counts, rate)
+    np.testing.assert_allclose(baselines._poisson(counts, rate), expected, rtol=1e-12)

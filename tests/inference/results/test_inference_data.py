@@ -135,7 +135,7 @@ def test_a_file_that_reaches_out_of_itself_is_refused_before_it_is_read(
     with h5py.File(path, "a") as file:
         plant(file["posterior"], path.parent)
     monkeypatch.setattr(
-        inference_data.az, "from_netcdf", lambda *_, **__: pytest.fail("it was read")
+        inference_data.xr, "load_dataset", lambda *_, **__: pytest.fail("it was read")
     )
     with pytest.raises(Refused, match=message) as caught:
         inference_data.read(path)
