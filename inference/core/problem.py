@@ -138,6 +138,8 @@ class Context:
         state: where the method keeps what it needs to go on after a kill, and finds it again.
         apart: whether chains may run in processes of their own.
         graphs: what was recorded for other values of the same data; None in a single run.
+        beside: called once where the method waits for compiled code: what is to be done before
+            its result can be judged.
     """
 
     progress: bool = False
@@ -146,6 +148,7 @@ class Context:
     state: State = field(default_factory=State)
     apart: bool = True
     graphs: Graphs | None = None
+    beside: Callable[[], None] = lambda: None
 
     @property
     def of_many(self) -> bool:

@@ -97,7 +97,14 @@ def run(
     waiting = [number for number in range(chains) if number not in results]
     workers = (workers or cores()) if context.apart and context.device == "cpu" else 0
     with _shown(monitor, warmup + draws, context) as show, listening(monitor.stop) as heard:
-        how = {"shared": [monitor], "fork": True, "patience": None, "meanwhile": show}
+        first = [context.beside] if threads else []
+
+        def meanwhile() -> None:
+            while first:
+                first.pop()()
+            show()
+
+        how = {"shared": [monitor], "fork": True, "patience": None, "meanwhile": meanwhile}
         how["threads"] = threads
         for i, result in each(chain, waiting, workers, heard, **how):
             name = f"chain {waiting[i] + 1}"

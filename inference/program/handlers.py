@@ -19,7 +19,7 @@ from torch.distributions import biject_to
 from ..core.problem import Problem
 from .sampling import QuickBernoulli, Sampling
 from .sites import Bounds, Message, Tensors, Trace, Values, is_deterministic, support_within
-from .supports import support_of, within
+from .supports import shape_before, support_of, within
 
 
 def run(model: Callable, tensors: Tensors, *handlers: Any, validate: bool = False) -> Trace:
@@ -247,5 +247,5 @@ def start_value(site: Message, width: float = 1.0, rule: StartRule | None = None
     if rule is not None:
         return rule(site["name"], tuple(site["fn"].shape()))
     transform = biject_to(support_of(site["fn"]))
-    shape = transform.inverse_shape(site["fn"].shape())
+    shape = shape_before(transform, site["fn"].shape())
     return transform((torch.rand(shape) * 4 - 2) * width)

@@ -111,6 +111,16 @@ class Union(constraints.Constraint):
         return self.base.check(value.unsqueeze(-1 - self.event_dim)).any(-1)
 
 
+def shape_before(transform: transforms.Transform, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of what a transform maps to that shape; of scalars it is the same.
+
+    Asked for it, torch's own affine transform imports sympy, a third of a second.
+    """
+    if not transform.codomain.event_dim:
+        return tuple(shape)
+    return tuple(transform.inverse_shape(torch.Size(shape)))
+
+
 def elementwise(support: Any) -> Any:
     """The constraint on single elements, out of its `independent` wrappers; else itself."""
     while isinstance(support, constraints.independent):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
@@ -26,7 +27,7 @@ from .predictors import linearised
 from .prototype import Prototype
 from .sampling import is_improper
 from .sites import Message, Site, Tensors, Trace, Values, support_within
-from .supports import elementwise, is_inside, outside
+from .supports import elementwise, is_inside, outside, shape_before
 
 # Fields of a problem that change what is known of it from its first runs.
 _TRACED = {"model", "tensors", "latent_keys", "params", "start", "linear_at"}
@@ -75,7 +76,7 @@ class TracedModel:
         self.unfitted = [name for name in self.own if name not in problem.params]
         self.layout, self.size = {}, 0
         for site in self.of("latent"):
-            shape = tuple(biject_to(site.support).inverse_shape(site.shape))
+            shape = shape_before(biject_to(site.support), site.shape)
             part = slice(self.size, self.size + math.prod(shape))
             self.layout[site.name] = (part, shape)
             self.size = part.stop
@@ -254,7 +255,7 @@ class TracedModel:
             for frame in node["cond_indep_stack"]:
                 if frame.vectorized:
                     shape[frame.dim] = int(frame.size)
-            shape = torch.broadcast_shapes(shape, node["log_prob"].shape)
+            shape = np.broadcast_shapes(shape, node["log_prob"].shape)
             log_probs[name] = node["log_prob"].expand(shape)
         return log_probs
 

@@ -16,7 +16,7 @@ from ..core.ambient import alone
 from ..core.arguments import checked
 from ..core.callbacks import Callback, Callbacks
 from ..core.problem import Context
-from . import origin
+from . import imports, origin
 from .plan import Plan, Request, columns, entry_of, planned
 from .result import Run
 
@@ -257,7 +257,8 @@ def _context(
     """Where the run computes, and all that is told of it."""
     callbacks = Callbacks([*([place.journal] if place else []), *watch.callbacks])
     state = {"state": place.state} if place else {}
-    context = Context(progress=watch.progress, device=plan.device, callbacks=callbacks, **state)
+    how = {"progress": watch.progress, "device": plan.device, "beside": imports.beforehand}
+    context = Context(callbacks=callbacks, **how, **state)
     return context, callbacks
 
 
