@@ -600,7 +600,8 @@ SLOW_LINES = [
     Line("places", "ulimit -n 32; $zoo run coin $few", 0, "saved in"),
     Line(
         "places",
-        "ulimit -n 64; $zoo run coin --method nuts --set draws=100 chains=40 workers=40",
+        "ulimit -n 64; $zoo run coin --method nuts --set draws=100 chains=40 workers=40 "
+        "compile=traced",
         74,
         "Too many open files, this process; close some",
     ),

@@ -26,6 +26,7 @@ from faults import CALLS, COIN, FILES, LINES, MEAN, NOTES, ROWS, SLOW_LINES, SPO
 from spoils import MARKER, SPOILS, settled
 
 import zoo
+from inference.core.compiled import c_compiler
 from inference.storage.record import FORMAT
 from inference.storage.state import last_step
 from models.contract import BadSetting, Refused, UsageError
@@ -34,6 +35,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 HOW = ["here", pytest.param("run", marks=pytest.mark.slow)]
 NUTS = ["run", "linear", "--method", "nuts", "-q", "--set", "draws=100000", "warmup=50"]
 NUTS += ["metric=diagonal", "workers=2"]
+# Chains that are threads of one process are faster.
+NATIVE = [word.replace("draws=100000", "draws=1000000") for word in NUTS]
 # Neither level nor over soon.
 SVI = ["run", "linear", "--guide", "mvn", "-q", "--set", "steps=1000000", "lr=0.00001"]
 SHORT = ["coin", "--method", "nuts", "--set", "draws=4000", "warmup=200", "workers=2"]
@@ -197,11 +200,14 @@ def steps(scene):
     return step["chains"][:2] if step else [0]
 
 
-@pytest.fixture
-def sampling(scene):
-    """`run linear` whose two chains are past their warm-up, and their process ids."""
-    process = scene.start(*NUTS)
-    chains = scenes.children(process, 2)
+@pytest.fixture(params=["native", "traced"])
+def sampling(request, scene):
+    """`run linear` whose two chains are past their warm-up, and their process ids if they have."""
+    native = request.param == "native"
+    if native and c_compiler() is None:
+        pytest.skip("there is no C compiler")
+    process = scene.start(*(NATIVE if native else [*NUTS, "compile=traced"]))
+    chains = [] if native else scenes.children(process, 2)
     scenes.wait_for(process, lambda: min(steps(scene)) > 100)
     yield process, chains
     process.kill()
@@ -209,6 +215,7 @@ def sampling(scene):
 
 
 @linux
+@pytest.mark.parametrize("sampling", ["traced"], indirect=True)
 def test_a_command_whose_chain_is_killed_fails_and_keeps_the_others(scene, sampling):
     process, chains = sampling
     os.kill(chains[1], signal.SIGKILL)
@@ -307,11 +314,13 @@ def test_chains_whose_parent_is_killed_end_too_and_the_run_can_be_resumed(scene,
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_is_resumed_to_the_same_draws(scene):
-    path = scene.killed(*SHORT)
+@pytest.mark.parametrize("how", ["native", "traced"])
+def test_a_run_that_was_killed_is_resumed_to_the_same_draws(scene, how):
+    words = [*SHORT, f"compile={how}"]
+    path = scene.killed(*words)
     scene.judge("killed", scene.run("show", str(path)), 0, "resume", what="SIGKILL at its start")
     scene.judge("killed", scene.run("resume", str(path)), 0, f"saved in {path}")
-    whole = scene.run("run", *SHORT, "--out", "whole")
+    whole = scene.run("run", *words, "--out", "whole")
     scene.judge("killed", whole, 0, "saved in")
     (uninterrupted,) = (scene.folder / "whole").iterdir()
     ours, theirs = (zoo.load(p).idata["posterior"]["pi"].values for p in (path, uninterrupted))

@@ -90,3 +90,14 @@ def test_what_is_equal_only_for_now_is_not_dropped():
     module = record(function, [U])
     torch.testing.assert_close(module(2 * U), function(2 * U), rtol=0, atol=0)
     assert module(U)[2].is_contiguous()
+
+
+def test_a_view_made_in_place_is_a_view():
+    def function(u):
+        return ((u[None] * 2).squeeze_(0).unsqueeze_(1).t_() + 1,)
+
+    graph = record(function, [U])
+    names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    assert {"aten.squeeze.dim", "aten.unsqueeze.default", "aten.t.default"} <= set(names)
+    run = compiled(function, [(U,)])
+    torch.testing.assert_close(run(U), function(U), rtol=0, atol=0)
