@@ -322,7 +322,7 @@ class _Builder:
 
 
 def _plain(function: OpOverload) -> OpOverload:
-    """The operation that gives what another one makes of its argument (`squeeze` of `squeeze_`)."""
+    """The operation that gives what another makes of its argument (`squeeze` of `squeeze_`)."""
     name = function._schema.name.partition("::")[2].removesuffix("_")
     return getattr(getattr(aten, name), function._overloadname)
 

@@ -10,7 +10,6 @@ def beforehand() -> None:
     this process waits for compiled code. Not while others fork: they would find halves of modules.
     """
     import h5netcdf  # noqa: F401
-    import scipy.stats  # noqa: F401
 
     from ..results import inference_data  # noqa: F401
     from ..show import drawing, plots, terminal  # noqa: F401
