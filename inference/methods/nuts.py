@@ -21,7 +21,7 @@ from .chains import Results, kept_with, latents, run
 from .nutpie_chain import NutpieChain, sampler_library
 
 # Unconstrained dimensions up to which correlations are learnt by default.
-_LOWRANK_MOST = 64
+_LOWRANK_MOST = 256
 # How far a start is moved where the density is flat.
 _OFF = 1e-3
 # Draws around which an edge of the density is looked for, halvings that bring it near, and the
@@ -58,9 +58,9 @@ def nuts(
             With 0.8 the non-centred eight schools diverge in most runs, with 0.9 in none, and ESS
             per second was no lower on the zoo's models.
         max_tree_depth: a trajectory has at most 2 to this power steps.
-        metric: mass matrix, `lowrank` learns correlations; `auto` does so up to 64 dimensions,
-            beyond which it costs more than it brings (a network of 354 weights: six times as
-            long).
+        metric: mass matrix, `lowrank` learns correlations; `auto` does so up to 256 dimensions.
+            On 24 posteriors of 10 to 200 it took at worst a tenth more of a whole run's time for
+            as many effective draws, and a third of it where latents are correlated.
         compile: how the density runs: `native` as compiled C (needs a C compiler, else it is
             `traced`, with a note), `traced` by torch, or `plain` Pyro.
         workers: chains at once; 0 takes the cores there are.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any, Literal
 
@@ -91,8 +92,7 @@ def _native(
     try:
         found = in_c(graph, [*points[0], *live])
     except NoCompiler as reason:
-        note = f"{reason}: the model runs by torch, which is slower; install gcc, or {_EXTRA}"
-        warnings.warn(note, ZooWarning, stacklevel=4)
+        _tell_once(f"{reason}: models run by torch, which is slower; install gcc, or {_EXTRA}")
         return None
     except Unknown:
         return None
@@ -102,6 +102,12 @@ def _native(
         return run
     warnings.warn(_OTHER, ZooWarning, stacklevel=4)
     return None
+
+
+@cache
+def _tell_once(note: str) -> None:
+    """Warn, and not again of the same in this process."""
+    warnings.warn(note, ZooWarning, stacklevel=5)
 
 
 _OTHER = "the compiled graph gave other values than torch, and is not used: the model is slower"

@@ -14,7 +14,8 @@ from conftest import problem_from, problem_of
 
 import models
 from inference.native import elementwise, operations
-from inference.program.graphs import Recordings, compiled, faster
+from inference.program import graphs
+from inference.program.graphs import Recordings, compiled, faster, way_of
 from inference.program.program import Program
 from inference.program.record import Recorded, Unrecordable, record
 from models.contract import Refused
@@ -144,12 +145,26 @@ def test_a_cache_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
         compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)], how="native")
 
 
-def test_without_a_compiler_torch_runs_the_graph_and_a_note_says_so(tmp_path, monkeypatch):
+def test_without_a_compiler_torch_runs_graphs_and_one_note_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    with pytest.warns(UserWarning, match="no C compiler: the model runs by torch.*install gcc"):
-        run = compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)])
-    torch.testing.assert_close(run(U)[1], 2 * U)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    graphs._tell_once.cache_clear()
+    with pytest.warns(
+        UserWarning, match="no C compiler: models run by torch.*install gcc"
+    ) as said:
+        runs = [compiled(lambda u: ((u**2).sum(), 2 * u), [(U,)]) for _ in range(2)]
+    graphs._tell_once.cache_clear()
+    assert len(said) == 1 and way_of(runs[0]) == "traced"
+    torch.testing.assert_close(runs[1](U)[1], 2 * U)
+
+
+def test_a_resume_keeps_to_the_way_a_run_was_begun():
+    native, traced = (compiled(lambda u: (u**2,), [(U,)], how=how) for how in ("native", "traced"))
+    assert way_of(native) == "native" and way_of(traced, "traced") == "traced"
+    assert way_of(lambda u: (u,)) == "plain"
+    with pytest.raises(Refused, match="begun with compile=native, and here the model runs traced"):
+        way_of(traced, "native")
 
 
 def test_other_values_in_c_are_found_and_not_used(monkeypatch):
@@ -185,46 +200,46 @@ def test_gradients_of_convolutions_are_recorded():
 
 def test_a_graph_serves_other_values_of_its_live_tensors():
     y, u = torch.tensor([1.0, 2.0]), torch.tensor([0.3])
-    graphs = Recordings([y])
+    recordings = Recordings([y])
 
     def function(u):
         return (u * y).sum(), u.exp()
 
-    first = graphs.compiled(function, [(u,)])
+    first = recordings.compiled(function, [(u,)])
     y.copy_(torch.tensor([5.0, -1.0]))
     state = torch.get_rng_state()
-    assert graphs.compiled(function, [(u,)]) is first
+    assert recordings.compiled(function, [(u,)]) is first
     assert torch.equal(torch.get_rng_state(), state)
     assert first(u)[0].item() == pytest.approx(1.2)
 
 
 def test_a_graph_that_does_not_follow_is_recorded_again():
     hidden, u = torch.tensor(1.0), torch.tensor([0.3])
-    graphs = Recordings([])
+    recordings = Recordings([])
 
     def function(u):
         return (u * hidden,)
 
-    first = graphs.compiled(function, [(u,)])
+    first = recordings.compiled(function, [(u,)])
     hidden.fill_(2.0)
-    again = graphs.compiled(function, [(u,)])
+    again = recordings.compiled(function, [(u,)])
     assert again is not first and again(u)[0].item() == pytest.approx(0.6)
 
 
 def test_what_cannot_be_recorded_is_told_once_and_runs_as_it_is():
-    graphs, u = Recordings([]), torch.tensor([0.3])
+    recordings, u = Recordings([]), torch.tensor([0.3])
 
     def function(u):
         return (u * 2 if u.sum() > 0 else u,)
 
     with pytest.warns(UserWarning, match="untraced"):
-        graphs.compiled(function, [(u,)])
-    assert graphs.compiled(function, [(u,)]) is function
+        recordings.compiled(function, [(u,)])
+    assert recordings.compiled(function, [(u,)]) is function
 
 
 def test_parameters_stay_in_the_memory_of_the_first():
-    graphs = Recordings([])
-    first = graphs.memory("parameters", torch.tensor([1.0, 2.0]))
-    second = graphs.memory("parameters", torch.tensor([3.0, 4.0]))
+    recordings = Recordings([])
+    first = recordings.memory("parameters", torch.tensor([1.0, 2.0]))
+    second = recordings.memory("parameters", torch.tensor([3.0, 4.0]))
     assert second is first and first.tolist() == [3.0, 4.0]
-    assert graphs.memory("parameters", torch.zeros(3)).shape == (3,)
+    assert recordings.memory("parameters", torch.zeros(3)).shape == (3,)
