@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .formulas import Operation, Unknown, apply
+from .formulas import Operation, Unknown, apply, like
 from .loops import Array, Steps
 
 aten = torch.ops.aten
@@ -122,8 +122,10 @@ def _plus_product(
     steps: Steps, out: Array, c: Array, a: Array, b: Array, *, beta: float = 1, alpha: float = 1
 ) -> None:
     if alpha != 1:
-        raise Unknown("a scaled product")
-    apply(steps, out, "{0} * {1}", c, beta)
+        scaled = like(steps, a)
+        apply(steps, scaled, "{0} * {1}", a, alpha)
+        a = scaled
+    apply(steps, out, "{0} * {1}" if beta else "0", *([c, beta] if beta else []))
     if len(b.shape) == 1:
         return product(steps, _column(out), a, _column(b), adds=True)
     return product(steps, out, a, b, adds=True)
@@ -133,9 +135,9 @@ def _cholesky(
     steps: Steps, outs: Sequence[Array], x: Array, *, upper: bool = False, **_: Any
 ) -> None:
     """The lower factor of each matrix; NaN where one is not positive definite."""
-    if upper:
-        raise Unknown("the upper factor of a matrix")
     out, info = outs
+    if upper:
+        out, x = _turned(out), _turned(x)
     wide = info._replace(shape=(*info.shape, 1, 1), strides=(*info.strides, 0, 0))
     _each_matrix(steps, _factor, out, wide, x)
 
@@ -164,21 +166,82 @@ def _solved(
     unitriangular: bool = False,
 ) -> None:
     """x of a x = b (or x a = b) for triangular matrices a."""
-    if unitriangular:
-        raise Unknown("a triangular system with a diagonal of ones")
     if not left:
         a, b, out, upper = _turned(a), _turned(b), _turned(out), not upper
-    _each_matrix(steps, partial(_solution, upper), out, a, b)
+    _each_matrix(steps, partial(_solution, upper, unitriangular), out, a, b)
 
 
-def _solution(upper: bool, out: Array, a: Array, b: Array) -> str:
+def _solution(upper: bool, ones: bool, out: Array, a: Array, b: Array) -> str:
+    """The solution of a triangular system, whose diagonal may be `ones`, whatever stands there."""
     n, m = b.shape
+    divided = "sum" if ones else f"sum / {a.at(['i', 'i'])}"
     rows = f"for (i64 i = {n} - 1; i >= 0; i--)" if upper else f"for (i64 i = 0; i < {n}; i++)"
     known = f"for (i64 k = i + 1; k < {n}; k++)" if upper else "for (i64 k = 0; k < i; k++)"
     return (
         f"for (i64 j = 0; j < {m}; j++) {rows} {{ {out.type} sum = {b.at(['i', 'j'])};\n"
         f"{known} sum -= {a.at(['i', 'k'])} * {out.at(['k', 'j'])};\n"
-        f"{out.at(['i', 'j'])} = sum / {a.at(['i', 'i'])}; }}"
+        f"{out.at(['i', 'j'])} = {divided}; }}"
+    )
+
+
+def _lu(steps: Steps, outs: Sequence[Array], x: Array, *, pivot: bool = True, **_: Any) -> None:
+    """L and U of each square matrix in one, the rows that were swapped (from 1), and failures."""
+    out, places, info = outs
+    if not pivot or x.shape[-1] != x.shape[-2]:
+        raise Unknown("L and U without swaps, or of a matrix that is not square")
+    apply(steps, out, "{0}", x)
+    wide = info._replace(shape=(*info.shape, 1, 1), strides=(*info.strides, 0, 0))
+    _each_matrix(steps, _swapped_factors, out, _column(places), wide)
+
+
+def _swapped_factors(out: Array, places: Array, info: Array) -> str:
+    n, failed, at, place = out.shape[0], info.at(["0", "0"]), out.at, places.at(["j", "0"])
+    size = f"{'__builtin_fabsf' if out.dtype == torch.float32 else '__builtin_fabs'}"
+    return (
+        f"{failed} = 0; for (i64 j = 0; j < {n}; j++) {{ i64 p = j;\n"
+        f"for (i64 i = j + 1; i < {n}; i++)"
+        f" if ({size}({at(['i', 'j'])}) > {size}({at(['p', 'j'])})) p = i;\n"
+        f"{place} = p + 1;\n"
+        f"if ({at(['p', 'j'])} == 0) {{ if (!{failed}) {failed} = j + 1; continue; }}\n"
+        f"for (i64 k = 0; p != j && k < {n}; k++) {{ {out.type} kept = {at(['j', 'k'])};\n"
+        f"{at(['j', 'k'])} = {at(['p', 'k'])}; {at(['p', 'k'])} = kept; }}\n"
+        f"for (i64 i = j + 1; i < {n}; i++) {{\n"
+        f"const {out.type} x = {at(['i', 'j'])} /= {at(['j', 'j'])};\n"
+        f"for (i64 k = j + 1; k < {n}; k++) {at(['i', 'k'])} -= x * {at(['j', 'k'])}; }} }}"
+    )
+
+
+def _solved_by_lu(
+    steps: Steps,
+    out: Array,
+    lu: Array,
+    places: Array,
+    b: Array,
+    *,
+    left: bool = True,
+    adjoint: bool = False,
+) -> None:
+    """x of a x = b (or x a = b), of a or of a transposed (`adjoint`), by L and U of a."""
+    if not left:
+        b, out, adjoint = _turned(b), _turned(out), not adjoint
+    if adjoint:
+        _solved(steps, out, _turned(lu), b, upper=False)
+        _solved(steps, out, _turned(lu), out, upper=True, unitriangular=True)
+        return _each_matrix(steps, partial(_swapped, True), out, _column(places))
+    apply(steps, out, "{0}", b)
+    _each_matrix(steps, partial(_swapped, False), out, _column(places))
+    _solved(steps, out, lu, out, upper=False, unitriangular=True)
+    return _solved(steps, out, lu, out, upper=True)
+
+
+def _swapped(back: bool, out: Array, places: Array) -> str:
+    """Rows swapped as they were for L and U, or swapped back."""
+    n, m = out.shape
+    loop = f"for (i64 i = {n} - 1; i >= 0; i--)" if back else f"for (i64 i = 0; i < {n}; i++)"
+    return (
+        f"{loop} {{ const i64 p = {places.at(['i', '0'])} - 1;\n"
+        f"for (i64 j = 0; p != i && j < {m}; j++) {{ {out.type} kept = {out.at(['i', 'j'])};\n"
+        f"{out.at(['i', 'j'])} = {out.at(['p', 'j'])}; {out.at(['p', 'j'])} = kept; }} }}"
     )
 
 
@@ -190,4 +253,6 @@ OPERATIONS: Mapping[Any, Operation] = {
     **dict.fromkeys([aten.addmm.default, aten.addmv.default], _plus_product),
     aten.linalg_cholesky_ex.default: _cholesky,
     aten.linalg_solve_triangular.default: _solved,
+    aten.linalg_lu_factor_ex.default: _lu,
+    aten.linalg_lu_solve.default: _solved_by_lu,
 }

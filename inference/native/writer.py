@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .formulas import Unknown
+from .formulas import OF_OUTPUT, Unknown
 from .loops import TYPES, Array, Steps, contiguous, source
 from .operations import operation
 
-# Arguments of operations that say what their output is like, which is known from the output.
-_OF_OUTPUT = {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"}
 _SIGNATURE = "void {}(void *const *given, void *const *results, char *scratch) {{"
 
 # Node of a graph to what torch gives there for an example.
@@ -163,7 +161,7 @@ class Writer:
         arrays = [self.array(tensor) for tensor in tensors(value)]
         out = arrays if isinstance(value, list | tuple) else arrays[0]
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), self._argument)
-        kwargs = {name: value for name, value in kwargs.items() if name not in _OF_OUTPUT}
+        kwargs = {name: value for name, value in kwargs.items() if name not in OF_OUTPUT}
         try:
             operation(node.target)(self.steps, out, *args, **kwargs)
         except (TypeError, KeyError, ValueError, IndexError) as error:

@@ -295,6 +295,8 @@ class _Builder:
         if function in _OF_SHAPE and call.out.is_contiguous():
             function, args = _OF_SHAPE[function], (list(call.out.shape),)
             kwargs = {"dtype": call.out.dtype, "device": call.out.device}
+        if torch.Tag.inplace_view in function.tags:
+            function = _view(function)
         node = self.graph.call_function(function, args, kwargs)
         if isinstance(call.out, Tensor):
             self.nodes[id(call.out)] = node
@@ -317,6 +319,12 @@ class _Builder:
         name = f"constant_{len(list(self.module.buffers()))}"
         self.module.register_buffer(name, self.values.get(id(tensor), tensor.detach()))
         return self.graph.get_attr(name)
+
+
+def _view(function: OpOverload) -> OpOverload:
+    """The view that an operation such as `squeeze_` makes a tensor itself become."""
+    name = function._schema.name.partition("::")[2].removesuffix("_")
+    return getattr(getattr(aten, name), function._overloadname)
 
 
 def _stays(node: fx.Node) -> bool:
