@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from .compositions import COMPOSITIONS
-from .formulas import OF_OUTPUT, Operation, Unknown, apply, literal
+from .formulas import OF_OUTPUT, UNFORESEEN, Operation, Unknown, apply, literal
 from .loops import Array, Steps
 
 aten = torch.ops.aten
@@ -162,11 +162,11 @@ class _Pen(TorchDispatchMode):
         before = len(self.steps.steps)
         try:
             self._write(function, out, args, kwargs)
-        except Unknown:
+        except UNFORESEEN as reason:
             del self.steps.steps[before:]
             text = _composition(function)
             if text is None or function in self.running or changes:
-                raise
+                raise Unknown(str(function)) from reason
             out = self._spell(function, text, args, kwargs)
         return out
 

@@ -186,6 +186,11 @@ def _shrunk_backward(slope: Tensor, x: Tensor, width: float) -> Tensor:
     return torch.where((x >= -width) & (x <= width), 0.0, slope)
 
 
+def _hard_sigmoid_backward(slope: Tensor, x: Tensor) -> Tensor:
+    # Torch has a sixth in single precision, whatever the type.
+    return torch.where((x > -3) & (x < 3), slope * 0.1666666716337204, 0.0)
+
+
 COMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten.var.correction: _variance,
     aten.std.correction: _deviation,
@@ -210,5 +215,6 @@ COMPOSITIONS: Mapping[Any, Callable[..., Any]] = {
     aten._cdist_forward.default: _distances,
     aten._cdist_backward.default: _distances_backward,
     aten.hardshrink_backward.default: _shrunk_backward,
+    aten.hardsigmoid_backward.default: _hard_sigmoid_backward,
     aten.softshrink_backward.default: _shrunk_backward,
 }

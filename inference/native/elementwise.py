@@ -272,8 +272,6 @@ _FORMULAS = {
     "bessel_i0e({0})": [aten.special_i0e.default],
     "bessel_i1({0})": [aten.special_i1.default, aten.special_modified_bessel_i1.default],
     "bessel_i1e({0})": [aten.special_i1e.default],
-    "bessel_j0({0})": [aten.special_bessel_j0.default],
-    "bessel_j1({0})": [aten.special_bessel_j1.default],
     "bessel_k0({0})": [aten.special_modified_bessel_k0.default],
     "bessel_k1({0})": [aten.special_modified_bessel_k1.default],
     "erfcx({0})": [aten.special_erfcx.default],

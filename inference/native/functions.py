@@ -19,8 +19,6 @@ SPECIAL = {
     "bessel_i0e": ("i0e", 1),
     "bessel_i1": ("i1", 1),
     "bessel_i1e": ("i1e", 1),
-    "bessel_j0": ("j0", 1),
-    "bessel_j1": ("j1", 1),
     "bessel_k0": ("k0", 1),
     "bessel_k1": ("k1", 1),
     "erfcx": ("__pyx_fuse_1erfcx", 1),

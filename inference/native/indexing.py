@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .formulas import Operation, Unknown, apply, like, literal
-from .loops import Array, Steps
+from .loops import Array, Steps, contiguous
 
 aten = torch.ops.aten
 
@@ -59,6 +59,11 @@ def _select_backward(steps: Steps, out: Array, slope: Array, _: Any, dim: int, i
 
 def _copied(steps: Steps, out: Array, _: Array, source: Array, *__: Any) -> None:
     apply(steps, out, "{0}", source)
+
+
+def _reshaped(steps: Steps, out: Array, x: Array, _: Any) -> None:
+    copy = out._replace(shape=x.shape, strides=contiguous(x.shape))
+    apply(steps, copy, "{0}", x)
 
 
 def _flipped(steps: Steps, out: Array, x: Array, dims: Sequence[int]) -> None:
@@ -328,6 +333,7 @@ OPERATIONS: Mapping[Any, Operation] = {
     aten.slice_backward.default: _slice_backward,
     aten.select_backward.default: _select_backward,
     aten.copy.default: _copied,
+    aten.reshape.default: _reshaped,
     aten.flip.default: _flipped,
     aten.gather.default: _gathered,
     **dict.fromkeys([aten.scatter.src, aten.scatter.value], partial(_scattered, sign="=")),

@@ -6,7 +6,7 @@ import torch
 
 from . import elementwise, indexing, matrices, reductions
 from .composed import composed
-from .formulas import Operation, Unknown
+from .formulas import UNFORESEEN, Operation, Unknown
 from .loops import Steps
 
 OPERATIONS = {
@@ -32,7 +32,7 @@ def operation(function: Any) -> Operation:
         before = len(steps.steps)
         try:
             form(steps, *args, **kwargs)
-        except Unknown:
+        except UNFORESEEN:
             del steps.steps[before:]
             composed(plain, _form)(steps, *args, **kwargs)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .formulas import OF_OUTPUT, Unknown
+from .formulas import OF_OUTPUT, UNFORESEEN, Unknown
 from .loops import TYPES, Array, Steps, contiguous, source
 from .operations import operation
 
@@ -44,12 +44,26 @@ def run_once(
                 values[node] = getattr(graph, str(node.target))
             elif node.op == "call_function":
                 args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)
+                values[node] = _value(node, args, kwargs)
                 try:
                     _try(node, values)
                 except Unknown as reason:
                     unknown[node] = reason
     return values, unknown
+
+
+def _value(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """What torch gives at a node; where it is no view any more, of a copy.
+
+    Arrays that C makes may be laid out in another way than when the graph was recorded.
+    """
+    try:
+        return node.target(*args, **kwargs)
+    except RuntimeError:
+        if node.target is not torch.ops.aten.view.default:
+            raise
+    node.target = torch.ops.aten.reshape.default
+    return node.target(*args, **kwargs)
 
 
 def _apart(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -164,7 +178,7 @@ class Writer:
         kwargs = {name: value for name, value in kwargs.items() if name not in OF_OUTPUT}
         try:
             operation(node.target)(self.steps, out, *args, **kwargs)
-        except (TypeError, KeyError, ValueError, IndexError) as error:
+        except UNFORESEEN as error:
             raise Unknown(f"{node.target} with these arguments") from error
 
     def _argument(self, node: fx.Node) -> Any:
