@@ -103,20 +103,18 @@ def _sign_of_swaps(pivots: Tensor) -> Tensor:
     return torch.where(pivots == still, 1.0, -1.0).prod(-1)
 
 
-def _factors(a: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """L and U, the swaps, and whether they are those of a transposed, as torch has it."""
-    turned = a.is_contiguous()
-    lu, pivots, _ = torch.linalg.lu_factor_ex(a.mT if turned else a)
-    return lu, pivots, turned
+def _factors(a: Tensor) -> tuple[Tensor, Tensor]:
+    """L and U, and the swaps; of a transposed where torch's gradient takes them to be."""
+    return torch.linalg.lu_factor_ex(a.mT if a.is_contiguous() else a)[:2]
 
 
 def _determinant(a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    lu, pivots, _ = _factors(a)
+    lu, pivots = _factors(a)
     return lu.diagonal(0, -2, -1).prod(-1) * _sign_of_swaps(pivots).to(a.dtype), lu, pivots
 
 
 def _log_determinant(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    lu, pivots, _ = _factors(a)
+    lu, pivots = _factors(a)
     diagonal = lu.diagonal(0, -2, -1)
     sign = diagonal.sign().prod(-1) * _sign_of_swaps(pivots).to(a.dtype)
     return sign, diagonal.abs().log().sum(-1), lu, pivots
@@ -125,12 +123,11 @@ def _log_determinant(a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _solution(
     a: Tensor, b: Tensor, *, left: bool = True, check_errors: bool = False
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    lu, pivots, turned = _factors(a)
+    lu, pivots, info = torch.linalg.lu_factor_ex(a)
     vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
     batch = torch.broadcast_shapes(a.shape[:-2], b.shape[: -1 if vector else -2])
     wide = (b.unsqueeze(-1) if vector else b).expand(*batch, -1, -1)
-    x = aten.linalg_lu_solve(lu, pivots, wide, left=left, adjoint=turned)
-    info = pivots.new_zeros(a.shape[:-2])
+    x = aten.linalg_lu_solve(lu, pivots, wide, left=left)
     return x.squeeze(-1) if vector else x, lu, pivots, info
 
 

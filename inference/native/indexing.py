@@ -308,6 +308,12 @@ def _triangle(sign: str) -> Operation:
     return operation
 
 
+# Memory in any layout: what torch gave for an example has it.
+_EMPTY = (
+    *(aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default),
+    *(aten.empty_permuted.default, aten.new_empty.default, aten.new_empty_strided.default),
+)
+
 OPERATIONS: Mapping[Any, Operation] = {
     aten.cat.default: _joined,
     aten.stack.default: _stacked,
@@ -324,7 +330,7 @@ OPERATIONS: Mapping[Any, Operation] = {
         _filled_with,
     ),
     aten.scalar_tensor.default: lambda steps, out, value: apply(steps, out, "{0}", value),
-    aten.empty.memory_format: _left,
+    **dict.fromkeys(_EMPTY, _left),
     aten.arange.start_step: _counted,
     aten.arange.start: _counted,
     aten.arange.default: lambda steps, out, _: _counted(steps, out, 0),

@@ -261,7 +261,7 @@ if (next > most || next != next) {{ total = most == -__builtin_inf() ? 1 :
 else total += next == -__builtin_inf() ? 0 : next == most ? 1 : exp(next - most);
 so_far = most == -__builtin_inf() || most == __builtin_inf() ? most : most + log(total);
 """
-_EXTREME = "if ({{at}} == 0 || (so_far == so_far && (next {} so_far || next != next)))"
+_EXTREME = "if ({{at}} == 0 || next != next || (so_far == so_far && next {} so_far))"
 _EXTREME += " {{{{ so_far = next; place = {{at}}; }}}}"
 
 

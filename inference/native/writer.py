@@ -15,7 +15,12 @@ from .formulas import OF_OUTPUT, UNFORESEEN, Unknown
 from .loops import TYPES, Array, Steps, contiguous, source
 from .operations import operation
 
+aten = torch.ops.aten
+
 _SIGNATURE = "void {}(void *const *given, void *const *results, char *scratch) {{"
+
+# Memory whose layout the graph itself asks for, and relies on.
+_LAID_OUT = (aten.empty_strided.default, aten.new_empty_strided.default)
 
 # Node of a graph to what torch gives there for an example.
 Values = Mapping[fx.Node, Any]
@@ -60,9 +65,9 @@ def _value(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
     try:
         return node.target(*args, **kwargs)
     except RuntimeError:
-        if node.target is not torch.ops.aten.view.default:
+        if node.target is not aten.view.default:
             raise
-    node.target = torch.ops.aten.reshape.default
+    node.target = aten.reshape.default
     return node.target(*args, **kwargs)
 
 
@@ -84,7 +89,7 @@ def _try(node: fx.Node, values: dict[fx.Node, Any]) -> None:
         for tensor in tensors(values[base]):
             trial.give(tensor)
     trial.write(node)
-    if not changes(node):
+    if not changes(node) and node.target not in _LAID_OUT:
         values[node] = tree_map(_contiguous, values[node])
 
 
