@@ -49,7 +49,7 @@ ALONE = [
     lambda x: torch.nan_to_num(x, 0.5),
     lambda x: F.huber_loss(x, torch.zeros_like(x), reduction="none"),
     lambda x: changed(x, lambda y: y[..., :1].mul_(2) if y.ndim else y.add_(1)),
-    lambda x: changed(x, lambda y: y.__setitem__(y > 0.5, 0.3)),
+    lambda x: changed(x, lambda y: y.__setitem__(y > 0.5, 0.3)) if x.ndim else x,
     lambda x: x.clamp(-99, 99).to(torch.int64).remainder(3) * x,
     lambda x: x.clamp(-1, 1),
     lambda x: torch.where(x > 0, x, x * 2),
