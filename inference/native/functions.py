@@ -9,9 +9,12 @@ FUNCTIONS = {
     "fmod": (2, False),
     **dict.fromkeys(("ceil", "fabs", "floor", "rint", "sqrt", "trunc"), (1, False)),
 }
-# Functions that the process has already, by our name and torch's: products of matrices, and how
-# many threads these take. Whoever loads the library says where they are.
-LIBRARY = {"dgemm": "dgemm_", "sgemm": "sgemm_", "set_threads": "omp_set_num_threads"}
+# Functions that the process has already, by our name and torch's: products and factors of
+# matrices, and how many threads these take. Whoever loads the library says where they are.
+LIBRARY = {
+    **{name: f"{name}_" for name in ("dgemm", "sgemm", "dpotrf", "spotrf")},
+    "set_threads": "omp_set_num_threads",
+}
 
 # Functions of SciPy's that its C interface gives, by our name: its name, and how many arguments.
 SPECIAL = {
@@ -34,7 +37,7 @@ SPECIAL = {
 # at poles what torch gives. Trigamma has as many terms as torch's, which is right to 5e-10. Zeta
 # is Hurwitz's, by the sum of Euler and Maclaurin. Rest and quotient of a division round down.
 HELPERS = """
-void (*dgemm)(), (*sgemm)(), (*set_threads)(int);
+void (*dgemm)(), (*sgemm)(), (*dpotrf)(), (*spotrf)(), (*set_threads)(int);
 double lgamma_r(double, int *);
 static double log_gamma(double x) { int sign; return lgamma_r(x, &sign); }
 static double digamma(double x) {

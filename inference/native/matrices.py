@@ -17,6 +17,10 @@ aten = torch.ops.aten
 # Columns that a row of a product may have to be kept in registers while it is made; and products
 # of numbers from which on a library is faster than plain loops.
 _NARROW, _LARGE = 64, 1 << 17
+# Rows of a matrix from which on a library finds its factor faster.
+_TALL = 80
+# Numbers whose products are added up one by one, which compilers unroll.
+_SHORT = 8
 
 
 def product(steps: Steps, out: Array, a: Array, b: Array, *, adds: bool = False) -> None:
@@ -37,10 +41,8 @@ def _product(out: Array, a: Array, b: Array, adds: bool) -> str:
     sign = "+=" if adds else "="
     if b.strides[1] != 1 or n == 1:
         lines = [f"{loop('i', m)} {loop('j', n)} {{ {out.type} sum = 0;"]
-        lines += [
-            "#pragma omp simd reduction(+:sum)",
-            f"{loop('l', k)} sum += {first} * {second};",
-        ]
+        lines += ["#pragma omp simd reduction(+:sum)"] if k > _SHORT else []
+        lines += [f"{loop('l', k)} sum += {first} * {second};"]
         lines += [f"{cell} {sign} sum; }}"]
     elif n <= _NARROW:
         lines = [f"{loop('i', m)} {{ {out.type} row[{n}] = {{0}};", f"{loop('l', k)} {{"]
@@ -144,6 +146,8 @@ def _cholesky(
 
 def _factor(out: Array, info: Array, x: Array) -> str:
     n, factor, failed = x.shape[0], out.at, info.at(["0", "0"])
+    if n >= _TALL and _is_dense(out):
+        return _factor_by_library(out, failed, x)
     root = f"sqrt{'f' if out.dtype == torch.float32 else ''}"
     return (
         f"{failed} = 0;\n"
@@ -152,6 +156,19 @@ def _factor(out: Array, info: Array, x: Array) -> str:
         f"for (i64 k = 0; k < j; k++) sum -= {factor(['i', 'k'])} * {factor(['j', 'k'])};\n"
         f"if (i == j && !(sum > 0) && !{failed}) {failed} = j + 1;\n"
         f"{factor(['i', 'j'])} = i == j ? {root}(sum) : sum / {factor(['j', 'j'])}; }} }}"
+    )
+
+
+def _factor_by_library(out: Array, failed: str, x: Array) -> str:
+    """The lower factor by the process's own LAPACK, which reads columns where C has rows."""
+    n, cell = x.shape[0], out.at(["i", "j"])
+    name, half = ("spotrf" if out.dtype == torch.float32 else "dpotrf"), "LU"[out.strides[1] == 1]
+    loops = f"for (i64 i = 0; i < {n}; i++) for (i64 j = 0; j < {n}; j++)"
+    return (
+        f"{loops} {cell} = j <= i ? {x.at(['i', 'j'])} : 0;\n"
+        f"const int sizes[] = {{{n}, {max(out.strides)}}}; int wrong = 0;\n"
+        f'{name}("{half}", sizes, &{out.at(["0", "0"])}, sizes + 1, &wrong);\n{failed} = wrong;\n'
+        f'if (wrong) {loops} if (j <= i) {cell} = __builtin_nan("");'
     )
 
 
@@ -174,13 +191,20 @@ def _solved(
 def _solution(upper: bool, ones: bool, out: Array, a: Array, b: Array) -> str:
     """The solution of a triangular system, whose diagonal may be `ones`, whatever stands there."""
     n, m = b.shape
-    divided = "sum" if ones else f"sum / {a.at(['i', 'i'])}"
     rows = f"for (i64 i = {n} - 1; i >= 0; i--)" if upper else f"for (i64 i = 0; i < {n}; i++)"
     known = f"for (i64 k = i + 1; k < {n}; k++)" if upper else "for (i64 k = 0; k < i; k++)"
+    columns = f"for (i64 j = 0; j < {m}; j++)"
+    given, cell, other = b.at(["i", "j"]), out.at(["i", "j"]), out.at(["k", "j"])
+    factor, divided = a.at(["i", "k"]), "" if ones else f" / {a.at(['i', 'i'])}"
+    if out.strides[1] == 1 and m > 1:
+        return (
+            f"{rows} {{ {columns} {cell} = {given};\n{known} {{ const {out.type} x = {factor};\n"
+            f"#pragma omp simd\n{columns} {cell} -= x * {other}; }}\n"
+            f"{columns} {cell} = {cell}{divided}; }}"
+        )
     return (
-        f"for (i64 j = 0; j < {m}; j++) {rows} {{ {out.type} sum = {b.at(['i', 'j'])};\n"
-        f"{known} sum -= {a.at(['i', 'k'])} * {out.at(['k', 'j'])};\n"
-        f"{out.at(['i', 'j'])} = {divided}; }}"
+        f"{columns} {rows} {{ {out.type} sum = {given};\n"
+        f"{known} sum -= {factor} * {other};\n{cell} = sum{divided}; }}"
     )
 
 

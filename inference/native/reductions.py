@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,6 +11,9 @@ from .formulas import Operation, apply, like
 from .loops import Array, Steps
 
 aten = torch.ops.aten
+
+# Elements that are folded one after another, without a loop.
+_FEW = 8
 
 
 def _dims(x: Array, dim: Any) -> list[int]:
@@ -62,6 +66,8 @@ def _folded(
     kept = [d for d in range(len(x.shape)) if d not in dims]
     names = [f"i{d}" for d in range(len(x.shape))]
     loop = "for (i64 {0} = 0; {0} < {1}; {0}++) {{".format
+    if math.prod(x.shape[d] for d in dims) <= _FEW:
+        return _folded_at_once(steps, out, text, start, x, dims)
     inner = min(range(len(x.shape)), key=lambda d: (x.shape[d] == 1, abs(x.strides[d])))
     step = f"sum = {text.format('sum', x.read(names, out.dtype))};"
     if inner in dims:
@@ -81,6 +87,23 @@ def _folded(
         lines += ["#pragma omp simd", loop(names[inner], x.shape[inner]), step]
         lines += ["}" * (1 + len(dims) + len(others))]
     steps.lines("\n".join(lines), out, x)
+
+
+def _folded_at_once(
+    steps: Steps, out: Array, text: str, start: str, x: Array, dims: Sequence[int]
+) -> None:
+    """An array folded along short dimensions, without loops over these: see `_folded`."""
+    names = [f"i{d}" for d in range(len(x.shape))]
+    kept = [d for d in range(len(x.shape)) if d not in dims]
+    loops = [f"for (i64 {names[d]} = 0; {names[d]} < {x.shape[d]}; {names[d]}++)" for d in kept]
+    loops[-1:] = ["#pragma omp simd", *loops[-1:]] if loops else []
+    lines = [f"{out.type} sum = {start};"]
+    for place in product(*(range(x.shape[d]) for d in dims)):
+        for d, i in zip(dims, place):
+            names[d] = str(i)
+        lines.append(f"sum = {text.format('sum', x.read(names, out.dtype))};")
+    body = "\n".join([*lines, f"{out.at(names)} = sum;"])
+    steps.lines("\n".join([*loops, f"{{ {body} }}"]), out, x)
 
 
 _LARGER = "{1} > {0} || {1} != {1} ? {1} : {0}"
@@ -186,7 +209,8 @@ def _log_sum_exp(steps: Steps, out: Array, x: Array, dim: Any, keepdim: bool = F
     most, powers = steps.new(out.dtype, wide.shape), like(steps, x)
     _folded(steps, most, _LARGER, "-__builtin_inf()", x, dims)
     apply(steps, most, "{0} == {1} || {0} == {2} ? 0 : {0}", most, math.inf, -math.inf)
-    apply(steps, powers, "exp@@({0} - {1})", x, most)
+    apply(steps, powers, "{0} - {1}", x, most)
+    apply(steps, powers, "exp@@({0})", powers)
     total = like(steps, most)
     _folded(steps, total, "{0} + {1}", "0", powers, dims)
     apply(steps, total, "log@@({0})", total)
@@ -228,16 +252,34 @@ def _softmax_backward(
     apply(steps, out, "{0} - {1} * {2}", weighted, share, total)
 
 
-def _running(start: str, text: str, given: str = "") -> Operation:
+def _running_rows(steps: Steps, out: Array, x: Array, dim: int, sign: str) -> None:
+    """A running sum (`+`) or product (`*`) of rows, each of which lies close together."""
+    size = out.shape[dim]
+    apply(steps, out.part(dim, 0, min(size, 1)), "{0}", x.part(dim, 0, min(size, 1)))
+    order = [
+        dim,
+        *sorted((d for d in range(len(x.shape)) if d != dim), key=lambda d: -x.strides[d]),
+    ]
+    names = [f"i{d}" for d in range(len(x.shape))]
+    before = [f"(i{d} - 1)" if d == dim else f"i{d}" for d in range(len(x.shape))]
+    loops = [f"for (i64 i{d} = {int(d == dim)}; i{d} < {x.shape[d]}; i{d}++)" for d in order]
+    body = f"{out.at(names)} = {out.at(before)} {sign} {x.read(names, out.dtype)};"
+    steps.lines("\n".join([*loops[:-1], "#pragma omp simd", loops[-1], body]), out, x)
+
+
+def _running(start: str, text: str, given: str = "", simple: str = "") -> Operation:
     """What all elements so far are folded to, along a dimension.
 
     Args:
         start: the variables of the fold, before the first element.
         text: the statements for an element `next`, which end with the new value of `so_far`.
         given: further outputs at each element, as C expressions of the variables.
+        simple: the operation between two elements, if the fold is no more than that.
     """
 
     def operation(steps: Steps, out: Any, x: Array, dim: int, **_: Any) -> None:
+        if x.shape and simple and x.strides[dim] > min(x.strides):
+            return _running_rows(steps, out, x, dim % len(x.shape), simple)
         outs = [out] if isinstance(out, Array) else out
         values = ["so_far", *given.split()]
         names = [f"i{d}" for d in range(len(x.shape))]
@@ -282,8 +324,8 @@ OPERATIONS: Mapping[Any, Operation] = {
     aten.min.dim: _extreme_along("<"),
     aten.argmax.default: _place_of_extreme(">"),
     aten.argmin.default: _place_of_extreme("<"),
-    aten.cumsum.default: _running("{type} so_far = 0;", "so_far += next;"),
-    aten.cumprod.default: _running("{type} so_far = 1;", "so_far *= next;"),
+    aten.cumsum.default: _running("{type} so_far = 0;", "so_far += next;", simple="+"),
+    aten.cumprod.default: _running("{type} so_far = 1;", "so_far *= next;", simple="*"),
     aten.logcumsumexp.default: _running(
         "double most = -__builtin_inf(), total = 0; {type} so_far;", _LOG_SUM
     ),

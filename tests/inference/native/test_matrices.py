@@ -83,6 +83,20 @@ def test_large_products_by_a_library(sizes, dtype):
     agree(functions, a, b, within=scale * torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_large_factors_by_a_library(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(100, 120, dtype=dtype)
+    functions = {
+        "lower": lambda x: torch.linalg.cholesky(x @ x.T),
+        "upper": lambda x: torch.linalg.cholesky(x @ x.T, upper=True),
+        "several": lambda x: torch.linalg.cholesky(torch.stack([x @ x.T, 2 * x @ x.T])),
+        "none": lambda x: torch.linalg.cholesky_ex(x @ x.T - 300 * torch.eye(100)).info,
+        "slope": gradient(lambda x: torch.linalg.cholesky(x @ x.T).diagonal().log()),
+    }
+    agree(functions, x, within=1e-10 if dtype == torch.float64 else 1e-3)
+
+
 def test_a_matrix_that_is_not_positive_definite_has_no_factor():
     x = torch.tensor([[1.0, 2.0], [2.0, 1.0]])
     agree({"info": lambda x: torch.linalg.cholesky_ex(x).info}, x, within=0)
