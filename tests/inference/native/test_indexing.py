@@ -85,3 +85,24 @@ def test_numbers_are_found_among_edges():
 
 def test_a_view_of_an_array_that_is_laid_out_anew():
     agree({"flat": lambda x: (x.T * 1).T.view(12) + x.flatten()}, matrix("rows"), within=0)
+
+
+def test_changes_in_place_of_views():
+    def views(x):
+        y = (x * 1).view(3, 4)
+        y[1].mul_(2)
+        y.T[2].add_(x[:3])
+        y[:, ::2].exp_()
+        y.diagonal().zero_()
+        y[0, 1:].copy_(x[:3])
+        y[y > 1] = 0.5
+        return y
+
+    def rows_by_rows(x):
+        y = torch.zeros(4, 3)
+        for i in range(4):
+            y[i] = x.view(4, 3)[i] + (y[i - 1].clone() if i else 0)
+        return y
+
+    functions = {"views": views, "rows": rows_by_rows, "slope": gradient(rows_by_rows)}
+    agree(functions, torch.randn(12), within=1e-15)
