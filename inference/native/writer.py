@@ -183,6 +183,8 @@ class Writer:
         kwargs = {name: value for name, value in kwargs.items() if name not in OF_OUTPUT}
         try:
             operation(node.target)(self.steps, out, *args, **kwargs)
+        except Unknown:
+            raise
         except UNFORESEEN as error:
             raise Unknown(f"{node.target} with these arguments") from error
 
