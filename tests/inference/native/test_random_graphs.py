@@ -23,6 +23,11 @@ def changed(x: Tensor, change: Callable[[Tensor], object]) -> Tensor:
     return copy
 
 
+def remainder(x: Tensor, step: float = 1.0) -> Tensor:
+    """What is left of a division; of large numbers it would be rounding error."""
+    return x.clamp(-99, 99) % step
+
+
 def definite(x: Tensor) -> Tensor:
     """A well-conditioned symmetric matrix of the products of rows."""
     rows = F.normalize(x, dim=-1)
@@ -35,7 +40,7 @@ MOST, SMALL = 5000, 400
 ALONE = [
     *(torch.exp, torch.sin, torch.cos, torch.tanh, torch.sigmoid, torch.relu, torch.neg),
     *(torch.abs, torch.square, torch.erf, torch.atan, torch.expm1, torch.sign),
-    *(F.softplus, F.logsigmoid, F.gelu, F.silu, F.elu, F.leaky_relu, F.hardtanh, torch.frac),
+    *(F.softplus, F.logsigmoid, F.gelu, F.silu, F.elu, F.leaky_relu, F.hardtanh, remainder),
     *(torch.special.log_ndtr, torch.special.i0e, torch.special.i1e),
     lambda x: x**3,
     lambda x: (x.abs() + 0.1).log(),
@@ -45,7 +50,7 @@ ALONE = [
     lambda x: torch.digamma(x.abs() + 0.3),
     lambda x: torch.polygamma(2, x.abs() + 0.3),
     lambda x: torch.special.erfinv(x.tanh() * 0.9),
-    lambda x: x % 1.7,
+    lambda x: remainder(x, 1.7),
     lambda x: torch.nan_to_num(x, 0.5),
     lambda x: F.huber_loss(x, torch.zeros_like(x), reduction="none"),
     lambda x: changed(x, lambda y: y[..., :1].mul_(2) if y.ndim else y.add_(1)),
