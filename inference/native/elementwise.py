@@ -90,9 +90,10 @@ def _clamp(steps: Steps, out: Array, x: Array, least: Any = None, most: Any = No
 
 
 def _polygamma(steps: Steps, out: Array, order: int, x: Array) -> None:
-    if order not in (0, 1):
-        raise Unknown(f"the polygamma function of order {order}")
-    apply(steps, out, "trigamma({0})" if order else "digamma({0})", x)
+    if order < 2:
+        return apply(steps, out, "trigamma({0})" if order else "digamma({0})", x)
+    factor = float(math.factorial(order)) * (1 if order % 2 else -1)
+    return apply(steps, out, "{0} * zeta({1}, {2})", factor, order + 1, x)
 
 
 def _xlogy(steps: Steps, out: Array, x: Any, y: Any) -> None:
@@ -167,6 +168,39 @@ def _cross_entropy(
     apply(steps, out, text, x, target, log, adds=reduction == 2)
 
 
+def _quotient(
+    steps: Steps, out: Array, a: Any, b: Any, *, rounding_mode: str | None = None
+) -> None:
+    """a / b, rounded down (`floor`), to zero (`trunc`) or not at all."""
+    apply(steps, out, _QUOTIENTS[rounding_mode, out.dtype.is_floating_point], a, b)
+
+
+# By how they round, and whether of floating point; nothing is divided by a whole zero.
+_REST = "({1} == 0 ? 0 : {0} % {1})"
+_QUOTIENTS = {
+    (None, True): "{0} / {1}",
+    ("trunc", True): "trunc@@({0} / {1})",
+    ("trunc", False): "{1} == 0 ? 0 : {0} / {1}",
+    ("floor", True): "floored({0}, {1})",
+    ("floor", False): f"{{1}} == 0 ? 0 : {{0}} / {{1}} - ({_REST} && ({{0}} < 0) != ({{1}} < 0))",
+}
+
+
+def _floor_quotient(steps: Steps, out: Array, a: Any, b: Any) -> None:
+    _quotient(steps, out, a, b, rounding_mode="floor")
+
+
+def _remainder(steps: Steps, out: Array, a: Any, b: Any) -> None:
+    """What is left of a when b was taken off: of the sign of b."""
+    whole = f"{_REST} + ({_REST} && ({{0}} < 0) != ({{1}} < 0) ? {{1}} : 0)"
+    apply(steps, out, "rest({0}, {1})" if out.dtype.is_floating_point else whole, a, b)
+
+
+def _fmod(steps: Steps, out: Array, a: Any, b: Any) -> None:
+    """What is left of a when b was taken off: of the sign of a."""
+    apply(steps, out, "fmod@@({0}, {1})" if out.dtype.is_floating_point else _REST, a, b)
+
+
 def _masked_fill(steps: Steps, out: Array, x: Array, mask: Array, value: Any) -> None:
     apply(steps, out, "{1} ? {2} : {0}", x, mask, value)
 
@@ -234,6 +268,19 @@ _FORMULAS = {
     "({0} > 0) - ({0} < 0)": [aten.sgn.default, aten.sign.default],
     "log_gamma({0})": [aten.lgamma.default],
     "digamma({0})": [aten.digamma.default],
+    "bessel_i0({0})": [aten.i0.default, aten.special_modified_bessel_i0.default],
+    "bessel_i0e({0})": [aten.special_i0e.default],
+    "bessel_i1({0})": [aten.special_i1.default, aten.special_modified_bessel_i1.default],
+    "bessel_i1e({0})": [aten.special_i1e.default],
+    "bessel_k0({0})": [aten.special_modified_bessel_k0.default],
+    "bessel_k1({0})": [aten.special_modified_bessel_k1.default],
+    "erfcx({0})": [aten.special_erfcx.default],
+    "erfinv({0})": [aten.erfinv.default],
+    "log_ndtr({0})": [aten.special_log_ndtr.default],
+    "ndtri({0})": [aten.special_ndtri.default],
+    "gammainc({0}, {1})": [aten.igamma.default],
+    "gammaincc({0}, {1})": [aten.igammac.default],
+    "zeta({0}, {1})": [aten.special_zeta.default],
     "{0} < 0 ? 0 : {0}": [aten.relu.default],
     "{0}": [
         aten.clone.default,
@@ -245,6 +292,9 @@ _FORMULAS = {
     "{0} / {1}": [aten.div.Tensor, aten.div.Scalar],
     "{0} > {1} || {0} != {0} ? {0} : {1}": [aten.maximum.default],
     "{0} < {1} || {0} != {0} ? {0} : {1}": [aten.minimum.default],
+    "{0} != {0} || {1} > {0} ? {1} : {0}": [aten.fmax.default],
+    "{0} != {0} || {1} < {0} ? {1} : {0}": [aten.fmin.default],
+    "__builtin_copysign({0}, {1})": [aten.copysign.Tensor, aten.copysign.Scalar],
     "atan2@@({0}, {1})": [aten.atan2.default],
     "hypot@@({0}, {1})": [aten.hypot.default],
     "{0} ? {1} : {2}": [aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther],
@@ -265,7 +315,11 @@ _QUESTIONS = {
     "!{0} != !{1}": [aten.logical_xor.default],
     "{0} & {1}": [aten.bitwise_and.Tensor, aten.bitwise_and.Scalar],
     "{0} | {1}": [aten.bitwise_or.Tensor, aten.bitwise_or.Scalar],
+    "{0} ^ {1}": [aten.bitwise_xor.Tensor, aten.bitwise_xor.Scalar],
+    "{0} << {1}": [aten.__lshift__.Scalar, aten.bitwise_left_shift.Tensor],
+    "{0} >> {1}": [aten.__rshift__.Scalar, aten.bitwise_right_shift.Tensor],
     "!{0}": [aten.logical_not.default],
+    "!!__builtin_signbit((double){0})": [aten.signbit.default],
     "{0} != {0}": [aten.isnan.default],
 }
 
@@ -283,6 +337,10 @@ OPERATIONS: Mapping[Any, Operation] = {
     aten.clamp_max.default: lambda steps, out, x, most: _clamp(steps, out, x, None, most),
     **dict.fromkeys([aten.xlogy.Tensor, aten.xlogy.Scalar_Other], _xlogy),
     aten.xlogy.Scalar_Self: _xlogy,
+    **dict.fromkeys([aten.div.Tensor_mode, aten.div.Scalar_mode], _quotient),
+    **dict.fromkeys([aten.floor_divide.default, aten.floor_divide.Scalar], _floor_quotient),
+    **dict.fromkeys([aten.remainder.Tensor, aten.remainder.Scalar], _remainder),
+    **dict.fromkeys([aten.fmod.Tensor, aten.fmod.Scalar], _fmod),
     aten.special_xlog1py.default: _xlog1py,
     aten.polygamma.default: _polygamma,
     aten.softplus.default: _softplus,

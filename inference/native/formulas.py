@@ -16,6 +16,11 @@ class Unknown(Exception):
     """An operation, or an argument of one, that has no form in C; names it."""
 
 
+# What a form raises for arguments that it does not foresee.
+UNFORESEEN = (Unknown, TypeError, KeyError, ValueError, IndexError)
+# Arguments of operations that say what their output is like, which is known from the output.
+OF_OUTPUT = {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"}
+
 # An operation: writes the steps that fill its output, of its arguments.
 Operation = Callable[..., None]
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from .formulas import Operation, Unknown, apply, literal
-from .loops import Array, Steps
+from .formulas import Operation, Unknown, apply, like, literal
+from .loops import Array, Steps, contiguous
 
 aten = torch.ops.aten
 
@@ -59,6 +59,11 @@ def _select_backward(steps: Steps, out: Array, slope: Array, _: Any, dim: int, i
 
 def _copied(steps: Steps, out: Array, _: Array, source: Array, *__: Any) -> None:
     apply(steps, out, "{0}", source)
+
+
+def _reshaped(steps: Steps, out: Array, x: Array, _: Any) -> None:
+    copy = out._replace(shape=x.shape, strides=contiguous(x.shape))
+    apply(steps, copy, "{0}", x)
 
 
 def _flipped(steps: Steps, out: Array, x: Array, dims: Sequence[int]) -> None:
@@ -128,42 +133,87 @@ def _rows_added(
     steps: Steps, out: Array, x: Array, dim: int, index: Array, source: Array, *, alpha: float = 1
 ) -> None:
     if alpha != 1:
-        raise Unknown("scaled rows that are added")
+        scaled = like(steps, source)
+        apply(steps, scaled, "{0} * {1}", source, alpha)
+        source = scaled
     wide = _along(index, dim % len(x.shape), len(x.shape)).expanded(source.shape)
     _scattered(steps, out, x, dim, wide, source, sign="+=")
 
 
-def _by_indices(x: Array, indices: Sequence[Any]) -> tuple[list[str], list[Array], int, int]:
-    """How `x[..., i, j, ...]` is read: indices in C, the arrays of these, first one and rank."""
-    at = [d for d, index in enumerate(indices) if index is not None]
-    if at != list(range(at[0], at[0] + len(at))):
-        raise Unknown("indices apart")
-    arrays = [indices[d] for d in at]
-    if any(index.dtype not in (torch.int64, torch.int32) for index in arrays):
-        raise Unknown("an index of yes and no")
-    shape = torch.broadcast_shapes(*(index.shape for index in arrays))
-    arrays = [index.expanded(shape) for index in arrays]
+class _Picked(NamedTuple):
+    """How the elements of `x[:, i, j, ...]` are found.
+
+    Attributes:
+        at: the indices of each in x, in C.
+        names: those of its place among what is picked.
+        shape: of what is picked.
+        arrays: the indices.
+    """
+
+    at: list[str]
+    names: list[str]
+    shape: tuple[int, ...]
+    arrays: list[Array]
+
+    @property
+    def loops(self) -> list[str]:
+        """Over all that is picked."""
+        sizes = zip(self.names, self.shape)
+        return [f"for (i64 {i} = 0; {i} < {n}; {i}++)" for i, n in sizes]
+
+
+def _by_indices(x: Array, indices: Sequence[Any]) -> _Picked:
+    """How elements are picked by whole numbers; those apart from each other come first."""
+    where = [d for d, index in enumerate(indices) if index is not None]
+    beside = where == list(range(where[0], where[0] + len(where)))
+    shape = torch.broadcast_shapes(*(indices[d].shape for d in where))
     places = [f"k{d}" for d in range(len(shape))]
-    rest = len(x.shape) - at[0] - len(at)
-    names = [f"i{d}" for d in range(at[0])]
-    names += [
-        f"({index.at(places)} < 0 ? {index.at(places)} + {size} : {index.at(places)})"
-        for index, size in zip(arrays, x.shape[at[0] :])
-    ]
-    names += [f"j{d}" for d in range(rest)]
-    return names, arrays, at[0], len(shape)
+    at, arrays = [f"i{d}" for d in range(len(x.shape))], []
+    for d in where:
+        arrays.append(indices[d].expanded(shape))
+        index = arrays[-1].at(places)
+        at[d] = f"({index} < 0 ? {index} + {x.shape[d]} : {index})"
+    rest = [d for d in range(len(x.shape)) if d not in where]
+    first = where[0] if beside else 0
+    names = [f"i{d}" for d in rest]
+    sizes = [x.shape[d] for d in rest]
+    names = [*names[:first], *places, *names[first:]]
+    return _Picked(at, names, (*sizes[:first], *shape, *sizes[first:]), arrays)
 
 
-def _loops_of(shape: Sequence[int], first: int, rank: int) -> tuple[list[str], list[str]]:
-    names = [f"i{d}" for d in range(first)] + [f"k{d}" for d in range(rank)]
-    names += [f"j{d}" for d in range(len(shape) - len(names))]
-    return names, [f"for (i64 {i} = 0; {i} < {n}; {i}++)" for i, n in zip(names, shape)]
+def _numbered(steps: Steps, indices: Sequence[Any], count: int) -> list[Any]:
+    """Indices, with whole numbers in the place of a mask: where it is true.
+
+    Args:
+        steps: to which is added what finds them.
+        indices: of which one may be a mask.
+        count: how often it is true.
+
+    Raises:
+        Unknown: there is a mask beside another index.
+    """
+    if not any(map(_is_mask, indices)):
+        return list(indices)
+    (at,) = [d for d, index in enumerate(indices) if index is not None]
+    mask = indices[at]
+    names = [f"i{d}" for d in range(len(mask.shape))]
+    found = [steps.new(torch.int64, (count,)) for _ in names]
+    loops = [f"for (i64 {i} = 0; {i} < {n}; {i}++)" for i, n in zip(names, mask.shape)]
+    puts = [f"{array.at(['n'])} = {name};" for array, name in zip(found, names)]
+    body = f"if ({mask.at(names)} && n < {count}) {{ {' '.join(puts)} n++; }}"
+    steps.lines("\n".join(["i64 n = 0;", *loops, body]), mask, *found)
+    return [*indices[:at], *found, *indices[at + 1 :]]
+
+
+def _is_mask(index: Any) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
 
 
 def _indexed(steps: Steps, out: Array, x: Array, indices: Sequence[Any]) -> None:
-    at, arrays, first, rank = _by_indices(x, indices)
-    names, loops = _loops_of(out.shape, first, rank)
-    steps.lines("\n".join([*loops, f"{out.at(names)} = {x.at(at)};"]), out, x, *arrays)
+    first = next(d for d, index in enumerate(indices) if index is not None)
+    picked = _by_indices(x, _numbered(steps, indices, out.shape[first]))
+    body = f"{out.at(picked.names)} = {x.at(picked.at)};"
+    steps.lines("\n".join([*picked.loops, body]), out, x, *picked.arrays)
 
 
 def _put(
@@ -177,13 +227,76 @@ def _put(
 ) -> None:
     if x.memory != out.memory:
         apply(steps, out, "{0}", x)
-    at, arrays, first, rank = _by_indices(x, indices)
-    middle = arrays[0].shape
-    shape = (*x.shape[:first], *middle, *x.shape[first + len(arrays) :])
-    names, loops = _loops_of(shape, first, rank)
-    sign = "+=" if accumulate else "="
-    body = f"{out.at(at)} {sign} {values.expanded(shape).at(names)};"
-    steps.lines("\n".join([*loops, body]), out, values, *arrays)
+    if any(map(_is_mask, indices)):
+        return _put_masked(steps, out, indices, values, accumulate)
+    return _put_at(steps, out, indices, values, accumulate)
+
+
+def _put_at(
+    steps: Steps, out: Array, indices: Sequence[Any], values: Array, accumulate: bool
+) -> None:
+    picked = _by_indices(out, indices)
+    value = values.expanded(picked.shape).at(picked.names)
+    body = f"{out.at(picked.at)} {'+=' if accumulate else '='} {value};"
+    steps.lines("\n".join([*picked.loops, body]), out, values, *picked.arrays)
+
+
+def _put_masked(
+    steps: Steps, out: Array, indices: Sequence[Any], values: Array, accumulate: bool
+) -> None:
+    """Values put where a mask is true: one for all its places, or one after another."""
+    (at,) = [d for d, index in enumerate(indices) if index is not None]
+    mask, rank = indices[at], len(indices[at].shape)
+    missing = len(out.shape) - rank + 1 - len(values.shape)
+    shape, strides = (1,) * missing + values.shape, (0,) * missing + values.strides
+    if shape[at] != 1:
+        found = _numbered(steps, indices, shape[at])
+        return _put_at(steps, out, found, values, accumulate)
+    shape, strides = (
+        a[:at] + (one,) * rank + a[at + 1 :] for a, one in ((shape, 1), (strides, 0))
+    )
+    after = len(out.shape) - at - rank
+    mask = mask._replace(shape=mask.shape + (1,) * after, strides=mask.strides + (0,) * after)
+    text = "{1} ? {0} + {2} : {0}" if accumulate else "{1} ? {2} : {0}"
+    values = values._replace(shape=shape, strides=strides)
+    return apply(steps, out, text, out, mask, values)
+
+
+def _counted(steps: Steps, out: Array, start: float, end: float = 0, step: float = 1) -> None:
+    """Numbers in equal steps from a start on."""
+    first, each = literal(start, out.dtype), literal(step, out.dtype)
+    _walk(steps, out, f"{{out}} = {first} + i0 * {each};")
+
+
+def _searched(
+    steps: Steps,
+    out: Array,
+    edges: Array,
+    x: Array,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Any = None,
+) -> None:
+    """How many of the edges (n) or (..., n) lie below each number, or not above it (`right`)."""
+    if sorter is not None:
+        raise Unknown("edges in another order")
+    names = [f"i{d}" for d in range(len(x.shape))]
+    row = [*names[:-1], "m"] if len(edges.shape) > 1 else ["m"]
+    loops = [f"for (i64 {i} = 0; {i} < {n}; {i}++)" for i, n in zip(names, x.shape)]
+    beyond = "!({0} > {1})" if right or side == "right" else "!({0} >= {1})"
+    body = (
+        f"{{ i64 low = 0, high = {edges.shape[-1]};\n"
+        f"while (low < high) {{ const i64 m = (low + high) / 2;\n"
+        f"if ({beyond.format(edges.at(row), x.at(names))}) low = m + 1; else high = m; }}\n"
+        f"{out.at(names)} = low; }}"
+    )
+    steps.lines("\n".join([*loops, body]), out, edges, x)
+
+
+def _bucketed(steps: Steps, out: Array, x: Array, edges: Array, **how: Any) -> None:
+    _searched(steps, out, edges, x, **how)
 
 
 def _triangle(sign: str) -> Operation:
@@ -194,6 +307,12 @@ def _triangle(sign: str) -> Operation:
 
     return operation
 
+
+# Memory in any layout: what torch gave for an example has it.
+_EMPTY = (
+    *(aten.empty.memory_format, aten.empty_like.default, aten.empty_strided.default),
+    *(aten.empty_permuted.default, aten.new_empty.default, aten.new_empty_strided.default),
+)
 
 OPERATIONS: Mapping[Any, Operation] = {
     aten.cat.default: _joined,
@@ -210,10 +329,17 @@ OPERATIONS: Mapping[Any, Operation] = {
         [aten.full.default, aten.full_like.default, aten.fill.Scalar, aten.fill.Tensor],
         _filled_with,
     ),
-    aten.empty.memory_format: _left,
+    aten.scalar_tensor.default: lambda steps, out, value: apply(steps, out, "{0}", value),
+    **dict.fromkeys(_EMPTY, _left),
+    aten.arange.start_step: _counted,
+    aten.arange.start: _counted,
+    aten.arange.default: lambda steps, out, _: _counted(steps, out, 0),
+    aten.searchsorted.Tensor: _searched,
+    aten.bucketize.Tensor: _bucketed,
     aten.slice_backward.default: _slice_backward,
     aten.select_backward.default: _select_backward,
     aten.copy.default: _copied,
+    aten.reshape.default: _reshaped,
     aten.flip.default: _flipped,
     aten.gather.default: _gathered,
     **dict.fromkeys([aten.scatter.src, aten.scatter.value], partial(_scattered, sign="=")),

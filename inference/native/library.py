@@ -9,14 +9,14 @@ import ctypes
 import hashlib
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 import torch
 
 from ..core.compiled import c_compiler, from_cache
-from .functions import FUNCTIONS, HELPERS, LIBRARY
+from .functions import FUNCTIONS, HELPERS, LIBRARY, SPECIAL
 
 # Memory is used again for numbers of other types, hence no strict aliasing.
 _FLAGS = (
@@ -39,7 +39,7 @@ def library(text: str) -> Path:
     command = c_compiler()
     if command is None:
         raise NoCompiler("there is no C compiler")
-    text = f"{_declared()}\n{text}"
+    text = "\n".join([_declared(), *_declared_special(text), text])
     key = hashlib.sha256("\n".join([text, *command, _processor()]).encode()).hexdigest()[:24]
     return from_cache(f"graph-{key}.so", partial(_compile, command, text))
 
@@ -49,6 +49,9 @@ def loaded(path: Path) -> ctypes.CDLL:
     code = ctypes.CDLL(str(path))
     for name, address in _torch_functions().items():
         ctypes.c_void_p.in_dll(code, name).value = address
+    for name, (symbol, _) in SPECIAL.items():
+        if hasattr(code, f"scipy_{name}"):
+            ctypes.c_void_p.in_dll(code, f"scipy_{name}").value = _scipy_function(symbol)
     return code
 
 
@@ -115,6 +118,26 @@ def _declared() -> str:
             given = ", ".join([kind] * arguments)
             lines.append(f"{mark if vector else ''}{kind} {name}{suffix}({given});")
     return "\n".join([*lines, HELPERS])
+
+
+def _declared_special(text: str) -> Iterator[str]:
+    """SciPy's functions that some C calls; each takes an integer that it does not look at."""
+    for name, (_, count) in SPECIAL.items():
+        if f"{name}(" in text:
+            kinds, names = ", ".join(["double"] * count), ", ".join("xy"[:count])
+            yield f"double (*scipy_{name})({kinds}, int);"
+            yield f"#define {name}({names}) scipy_{name}({names}, 0)"
+
+
+def _scipy_function(symbol: str) -> int:
+    """The address of a function of SciPy's interface to C."""
+    from scipy.special import cython_special  # a quarter of a second, and rarely needed
+
+    capsule = cython_special.__pyx_capi__[symbol]
+    name, pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return pointer(capsule, name(capsule))
 
 
 @cache

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 
 from . import elementwise, indexing, matrices, reductions
-from .formulas import Operation, Unknown
+from .composed import composed
+from .formulas import UNFORESEEN, Operation, Unknown
+from .loops import Steps
 
 OPERATIONS = {
     **elementwise.OPERATIONS,
@@ -21,12 +23,37 @@ def operation(function: Any) -> Operation:
     Raises:
         Unknown: it has no form in C.
     """
-    known = OPERATIONS.get(function)
-    if known is not None:
-        return known
-    if function._schema.is_mutable:
-        name = function._schema.name.partition("::")[2].removesuffix("_")
-        plain = getattr(getattr(torch.ops.aten, name, None), function._overloadname, None)
-        if plain in OPERATIONS:
-            return OPERATIONS[plain]
-    raise Unknown(str(function))
+    plain = _plain(function)
+    form = OPERATIONS.get(plain)
+    if form is None:
+        return composed(plain, _form)
+
+    def write(steps: Steps, *args: Any, **kwargs: Any) -> None:
+        before = len(steps.steps)
+        try:
+            form(steps, *args, **kwargs)
+        except UNFORESEEN:
+            del steps.steps[before:]
+            composed(plain, _form)(steps, *args, **kwargs)
+
+    return write
+
+
+def _form(function: Any) -> Operation:
+    """The form of an operation that is composed of no others.
+
+    Raises:
+        Unknown: it has none.
+    """
+    plain = _plain(function)
+    if plain not in OPERATIONS:
+        raise Unknown(str(function))
+    return OPERATIONS[plain]
+
+
+def _plain(function: Any) -> Any:
+    """An operation that gives what another one writes in place; of others itself."""
+    if not function._schema.is_mutable or function in OPERATIONS:
+        return function
+    name = function._schema.name.partition("::")[2].removesuffix("_")
+    return getattr(getattr(torch.ops.aten, name, None), function._overloadname, function)

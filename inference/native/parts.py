@@ -152,7 +152,8 @@ class _Partition:
         part.constants = [node for node in outside if node.op == "get_attr"]
         part.given = [node for node in outside if node.op != "get_attr"]
         leaving = [node for node in part.nodes if self._leaves(number, node)]
-        part.results = list(dict.fromkeys([*outputs, *leaving]))
+        # Of the whole graph one node may be several outputs.
+        part.results = outputs if self.whole else list(dict.fromkeys([*outputs, *leaving]))
 
     def _leaves(self, number: int, node: fx.Node) -> bool:
         """Whether another part, or torch, uses what a node gives."""

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_map
 
-from .formulas import Unknown
+from .formulas import OF_OUTPUT, UNFORESEEN, Unknown
 from .loops import TYPES, Array, Steps, contiguous, source
 from .operations import operation
 
-# Arguments of operations that say what their output is like, which is known from the output.
-_OF_OUTPUT = {"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking"}
+aten = torch.ops.aten
+
 _SIGNATURE = "void {}(void *const *given, void *const *results, char *scratch) {{"
+
+# Memory whose layout the graph itself asks for, and relies on.
+_LAID_OUT = (aten.empty_strided.default, aten.new_empty_strided.default)
 
 # Node of a graph to what torch gives there for an example.
 Values = Mapping[fx.Node, Any]
@@ -46,12 +49,26 @@ def run_once(
                 values[node] = getattr(graph, str(node.target))
             elif node.op == "call_function":
                 args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)
+                values[node] = _value(node, args, kwargs)
                 try:
                     _try(node, values)
                 except Unknown as reason:
                     unknown[node] = reason
     return values, unknown
+
+
+def _value(node: fx.Node, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """What torch gives at a node; where it is no view any more, of a copy.
+
+    Arrays that C makes may be laid out in another way than when the graph was recorded.
+    """
+    try:
+        return node.target(*args, **kwargs)
+    except RuntimeError:
+        if node.target is not aten.view.default:
+            raise
+    node.target = aten.reshape.default
+    return node.target(*args, **kwargs)
 
 
 def _apart(inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -72,7 +89,7 @@ def _try(node: fx.Node, values: dict[fx.Node, Any]) -> None:
         for tensor in tensors(values[base]):
             trial.give(tensor)
     trial.write(node)
-    if not changes(node):
+    if not changes(node) and node.target not in _LAID_OUT:
         values[node] = tree_map(_contiguous, values[node])
 
 
@@ -163,10 +180,12 @@ class Writer:
         arrays = [self.array(tensor) for tensor in tensors(value)]
         out = arrays if isinstance(value, list | tuple) else arrays[0]
         args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), self._argument)
-        kwargs = {name: value for name, value in kwargs.items() if name not in _OF_OUTPUT}
+        kwargs = {name: value for name, value in kwargs.items() if name not in OF_OUTPUT}
         try:
             operation(node.target)(self.steps, out, *args, **kwargs)
-        except (TypeError, KeyError, ValueError, IndexError) as error:
+        except Unknown:
+            raise
+        except UNFORESEEN as error:
             raise Unknown(f"{node.target} with these arguments") from error
 
     def _argument(self, node: fx.Node) -> Any:

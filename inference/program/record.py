@@ -296,7 +296,7 @@ class _Builder:
             function, args = _OF_SHAPE[function], (list(call.out.shape),)
             kwargs = {"dtype": call.out.dtype, "device": call.out.device}
         if torch.Tag.inplace_view in function.tags:
-            function = _plain(function)
+            function = _view(function)
         node = self.graph.call_function(function, args, kwargs)
         if isinstance(call.out, Tensor):
             self.nodes[id(call.out)] = node
@@ -321,8 +321,8 @@ class _Builder:
         return self.graph.get_attr(name)
 
 
-def _plain(function: OpOverload) -> OpOverload:
-    """The operation that gives what another makes of its argument (`squeeze` of `squeeze_`)."""
+def _view(function: OpOverload) -> OpOverload:
+    """The view that an operation such as `squeeze_` makes a tensor itself become."""
     name = function._schema.name.partition("::")[2].removesuffix("_")
     return getattr(getattr(aten, name), function._overloadname)
 

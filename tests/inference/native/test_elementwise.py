@@ -66,6 +66,12 @@ UNARY = {
     "rsub": lambda x: 1 - x,
     "scaled": lambda x: torch.add(x, x, alpha=2),
     "filled": lambda x: x.masked_fill(x < 0, 3.0),
+    "remainder": lambda x: x % 0.7,
+    "remainder_of_less": lambda x: x % -0.7,
+    "fmod": lambda x: x.fmod(0.7),
+    "quotient_down": lambda x: x.div(0.3, rounding_mode="floor"),
+    "quotient_to_zero": lambda x: x.div(0.3, rounding_mode="trunc"),
+    "signbit": lambda x: x.signbit().double(),
     "as_float": lambda x: x.float().double(),
 }
 
@@ -80,6 +86,9 @@ BINARY = {
     "pow": lambda a, b: a.abs().pow(b),
     "atan2": torch.atan2,
     "hypot": torch.hypot,
+    "fmax": torch.fmax,
+    "fmin": torch.fmin,
+    "copysign": torch.copysign,
     "xlogy": torch.special.xlogy,
     "xlog1py": torch.special.xlog1py,
     "logaddexp": torch.logaddexp,
@@ -88,6 +97,14 @@ BINARY = {
     "cross_entropy": lambda a, b: F.binary_cross_entropy_with_logits(
         a, b.expand(a.shape), reduction="none"
     ),
+}
+
+# Of two, of which torch's own vary with the processor where numbers are not normal.
+DIVISIONS = {
+    "remainder": torch.remainder,
+    "fmod": torch.fmod,
+    "quotient_down": lambda a, b: torch.div(a, b, rounding_mode="floor"),
+    "quotient_to_zero": lambda a, b: torch.div(a, b, rounding_mode="trunc"),
 }
 
 
@@ -108,7 +125,9 @@ def test_functions_of_two_numbers():
     torch.manual_seed(0)
     a = torch.tensor(ODD)[:, None].expand(len(ODD), len(ODD))
     agree(BINARY, a, torch.tensor(ODD)[None], within=1e-12)
-    agree(BINARY, torch.randn(700, 3), torch.randn(3), within=1e-12)
+    agree(BINARY | DIVISIONS, torch.randn(700, 3), torch.randn(3), within=1e-12)
+    small = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.5, -0.25, float("inf"), float("nan")])
+    agree(DIVISIONS, small[:, None].expand(8, 8), small[None], within=0)
 
 
 def test_gradients():
@@ -127,5 +146,13 @@ def test_whole_numbers_and_answers_stay_what_they_are():
         "chosen": lambda i, yes: torch.where(yes, i[:3], -i[3:]),
         "negated": lambda i, yes: ~yes,
         "counted": lambda i, yes: yes.sum(),
+        "remainder": lambda i, yes: (i - 3) % -4,
+        "fmod": lambda i, yes: (i - 3).fmod(2),
+        "quotient_down": lambda i, yes: (i - 3) // 2,
+        "quotient_to_zero": lambda i, yes: (i - 3).div(2, rounding_mode="trunc"),
+        "differ": lambda i, yes: yes ^ (i[:3] > 0),
+        "shifted": lambda i, yes: (i << 2) >> 1,
+        "largest": lambda i, yes: i.view(2, 3).amax(0),
+        "folded": lambda i, yes: i.view(2, 3).cumprod(1).prod(0),
     }
     agree(functions, count, flag, within=0)

@@ -22,6 +22,46 @@ def in_double(function, values):
 
 
 @pytest.mark.parametrize(
+    ("function", "truth", "low", "high"),
+    [
+        (torch.special.i0, special.i0, -700, 700),
+        (torch.special.i0e, special.i0e, -1e300, 1e300),
+        (torch.special.i1, special.i1, -700, 700),
+        (torch.special.i1e, special.i1e, -1e300, 1e300),
+        (torch.special.erfcx, special.erfcx, -26, 1e300),
+        (torch.special.erfinv, special.erfinv, -1, 1),
+        (torch.special.log_ndtr, special.log_ndtr, -1e100, 1e300),
+        (torch.special.ndtri, special.ndtri, 0, 1),
+        (torch.special.modified_bessel_k0, special.k0, 0, 700),
+        (torch.special.modified_bessel_k1, special.k1, 0, 700),
+        (lambda x: torch.special.zeta(x, 3 + 0 * x), lambda x: special.zeta(x, 3), 1.01, 300),
+        (lambda x: torch.special.zeta(3 + 0 * x, x), lambda x: special.zeta(3, x), 1e-90, 1e90),
+        (lambda x: torch.polygamma(2, x), lambda x: special.polygamma(2, x), 1e-90, 1e90),
+        (lambda x: torch.polygamma(5, x), lambda x: special.polygamma(5, x), 1e-40, 1e40),
+        (
+            lambda x: torch.special.gammainc(x, x * 1.5),
+            lambda x: special.gammainc(x, x * 1.5),
+            0,
+            1e9,
+        ),
+        (
+            lambda x: torch.special.gammaincc(x, 0 * x + 2),
+            lambda x: special.gammaincc(x, 2),
+            1e-9,
+            1e3,
+        ),
+    ],
+)
+def test_special_functions(function, truth, low, high):
+    x = np.unique(np.concatenate([RANGE, np.linspace(-1, 1, 501), [low, high]]))
+    x = x[(x >= low) & (x <= high)]
+    expected, ours = truth(x), in_double(function, x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-12, atol=1e-300)
+    theirs = function(torch.as_tensor(x)).numpy()
+    np.testing.assert_array_equal(np.isfinite(ours), np.isfinite(theirs))
+
+
+@pytest.mark.parametrize(
     ("function", "truth", "within"),
     [
         (torch.lgamma, special.gammaln, 1e-13),

@@ -40,6 +40,11 @@ def test_all_of_it_is_one_function():
     assert found.whole is not None and found.by_torch == []
 
 
+def test_one_array_may_be_given_several_times():
+    found = same(lambda x: ((y := x.exp()), y + 0, y), X)
+    assert found.whole is not None and len(found.whole(X)) == 3
+
+
 def test_what_has_no_form_lies_between_two_functions():
     found = same(lambda x: (x.exp().sort().values.log() + x,), X)
     assert len(found.functions) == 2 and found.by_torch == ["aten.sort.default"]

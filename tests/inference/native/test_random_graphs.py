@@ -15,19 +15,47 @@ from inference.native.formulas import Unknown
 from inference.native.parts import in_c
 from inference.program.record import record
 
+
+def changed(x: Tensor, change: Callable[[Tensor], object]) -> Tensor:
+    """A copy, changed in place."""
+    copy = x.clone()
+    change(copy)
+    return copy
+
+
+def remainder(x: Tensor, step: float = 1.0) -> Tensor:
+    """What is left of a division; of large numbers it would be rounding error."""
+    return x.clamp(-99, 99) % step
+
+
+def definite(x: Tensor) -> Tensor:
+    """A well-conditioned symmetric matrix of the products of rows."""
+    rows = F.normalize(x, dim=-1)
+    return rows @ rows.mT + 2 * torch.eye(len(x))
+
+
 # Arrays above this size are not worked on further, and those above the other not made larger.
 MOST, SMALL = 5000, 400
 
 ALONE = [
     *(torch.exp, torch.sin, torch.cos, torch.tanh, torch.sigmoid, torch.relu, torch.neg),
     *(torch.abs, torch.square, torch.erf, torch.atan, torch.expm1, torch.sign),
-    *(F.softplus, F.logsigmoid, F.gelu),
+    *(F.softplus, F.logsigmoid, F.gelu, F.silu, F.elu, F.leaky_relu, F.hardtanh, remainder),
+    *(torch.special.log_ndtr, torch.special.i0e, torch.special.i1e),
     lambda x: x**3,
     lambda x: (x.abs() + 0.1).log(),
     lambda x: (x.abs() + 0.1).sqrt(),
     lambda x: torch.log1p(x * x),
     lambda x: torch.lgamma(x.abs() + 0.3),
     lambda x: torch.digamma(x.abs() + 0.3),
+    lambda x: torch.polygamma(2, x.abs() + 0.3),
+    lambda x: torch.special.erfinv(x.tanh() * 0.9),
+    lambda x: remainder(x, 1.7),
+    lambda x: torch.nan_to_num(x, 0.5),
+    lambda x: F.huber_loss(x, torch.zeros_like(x), reduction="none"),
+    lambda x: changed(x, lambda y: y[..., :1].mul_(2) if y.ndim else y.add_(1)),
+    lambda x: changed(x, lambda y: y.__setitem__(y > 0.5, 0.3)) if x.ndim else x,
+    lambda x: x.clamp(-99, 99).to(torch.int64).remainder(3) * x,
     lambda x: x.clamp(-1, 1),
     lambda x: torch.where(x > 0, x, x * 2),
     lambda x: x.masked_fill(x < 0, 0.5),
@@ -39,6 +67,8 @@ ALONE = [
 TOGETHER = [
     *(torch.add, torch.sub, torch.mul, torch.maximum, torch.minimum, torch.atan2),
     torch.logaddexp,
+    *(torch.fmax, torch.copysign),
+    lambda a, b: torch.lerp(a, b + 0 * a, 0.3),
     lambda a, b: a / (b * b + 1),
     lambda a, b: torch.where(a > b, a, b * 2),
     lambda a, b: torch.special.xlogy(a.abs(), b.abs() + 0.1),
@@ -55,6 +85,28 @@ ALONG = [
     lambda x: x.amax(-1),
     lambda x: x.amin(0),
     lambda x: x.cumsum(-1),
+    lambda x: x.tanh().cumprod(0),
+    lambda x: x.tanh().prod(-1),
+    lambda x: x.logcumsumexp(-1),
+    lambda x: x.max(0).values,
+    lambda x: x.min(-1, keepdim=True).values,
+    lambda x: x.cummax(0).values,
+    lambda x: x * x.argmax(0),
+    lambda x: x.var(0) if len(x) > 1 else x,
+    lambda x: x.std(-1, correction=0) + 1 if x.shape[-1] > 1 else x,
+    lambda x: torch.linalg.vector_norm(x, dim=-1),
+    lambda x: F.layer_norm(x, x.shape[-1:]) if x.shape[-1] > 2 else x,
+    lambda x: F.pad(x, (1, 0)) if x.numel() < SMALL else x,
+    lambda x: x.roll(1, 0),
+    lambda x: x.diff(dim=0) if len(x) > 2 else x,
+    lambda x: x[torch.arange(len(x)) % 3 != 1],
+    lambda x: x.unfold(0, 2, 1) if len(x) > 2 and x.ndim < 3 and x.numel() < SMALL else x,
+    lambda x: x.diagonal() if x.ndim == 2 else x,
+    lambda x: torch.diag_embed(x) if x.ndim < 3 and x.numel() * x.shape[-1] < SMALL else x,
+    lambda x: x.repeat(2, *[1] * (x.ndim - 1)) if x.numel() < SMALL else x,
+    lambda x: x.T.contiguous().T[..., ::2] if x.ndim == 2 else x,
+    lambda x: definite(x).logdet() if x.ndim == 2 and max(x.shape) < 6 else x,
+    lambda x: torch.linalg.solve(definite(x), x) if x.ndim == 2 and max(x.shape) < 6 else x,
     lambda x: x.flip(0),
     lambda x: F.log_softmax(x, -1),
     lambda x: F.softmax(x, 0),
