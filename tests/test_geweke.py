@@ -27,7 +27,7 @@ import torch
 from conftest import problem_from
 
 from inference.methods.chains import Monitor
-from inference.methods.nuts import NutpieChain
+from inference.methods.nutpie_chain import NutpieChain
 from inference.methods.prior import sample
 from inference.program.graphs import compiled
 from inference.program.program import Program
@@ -73,12 +73,13 @@ def by_nuts(model, theta, y, *, warmup=30, draws=5):
     points = [(program.start(),), (program.start(),)]
     density = compiled(program.density_and_gradient, points, live=[data])
     starts = torch.stack([theta[:, 0, 0].log(), theta[:, 0, 1].logit()], -1)
-    settings = {"draws": draws, "tune": warmup, "target_accept": 0.7, "maxdepth": 8}
-    settings["low_rank_modified_mass_matrix"] = False
+    settings = {"target_accept": 0.7, "maxdepth": 8}
     kept = []
     for run, start in enumerate(starts):
         data.copy_(y[run])
-        chain = NutpieChain(density, (start,), run, settings)
+        chain = NutpieChain(
+            density, (start,), run, draws, warmup, lowrank=False, settings=settings
+        )
         kept.append(chain(0, Monitor(1))["u"])
     u = torch.as_tensor(np.stack(kept))
     return torch.stack([u[..., 0].exp(), u[..., 1].sigmoid()], -1)

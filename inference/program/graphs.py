@@ -96,8 +96,9 @@ def _native(
         return None
     except Unknown:
         return None
-    live = [*live, *found.functions]
-    run = Recorded(found.whole or _Traced(found.graph), live, graph.meta["wanted"], found.by_torch)
+    beside = [*live, *found.functions]
+    wanted = graph.meta["wanted"]
+    run = Recorded(found.whole or _Traced(found.graph), beside, wanted, found.by_torch)
     if _same(run, function, points, single=found.single):
         return run
     warnings.warn(_OTHER, ZooWarning, stacklevel=4)
