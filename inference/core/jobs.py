@@ -200,7 +200,6 @@ def _in_threads(
     """As `each`, in threads."""
     with futures.ThreadPoolExecutor(workers) as pool:
         running = {pool.submit(function, task): number for number, task in enumerate(tasks)}
-        meanwhile()
         while running:
             done, _ = futures.wait(running, _LOOK, futures.FIRST_COMPLETED)
             for future in [f for f in running if heard.stopped and f.cancel()]:

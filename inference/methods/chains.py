@@ -100,7 +100,7 @@ def run(
         first = [context.beside] if threads else []
 
         def meanwhile() -> None:
-            while first:
+            while first and not results:  # short chains are over before this would be
                 first.pop()()
             show()
 
