@@ -111,7 +111,7 @@ def _density_and_starts(
             u = program.start()
             # nutpie takes its first scales from the slopes. Units of a network that are off, with
             # biases at the mode of their prior, have slopes of zero.
-            _, slope = program.density_and_gradient(u)
+            _, slope = density(u)
             starts.append(torch.where(slope == 0, u + _OFF * torch.randn_like(u), u))
     return density, tuple(starts)
 

@@ -118,7 +118,7 @@ def _in_c(code: ctypes.CDLL, native: Any, u: Any, count: int) -> None:
         RuntimeError: it is not finite.
     """
     draws, value, gradient = ctypes.c_int64(), np.empty(1), np.empty(len(u))
-    task = native.task(u, ctypes.addressof(draws))
+    task = native.run.task([u], ctypes.addressof(draws), np.empty((1, len(u))))
     outputs = gradient.ctypes.data, value.ctypes.data, task.data.ctypes.data
     if code.repeated(task.functions.density, len(u), u.data_ptr(), *outputs, count):
         raise RuntimeError("a density is not finite")
