@@ -18,7 +18,9 @@ def _joined(steps: Steps, out: Array, parts: Sequence[Array], dim: int = 0) -> N
         if part.shape == (0,):
             continue  # torch lets an empty vector stand among arrays of any rank
         length = part.shape[dim]
-        apply(steps, out.part(dim, at, length), "{0}", part)
+        place = out.part(dim, at, length)
+        if not steps.lay_into(part, place):
+            apply(steps, place, "{0}", part)
         at += length
 
 

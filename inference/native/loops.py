@@ -190,10 +190,46 @@ class Steps:
     Attributes:
         steps: in their order.
         sizes: name of each array that the function makes to its type and number of elements.
+        results: those of them that are results, to their number.
+        inside: those that lie in another one, to its name and the element with which they begin.
+        changed: those that are changed in place.
     """
 
     steps: list[Step | Lines] = field(default_factory=list)
     sizes: dict[str, tuple[torch.dtype, int]] = field(default_factory=dict)
+    results: dict[str, int] = field(default_factory=dict)
+    inside: dict[str, tuple[str, int]] = field(default_factory=dict)
+    changed: set[str] = field(default_factory=set)
+
+    def is_whole(self, array: Array) -> bool:
+        """Whether an array is all of some memory that is made here and lies nowhere yet."""
+        name = array.memory
+        if name not in self.sizes or name in self.results or name in self.inside:
+            return False
+        dense = array.strides == contiguous(array.shape) and not array.offset
+        return dense and self.sizes[name] == (array.dtype, array.size)
+
+    def lay_into(self, part: Array, whole: Array) -> bool:
+        """Make a part in the memory of the whole, where that can be; it is complete then.
+
+        Args:
+            part: an array of its own.
+            whole: the elements of another one that are to be the same.
+        """
+        names = {part.memory, whole.memory}
+        dense = whole.strides == contiguous(whole.shape) and whole.memory in self.sizes
+        if not dense or names & self.changed or part.dtype != whole.dtype:
+            return False
+        if not self.is_whole(part) or whole.memory in self.inside or part.memory in self.roots:
+            return False
+        self.inside[part.memory] = (whole.memory, whole.offset)
+        self.lines("", part, whole)  # what reads the whole comes after it
+        return True
+
+    @property
+    def roots(self) -> set[str]:
+        """The arrays that others lie in."""
+        return {name for name, _ in self.inside.values()}
 
     def new(self, dtype: torch.dtype, shape: Sequence[int], elements: int | None = None) -> Array:
         """An array of its own, not filled yet."""
@@ -238,12 +274,15 @@ class Steps:
 def source(steps: Steps) -> tuple[str, int]:
     """The steps as the body of a C function, and the bytes of memory `scratch` that it needs."""
     groups = list(_groups(steps.steps))
-    local = _local(groups, set(steps.sizes))
-    places, most = _placed(groups, steps.sizes, local)
+    elsewhere = {*steps.results, *steps.inside}
+    local = _local(groups, set(steps.sizes) - elsewhere - steps.roots)
+    places, most = _placed(groups, steps, local)
+    lies = {name: f"scratch + {place}" for name, place in places.items()}
+    lies |= {name: f"results[{i}]" for name, i in steps.results.items()}
+    lies |= {name: f"{root} + {start}" for name, (root, start) in steps.inside.items()}
     declared = [
-        f"{TYPES[dtype]} *const {name} = ({TYPES[dtype]} *)(scratch + {places[name]});"
-        for name, (dtype, _) in steps.sizes.items()
-        if name in places
+        f"{(kind := TYPES[steps.sizes[name][0]])} *const {name} = ({kind} *)({where});"
+        for name, where in lies.items()
     ]
     written = [_group(group, local) for group in groups]
     return "\n".join([*declared, *written]), most
@@ -299,22 +338,21 @@ def _local(groups: Sequence[Sequence[Step | Lines]], made: set[str]) -> set[str]
 
 
 def _placed(
-    groups: Sequence[Sequence[Step | Lines]],
-    sizes: dict[str, tuple[torch.dtype, int]],
-    local: set[str],
+    groups: Sequence[Sequence[Step | Lines]], steps: Steps, local: set[str]
 ) -> tuple[dict[str, int], int]:
     """Where each array lies in the scratch memory, first fit, and how much there is."""
     spans: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         for step in group:
             for array in step.arrays:
-                if array.memory in sizes:
-                    spans.setdefault(array.memory, [i, i])[1] = i
+                name, _ = steps.inside.get(array.memory, (array.memory, 0))
+                if name in steps.sizes and name not in steps.results:
+                    spans.setdefault(name, [i, i])[1] = i
     places: dict[str, int] = {}
     ends: dict[str, int] = {}
     for name in sorted(spans, key=lambda name: spans[name][0]):
         alive = [other for other in places if spans[other][1] >= spans[name][0]]
-        need = _bytes(sizes[name], name in local)
+        need = _bytes(steps.sizes[name], name in local)
         places[name] = _first_gap(sorted((places[o], ends[o]) for o in alive), need)
         ends[name] = places[name] + need
     return places, max(ends.values(), default=0)

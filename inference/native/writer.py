@@ -84,7 +84,7 @@ def _try(node: fx.Node, values: dict[fx.Node, Any]) -> None:
     """
     if is_view(node, values) or node.target is operator.getitem:
         return
-    trial = Writer(values)
+    trial = Writer({base: values[base] for base in (*node.all_input_nodes, node)})
     for base in node.all_input_nodes:
         for tensor in tensors(values[base]):
             trial.give(tensor)
@@ -137,12 +137,16 @@ class Writer:
 
     Attributes:
         steps: what has been written.
+        changed: addresses of the memory that some node changes in place.
         given: how many tensors the function is given.
         memory: address of some memory to its name in C, and the element with which it begins.
     """
 
     def __init__(self, values: Values):
         self.values = values
+        self.changed = {
+            address(t) for node in values if changes(node) for t in tensors(values[node])
+        }
         self.steps = Steps()
         self.given = 0
         self.memory: dict[int, tuple[str, int]] = {}
@@ -198,6 +202,8 @@ class Writer:
         elements = tensor.untyped_storage().nbytes() // tensor.element_size()
         array = self.steps.new(tensor.dtype, tensor.shape, elements)
         self.memory[address(tensor)] = (array.memory, 0)
+        if address(tensor) in self.changed:
+            self.steps.changed.add(array.memory)
 
     def function(
         self, name: str, given: Sequence[Tensor], results: Sequence[Tensor]
@@ -208,9 +214,12 @@ class Writer:
             for i, tensor in enumerate(given)
         ]
         for i, value in enumerate(results):
-            shape = tuple(value.shape)
+            shape, array = tuple(value.shape), self.array(value)
+            if self.steps.is_whole(array):
+                self.steps.results[array.memory] = i
+                continue
             out = Array(f"result{i}", value.dtype, shape, contiguous(shape))
-            self.steps.write(out, "{0}", self.array(value))
+            self.steps.write(out, "{0}", array)
             declared.append(f"{out.type} *const {out.memory} = results[{i}];")
         body, scratch = source(self.steps)
         return "\n".join([_SIGNATURE.format(name), *declared, body, "}"]), scratch
