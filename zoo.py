@@ -322,8 +322,6 @@ def new(name: str) -> None:
 
 # -- the parser ---------------------------------------------------------------------------------
 
-# New objects after which garbage is looked for: most are of modules, which stay.
-_ALLOCATED = 10_000
 _WORDS = "Models of Bayesian deep learning, every inference on every model."
 _RUNS = {"out": "runs"}
 _JSON = flag("--json", help="one JSON object on stdout")
@@ -439,13 +437,9 @@ def _fail(message: str, code: int, verbose: bool) -> int:
 
 
 def command() -> NoReturn:
-    """The command line of a process of its own, which ends with the exit code.
-
-    Nothing in it is garbage for long: what is imported stays, and what a run leaves in cycles goes
-    with the process. To search hundreds of thousands of objects again and again for what could be
-    freed, while libraries are imported and at the end, took most of a second.
-    """
-    gc.set_threshold(_ALLOCATED)
+    """The command line of a process of its own, which ends with the exit code."""
+    # To search for garbage while libraries are imported, and at the end, took most of a second.
+    gc.set_threshold(10_000)
     code = main()
     gc.freeze()
     sys.exit(code)

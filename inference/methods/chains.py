@@ -67,13 +67,13 @@ def run(
     threads: bool = False,
     **kept: Any,
 ) -> tuple[list[Results], dict[str, Any]]:
-    """Run chains in processes, as many at once as there are workers.
+    """Run chains in processes or threads, as many at once as there are workers.
 
     A chain that dies, or a first signal to stop, ends the others with what they have; a second
     signal ends them without. A chain that came to its end is kept for a resume.
 
     Args:
-        chain: what a process does; of its results `u` tells how many draws there are.
+        chain: what each of them does; of its results `u` tells how many draws there are.
         chains: how many.
         draws: of each.
         warmup: steps before them.
@@ -97,11 +97,11 @@ def run(
     waiting = [number for number in range(chains) if number not in results]
     workers = (workers or cores()) if context.apart and context.device == "cpu" else 0
     with _shown(monitor, warmup + draws, context) as show, listening(monitor.stop) as heard:
-        first = [context.beside] if threads else []
+        beside = [context.beside] if threads else []
 
         def meanwhile() -> None:
-            while first and not results:  # short chains are over before this would be
-                first.pop()()
+            while beside and not results:  # short chains are over before this would be
+                beside.pop()()
             show()
 
         how = {"shared": [monitor], "fork": True, "patience": None, "meanwhile": meanwhile}

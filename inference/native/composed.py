@@ -14,6 +14,7 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from .aten import address, tensors
 from .compositions import COMPOSITIONS
 from .formulas import OF_OUTPUT, UNFORESEEN, Operation, Unknown, apply, literal
 from .loops import Array, Steps
@@ -40,11 +41,11 @@ def composed(function: Any, form: Callable[[Any], Operation]) -> Operation:
 
     def write(steps: Steps, out: Any, *args: Any, **kwargs: Any) -> None:
         pen = _Pen(steps, form, function)
-        tensors = pen.stand_ins((args, kwargs))
+        given = pen.stand_ins((args, kwargs))
         with torch.no_grad(), pen:
-            results = _call(text, *tensors)
+            results = _call(text, *given)
         outs = [out] if isinstance(out, Array) else out
-        for array, result in zip(outs, _tensors(results), strict=True):
+        for array, result in zip(outs, tensors(results), strict=True):
             apply(steps, array, "{0}", pen.array(result))
 
     return write
@@ -70,10 +71,6 @@ def _call(text: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any]) -> A
         raise
     except Exception as error:  # of torch's functions, for arguments that they do not foresee
         raise Unknown(f"a composition ({error})") from error
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 class _Pen(TorchDispatchMode):
@@ -127,13 +124,13 @@ class _Pen(TorchDispatchMode):
 
     def _name(self, tensor: Tensor, name: str, low: int = 0) -> None:
         self.kept.append(tensor)
-        self.memory[_address(tensor)] = (name, low)
+        self.memory[address(tensor)] = (name, low)
 
     def array(self, tensor: Tensor) -> Array:
         """The array that a tensor stands for; of what no operation made, a constant."""
-        if _address(tensor) not in self.memory:
+        if address(tensor) not in self.memory:
             return self._constant(tensor)
-        name, low = self.memory[_address(tensor)]
+        name, low = self.memory[address(tensor)]
         place = tensor.storage_offset() + low
         return Array(name, tensor.dtype, tuple(tensor.shape), tensor.stride(), place)
 
@@ -155,9 +152,9 @@ class _Pen(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
-        given = {_address(tensor) for tensor in _tensors((args, kwargs))}
+        given = {address(tensor) for tensor in tensors((args, kwargs))}
         changes = function._schema.is_mutable
-        if not changes and all(_address(tensor) in given for tensor in _tensors(out)):
+        if not changes and all(address(tensor) in given for tensor in tensors(out)):
             return out
         before = len(self.steps.steps)
         try:
@@ -177,13 +174,13 @@ class _Pen(TorchDispatchMode):
             Unknown: it has none.
         """
         known = self.form(function)
-        self.kept += _tensors((args, kwargs))
+        self.kept += tensors((args, kwargs))
         args, kwargs = tree_map(self._argument, (tuple(args), dict(kwargs)))
-        for tensor in _tensors(out):
-            if _address(tensor) not in self.memory:
+        for tensor in tensors(out):
+            if address(tensor) not in self.memory:
                 count = tensor.untyped_storage().nbytes() // tensor.element_size()
                 self._name(tensor, self.steps.new(tensor.dtype, tensor.shape, count).memory)
-        outs = [self.array(tensor) for tensor in _tensors(out)]
+        outs = [self.array(tensor) for tensor in tensors(out)]
         kwargs = {name: value for name, value in kwargs.items() if name not in OF_OUTPUT}
         known(self.steps, outs if isinstance(out, list | tuple) else outs[0], *args, **kwargs)
 
@@ -203,7 +200,3 @@ class _Pen(TorchDispatchMode):
 
 def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, Array)
-
-
-def _address(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata

@@ -61,21 +61,31 @@ def _compile(command: Sequence[str], text: str, path: Path) -> None:
     Raises:
         NoCompiler: the compiler fails.
     """
+    why = ""
+    try:
+        for further in _choices(command):
+            why = _error(command, further, text, path)
+            if not why:
+                return
+    except OSError as error:
+        why = str(error.strerror)
+    raise NoCompiler(f"the C compiler {command[-1]} fails ({why})")
+
+
+def _error(command: Sequence[str], further: Sequence[str], text: str, path: Path) -> str:
+    """What a compiler says against some C; empty where the library is there.
+
+    Raises:
+        OSError: the compiler cannot be run, or there is no room.
+    """
     file = path.with_suffix(".c")
     file.write_text(text)
-    words = [*command, *_FLAGS, str(file), "-o", str(path)]
-    why = ""
-    for further in _choices(command):
-        try:
-            done = subprocess.run([*words, *further, "-lm"], capture_output=True, check=False)
-        except OSError as error:
-            why = str(error.strerror)
-            break
-        if done.returncode == 0:
-            return
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        why = next((line for line in said if "error" in line), "".join(said[:1]))
-    raise NoCompiler(f"the C compiler {command[-1]} fails ({why})")
+    words = [*command, *_FLAGS, str(file), "-o", str(path), *further, "-lm"]
+    done = subprocess.run(words, capture_output=True, check=False)
+    if done.returncode == 0:
+        return ""
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return next((line for line in said if "error" in line), "".join(said[:1])) or "no reason"
 
 
 def _choices(command: Sequence[str]) -> list[list[str]]:

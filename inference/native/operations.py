@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import torch
-
 from . import elementwise, indexing, matrices, reductions
+from .aten import plain
 from .composed import composed
 from .formulas import UNFORESEEN, Operation, Unknown
 from .loops import Steps
@@ -23,10 +22,10 @@ def operation(function: Any) -> Operation:
     Raises:
         Unknown: it has no form in C.
     """
-    plain = _plain(function)
-    form = OPERATIONS.get(plain)
+    base = _plain(function)
+    form = OPERATIONS.get(base)
     if form is None:
-        return composed(plain, _form)
+        return composed(base, _form)
 
     def write(steps: Steps, *args: Any, **kwargs: Any) -> None:
         before = len(steps.steps)
@@ -34,7 +33,7 @@ def operation(function: Any) -> Operation:
             form(steps, *args, **kwargs)
         except UNFORESEEN:
             del steps.steps[before:]
-            composed(plain, _form)(steps, *args, **kwargs)
+            composed(base, _form)(steps, *args, **kwargs)
 
     return write
 
@@ -45,15 +44,14 @@ def _form(function: Any) -> Operation:
     Raises:
         Unknown: it has none.
     """
-    plain = _plain(function)
-    if plain not in OPERATIONS:
+    base = _plain(function)
+    if base not in OPERATIONS:
         raise Unknown(str(function))
-    return OPERATIONS[plain]
+    return OPERATIONS[base]
 
 
 def _plain(function: Any) -> Any:
     """An operation that gives what another one writes in place; of others itself."""
     if not function._schema.is_mutable or function in OPERATIONS:
         return function
-    name = function._schema.name.partition("::")[2].removesuffix("_")
-    return getattr(getattr(torch.ops.aten, name, None), function._overloadname, function)
+    return plain(function)

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx
 
+from .aten import address, is_random, tensors
 from .formulas import Unknown
 from .library import library
 from .native import Native, sampled
-from .writer import Writer, address, changes, is_random, is_view, run_once, tensors
+from .writer import Writer, changed, changes, is_view, run_once
 
 
 @dataclass
@@ -64,7 +65,7 @@ class _Partition:
         *self.nodes, last = graph.graph.nodes
         self.outputs = list(last.args[0])
         self.values, self.unknown = run_once(graph, inputs)
-        self.by_torch = sorted({str(n.target) for n in self.unknown if not is_random(n)})
+        self.by_torch = sorted({str(n.target) for n in self.unknown if not is_random(n.target)})
         self._leave_memory_to_torch()
         self.whole = not self.unknown
         self.stage: dict[fx.Node, int] = {}
@@ -112,7 +113,7 @@ class _Partition:
         for node in self.nodes:
             before = [(self.stage[base], self.in_c(base)) for base in node.all_input_nodes]
             latest = max((stage for stage, _ in before), default=0)
-            if is_random(node):
+            if is_random(node.target):
                 latest = last_draw = max(latest, last_draw)
             elif self.in_c(node) and self.root(node) is node:
                 latest = max([1, *(stage + (not in_c) for stage, in_c in before)])
@@ -127,16 +128,11 @@ class _Partition:
             Unknown: with the operation.
         """
         last: dict[int, int] = {}
-        changed = {
-            address(tensor)
-            for node in self.nodes
-            if changes(node)
-            for tensor in tensors(self.values[node])
-        }
+        written = changed(self.values)
         for node in self.nodes:
             time = 2 * self.stage[node] + (not self.in_c(node))
             for base in (node, *node.all_input_nodes):
-                for own in {address(tensor) for tensor in tensors(self.values[base])} & changed:
+                for own in {address(tensor) for tensor in tensors(self.values[base])} & written:
                     if last.setdefault(own, time) > time:
                         raise Unknown(f"{node.target} of what is changed in place")
                     last[own] = time

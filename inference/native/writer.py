@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
+from .aten import address, is_random, tensors
 from .formulas import OF_OUTPUT, UNFORESEEN, Unknown
 from .loops import TYPES, Array, Steps, contiguous, source
 from .operations import operation
@@ -97,11 +98,6 @@ def _contiguous(value: Any) -> Any:
     return value.contiguous() if isinstance(value, Tensor) else value
 
 
-def tensors(value: Any) -> list[Tensor]:
-    """The tensors of what a node gives: one, several, or none."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
-
-
 def is_view(node: fx.Node, values: Values) -> bool:
     """Whether a node gives but memory that it takes, unchanged, seen in another way."""
     if node.op != "call_function" or changes(node):
@@ -119,14 +115,9 @@ def changes(node: fx.Node) -> bool:
     return schema is not None and schema.is_mutable
 
 
-def is_random(node: fx.Node) -> bool:
-    """Whether an operation takes from the stream of random numbers."""
-    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-
-
-def address(tensor: Tensor) -> int:
-    """What identifies a tensor's memory, which views share."""
-    return tensor.untyped_storage()._cdata
+def changed(values: Values) -> set[int]:
+    """Addresses of the memory that some node changes in place."""
+    return {address(t) for node in values if changes(node) for t in tensors(values[node])}
 
 
 class Writer:
@@ -144,9 +135,7 @@ class Writer:
 
     def __init__(self, values: Values):
         self.values = values
-        self.changed = {
-            address(t) for node in values if changes(node) for t in tensors(values[node])
-        }
+        self.changed = changed(values)
         self.steps = Steps()
         self.given = 0
         self.memory: dict[int, tuple[str, int]] = {}
@@ -176,7 +165,7 @@ class Writer:
         value = self.values[node]
         if is_view(node, self.values) or node.target is operator.getitem:
             return
-        if not tensors(value) or is_random(node):
+        if not tensors(value) or is_random(node.target):
             raise Unknown(str(node.target))
         for tensor in tensors(value):
             if address(tensor) not in self.memory:

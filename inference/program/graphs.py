@@ -161,7 +161,7 @@ def way_of(function: Function, earlier: str | None = None) -> How:
 class Recordings:
     """Functions recorded once for many fits, which differ in the values of their data alone.
 
-    A graph is held against its function anew for each fit, and recorded again if they differ;
+    A graph is compared with its function anew for each fit, and recorded again if they differ;
     whether it was recorded here or before changes neither results nor random numbers.
 
     Args:
@@ -186,7 +186,7 @@ class Recordings:
         key = (function.__qualname__, how, str(shapes), len(live))
         run = self._runs.get(key)
         if run is not None and not isinstance(run, Recorded):
-            return function  # it cannot be recorded, as was told once
+            return function  # it cannot be recorded; the first fit has warned
         if run is None or not _same(run, function, points):
             live = [*live, *self.live]
             run = self._runs[key] = compiled(function, points, how=how, live=live)

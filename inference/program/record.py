@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, fx
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from ..core import user_code
+from ..native.aten import address, is_random, plain, tensors
 from ..native.native import Native
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -59,7 +60,7 @@ class _Call(NamedTuple):
     @property
     def inputs(self) -> list[Tensor]:
         """The tensors among its arguments."""
-        return _tensors((self.args, self.kwargs))
+        return tensors((self.args, self.kwargs))
 
     @property
     def written(self) -> list[Tensor]:
@@ -70,12 +71,7 @@ class _Call(NamedTuple):
         named = {a.name: a for a in schema.arguments}
         given = {**dict(zip(named, self.args)), **self.kwargs}
         changed = [v for k, v in given.items() if (i := named[k].alias_info) and i.is_write]
-        return _tensors(changed)
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    """The tensors among what an operation takes or gives."""
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+        return tensors(changed)
 
 
 class _Recorder(TorchDispatchMode):
@@ -182,25 +178,25 @@ class _Builder:
         self.nodes: dict[int, fx.Node] = {}
         self.constants: dict[int, fx.Node] = {}
         self.checks: set[int] = set()
-        self.written = {_storage(t) for call in calls for t in call.written}
+        self.written = {address(t) for call in calls for t in call.written}
         for i, tensor in enumerate(inputs):
             self.nodes[id(tensor)] = self.graph.placeholder(f"input_{i}")
-        made = {_storage(out) for call in calls for out in self._fresh(call)}
+        made = {address(out) for call in calls for out in self._fresh(call)}
         if self.written - made:
             raise Unrecordable("it changes data in place")
 
     def _fresh(self, call: _Call) -> list[Tensor]:
         """The outputs of a call that lie in memory of their own."""
-        given = {_storage(t) for t in call.inputs}
-        return [out for out in _tensors(call.out) if _storage(out) not in given]
+        given = {address(t) for t in call.inputs}
+        return [out for out in tensors(call.out) if address(out) not in given]
 
     def _varies(self, value: Any) -> bool:
         """Whether a value is a tensor that depends on the inputs."""
         return isinstance(value, Tensor) and id(value) in self.nodes
 
-    def _is_written(self, *tensors: Tensor) -> bool:
+    def _is_written(self, *some: Tensor) -> bool:
         """Whether an operation changes one of the tensors in place."""
-        return any(_storage(tensor) in self.written for tensor in tensors)
+        return any(address(tensor) in self.written for tensor in some)
 
     def build(self, outputs: tuple[Tensor, ...]) -> fx.GraphModule:
         """The graph of the recorded calls that the outputs need."""
@@ -244,7 +240,7 @@ class _Builder:
 
     def _folds(self, call: _Call) -> bool:
         """Whether the result is the same in every call of the graph."""
-        if is_random(call.function) or self._is_written(*_tensors(call.out)):
+        if is_random(call.function) or self._is_written(*tensors(call.out)):
             return False
         return call.function in _SHAPE_ONLY or not any(map(self._varies, call.inputs))
 
@@ -296,7 +292,7 @@ class _Builder:
             function, args = _OF_SHAPE[function], (list(call.out.shape),)
             kwargs = {"dtype": call.out.dtype, "device": call.out.device}
         if torch.Tag.inplace_view in function.tags:
-            function = _view(function)
+            function = plain(function)
         node = self.graph.call_function(function, args, kwargs)
         if isinstance(call.out, Tensor):
             self.nodes[id(call.out)] = node
@@ -321,28 +317,11 @@ class _Builder:
         return self.graph.get_attr(name)
 
 
-def _view(function: OpOverload) -> OpOverload:
-    """The view that an operation such as `squeeze_` makes a tensor itself become."""
-    name = function._schema.name.partition("::")[2].removesuffix("_")
-    return getattr(getattr(aten, name), function._overloadname)
-
-
 def _stays(node: fx.Node) -> bool:
     """Whether a node has an effect though nobody uses it: it writes to memory, or is random."""
     if node.op in ("placeholder", "output") or is_random(node.target):
         return True
     return isinstance(node.target, OpOverload) and node.target._schema.is_mutable
-
-
-def is_random(function: Any) -> bool:
-    """Whether an operation takes from the stream of random numbers."""
-    seeded = torch.Tag.nondeterministic_seeded
-    return isinstance(function, OpOverload) and seeded in function.tags
-
-
-def _storage(tensor: Tensor) -> int:
-    """The address of a tensor's memory, which views share."""
-    return tensor.untyped_storage()._cdata
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
@@ -352,7 +331,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 def _alias(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are the same memory, seen in the same way."""
-    same_place = a.storage_offset() == b.storage_offset() and _storage(a) == _storage(b)
+    same_place = a.storage_offset() == b.storage_offset() and address(a) == address(b)
     return same_place and _alike(a, b)
 
 

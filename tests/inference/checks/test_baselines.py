@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from conftest import problem_of
 from scipy import optimize, special, stats
+from torch import distributions as dist
 
 from inference.checks import baselines
 from inference.checks.baselines import Gap, Rows, Table, constant, farther, linear
@@ -228,8 +229,13 @@ def test_the_log_densities_are_those_of_scipy():
     rng = np.random.default_rng(0)
     (x, loc), (scale, rate) = rng.normal(size=(2, 50)), rng.gamma(2.0, size=(2, 50))
     counts = rng.poisson(3.0, size=50)
-    ours = baselines._normal(x, scale), baselines._student(x, 7, loc, scale)
+    ours = [
+        baselines._log_prob(dist.Normal, x, 0.0, scale),
+        baselines._log_prob(dist.StudentT, x, 7, loc, scale),
+    ]
     theirs = stats.norm.logpdf(x, scale=scale), stats.t.logpdf(x, 7, loc, scale)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12)
     expected = stats.poisson.logpmf(counts, rate)
-    np.testing.assert_allclose(baselines._poisson(counts, rate), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        baselines._log_prob(dist.Poisson, counts, rate), expected, rtol=1e-12
+    )

@@ -62,6 +62,23 @@ def test_parts_of_arrays(laid):
     agree(slopes, matrix(laid), within=1e-12)
 
 
+def test_what_is_joined_is_made_in_its_place_and_may_still_change():
+    def joined(x):
+        part, other = x.exp(), x.sin()
+        both = torch.cat([part.flatten(), other.flatten(), part.flatten()])
+        before = both * 1
+        part.add_(1)
+        return torch.cat(
+            [before, both[3:9] + part.flatten()[:6], torch.cat([other, other]).flatten()]
+        )
+
+    agree(
+        {"joined": joined, "twice": lambda x: torch.cat([x.exp()] * 2)},
+        matrix("rows"),
+        within=1e-14,
+    )
+
+
 def test_indices_that_are_computed():
     index = torch.tensor([2, 0, -1, 1])
     functions = {

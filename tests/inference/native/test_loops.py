@@ -54,6 +54,19 @@ def test_memory_is_used_again():
     assert scratch == 2 * 8 * 100 * 100
 
 
+def test_a_part_of_another_array_has_no_memory_of_its_own():
+    steps, x = Steps(), given(1000)
+    part, whole = steps.new(DOUBLE, (1000,)), steps.new(DOUBLE, (3000,))
+    steps.write(part, "exp({0})", x)
+    assert steps.lay_into(part, whole.part(0, 1000, 1000))
+    assert not steps.lay_into(part, whole.part(0, 2000, 1000))  # it lies there already
+    text, scratch = source(steps)
+    assert scratch == 8 * 3000 and f"{part.memory} = (double *)({whole.memory} + 1000)" in text
+    changed = Steps(changed={"t0"})
+    part, whole = changed.new(DOUBLE, (1000,)), changed.new(DOUBLE, (3000,))
+    assert not changed.lay_into(part, whole.part(0, 0, 1000))
+
+
 def test_nothing_is_written_for_empty_arrays():
     steps = Steps()
     steps.write(steps.new(DOUBLE, (0, 3)), "{0}", given(0, 3))

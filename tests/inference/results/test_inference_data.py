@@ -155,3 +155,13 @@ def test_other_content_is_no_result(at, path):
     path.write_bytes(content[:at] + b"\xff" * 2000 + content[at + 2000 :])
     with pytest.raises(Refused, match=r"idata\.nc"):
         inference_data.read(path)
+
+
+def test_labels_are_compressed_and_real_numbers_are_not():
+    rng = np.random.default_rng(0)
+    assert inference_data._packs(rng.integers(0, 2, (4, 1000)).astype(float))
+    assert inference_data._packs(np.zeros((4, 1000), dtype=bool))
+    assert not inference_data._packs(rng.normal(size=(4, 1000)))
+    assert not inference_data._packs(np.array(["a", "b"])) and not inference_data._packs(
+        np.ones(0)
+    )
